@@ -1,0 +1,80 @@
+"""What can be wrong with what a user gave, said in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Location:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class NetError(Exception):
+    """A problem in the user's file or data.
+
+    Its text is one line: where (`file:line`), which layer, what is wrong, what was expected and what to try.
+    `field` is the path of the message field at fault (`convolution_param.kernel_size`), for code that does not know
+    lines but whose caller does: the caller adds them with `at`.
+    """
+
+    def __init__(
+        self, message: str, *, location: Location | None = None, layer: str | None = None, field: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split("\n"))
+        self.location = location
+        self.layer = layer
+        self.field = field
+
+    def at(self, *, location: Location | None = None, layer: str | None = None) -> NetError:
+        """Add what is not known yet about the place; returns self, to be raised."""
+        self.location = self.location or location
+        self.layer = self.layer if self.layer is not None else layer
+        return self
+
+    def __str__(self) -> str:
+        where = f"{self.location}: " if self.location else ""
+        layer = f"layer {quoted(self.layer)}: " if self.layer is not None else ""
+        return f"{where}{layer}{self.message}"
+
+
+class ParseError(NetError):
+    """The text is not a prototxt, or the bytes are not the message they should be."""
+
+
+class GraphError(NetError):
+    """The text is a prototxt, but not a net that can be built."""
+
+
+class WeightsError(NetError):
+    """A weights or solver state file that cannot be used."""
+
+
+class DataError(NetError):
+    """A database, list or image that cannot be used."""
+
+
+class SolverError(NetError):
+    """Solver settings that cannot be carried out, or a run that cannot go on."""
+
+
+def quoted(name: str) -> str:
+    """A name from a user's file, between single quotes, on one line, control characters escaped."""
+    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) + "'"
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """The hint `; did you mean 'x'?` for the candidate nearest to `name`, or an empty text."""
+    by_folded = {candidate.casefold(): candidate for candidate in candidates}
+    nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean {quoted(by_folded[nearest[0]])}?" if nearest else ""

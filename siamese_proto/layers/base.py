@@ -1,0 +1,166 @@
+"""What a layer is: one small class that reads its settings once, states its shapes and computes.
+
+Modules in this folder do not import torch when they are imported (only for type checkers, and inside the functions that
+compute), so that nets can be checked and drawn at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+
+from siamese_proto.errors import GraphError, did_you_mean, quoted
+from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, exactly
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+__all__ = ["Arity", "DataLayer", "Feeder", "Layer", "ParamRole", "RunState", "Shape", "exactly", "find_layer", "layer"]
+
+
+@dataclass
+class RunState:
+    """What a running net has besides its blobs: the seed and the iteration that random layers draw from."""
+
+    seed: int = 0
+    iteration: int = 0
+    draw: int = 0  # which of the passes accumulated in this iteration
+
+    def generator(self, key: str, device: torch.device) -> torch.Generator:
+        """A generator that depends on seed, iteration and `key` (the layer's name) alone.
+
+        So a resumed run, towers run as one batch, and several processes draw the same numbers.
+        """
+        import torch
+
+        text = f"{self.seed}/{self.iteration}/{self.draw}/{key}"
+        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+        return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+class Layer:
+    """Base class of all layers.
+
+    A subclass reads its part of the message in `read`, declares its parameters in `params` and `param_shapes`, its
+    outputs in `top_shapes`, and computes in `forward`. A problem with a setting or a shape is a `GraphError` with the
+    `field` at fault; who builds the graph adds file, line and layer name. The number of bottoms and tops has been
+    checked against the class's arity before any method is called with shapes.
+    """
+
+    type: ClassVar[str] = ""  # set by @layer
+    bottoms: ClassVar[Arity] = exactly(1)
+    tops: ClassVar[Arity] = exactly(1)
+    same_count: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
+    labels: ClassVar[Sequence[int]] = ()
+    differentiable: ClassVar[bool] = True
+
+    def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
+        self.name: str = message.name
+        self.phase: Phase = context.phase
+        self.context = context
+        self.bottom_count = len(message.bottom)
+        self.top_count = max(len(message.top), 1 if self.is_loss else 0)
+        self.read(message)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        """Take the settings from the message into plain attributes."""
+
+    def params(self) -> Sequence[ParamRole]:
+        """The parameter blobs, in Caffe's order; known from the settings alone."""
+        return ()
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        """One shape for each of `params()`."""
+        return ()
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        """One shape a top; raises GraphError where the bottoms do not suit the layer."""
+        raise NotImplementedError(f"layer type {self.type} has no top_shapes")
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        """One tensor a top; bottoms are not to be changed."""
+        raise NotImplementedError(f"layer type {self.type} has no forward")
+
+    def rows_independent(self) -> bool:
+        """Whether row n of every top depends on row n of the bottoms alone, so that batches can be joined and split."""
+        return False
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        """Multiply-adds of one forward pass; 0 for layers that do next to none."""
+        return 0
+
+
+class Feeder(Protocol):
+    """What delivers the batches of a data layer."""
+
+    batches: int  # delivered so far
+
+    def next_batch(self) -> Sequence[Tensor]:
+        """One tensor a top of the data layer."""
+
+    def skip(self, batches: int) -> None:
+        """Go on as if `batches` batches had been delivered since the first record."""
+
+    def close(self) -> None:
+        """Stop reading ahead and give files and threads back."""
+
+
+class DataLayer(Layer):
+    """A layer whose tops come from outside the net."""
+
+    bottoms = exactly(0)
+
+    def open(self, run: RunState) -> Feeder:
+        """Begin to read; raises DataError where the source cannot be read."""
+        raise NotImplementedError(f"layer type {self.type} has no open")
+
+
+_REGISTERED: dict[str, type[Layer]] = {}
+AnyLayer = TypeVar("AnyLayer", bound=type[Layer])
+
+
+def layer(name: str, *, replace: bool = False) -> Callable[[AnyLayer], AnyLayer]:
+    """Class decorator that registers a layer type. A name already taken is refused unless `replace` is given."""
+
+    def register(cls: AnyLayer) -> AnyLayer:
+        if name in _REGISTERED and not replace:
+            raise ValueError(
+                f"layer type {name!r} is already {_REGISTERED[name].__qualname__}; to replace it: replace=True"
+            )
+        cls.type = name
+        _REGISTERED[name] = cls
+        return cls
+
+    return register
+
+
+def find_layer(name: str) -> type[Layer]:
+    """The class of a layer type; GraphError with the nearest known name where there is none."""
+    if name not in _REGISTERED:
+        raise GraphError(f"unknown layer type {quoted(name)}{did_you_mean(name, _REGISTERED)}", field="type")
+    return _REGISTERED[name]
+
+
+def registered() -> dict[str, type[Layer]]:
+    """Every layer type and its class, in alphabetical order."""
+    return dict(sorted(_REGISTERED.items()))
+
+
+def read_filler(message: schema.FillerParameter) -> Filler:
+    """The plain form of a FillerParameter."""
+    norm = schema.FillerParameter.VarianceNorm.Name(message.variance_norm)
+    return Filler(
+        message.type, message.value, message.min, message.max, message.mean, message.std, message.sparse, norm
+    )
+
+
+def canonical_axis(axis: int, shape: Shape, field: str | None = None) -> int:
+    """`axis` counted from the front; negative ones count from the end, as Blob::CanonicalAxisIndex does."""
+    if not -len(shape) <= axis < len(shape):
+        raise GraphError(f"axis {axis} does not exist in a bottom of shape {shape}", field=field)
+    return axis % len(shape)

@@ -1,0 +1,73 @@
+"""A file as it was read: the message, and where in the text every layer and field of it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from siamese_proto.errors import Location
+from siamese_proto.proto import schema
+
+
+@dataclass(frozen=True)
+class RawField:
+    """A field as it was written: what the schema does not know is kept this way.
+
+    `value` is the text of a scalar (without quotes, `is_string` tells whether it had them), or the fields of a message.
+    """
+
+    name: str
+    value: str | tuple[RawField, ...]
+    location: Location
+    is_string: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a message stands in the text.
+
+    `fields` maps the path of every field below it (`convolution_param.kernel_size[0]`, `bottom[1]`, `top[0]`; the index
+    only at repeated fields) to its place. `unknown` holds fields and enum values that the schema does not know, with
+    the path of the message they stand in (`""`: directly in this message).
+    """
+
+    location: Location
+    fields: Mapping[str, Location] = field(default_factory=dict)
+    unknown: tuple[tuple[str, RawField], ...] = ()
+
+    def find(self, path: str | None) -> Location:
+        """The place of a field; of the nearest message around it where the field itself was not written."""
+        while path:
+            if path in self.fields:
+                return self.fields[path]
+            path = path.rpartition(".")[0] if not path.endswith("]") else path[: path.rindex("[")]
+        return self.location
+
+
+@dataclass(frozen=True)
+class ParsedNet:
+    """A net in today's dialect, whatever dialect it was written in."""
+
+    message: schema.NetParameter
+    layers: tuple[Source, ...]  # one for each of message.layer, in its order
+    source: Source  # of the net itself
+    upgrades: tuple[str, ...] = ()  # what had to be changed to bring it to today's dialect, one line each
+
+    @property
+    def file(self) -> str:
+        """The file's path as it was given, or `<text>`."""
+        return self.source.location.file
+
+
+@dataclass(frozen=True)
+class ParsedSolver:
+    """Solver settings in today's dialect."""
+
+    message: schema.SolverParameter
+    source: Source
+    upgrades: tuple[str, ...] = ()
+
+    @property
+    def file(self) -> str:
+        """The file's path as it was given, or `<text>`."""
+        return self.source.location.file
