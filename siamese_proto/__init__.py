@@ -1,0 +1,1 @@
+"""Caffe-style network files, compiled to PyTorch."""

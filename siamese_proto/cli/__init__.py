@@ -1,0 +1,1 @@
+"""The command siamese-proto: one small file a command."""

@@ -1,0 +1,1 @@
+"""What is meant: blobs, parameters and nodes of a net, and the rules that make them from its layers."""

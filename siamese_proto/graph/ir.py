@@ -11,6 +11,7 @@ from siamese_proto.proto.parsed import RawField
 
 Shape = tuple[int, ...]
 Phase = Literal["TRAIN", "TEST"]
+VarianceNorm = Literal["FAN_IN", "FAN_OUT", "AVERAGE"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Filler:
     mean: float = 0.0
     std: float = 1.0
     sparse: int = -1
-    variance_norm: Literal["FAN_IN", "FAN_OUT", "AVERAGE"] = "FAN_IN"
+    variance_norm: VarianceNorm = "FAN_IN"
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class LayerLike(Protocol):
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int: ...
 
 
-class SourceMissing(NetError):
-    """A data layer cannot tell its shapes because its database or list is not there; the net can be drawn all the same."""
+class SourceMissingError(NetError):
+    """A data layer cannot tell its shapes: its database or list is not there. The net can be drawn all the same."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Param:
 
 @dataclass(frozen=True)
 class ParamUse:
-    """A layer's use of a parameter, its own shape (other than the owner's where sharing is PERMISSIVE) and multiplier."""
+    """A layer's use of a parameter, with its own shape (where sharing is PERMISSIVE another than the owner's)."""
 
     param: Param
     role: str

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from siamese_proto.errors import GraphError, did_you_mean, quoted
-from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, exactly
+from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def registered() -> dict[str, type[Layer]]:
 
 def read_filler(message: schema.FillerParameter) -> Filler:
     """The plain form of a FillerParameter."""
-    norm = schema.FillerParameter.VarianceNorm.Name(message.variance_norm)
+    norm = cast(VarianceNorm, schema.FillerParameter.VarianceNorm.Name(message.variance_norm))
     return Filler(
         message.type, message.value, message.min, message.max, message.mean, message.std, message.sparse, norm
     )

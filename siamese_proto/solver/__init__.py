@@ -1,0 +1,1 @@
+"""Training: settings, learning-rate policies, update rules, the loop, snapshots."""

@@ -1,0 +1,1 @@
+"""Weights files, and copying from them into a net by layer name."""
