@@ -94,6 +94,10 @@ class Layer:
         """Multiply-adds of one forward pass; 0 for layers that do next to none."""
         return 0
 
+    def describe(self) -> str:
+        """Settings in few words, for drawings and summaries: `20 x 5x5`, `MAX 2x2 / 2`."""
+        return ""
+
 
 class Feeder(Protocol):
     """What delivers the batches of a data layer."""
