@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from siamese_proto.errors import Location, NetError
+from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 
 Shape = tuple[int, ...]
@@ -94,6 +95,19 @@ class SourceMissingError(NetError):
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A problem or an oddity of a file. `error`: a net cannot be made of it; `warning`: it can, but hardly as meant."""
+
+    location: Location
+    severity: Literal["error", "warning"]
+    code: str  # a short name of the kind of finding, `unknown-field`
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.severity}: {self.text} [{self.code}]"
+
+
+@dataclass(frozen=True)
 class Blob:
     """A value. A layer that works in place makes a new version of the blob it changes."""
 
@@ -101,6 +115,7 @@ class Blob:
     version: int = 0
     shape: Shape | None = None  # None: not known, because a database is missing or a layer type is unknown
     needs_gradient: bool = False
+    automatic: bool = False  # the loss of a layer that names no top
 
     @property
     def id(self) -> str:
@@ -137,7 +152,7 @@ class ParamUse:
     is_owner: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Node:
     """A layer in its net."""
 
@@ -149,9 +164,11 @@ class Node:
     tops: tuple[Blob, ...]
     params: tuple[ParamUse, ...]
     loss_weights: tuple[float, ...]  # one a top
-    propagate_down: tuple[bool, ...]  # whether the gradient goes on to each bottom
+    propagate_down: tuple[bool, ...]  # whether Caffe would compute the gradient of each bottom
+    cut: tuple[bool, ...]  # bottoms that no gradient may pass: labels, and propagate_down: false
     needs_backward: bool
     location: Location
+    message: schema.LayerParameter  # as read, for the writer of caffemodels; everybody else reads the fields above
     phases: tuple[Phase, ...] = ("TRAIN", "TEST")  # those the layer's rules admit it in
 
     def __str__(self) -> str:
@@ -163,7 +180,7 @@ class Node:
         return f"{left}{self.type}({bottoms})" + (f"  [{params}]" if params else "") + (f"  {shapes}" if shapes else "")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A net for one phase: nodes in the order they run, parameters in the order they are owned."""
 
@@ -175,6 +192,7 @@ class Graph:
     force_backward: bool
     file: str
     notes: tuple[str, ...] = ()  # why shapes are not known, one line each
+    problems: tuple[NetError, ...] = ()  # what nobody knows: the net can be drawn and summarised, but not run
     debug_info: bool = False
 
     def __str__(self) -> str:

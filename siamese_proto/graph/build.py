@@ -1,0 +1,329 @@
+"""From layers to a graph: names become blobs, parameters get owners, shapes are worked out (net.cpp: Init)."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
+from siamese_proto.graph.gradients import Flow, flow_of_gradients
+from siamese_proto.graph.ir import (
+    Blob,
+    Graph,
+    LayerContext,
+    LayerLike,
+    Node,
+    Param,
+    Shape,
+    SourceMissingError,
+)
+from siamese_proto.graph.select import NetState, SelectedLayer, select_layers
+from siamese_proto.graph.sharing import DraftUse, Sharing
+from siamese_proto.proto import schema
+from siamese_proto.proto.parsed import ParsedNet
+
+MakeLayer = Callable[[schema.LayerParameter, LayerContext], LayerLike]
+OnProblem = Callable[[NetError], None]
+
+
+@dataclass
+class DraftNode:
+    """A node before its parameters and gradients are settled."""
+
+    id: str
+    selected: SelectedLayer
+    layer: LayerLike | None
+    bottoms: list[Blob]
+    tops: list[Blob]
+    uses: list[DraftUse]
+    loss_weights: tuple[float, ...]
+
+
+def stop_at_once(problem: NetError) -> None:
+    """The default of `build`: the first problem is raised."""
+    raise problem
+
+
+def build(
+    parsed: ParsedNet,
+    state: NetState,
+    make_layer: MakeLayer,
+    shapes: Mapping[str, Shape],
+    *,
+    allow_python_layers: bool = False,
+    on_problem: OnProblem = stop_at_once,
+) -> Graph:
+    """The graph of a net for one state.
+
+    `make_layer` gives the configured layer of a message and raises GraphError for a type nobody knows; such layers are
+    kept, with unknown shapes, and listed in `Graph.problems`. `shapes` gives shapes of blobs that the net does not
+    compute. `on_problem` is called with every problem, with file, line and layer; where it returns, building goes on
+    behind the layer at fault.
+    """
+    builder = _Builder(parsed, state, make_layer, dict(shapes), allow_python_layers)
+    for selected in select_layers(parsed, state):
+        try:
+            builder.add(selected)
+        except NetError as problem:
+            on_problem(problem.at(location=selected.source.find(problem.field), layer=selected.message.name))
+            builder.skip(selected)
+    for name in builder.shapes:
+        on_problem(
+            GraphError(
+                f"a shape is given for {quoted(name)}, which is no blob of the net{did_you_mean(name, builder.latest)}",
+            )
+        )
+    return builder.graph()
+
+
+class _Builder:
+    def __init__(
+        self,
+        parsed: ParsedNet,
+        state: NetState,
+        make_layer: MakeLayer,
+        shapes: dict[str, Shape],
+        allow_python_layers: bool,
+    ) -> None:
+        self.parsed = parsed
+        self.state = state
+        self.make_layer = make_layer
+        self.shapes = shapes
+        self.allow_python_layers = allow_python_layers
+        self.folder = os.path.dirname(os.path.abspath(parsed.file)) if os.path.exists(parsed.file) else None
+        self.latest: dict[str, Blob] = {}
+        self.read: set[str] = set()  # ids of blobs that some layer reads
+        self.nodes: list[DraftNode] = []
+        self.ids: set[str] = set()
+        self.sharing = Sharing()
+        self.notes: list[str] = []
+        self.problems: list[NetError] = []
+
+    def add(self, selected: SelectedLayer) -> None:
+        """One more layer. Raises NetError without a place; the caller adds it."""
+        message = selected.message
+        layer = self._make(selected)
+        bottoms = [self._bottom(name, index) for index, name in enumerate(message.bottom)]
+        top_names = self._top_names(message, layer)
+        if layer is not None:
+            _check_counts(message, layer)
+        if message.propagate_down and len(message.propagate_down) != len(message.bottom):
+            raise GraphError(
+                f"propagate_down is given {len(message.propagate_down)} times for {len(message.bottom)} bottoms; "
+                "give it once a bottom or not at all",
+                field="propagate_down[0]",
+            )
+        weights = _loss_weights(message, layer, len(top_names))
+        known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
+        shapes = self._shapes(selected, layer, top_names, known if len(known) == len(bottoms) else None)
+        node_id = _identifier(message.name or message.type, self.ids)
+        uses = self._uses(node_id, message, layer, known if len(known) == len(bottoms) else None)
+        tops = [self._top(selected, index, name, shapes[index]) for index, name in enumerate(top_names)]
+        self.ids.add(node_id)
+        self.read.update(bottom.id for bottom in bottoms)
+        self.nodes.append(DraftNode(node_id, selected, layer, bottoms, tops, uses, weights))
+
+    def skip(self, selected: SelectedLayer) -> None:
+        """Let the layers behind a layer at fault be looked at: its tops exist, of unknown shape."""
+        for name in selected.message.top:
+            self.latest.setdefault(name, Blob(name))
+            self.shapes.pop(name, None)
+
+    def _make(self, selected: SelectedLayer) -> LayerLike | None:
+        context = LayerContext(
+            self.state.phase, self.folder, selected.source.unknown, allow_python_layers=self.allow_python_layers
+        )
+        message = selected.message
+        if not message.type:
+            raise GraphError("the layer has no type")
+        try:
+            return self.make_layer(message, context)
+        except UnknownLayerError as problem:
+            self.problems.append(problem.at(location=selected.source.find("type"), layer=message.name))
+            return None
+
+    def _bottom(self, name: str, index: int) -> Blob:
+        if name not in self.latest:
+            raise GraphError(
+                f"unknown bottom blob {quoted(name)} (index {index}){did_you_mean(name, self.latest)}",
+                field=f"bottom[{index}]",
+            )
+        return self.latest[name]
+
+    def _top_names(self, message: schema.LayerParameter, layer: LayerLike | None) -> list[str | None]:
+        """The names of the tops; None for the loss of a loss layer that names none."""
+        names: list[str | None] = list(message.top)
+        if not names and layer is not None and layer.is_loss:
+            names = [None]
+        return names
+
+    def _top(self, selected: SelectedLayer, index: int, name: str | None, shape: Shape | None) -> Blob:
+        message = selected.message
+        if name is None:
+            free = message.name and message.name not in self.latest
+            blob = Blob(message.name if free else f"(automatic {len(self.nodes)})", 0, shape, automatic=True)
+            self.latest.setdefault(blob.name, blob)
+            return blob
+        in_place = index < len(message.bottom) and message.bottom[index] == name
+        if name in self.latest and not in_place:
+            raise GraphError(
+                f"top blob {quoted(name)} is produced by more than one layer; only a layer that has it as bottom "
+                f"{index} too may change it in place",
+                field=f"top[{index}]",
+            )
+        version = self.latest[name].version + 1 if in_place else 0
+        self.latest[name] = Blob(name, version, shape)
+        return self.latest[name]
+
+    def _shapes(
+        self,
+        selected: SelectedLayer,
+        layer: LayerLike | None,
+        names: Sequence[str | None],
+        bottoms: Sequence[Shape] | None,
+    ) -> list[Shape | None]:
+        """The shape of each top; None where it cannot be known."""
+        given = [self.shapes.pop(name, None) if name is not None else None for name in names]
+        if any(shape is not None for shape in given) and selected.message.bottom:
+            raise GraphError(
+                f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
+                "inputs only"
+            )
+        if given and given[0] is not None:
+            # What a data layer delivers besides its images is one number a record.
+            return [shape if shape is not None else (given[0][0],) for shape in given]
+        if layer is None or bottoms is None:
+            return given
+        try:
+            shapes: list[Shape | None] = list(layer.top_shapes(bottoms))
+        except SourceMissingError as missing:
+            missing.at(location=selected.source.find(missing.field), layer=selected.message.name)
+            self.notes.append(str(missing))
+            return given
+        if len(shapes) != len(names):
+            raise GraphError(f"{layer.type} makes {len(shapes)} tops, but {len(names)} are named", field="top[0]")
+        return shapes
+
+    def _uses(
+        self, node_id: str, message: schema.LayerParameter, layer: LayerLike | None, bottoms: Sequence[Shape] | None
+    ) -> list[DraftUse]:
+        if layer is None:
+            return []
+        roles = layer.params()
+        if len(message.param) > len(roles):
+            raise GraphError(
+                f"{len(message.param)} param entries are given, but {layer.type} has {len(roles)} parameter blobs"
+                + (f" ({', '.join(role.role for role in roles)})" if roles else ""),
+                field=f"param[{len(roles)}]",
+            )
+        shapes: Sequence[Shape | None] = [None] * len(roles)
+        if bottoms is not None and roles:
+            shapes = layer.param_shapes(bottoms)
+        return [
+            self.sharing.use(
+                node_id, message.name, index, role, shape, message.param[index] if index < len(message.param) else None
+            )
+            for index, (role, shape) in enumerate(zip(roles, shapes, strict=True))
+        ]
+
+    def graph(self) -> Graph:
+        """The finished graph."""
+        message = self.parsed.message
+        params = {draft.id: draft.finished() for draft in self.sharing.drafts}
+        flow = flow_of_gradients(self.nodes, params, force_backward=message.force_backward)
+        nodes = tuple(self._finished(node, params, flow) for node in self.nodes)
+        last = {top.name: top for node in nodes for top in node.tops}
+        outputs = sorted(
+            (blob for blob in last.values() if blob.id not in self.read and not blob.automatic),
+            key=lambda blob: blob.name.encode(),
+        )
+        return Graph(
+            name=message.name,
+            phase=self.state.phase,
+            nodes=nodes,
+            params=tuple(params.values()),
+            outputs=tuple(outputs),
+            force_backward=message.force_backward,
+            file=self.parsed.file,
+            notes=tuple(self.notes),
+            problems=tuple(self.problems),
+            debug_info=message.debug_info,
+        )
+
+    def _finished(self, node: DraftNode, params: Mapping[str, Param], flow: Flow) -> Node:
+        def with_gradient(blob: Blob) -> Blob:
+            return replace(blob, needs_gradient=blob.id in flow.blobs)
+
+        return Node(
+            id=node.id,
+            name=node.selected.message.name,
+            type=node.selected.message.type,
+            layer=node.layer,
+            bottoms=tuple(with_gradient(blob) for blob in node.bottoms),
+            tops=tuple(with_gradient(blob) for blob in node.tops),
+            params=tuple(
+                use.finished(params[use.draft.id], force_backward=self.parsed.message.force_backward)
+                for use in node.uses
+            ),
+            loss_weights=node.loss_weights,
+            propagate_down=flow.bottoms[node.id],
+            cut=self._cut(node),
+            needs_backward=node.id in flow.nodes,
+            location=node.selected.source.location,
+            message=node.selected.message,
+            phases=node.selected.phases,
+        )
+
+    def _cut(self, node: DraftNode) -> tuple[bool, ...]:
+        labels = node.layer.labels if node.layer is not None else ()
+        forced = self.parsed.message.force_backward
+        spoken = list(node.selected.message.propagate_down) or [True] * len(node.bottoms)
+        return tuple(index in labels or not (flag or forced) for index, flag in enumerate(spoken))
+
+
+class UnknownLayerError(GraphError):
+    """A layer type that is not registered."""
+
+
+def _check_counts(message: schema.LayerParameter, layer: LayerLike) -> None:
+    for field, given, arity in (("bottom", message.bottom, layer.bottoms), ("top", message.top, layer.tops)):
+        count = len(given) or (1 if field == "top" and layer.is_loss else 0)
+        if count not in arity:
+            raise GraphError(
+                f"{layer.type} takes {arity} {field}{'' if arity.least == arity.most == 1 else 's'}, got {len(given)}",
+                field=f"{field}[{len(given) - 1}]",
+            )
+    if layer.same_count and len(message.bottom) != len(message.top):
+        raise GraphError(
+            f"{layer.type} takes as many tops as bottoms, "
+            f"got {len(message.bottom)} bottoms and {len(message.top)} tops",
+            field=f"top[{len(message.top) - 1}]",
+        )
+
+
+def _loss_weights(message: schema.LayerParameter, layer: LayerLike | None, tops: int) -> tuple[float, ...]:
+    if not message.loss_weight:
+        first = 1.0 if layer is not None and layer.is_loss else 0.0
+        return (first, *(0.0,) * (tops - 1)) if tops else ()
+    if len(message.loss_weight) != tops:
+        raise GraphError(
+            f"loss_weight is given {len(message.loss_weight)} times for {tops} tops; give it once a top or not at all",
+            field="loss_weight[0]",
+        )
+    return tuple(message.loss_weight)
+
+
+def _identifier(name: str, taken: Iterable[str]) -> str:
+    """`name` as a Python identifier that nobody else has: real files repeat names and use every character."""
+    base = re.sub(r"[^0-9A-Za-z_]", "_", name) or "layer"
+    if base[0].isdigit() or keyword.iskeyword(base):
+        base = f"_{base}"
+    taken = set(taken)
+    found, count = base, 1
+    while found in taken:
+        count += 1
+        found = f"{base}_{count}"
+    return found
