@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 from siamese_proto.errors import GraphError, Location, NetError
 from siamese_proto.graph.build import OnProblem, UnknownLayerError, build, stop_at_once
-from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase, Shape
+from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState
 from siamese_proto.layers.base import Layer, find_layer
@@ -53,7 +54,7 @@ def load_graph(
     *,
     allow_python_layers: bool = False,
 ) -> Graph:
-    """The graph of whatever describes a net: a path or text, a parsed net, a message, or a graph (returned as it is)."""
+    """The graph of whatever describes a net: a path or text, a parsed net, a message, or a graph (kept as it is)."""
     if isinstance(model, Graph):
         return model
     parsed = parse_net(model) if isinstance(model, str | os.PathLike) else model
@@ -96,8 +97,6 @@ def _without_positions(message: schema.NetParameter) -> ParsedNet:
 
 
 def _with_unknown_fields(graph: Graph, parsed: ParsedNet) -> Graph:
-    from dataclasses import replace
-
     return replace(graph, problems=(*graph.problems, *unknown_problems(parsed)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from siamese_proto.errors import Location, NetError
 from siamese_proto.proto import schema
@@ -75,13 +75,13 @@ class LayerContext:
 class LayerLike(Protocol):
     """What the graph asks of a configured layer; `layers.base.Layer` is the base class that has it all."""
 
-    type: str
-    bottoms: Arity
-    tops: Arity
-    same_count: bool  # as many tops as bottoms
-    is_loss: bool  # its first top counts with weight 1 unless loss_weight says otherwise
-    labels: Sequence[int]  # bottoms that never take a gradient
-    differentiable: bool  # gradients flow through it
+    type: ClassVar[str]
+    bottoms: ClassVar[Arity]
+    tops: ClassVar[Arity]
+    same_count: ClassVar[bool]  # as many tops as bottoms
+    is_loss: ClassVar[bool]  # its first top counts with weight 1 unless loss_weight says otherwise
+    labels: ClassVar[Sequence[int]]  # bottoms that never take a gradient
+    differentiable: ClassVar[bool]  # gradients flow through it
 
     def params(self) -> Sequence[ParamRole]: ...
     def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]: ...

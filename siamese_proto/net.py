@@ -1,0 +1,319 @@
+"""Back end 1: a net as a torch module."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from siamese_proto.compiler import load_graph
+from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
+from siamese_proto.fillers import fill
+from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse, Phase, Shape
+from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
+from siamese_proto.program import LayerModule, build_program, is_source, module_name, plan
+from siamese_proto.proto import schema
+from siamese_proto.proto.parsed import ParsedNet
+
+logger = logging.getLogger(__name__)
+
+Model = str | os.PathLike[str] | ParsedNet | schema.NetParameter | Graph
+
+
+class Weights(nn.Module):
+    """The tensors of a net, each once, under the id of the parameter: what is learned, and statistics as buffers."""
+
+    def hold(self, param: Param, tensor: Tensor) -> None:
+        """Register a tensor; one that is a Parameter already (of the training net, say) is taken as it is."""
+        if param.statistic:
+            self.register_buffer(param.id, tensor)
+        elif isinstance(tensor, nn.Parameter):
+            self.register_parameter(param.id, tensor)
+        else:
+            self.register_parameter(param.id, nn.Parameter(tensor))
+
+    def __getitem__(self, param_id: str) -> Tensor:
+        tensor = getattr(self, param_id)
+        assert isinstance(tensor, Tensor)  # only tensors are registered
+        return tensor
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    """A program for one choice of given blobs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    program: fx.GraphModule
+
+
+class Net(nn.Module):
+    """A net that runs.
+
+    `model` is a path or text, a parsed net, a message or a graph. Called with blobs by name it computes what follows
+    from them; what is not given is pulled from its data layers. Parameters shared by name are one torch Parameter.
+    `weights` is a weights file, or several. `shapes` gives shapes of inputs by blob name where a database is missing.
+    `share_with` is another net whose parameters this one takes by layer name, as Caffe's test nets take those of the
+    training net. `seed` settles the first values of parameters and what random layers draw; without it both differ
+    from run to run. Raises NetError for whatever is wrong with the net or its files.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        phase: Phase = "TEST",
+        weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        level: int = 0,
+        stages: Iterable[str] = (),
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        fuse: bool = True,
+        allow_python_layers: bool = False,
+        *,
+        share_with: Net | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+        if self.graph.problems:
+            raise self.graph.problems[0]
+        self.fuse = fuse
+        self.run = RunState(seed if seed is not None else torch.initial_seed())
+        self.feeders: dict[str, Feeder] = {}
+        self.weights = Weights()
+        self._modules_of_layers = {
+            module_name(node): LayerModule(node.layer, self.run)
+            for node in self.graph.nodes
+            if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
+        }
+        self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
+        self._last_version = {name: blob.version for name, blob in self.graph.blobs().items()}
+        self._loss_terms = [
+            (self._key(top), weight)
+            for node in self.graph.nodes
+            for top, weight in zip(node.tops, node.loss_weights, strict=True)
+            if weight != 0
+        ]
+        self._make_weights(share_with)
+        for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
+            self.load_weights(path)
+
+    # Parameters
+
+    def _make_weights(self, share_with: Net | None) -> None:
+        taken = share_with._by_layer() if share_with is not None else {}
+        nodes = {node.id: node for node in self.graph.nodes}
+        for param in self.graph.params:
+            owner = nodes[param.owner]
+            found = taken.get((param.owner_name, param.index))
+            if param.shape is None:
+                raise self._unknown_shape(owner)
+            if found is not None and tuple(found.shape) != param.shape:
+                raise GraphError(
+                    f"its {param.role} has shape {param.shape} here, but {tuple(found.shape)} in the training net",
+                    location=owner.location,
+                    layer=owner.name,
+                )
+            if found is None:
+                found = torch.empty(param.shape)
+                try:
+                    fill(found, param.filler, self.run.generator(f"{owner.id}/{param.index}", found.device))
+                except NetError as problem:
+                    raise problem.at(location=owner.location, layer=owner.name) from None
+            self.weights.hold(param, found)
+
+    def _unknown_shape(self, owner: Node) -> NetError:
+        if self.graph.notes:
+            return GraphError(
+                f"{self.graph.notes[0]}; without it the shapes of the parameters are not known (they can be given: "
+                "shapes={'blob': (N, C, H, W)})"
+            )
+        return GraphError("the shapes of its bottoms are not known", location=owner.location, layer=owner.name)
+
+    def _by_layer(self) -> dict[tuple[str, int], Tensor]:
+        """Every tensor by layer name and blob index, sharers included."""
+        return {
+            (node.name, index): self.weights[use.param.id]
+            for node in self.graph.nodes
+            for index, use in enumerate(node.params)
+        }
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor once, by parameter id, in the order of `graph.params`."""
+        return {param.id: self.weights[param.id] for param in self.graph.params}
+
+    @property
+    def params(self) -> dict[str, list[Tensor]]:
+        """The parameters of every layer that has some, by layer name; those that are shared are the same object.
+
+        A layer that shares with PERMISSIVE in a shape of its own gets a view of the owner's values and gradient.
+        """
+        return {node.name: [self._seen(use) for use in node.params] for node in self.graph.nodes if node.params}
+
+    def _seen(self, use: ParamUse) -> Tensor:
+        tensor = self.weights[use.param.id]
+        if use.shape is None or use.shape == tuple(tensor.shape):
+            return tensor
+        view = tensor.detach().view(use.shape)
+        if tensor.grad is not None:
+            view.grad = tensor.grad.view(use.shape)
+        return view
+
+    # Running
+
+    def forward(self, **blobs: Any) -> dict[str, Tensor]:
+        """Every output blob and every blob with a loss weight, by name.
+
+        The blobs given are tensors or arrays of any batch size. Where nothing of a data layer is given, and nothing
+        computed from it, its next batch is pulled. Layers that lack a bottom, a label say, are left out and logged.
+        """
+        given = self._given(blobs)
+        given.update(self.pull(given))
+        return self._run(given, every_blob=False)
+
+    def blobs(self, **blobs: Any) -> dict[str, Tensor]:
+        """Every blob by name, for looking inside; of one changed in place the last version."""
+        given = self._given(blobs)
+        given.update(self.pull(given))
+        return self._run(given, every_blob=True)
+
+    def loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """The sum of loss_weight * blob.sum() over the blobs of `outputs` that have a loss weight, a scalar tensor."""
+        terms = [outputs[key].sum() * weight for key, weight in self._loss_terms if key in outputs]
+        return torch.stack(terms).sum() if len(terms) > 1 else terms[0] if terms else torch.zeros(())
+
+    def pull(self, given: Collection[str] = ()) -> dict[str, Tensor]:
+        """The next batch of every data layer that has no blob in `given`, nor any blob computed from it there."""
+        batch: dict[str, Tensor] = {}
+        touched = self._upstream(given)
+        for node in self.graph.nodes:
+            if not isinstance(node.layer, DataLayer) or node.id in touched:
+                continue
+            try:
+                feeder = self.feeders.get(node.name) or self.feeders.setdefault(node.name, node.layer.open(self.run))
+                tensors = feeder.next_batch()
+            except NetError as problem:
+                raise problem.at(location=node.location, layer=node.name) from None
+            for top, tensor in zip(node.tops, tensors, strict=True):
+                batch[top.name] = tensor.to(self.device)
+        return batch
+
+    def close(self) -> None:
+        """Stop the data layers' reading ahead."""
+        while self.feeders:
+            self.feeders.popitem()[1].close()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; the CPU for a net without any."""
+        return self.weights[self.graph.params[0].id].device if self.graph.params else torch.device("cpu")
+
+    def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The blobs that a caller handed in, as tensors on the net's device."""
+        dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else torch.get_default_dtype()
+        names = self.graph.blobs()
+        given = {}
+        for name, value in blobs.items():
+            if name not in names:
+                raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, names)}")
+            tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+            given[name] = tensor.to(self.device, dtype if not tensor.is_floating_point() else None)
+        return given
+
+    def _upstream(self, given: Collection[str]) -> set[str]:
+        """Ids of the nodes that make a blob of `given`, or something it is computed from."""
+        wanted: set[str] = set()
+        nodes: set[str] = set()
+        for node in reversed(self.graph.nodes):
+            if any(top.name in given or top.id in wanted for top in node.tops):
+                nodes.add(node.id)
+                wanted.update(bottom.id for bottom in node.bottoms)
+        return nodes
+
+    def _run(self, given: Mapping[str, Tensor], *, every_blob: bool) -> dict[str, Tensor]:
+        key = (frozenset(given), every_blob)
+        compiled = self._compiled.get(key) or self._compiled.setdefault(
+            key, self._compile(given, every_blob=every_blob)
+        )
+        tensors = [self.weights[param.id] for param in self.graph.params]
+        try:
+            values = compiled.program(*(given[name] for name in compiled.inputs), *tensors)
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise self._explained(given, error) from error
+        return dict(zip(compiled.outputs, values, strict=True))
+
+    def _compile(self, given: Mapping[str, Tensor], *, every_blob: bool) -> _Compiled:
+        todo = plan(self.graph, given)
+        weighted = [
+            top
+            for node in self.graph.nodes
+            for top, weight in zip(node.tops, node.loss_weights, strict=True)
+            if weight != 0
+        ]
+        wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self.graph.outputs
+        outputs = [blob for blob in dict.fromkeys([*wanted, *weighted]) if todo.has(blob)]
+        if not outputs:
+            missing = [top.name for node in self.graph.nodes if is_source(node) for top in node.tops]
+            raise GraphError(
+                f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}; "
+                f"the net's inputs are {', '.join(map(quoted, missing)) or 'none'}"
+            )
+        if todo.left_out:
+            names = ", ".join(quoted(node.name) for node in todo.left_out)
+            logger.warning("left out, because what they read is not given: %s", names)
+        keys = {self._key(blob): blob for blob in outputs}
+        program = build_program(self.graph, todo, list(keys.values()), self._modules_of_layers)
+        return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program)
+
+    def _key(self, blob: Blob) -> str:
+        """A blob's name in dicts of outputs: earlier versions of one changed in place carry theirs."""
+        return blob.name if self._last_version[blob.name] == blob.version else f"{blob.name}@{blob.version}"
+
+    def _explained(self, given: Mapping[str, Tensor], error: Exception) -> NetError:
+        """Why a forward pass failed: the first layer that the shapes handed in do not suit."""
+        shapes: dict[str, Shape] = {name: tuple(tensor.shape) for name, tensor in given.items()}
+        todo = plan(self.graph, given)
+        for node in todo.nodes:
+            assert isinstance(node.layer, Layer)  # a net with unknown layers is not made
+            bottoms = [shapes[bottom.id] for bottom in node.bottoms]
+            try:
+                found = node.layer.param_shapes(bottoms)
+                tops = node.layer.top_shapes(bottoms)
+            except NetError as problem:
+                return problem.at(location=node.location, layer=node.name)
+            for use, shape in zip(node.params, found, strict=True):
+                if tuple(shape) != use.shape:
+                    wanted = ", ".join(str(bottom.shape) for bottom in node.bottoms)
+                    return GraphError(
+                        f"its {use.role} has shape {use.shape}, but bottoms of shape {bottoms} need {tuple(shape)}; "
+                        f"the net was built for bottoms of shape {wanted}",
+                        location=node.location,
+                        layer=node.name,
+                    )
+            shapes.update({top.id: tuple(shape) for top, shape in zip(node.tops, tops, strict=True)})
+        return GraphError(f"the forward pass failed: {error}")
+
+    # Weights files
+
+    def load_weights(self, path: str | os.PathLike[str]) -> Any:
+        """Copy from a weights file by layer name; returns a report of what was loaded, missing and ignored."""
+        from siamese_proto.weights import match_weights, read_weights
+
+        values, report = match_weights(self.graph, read_weights(path))
+        with torch.no_grad():
+            for param_id, value in values.items():
+                self.weights[param_id].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+        return report
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write a weights file; the suffix tells the format."""
+        from siamese_proto.weights import write_weights
+
+        values = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
+        write_weights(path, self.graph, values)

@@ -1,0 +1,105 @@
+"""From a graph to straight-line torch code: one call a layer, no interpretation when it runs (torch.fx)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, fx, nn
+
+from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse
+from siamese_proto.layers.base import DataLayer, Layer, RunState
+
+
+class LayerModule(nn.Module):
+    """A configured layer as a module without state: bottoms and parameters come in, tops go out."""
+
+    def __init__(self, layer: Layer, run: RunState) -> None:
+        super().__init__()
+        self.layer = layer
+        self.run = run
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> Sequence[Tensor]:
+        """One tensor a top."""
+        return self.layer.forward(bottoms, params, self.run)
+
+    def extra_repr(self) -> str:
+        """The layer's type, for printing."""
+        return self.layer.type
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed from a choice of given blobs."""
+
+    inputs: tuple[Blob, ...]
+    nodes: tuple[Node, ...]
+    left_out: tuple[Node, ...]  # because something they read is not there
+
+    def has(self, blob: Blob) -> bool:
+        """Whether the blob is given or computed."""
+        return blob in self.inputs or any(blob in node.tops for node in self.nodes)
+
+
+def is_source(node: Node) -> bool:
+    """Whether the node's tops come from outside: a data layer or an Input."""
+    return isinstance(node.layer, DataLayer) or node.type == "Input"
+
+
+def plan(graph: Graph, given: Collection[str]) -> Plan:
+    """Which layers can run when the blobs named in `given` are handed in; these replace what would compute them."""
+    inputs: list[Blob] = []
+    nodes: list[Node] = []
+    left_out: list[Node] = []
+    there: set[str] = set()
+    for node in graph.nodes:
+        handed_in = [top for top in node.tops if top.name in given and top.version == 0]
+        inputs.extend(handed_in)
+        there.update(top.id for top in handed_in)
+        if is_source(node) or (node.tops and len(handed_in) == len(node.tops)):
+            continue
+        if all(bottom.id in there for bottom in node.bottoms):
+            nodes.append(node)
+            there.update(top.id for top in node.tops)
+        else:
+            left_out.append(node)
+    return Plan(tuple(inputs), tuple(nodes), tuple(left_out))
+
+
+def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: dict[str, LayerModule]) -> fx.GraphModule:
+    """A pure function of the plan's inputs and then of `graph.params`; it returns the blobs asked for, as a tuple.
+
+    Built node by node: symbolic tracing would lose the backward rules that are Caffe's own.
+    """
+    code = fx.Graph()
+    values: dict[str, fx.Node] = {}
+    for blob in todo.inputs:
+        values[blob.id] = code.placeholder(f"blob_{blob.name}")
+    params = {param.id: code.placeholder(param.id) for param in graph.params}
+    for node in todo.nodes:
+        bottoms = tuple(
+            code.call_method("detach", (values[blob.id],)) if cut else values[blob.id]
+            for blob, cut in zip(node.bottoms, node.cut, strict=True)
+        )
+        uses = tuple(_use(code, params[use.param.id], use) for use in node.params)
+        tops = code.call_module(module_name(node), (bottoms, uses))
+        for index, top in enumerate(node.tops):
+            if top not in todo.inputs:
+                values[top.id] = code.call_function(operator.getitem, (tops, index))
+    code.output(tuple(values[blob.id] for blob in outputs))
+    return fx.GraphModule(dict(modules), code, class_name="Program")
+
+
+def module_name(node: Node) -> str:
+    """The attribute a node's module gets; the prefix keeps it apart from what every torch module has."""
+    return f"layer_{node.id}"
+
+
+def _use(code: fx.Graph, param: fx.Node, use: ParamUse) -> fx.Node:
+    """The parameter as a layer sees it: in its own shape, and without gradient where its lr_mult is 0."""
+    if not use.takes_gradient and not use.param.statistic:
+        param = code.call_method("detach", (param,))
+    if use.shape != use.param.shape and use.shape is not None:
+        param = code.call_method("view", (param, use.shape))
+    return param
