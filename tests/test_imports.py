@@ -1,0 +1,72 @@
+"""Imports point one way, and what answers at once does not wait for torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import siamese_proto
+
+PACKAGE = Path(siamese_proto.__file__).parent
+ORDER = [
+    {"errors"},
+    {"proto"},
+    {"graph"},
+    {"layers", "fillers"},
+    {"compiler"},
+    {"program", "net", "draw", "summary", "emit", "weights"},
+    {"data", "solver", "metrics"},
+    {"pycaffe", "cli", "__main__"},
+]
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+# One hand further to the right: the public names gather everything.
+PUBLIC = "__init__"
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """`siamese_proto.layers.loss` -> `layers`."""
+    return module.split(".")[1] if "." in module else PUBLIC
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of the package that a module imports anywhere, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(part_of(name.name) for name in node.names if name.name.startswith("siamese_proto"))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "siamese_proto":
+                found.update(name.name if name.name in RANK else PUBLIC for name in node.names)
+            elif (node.module or "").startswith("siamese_proto."):
+                found.add(part_of(node.module or ""))
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_its_left(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == PUBLIC:
+        return
+    assert own in RANK, f"{own} has no place in the order of imports"
+    wrong = {part for part in imported_parts(path) if RANK.get(part, len(ORDER)) > RANK[own]}
+    assert not wrong
+
+
+def test_every_module_but_the_running_ones_is_imported_without_torch() -> None:
+    running = {"net", "program", "solver", "weights", "data", "metrics", "cli", "__main__"}
+    names = []
+    for path in modules():
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] not in running and "autograd" not in parts:
+            names.append(".".join(("siamese_proto", *parts)).removesuffix(".__init__"))
+    code = f"import sys\nfor name in {names!r}: __import__(name)\nassert 'torch._C' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
