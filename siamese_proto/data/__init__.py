@@ -1,1 +1,6 @@
-"""Where batches come from: databases, their records, transforms, and the making of databases."""
+"""Where batches come from: databases, their records, transforms, and the making of databases.
+
+Importing this package registers the data layers; it loads neither torch nor the database libraries.
+"""
+
+from siamese_proto.data import layers as layers

@@ -1,0 +1,155 @@
+"""transform_param: crop, mirror, subtract a mean, multiply (data_transformer.cpp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError
+
+from siamese_proto.data.datum import Decoding, Size
+from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.graph.ir import Phase
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    from siamese_proto.data.datum import Pixels
+
+    Floats = NDArray[numpy.float32]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What a transform_param says, in plain fields.
+
+    `y = (x - mean) * scale`, cropped to `crop_size` (0: not) at a random place in TRAIN and in the middle in TEST, and
+    mirrored left to right by the toss of a coin in both phases. Every channel of a record is treated alike, so that
+    images stacked on channels stay aligned.
+    """
+
+    phase: Phase
+    scale: float = 1.0
+    mirror: bool = False
+    crop_size: int = 0
+    mean_file: str = ""
+    mean_values: tuple[float, ...] = ()
+    decoding: Decoding = field(default_factory=Decoding)
+
+    @property
+    def random(self) -> bool:
+        """Whether records are treated by chance."""
+        return self.mirror or (self.crop_size > 0 and self.phase == "TRAIN")
+
+    def output_size(self, size: Size) -> Size:
+        """(C, H, W) of a transformed record; GraphError where the record does not suit the settings."""
+        channels, height, width = size
+        if len(self.mean_values) not in (0, 1, channels):
+            raise GraphError(
+                f"{len(self.mean_values)} mean values for {channels} channels; write one, or one a channel",
+                field="transform_param.mean_value",
+            )
+        if not self.crop_size:
+            return size
+        if self.crop_size > min(height, width):
+            raise GraphError(
+                f"crop_size {self.crop_size} is larger than the images of the source, which are {height} x {width}"
+                " (height x width); write at most the smaller of the two",
+                field="transform_param.crop_size",
+            )
+        return channels, self.crop_size, self.crop_size
+
+
+def read_transform(message: schema.TransformationParameter, phase: Phase) -> Transform:
+    """The plain form of a transform_param; GraphError where two settings exclude each other."""
+    if message.HasField("mean_file") and message.mean_value:
+        raise GraphError("mean_file and mean_value exclude each other; keep one", field="transform_param.mean_value")
+    if message.force_color and message.force_gray:
+        raise GraphError("force_color and force_gray exclude each other; keep one", field="transform_param.force_gray")
+    return Transform(
+        phase,
+        message.scale,
+        message.mirror,
+        message.crop_size,
+        message.mean_file,
+        tuple(message.mean_value),
+        Decoding(message.force_color, message.force_gray),
+    )
+
+
+def read_mean(path: str, size: Size) -> Floats:
+    """The mean image in a binaryproto file (a BlobProto), (C, H, W); it must have the size of the records."""
+    import numpy
+
+    try:
+        with open(path, "rb") as file:
+            blob = schema.BlobProto.FromString(file.read())
+    except DecodeError as error:
+        raise DataError(f"mean_file {quoted(path)} is not a BlobProto; make it with compute_image_mean") from error
+    except OSError as error:
+        raise DataError(f"mean_file {quoted(path)} cannot be read: {error.strerror}; check the path") from error
+    dims = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
+    found = tuple(dims[1:]) if len(dims) == 4 and dims[0] == 1 else tuple(dims)
+    if found != size:
+        raise DataError(
+            f"mean_file {quoted(path)} has size {_form(found)}, but the records have {_form(size)}"
+            " (channels x height x width); make it from this database"
+        )
+    values = numpy.array(blob.data if blob.data else blob.double_data, numpy.float32)
+    if values.size != size[0] * size[1] * size[2]:
+        raise DataError(f"mean_file {quoted(path)} has {values.size} values for size {_form(size)}; make it again")
+    return values.reshape(size)
+
+
+def _form(size: tuple[int, ...]) -> str:
+    return " x ".join(map(str, size))
+
+
+def draw_choices(seed: int, position: int, count: int) -> NDArray[numpy.uint64]:
+    """Four random numbers for each of `count` records from `position` on, (count, 4).
+
+    They depend on the seed and on the record's position in the stream alone (one block of a counter-based generator a
+    record): a resumed run draws what the first one drew, and data layers that run side by side stay in step.
+    """
+    import numpy
+
+    generator = numpy.random.Philox(key=seed % 2**64, counter=position)
+    return generator.random_raw(4 * count).reshape(count, 4)
+
+
+def transform_batch(
+    pixels: Pixels, settings: Transform, mean: Floats | None, choices: NDArray[numpy.uint64] | None
+) -> Floats:
+    """Records of one size, (N, C, H, W), to (N, C, crop, crop); `choices` are those of `draw_choices`, where random."""
+    import numpy
+
+    if mean is not None:  # before cropping: the mean's pixel is the one at the same place of the whole image
+        pixels = numpy.subtract(pixels, mean, dtype=numpy.float32)
+    if settings.crop_size:
+        pixels = _crop(pixels, settings, choices)
+    values = pixels.astype(numpy.float32)
+    if settings.mean_values:
+        values -= numpy.array(settings.mean_values, numpy.float32)[:, None, None]
+    if settings.scale != 1:
+        values *= numpy.float32(settings.scale)
+    if settings.mirror and choices is not None:
+        mirrored = choices[:, 0] % 2 == 1
+        values[mirrored] = values[mirrored, :, :, ::-1]
+    return values
+
+
+def _crop(values: Pixels, settings: Transform, choices: NDArray[numpy.uint64] | None) -> Pixels:
+    import numpy
+
+    size = settings.crop_size
+    free_rows, free_columns = values.shape[2] - size, values.shape[3] - size
+    if settings.phase == "TEST" or choices is None:
+        top, left = free_rows // 2, free_columns // 2
+        return values[:, :, top : top + size, left : left + size]
+    windows = numpy.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(2, 3))
+    rows = (choices[:, 1] % (free_rows + 1)).astype(numpy.intp)
+    columns = (choices[:, 2] % (free_columns + 1)).astype(numpy.intp)
+    chosen: Pixels = windows[numpy.arange(len(values)), :, rows, columns]  # (N, C, size, size)
+    return chosen
