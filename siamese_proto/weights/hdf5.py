@@ -1,0 +1,109 @@
+"""`.caffemodel.h5`: a group a layer under /data, a dataset a blob, shared arrays with their owner alone.
+
+As Net::ToHDF5 and Net::CopyTrainedLayersFromHDF5 in net.cpp.
+
+Caffe cannot save a layer whose name has a "/": it would be a path. Here such a name, one that HDF5 has no room for, and
+one that an earlier layer has too get a group of another name, whose attribute `layer_name` holds the layer's own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siamese_proto.weights.blobs import Array
+from siamese_proto.weights.files import Path, problem, replacing
+from siamese_proto.weights.stored import StoredLayer, StoredWeights, unique_names, with_keys
+
+if TYPE_CHECKING:
+    import h5py
+
+_NAME = "layer_name"
+_MOST_PACKED = 1100  # deflate makes data at most 1032 times smaller
+
+
+def read_hdf5(path: Path) -> StoredWeights:
+    """The layers of an HDF5 file in alphabetical order, as Caffe meets them. Raises WeightsError."""
+    import h5py
+
+    file = os.fspath(path)
+    try:
+        with h5py.File(file, "r") as root:
+            data = root.get("data")
+            if not isinstance(data, h5py.Group):
+                raise problem(file, "is an HDF5 file without the group /data that holds the layers of a net")
+            layers: list[StoredLayer] = []
+            _read_groups(file, data, "", layers, {data})
+            return StoredWeights(file, tuple(layers), owners_only=True)
+    except (OSError, RuntimeError, KeyError) as error:  # h5py raises all of them for damaged files
+        raise problem(file, f"is no HDF5 file, or is damaged or cut off ({error})") from error
+
+
+def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredLayer], seen: set[h5py.Group]) -> None:
+    """Add a layer for each group; groups in groups are layers whose names have a "/" (forks of Caffe write them)."""
+    import h5py
+
+    for key in parent:
+        if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
+            continue  # a link could lead out of the file
+        group = parent[key]
+        if not isinstance(group, h5py.Group) or group in seen:
+            continue
+        seen.add(group)
+        name = str(group.attrs.get(_NAME, above + key))
+        layers.append(StoredLayer(name, blobs=_read_blobs(file, group, name)))
+        _read_groups(file, group, f"{above}{key}/", layers, seen)
+
+
+def _read_blobs(file: str, group: h5py.Group, layer: str) -> tuple[Array | None, ...]:
+    import h5py
+
+    arrays: dict[int, Array] = {}
+    for key in group:
+        hard = isinstance(group.get(key, getlink=True), h5py.HardLink)
+        if hard and isinstance(group[key], h5py.Dataset):
+            if not key.isdecimal() or len(key) > 3:
+                raise problem(file, f"dataset {key!r} is not the number of a blob", layer=layer)
+            arrays[int(key)] = read_dataset(file, group[key], f"blob {key}", layer)
+    return tuple(arrays.get(index) for index in range(max(arrays, default=-1) + 1))
+
+
+def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None = None) -> Array:
+    """The numbers of a dataset, unless it claims more than the file holds."""
+    if dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise problem(file, f"{what} holds no numbers", layer=layer)
+    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
+    if dataset.is_virtual or dataset.external or dataset.nbytes > held:
+        raise problem(file, f"{what} has shape {dataset.shape}, but its numbers are not in the file", layer=layer)
+    values = dataset[()]
+    return np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+
+
+def write_hdf5(path: Path, stored: StoredWeights) -> None:
+    """Write one group a layer and every array once, with its owner; replaces `path` at once."""
+    import h5py
+
+    written: set[str] = set()
+    layers = with_keys(stored).layers
+    labels = unique_names(layer.name for layer in layers)
+    with replacing(path) as partial, h5py.File(partial, "w") as root:
+        data = root.create_group("data")
+        for label, layer in zip(labels, layers, strict=True):
+            key = _group_key(label)
+            group = data.create_group(key)
+            if key != layer.name:
+                group.attrs[_NAME] = layer.name
+            for index, (array_key, blob) in enumerate(zip(layer.keys, layer.blobs, strict=True)):
+                if blob is not None and array_key not in written:
+                    written.add(array_key)
+                    group.create_dataset(str(index), data=blob)
+
+
+def _group_key(label: str) -> str:
+    """A name that HDF5 takes for a name: no path, not empty, no dots alone."""
+    key = label
+    if "/" in label or "\0" in label:
+        key = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return key if key.strip(".") else f"%{key}"

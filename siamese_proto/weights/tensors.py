@@ -1,0 +1,131 @@
+"""`.safetensors` and `.pt`: every array once, under the key `layer/index` of its owner.
+
+The metadata entry `layers` (JSON) lists the layers of the net in order with the key and shape of each of their blobs:
+it tells which layers share an array. Without it the keys alone say which layer and which blob an array is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from siamese_proto.weights.blobs import Array
+from siamese_proto.weights.files import Path, problem, replacing
+from siamese_proto.weights.stored import StoredLayer, StoredWeights, with_keys
+
+_METADATA = "__metadata__"  # safetensors' own name for it; in a .pt file an entry beside the tensors
+
+
+def read_safetensors(path: Path) -> StoredWeights:
+    """The layers of a safetensors file. Raises WeightsError."""
+    from safetensors import SafetensorError, safe_open
+
+    file = os.fspath(path)
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118  # no mapping, despite its keys
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError, TypeError) as error:  # TypeError: a type that numpy does not have
+        raise problem(file, f"is no safetensors file that can be read here ({error})") from error
+    return _stored(file, arrays, metadata)
+
+
+def read_pt(path: Path) -> StoredWeights:
+    """The layers of a file written by torch.save: a dict of tensors. No code in it is run. Raises WeightsError."""
+    import torch
+
+    file = os.fspath(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).split("\n")[0]
+        raise problem(file, f"is no file of tensors that torch can load safely ({reason})") from error
+    if not isinstance(content, dict):
+        raise problem(file, f"holds a {type(content).__name__}; a dict of tensors is needed")
+    metadata = content.pop(_METADATA, {})
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    arrays = {key: (t if t.dtype == torch.float64 else t.float()).detach().numpy() for key, t in tensors.items()}
+    return _stored(file, arrays, metadata if isinstance(metadata, dict) else {})
+
+
+def _stored(file: str, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> StoredWeights:
+    if "layers" in metadata:
+        try:
+            layers = [_listed_layer(entry, arrays) for entry in json.loads(metadata["layers"])]
+        except (ValueError, KeyError, TypeError) as error:
+            raise problem(file, f"its list of layers does not fit its arrays ({error})") from error
+        return StoredWeights(file, tuple(layers), metadata.get("name", ""))
+    found: dict[str, dict[int, Array]] = {}
+    for key, array in arrays.items():
+        layer, _, index = key.rpartition("/")
+        if not layer or not index.isdecimal() or len(index) > 3:
+            raise problem(file, f"array {key!r} is not named after a layer and the number of its blob, like 'conv1/0'")
+        found.setdefault(layer, {})[int(index)] = array
+    return StoredWeights(
+        file,
+        tuple(
+            StoredLayer(layer, blobs=tuple(blobs.get(index) for index in range(max(blobs) + 1)))
+            for layer, blobs in found.items()
+        ),
+        owners_only=True,
+    )
+
+
+def _listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> StoredLayer:
+    blobs = [(str(key), arrays[key].reshape([int(size) for size in shape])) for key, shape in entry["blobs"]]
+    return StoredLayer(
+        name=str(entry["name"]),
+        type=str(entry["type"]),
+        bottoms=tuple(map(str, entry["bottoms"])),
+        tops=tuple(map(str, entry["tops"])),
+        blobs=tuple(blob for _, blob in blobs),
+        keys=tuple(key for key, _ in blobs),
+    )
+
+
+def write_safetensors(path: Path, stored: StoredWeights) -> None:
+    """Write every array once; replaces `path` at once."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    arrays, metadata = _unique(stored)
+    with replacing(path) as partial:
+        try:
+            save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, partial, metadata=metadata)
+        except SafetensorError as error:
+            raise problem(os.fspath(path), f"cannot be written: {error}") from error
+
+
+def write_pt(path: Path, stored: StoredWeights) -> None:
+    """Write every array once, for `torch.load(path, weights_only=True)`; replaces `path` at once."""
+    import torch
+
+    arrays, metadata = _unique(stored)
+    tensors: dict[str, object] = {key: torch.from_numpy(np.array(array)) for key, array in arrays.items()}
+    with replacing(path) as partial:
+        torch.save({**tensors, _METADATA: metadata}, partial)
+
+
+def _unique(stored: StoredWeights) -> tuple[dict[str, Array], dict[str, str]]:
+    """Every array once, by key, and the metadata that says who uses it."""
+    arrays: dict[str, Array] = {}
+    entries = []
+    for layer in with_keys(stored).layers:
+        blobs = list(zip(layer.keys, layer.all_blobs(stored.file), strict=True))
+        for key, blob in blobs:
+            arrays.setdefault(key, blob)
+        entries.append(
+            {
+                "name": layer.name,
+                "type": layer.type,
+                "bottoms": layer.bottoms,
+                "tops": layer.tops,
+                "blobs": [(key, blob.shape) for key, blob in blobs],
+            }
+        )
+    return arrays, {"format": "pt", "name": stored.name, "layers": json.dumps(entries, ensure_ascii=False)}
