@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from siamese_proto.errors import Location
@@ -42,6 +42,45 @@ class Source:
                 return self.fields[path]
             path = path.rpartition(".")[0] if not path.endswith("]") else path[: path.rindex("[")]
         return self.location
+
+    def renamed(self, rename: Callable[[str], str | None]) -> Source:
+        """The same places under other paths; `rename` gives None for a path that there is no longer."""
+        fields = {new: place for old, place in self.fields.items() if (new := rename(old)) is not None}
+        return Source(self.location, fields, tuple((rename(path) or "", raw) for path, raw in self.unknown))
+
+    def below(self, path: str) -> Source:
+        """What stands in the message field at `path`, with paths that begin there."""
+        prefix = path + "."
+        fields = {name.removeprefix(prefix): place for name, place in self.fields.items() if name.startswith(prefix)}
+        unknown = ((at[len(prefix) :], raw) for at, raw in self.unknown if at == path or at.startswith(prefix))
+        return Source(self.find(path), fields, tuple(unknown))
+
+    def split(self, name: str) -> tuple[Source, tuple[Source, ...]]:
+        """What is left without the repeated message field `name`, and one Source for each message of it."""
+        mark = name + "["
+        rest: dict[str, Location] = {}
+        places: list[Location] = []
+        fields: list[dict[str, Location]] = []
+        unknown: list[list[tuple[str, RawField]]] = []
+        for path, place in self.fields.items():
+            head, _, below = path.partition(".")
+            if not head.startswith(mark):
+                rest[path] = place
+            elif below:
+                fields[int(head[len(mark) : -1])][below] = place
+            else:  # a message stands before what is in it
+                places.append(place)
+                fields.append({})
+                unknown.append([])
+        unknown_rest = []
+        for path, raw in self.unknown:
+            head, _, below = path.partition(".")
+            if head.startswith(mark):
+                unknown[int(head[len(mark) : -1])].append((below, raw))
+            else:
+                unknown_rest.append((path, raw))
+        parts = (Source(*part) for part in zip(places, fields, map(tuple, unknown), strict=True))
+        return Source(self.location, rest, tuple(unknown_rest)), tuple(parts)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Text files in and out: encodings, and what can be wrong with a file before it is parsed."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from siamese_proto.errors import Location, NetError, ParseError, did_you_mean
+
+PathOrText: TypeAlias = str | os.PathLike[str]
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+class LoadedText(NamedTuple):
+    """A text, what to call its file in errors, and what had to be changed to decode it."""
+
+    text: str
+    file: str
+    notes: tuple[str, ...] = ()
+
+
+def load_text(path_or_text: PathOrText) -> LoadedText:
+    """Tell paths from texts (see `parse_net`) and read files; ParseError where there is no text to be had."""
+    if isinstance(path_or_text, str) and not os.path.exists(path_or_text):
+        # `C:\nets\a.prototxt` holds a colon and still is a path.
+        looks_like_text = "{" in path_or_text or "\n" in path_or_text or ":" in path_or_text
+        if looks_like_text and not ("{" not in path_or_text and path_or_text.endswith((".prototxt", ".pbtxt"))):
+            return LoadedText(path_or_text.removeprefix("\ufeff"), "<text>")
+    path = Path(path_or_text)
+    file = os.fspath(path_or_text)
+    return _decode(_read(path, file), file)
+
+
+def _read(path: Path, file: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ParseError(f"{file}: no such file: the folder {path.parent} does not exist") from None
+        hint = did_you_mean(path.name, os.listdir(path.parent))
+        raise ParseError(f"{file}: no such file{hint}") from None
+    except IsADirectoryError:
+        raise ParseError(f"{file}: is a folder, expected a prototxt file") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise ParseError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _decode(data: bytes, file: str) -> LoadedText:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return LoadedText(data.decode("utf-16", "replace"), file, ("read as UTF-16, not UTF-8",))
+    data = data.removeprefix(codecs.BOM_UTF8)
+    control = _CONTROL.search(data)
+    if control:
+        kind = "weights (.caffemodel) or another binary file" if data[:1] != b"\x89" else "a picture or HDF5 file"
+        raise ParseError(
+            f"holds the byte 0x{control[0][0]:02x}: this looks like {kind}, expected a prototxt text",
+            location=_place(data, control.start(), file),
+        )
+    try:
+        return LoadedText(data.decode(), file)
+    except UnicodeDecodeError as error:
+        bad = error.start
+    try:
+        return LoadedText(data.decode("gb18030"), file, ("read as GB18030, not UTF-8",))
+    except UnicodeDecodeError:
+        raise ParseError(
+            f"the byte 0x{data[bad]:02x} is not UTF-8; save the file as UTF-8", location=_place(data, bad, file)
+        ) from None
+
+
+def _place(data: bytes, offset: int, file: str) -> Location:
+    before = data[:offset]
+    return Location(file, before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1)
+
+
+def save_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file whole or not at all: beside it first, then in its place. NetError where that cannot be done."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
+    try:
+        try:
+            with temporary.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise NetError(f"{target}: cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,243 @@
+"""Protobuf's text format without a schema: text to a tree of fields, each with the place where it was written."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple, NoReturn
+
+from siamese_proto.errors import Location, ParseError, quoted
+
+# Real files nest five deep; the bound keeps a hostile one from exhausting the stack.
+MAX_DEPTH = 100
+
+_STRING = r'"(?:[^"\\\n]|\\.)*"' + r"|'(?:[^'\\\n]|\\.)*'"
+_TOKEN = re.compile(
+    r"(?P<space>[^\S\n]+|\#[^\n]*)"
+    r"|(?P<newline>\n)"
+    r"|(?P<conflict>^(?:<{7}|={7}|>{7}|\|{7})(?=\s|\Z))"
+    r"|(?P<word>[A-Za-z_][0-9A-Za-z_+-]*)"
+    r"|(?P<mark>[{}<>\[\]:,;])"
+    rf"|(?P<string>{_STRING})"
+    r"|(?P<number>(?:-[ \t]*|[0-9+.])[0-9A-Za-z_.+-]*)"
+    r"|(?P<bad>.)",
+    re.MULTILINE,
+)
+_ESCAPE = re.compile(
+    rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"]))", re.ASCII
+)
+_SIMPLE = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_CLOSER = {"{": "}", "<": ">"}
+
+
+class Token(NamedTuple):
+    """A piece of text; `kind` is word, number, string, mark, or what cannot stand anywhere: conflict, bad, end."""
+
+    kind: str
+    text: str
+    line: int
+    column: int
+
+
+class Scalar(NamedTuple):
+    """A value that is not a message: a word, a number, or a string (its bytes, unescaped and joined)."""
+
+    kind: str
+    text: str
+    data: bytes
+    line: int
+    column: int
+
+
+class Block(NamedTuple):
+    """A value between braces: the fields of a message."""
+
+    fields: list[Node]
+    line: int
+    column: int
+
+
+class Node(NamedTuple):
+    """A field as written. It has several values, or none, only where a list was written (`is_list`)."""
+
+    name: str
+    values: list[Scalar | Block]
+    is_list: bool
+    line: int
+    column: int
+
+
+def parse_tree(text: str, file: str) -> list[Node]:
+    """The fields of a text; ParseError with the place where it is not protobuf's text format."""
+    return _Parser(_tokens(text), file).fields()
+
+
+def _tokens(text: str) -> list[Token]:
+    tokens: list[Token] = []
+    line, line_start = 1, 0
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # written on an old Macintosh
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup or ""
+        if kind == "newline":
+            line += 1
+            line_start = match.end()
+        elif kind != "space":
+            tokens.append(Token(kind, match.group(), line, match.start() - line_start + 1))
+    tokens.append(Token("end", "", line, len(text) - line_start + 1))
+    return tokens
+
+
+class _Parser:
+    """Reads tokens from left to right; every method begins at the token it is named for and ends after it."""
+
+    def __init__(self, tokens: list[Token], file: str) -> None:
+        self._tokens = tokens
+        self._file = file
+        self._position = 0
+        self._depth = 0
+
+    def fields(self) -> list[Node]:
+        """All fields up to the end of the text."""
+        nodes = []
+        while self._next().kind != "end":
+            if self._next().text in ("}", ">") and self._next().kind == "mark":
+                self._fail(f"{quoted(self._next().text)} closes nothing; is one brace too many, or one missing above?")
+            nodes.append(self._field())
+        return nodes
+
+    def _next(self) -> Token:
+        return self._tokens[self._position]
+
+    def _take(self) -> Token:
+        self._position += 1
+        return self._tokens[self._position - 1]
+
+    def _at(self, *marks: str) -> bool:
+        token = self._tokens[self._position]
+        return token.kind == "mark" and token.text in marks
+
+    def _fail(self, message: str, token: Token | None = None) -> NoReturn:
+        token = token or self._next()
+        raise ParseError(message, location=Location(self._file, token.line, token.column))
+
+    def _unexpected(self, expected: str) -> NoReturn:
+        token = self._next()
+        if token.kind == "conflict":
+            self._fail(f"a marker of a version-control conflict ({token.text}); choose one side and delete the markers")
+        if token.kind == "end":
+            self._fail(f"the text ends where {expected} was expected")
+        if token.kind != "bad":
+            self._fail(f"expected {expected}, found {quoted(token.text)}")
+        if token.text in "\"'":
+            self._fail(f"the text that begins with {token.text} does not end on its line; close the quote")
+        if token.text in "$%":
+            self._fail(
+                f"unexpected {quoted(token.text)}, expected {expected}; a template whose places are not filled in?"
+            )
+        self._fail(f"unexpected character {quoted(token.text)}, expected {expected}")
+
+    def _field(self) -> Node:
+        start = self._next()
+        name = self._name()
+        colon = self._at(":")
+        if colon:
+            self._take()
+        values: list[Scalar | Block]
+        is_list = self._at("[")
+        if is_list:
+            values = self._list(name)
+        elif self._at("{", "<"):
+            values = [self._block(name)]
+        elif colon:
+            values = [self._scalar(f"a value for {quoted(name)}")]
+        else:
+            self._unexpected(f"':' or '{{' after {quoted(name)}")
+        if self._at(",", ";"):
+            self._take()
+        return Node(name, values, is_list, start.line, start.column)
+
+    def _name(self) -> str:
+        token = self._next()
+        if self._at("["):  # the name of an extension
+            parts = []
+            while not self._at("]"):
+                parts.append(self._take().text)
+                if self._next().kind in ("end", "bad") and self._next().text not in ("/",):
+                    self._unexpected("']'")
+            self._take()
+            return "".join(parts) + "]"
+        if token.kind != "word" and not (token.kind == "number" and token.text.isdigit()):
+            self._unexpected("a field name")
+        return self._take().text
+
+    def _list(self, name: str) -> list[Scalar | Block]:
+        opening = self._take()
+        values: list[Scalar | Block] = []
+        while not self._at("]"):
+            if self._at("{", "<"):
+                values.append(self._block(name))
+            else:
+                values.append(self._scalar(f"a value in the list of {quoted(name)} (line {opening.line})"))
+            if self._at(","):
+                self._take()
+                if self._at("]"):
+                    self._unexpected("a value after ','")
+            elif not self._at("]"):
+                self._unexpected(f"',' or ']' in the list of {quoted(name)}")
+        self._take()
+        return values
+
+    def _block(self, name: str) -> Block:
+        opening = self._take()
+        closer = _CLOSER[opening.text]
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            self._fail(f"messages are nested more than {MAX_DEPTH} deep", opening)
+        nodes: list[Node] = []
+        while not self._at("}", ">"):
+            if self._next().kind == "end":
+                self._unclosed(name, opening, nodes)
+            nodes.append(self._field())
+        if not self._at(closer):
+            found = quoted(self._next().text)
+            self._fail(f"expected '{closer}' to close the '{opening.text}' of line {opening.line}, found {found}")
+        self._take()
+        self._depth -= 1
+        return Block(nodes, opening.line, opening.column)
+
+    def _unclosed(self, name: str, opening: Token, nodes: list[Node]) -> NoReturn:
+        inside = next((node for node in nodes if node.name == name), None)
+        hint = f"; another {quoted(name)} begins inside it at line {inside.line}" if inside else ""
+        self._fail(f"the '{opening.text}' of {quoted(name)} is never closed{hint}", opening)
+
+    def _scalar(self, expected: str) -> Scalar:
+        token = self._next()
+        if token.kind == "string":
+            data = b""
+            while self._next().kind == "string":
+                data += self._unescape(self._take())
+            return Scalar("string", token.text, data, token.line, token.column)
+        if token.kind not in ("word", "number"):
+            self._unexpected(expected)
+        self._take()
+        return Scalar(token.kind, "".join(token.text.split()), b"", token.line, token.column)  # `- 1` is a number
+
+    def _unescape(self, token: Token) -> bytes:
+        inner = token.text[1:-1].encode("utf-8", "surrogatepass")
+        if b"\\" not in inner:
+            return inner
+        try:
+            return _ESCAPE.sub(_unescaped, inner)
+        except ValueError:
+            self._fail("an escape in this text stands for no character", token)
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    octal, hexadecimal, short, long, simple = match.groups()
+    if octal is not None:
+        return bytes([int(octal, 8)])  # ValueError: more than a byte
+    if hexadecimal is not None:
+        return bytes([int(hexadecimal, 16)])
+    if simple is not None:
+        return _SIMPLE.get(simple, simple)
+    return chr(int(short or long, 16)).encode()  # ValueError: not a character
