@@ -1,0 +1,8 @@
+"""Back end 2: a graph as a drawing."""
+
+from __future__ import annotations
+
+from siamese_proto.draw.figure import draw
+from siamese_proto.draw.render import FORMATS, check_output, render
+
+__all__ = ["FORMATS", "check_output", "draw", "render"]

@@ -1,0 +1,72 @@
+"""From DOT text to a picture file, with the system's Graphviz or the one that pip brings."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import graphviz
+from graphviz.backend import dot_command
+
+from siamese_proto.draw.labels import FONT
+from siamese_proto.errors import NetError, did_you_mean, quoted
+from siamese_proto.files import check_writable, write_atomically
+
+FORMATS = ("svg", "png", "pdf", "dot")
+PNG_DOTS_PER_INCH = "144"
+FALLBACK = "Helvetica,sans-serif"
+
+
+def render(figure: graphviz.Digraph, path: str | Path) -> None:
+    """Write a drawing to a file; its ending says the format. The file is there complete or not at all.
+
+    Raises NetError for an ending that is none of FORMATS, a place that cannot be written to, and PDF without Graphviz.
+    """
+    file_format = check_output(path)
+    source = figure.source.encode()
+    write_atomically(path, source if file_format == "dot" else _run(source, file_format))
+
+
+def check_output(path: str | Path) -> str:
+    """The format that a file's ending asks for, if it can be made here and the file can be written."""
+    file_format = Path(path).suffix[1:].lower()
+    if file_format not in FORMATS:
+        endings = ", ".join(f".{name}" for name in FORMATS)
+        hint = did_you_mean(file_format, FORMATS)
+        raise NetError(f"cannot draw to {quoted(str(path))}: its name must end in one of {endings}{hint}")
+    if file_format != "dot":
+        renderer = find_renderer()
+        if renderer is None:
+            raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`, or write a .dot file")
+        if file_format == "pdf" and renderer.stem == "graphviz-pure":
+            raise NetError("PDF needs Graphviz (the command `dot`), which is not installed; write .svg or .png instead")
+    check_writable(path)
+    return file_format
+
+
+def find_renderer() -> Path | None:
+    """The system's `dot`, else `graphviz-pure` from beside this Python or on the path.
+
+    The graphviz package is told, so that drawings show themselves in notebooks where there is no `dot`.
+    """
+    beside = sysconfig.get_path("scripts")
+    found = shutil.which("dot") or shutil.which("graphviz-pure", path=beside) or shutil.which("graphviz-pure")
+    if found is None:
+        return None
+    dot_command.DOT_BINARY = Path(found)
+    return Path(found)
+
+
+def _run(source: bytes, file_format: str) -> bytes:
+    command = [str(find_renderer()), "-Kdot", f"-T{file_format}"]
+    if file_format == "png":
+        command.append(f"-Gdpi={PNG_DOTS_PER_INCH}")
+    done = subprocess.run(command, input=source, capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        said = " ".join(done.stderr.decode(errors="replace").split())
+        raise NetError(f"{command[0]} could not draw this net: {said or f'exit status {done.returncode}'}")
+    if file_format == "svg":  # Graphviz measures with one font and names it; readers may have another of its widths
+        return done.stdout.replace(f'font-family="{FONT}"'.encode(), f'font-family="{FONT},{FALLBACK}"'.encode())
+    return done.stdout
