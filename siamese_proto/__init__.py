@@ -12,7 +12,7 @@ from siamese_proto.layers.base import Layer, layer
 from siamese_proto.proto.reader import parse_net, parse_solver
 
 if TYPE_CHECKING:
-    from siamese_proto.draw import draw
+    from siamese_proto.drawing import draw
     from siamese_proto.net import Net
     from siamese_proto.solver import Solver
 
@@ -20,7 +20,7 @@ __all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "layer",
 __version__ = "0.1.0"
 
 # torch takes two seconds to import, graphviz some hundredths: only who asks for them waits.
-_LAZY = {"Net": "siamese_proto.net", "Solver": "siamese_proto.solver", "draw": "siamese_proto.draw"}
+_LAZY = {"Net": "siamese_proto.net", "Solver": "siamese_proto.solver", "draw": "siamese_proto.drawing"}
 
 
 def __getattr__(name: str) -> Any:

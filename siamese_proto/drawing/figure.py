@@ -9,10 +9,10 @@ from typing import Literal
 
 import graphviz
 
-from siamese_proto.draw import palette
-from siamese_proto.draw.boxes import Box, Picture, Wire, picture
-from siamese_proto.draw.labels import FONT, cell, label, row, styled, table, text
-from siamese_proto.draw.render import find_renderer
+from siamese_proto.drawing import palette
+from siamese_proto.drawing.boxes import Box, Picture, Wire, picture
+from siamese_proto.drawing.labels import FONT, cell, label, row, styled, table, text
+from siamese_proto.drawing.render import find_renderer
 from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse, Shape
 from siamese_proto.graph.twins import Towers
 from siamese_proto.summary import count_text, summarize

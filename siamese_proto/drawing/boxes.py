@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from siamese_proto.draw import palette
+from siamese_proto.drawing import palette
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.twins import Towers, find_towers, shared_blobs
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import graphviz
 from graphviz.backend import dot_command
 
-from siamese_proto.draw.labels import FONT
+from siamese_proto.drawing.labels import FONT
 from siamese_proto.errors import NetError, did_you_mean, quoted
 from siamese_proto.files import check_writable, write_atomically
 
