@@ -258,7 +258,7 @@ class Net(nn.Module):
         ]
         wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self.graph.outputs
         outputs = [blob for blob in dict.fromkeys([*wanted, *weighted]) if todo.has(blob)]
-        if not outputs:
+        if not outputs and (wanted or weighted):
             missing = [top.name for node in self.graph.nodes if is_source(node) for top in node.tops]
             raise GraphError(
                 f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}; "

@@ -13,12 +13,12 @@ import siamese_proto
 
 PACKAGE = Path(siamese_proto.__file__).parent
 ORDER = [
-    {"errors"},
+    {"errors", "files"},
     {"proto"},
     {"graph"},
     {"layers", "fillers"},
     {"compiler"},
-    {"program", "net", "draw", "summary", "emit", "weights"},
+    {"program", "net", "drawing", "summary", "emit", "weights"},
     {"data", "solver", "metrics"},
     {"pycaffe", "cli", "__main__"},
 ]

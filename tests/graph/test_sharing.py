@@ -1,0 +1,119 @@
+"""One tensor a name: owners, merged multipliers, shapes (net.cpp: AppendParam)."""
+
+from __future__ import annotations
+
+import pytest
+
+import siamese_proto as sp
+from siamese_proto.graph.ir import Graph
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+
+
+def product(name: str, param: str, outputs: int = 5, bottom: str = "x") -> str:
+    settings = f"inner_product_param {{ num_output: {outputs} }}"
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {param} {settings} }}\n'
+
+
+def build(*layers: str) -> Graph:
+    return sp.build_graph(sp.parse_net(INPUT + "".join(layers)))
+
+
+def test_the_first_layer_that_gives_a_name_owns_the_parameter() -> None:
+    graph = build(product("a", 'param { name: "w" } param { name: "b" }'), product("a_p", 'param { name: "w" }'))
+    assert [(param.id, param.name, param.owner_name, param.shape) for param in graph.params] == [
+        ("a_0", "w", "a", (5, 3)),
+        ("a_1", "b", "a", (5,)),
+        ("a_p_1", "", "a_p", (5,)),
+    ]
+    twin = graph.nodes[2]
+    assert [(use.param.id, use.is_owner) for use in twin.params] == [("a_0", False), ("a_p_1", True)]
+
+
+def test_parameters_without_a_name_are_never_shared() -> None:
+    graph = build(product("a", 'param { name: "" }'), product("b", 'param { name: "" }'))
+    assert len(graph.params) == 4
+
+
+def test_a_bias_is_shared_without_its_weight() -> None:
+    graph = build(product("a", 'param { } param { name: "b" }'), product("c", 'param { } param { name: "b" }'))
+    assert graph.nodes[2].params[1].param is graph.nodes[1].params[1].param
+
+
+@pytest.mark.parametrize(
+    ("owner", "sharer", "third", "expected"),
+    [
+        ("", "", "", 1.0),
+        ("lr_mult: 3", "", "", 3.0),
+        ("", "lr_mult: 3", "", 3.0),
+        ("", "", "lr_mult: 3", 3.0),
+        ("lr_mult: 3", "lr_mult: 3", "", 3.0),
+        ("", "lr_mult: 0", "lr_mult: 0", 0.0),
+    ],
+)
+def test_a_multiplier_given_by_one_user_holds_for_all(owner: str, sharer: str, third: str, expected: float) -> None:
+    graph = build(
+        *(product(f"l{index}", f'param {{ name: "w" {spec} }}') for index, spec in enumerate((owner, sharer, third)))
+    )
+    assert graph.params[0].lr_mult == expected
+
+
+def test_each_use_keeps_its_own_multiplier_for_the_gradient() -> None:
+    graph = build(product("a", 'param { name: "w" lr_mult: 0 }'), product("b", 'param { name: "w" }'))
+    assert [use.takes_gradient for node in graph.nodes[1:] for use in node.params[:1]] == [False, True]
+    assert graph.params[0].lr_mult == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            product("a", 'param { name: "w" lr_mult: 1 }'),
+            product("b", 'param { name: "w" lr_mult: 2 }'),
+            "<text>:3: layer 'b': shared param 'w' has lr_mult 2 here, but 1 at its owner, layer 'a', or at an earlier "
+            "user; they must be equal",
+        ),
+        (
+            product("a", 'param { name: "w" decay_mult: 1 }'),
+            product("b", 'param { name: "w" decay_mult: 0 }'),
+            "<text>:3: layer 'b': shared param 'w' has decay_mult 0 here, but 1 at its owner, layer 'a', or at an "
+            "earlier user; they must be equal",
+        ),
+        (
+            product("a", 'param { name: "w" }'),
+            product("b", 'param { name: "w" }', outputs=7),
+            "<text>:3: layer 'b': cannot share param 'w' with its owner, layer 'a': the owner's shape is (5, 3), this "
+            "layer's is (7, 3)",
+        ),
+        (
+            product("a", 'param { name: "w" }'),
+            product("b", 'param { name: "w" }', outputs=3, bottom="a"),
+            "<text>:3: layer 'b': cannot share param 'w' with its owner, layer 'a': the owner's shape is (5, 3), this "
+            "layer's is (3, 5); the counts are equal: share_mode: PERMISSIVE would share them",
+        ),
+        (
+            product("a", 'param { name: "w" }'),
+            product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=7),
+            "<text>:3: layer 'b': cannot share param 'w' with its owner, layer 'a': the owner's shape is (5, 3), this "
+            "layer's is (7, 3)",
+        ),
+        (
+            product("a", "param { } param { } param { }"),
+            "",
+            "<text>:2: layer 'a': 3 param entries are given, but InnerProduct has 2 parameter blobs (weight, bias)",
+        ),
+    ],
+)
+def test_contradictions_are_refused_with_both_sides(first: str, second: str, message: str) -> None:
+    with pytest.raises(sp.NetError) as caught:
+        build(first, second)
+    assert str(caught.value) == message
+
+
+def test_the_later_layers_own_mode_decides_and_permissive_keeps_both_shapes() -> None:
+    graph = build(
+        product("a", 'param { name: "w" }'),
+        product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=3, bottom="a"),
+    )
+    assert [use.shape for node in graph.nodes[1:] for use in node.params[:1]] == [(5, 3), (3, 5)]
+    assert graph.params[0].shape == (5, 3)

@@ -1,0 +1,90 @@
+"""Where Caffe inserts Split layers and what it calls them; the golden nets say what layers real Caffe had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import siamese_proto as sp
+from siamese_proto.graph.splits import insert_splits
+from siamese_proto.proto import schema
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "layers"
+CASES = ["multi_loss", "share_permissive", "softmaxloss_shared_blob", "split_two"]
+
+
+def split(text: str) -> list[schema.LayerParameter]:
+    return [layer for _, layer in insert_splits(sp.parse_net(text).message.layer)]
+
+
+def wires(layers: list[schema.LayerParameter]) -> list[str]:
+    return [f"{layer.name}: {' '.join(layer.bottom)} -> {' '.join(layer.top)}" for layer in layers]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_layers_are_those_that_caffe_had(case: str) -> None:
+    expected = json.loads(str(np.load(GOLDEN / f"{case}.npz")["meta"]))["layer_types"]
+    assert "Split" in expected
+    assert [layer.type for layer in split((GOLDEN / f"{case}.prototxt").read_text())] == expected
+
+
+def test_each_reader_has_a_top_of_its_own() -> None:
+    assert wires(
+        split("""
+            layer { name: "in" type: "Input" top: "x" top: "y" }
+            layer { name: "a" type: "Eltwise" bottom: "y" bottom: "x" bottom: "y" top: "s" }
+            layer { name: "b" type: "Silence" bottom: "y" }
+        """)
+    ) == [
+        "in:  -> x y",
+        "y_in_1_split: y -> y_in_1_split_0 y_in_1_split_1 y_in_1_split_2",
+        "a: y_in_1_split_0 x y_in_1_split_1 -> s",
+        "b: y_in_1_split_2 -> ",
+    ]
+
+
+def test_versions_of_a_blob_changed_in_place_count_by_themselves() -> None:
+    assert wires(
+        split("""
+            layer { name: "in" type: "Input" top: "x" }
+            layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }
+            layer { name: "a" type: "Silence" bottom: "x" }
+            layer { name: "b" type: "Silence" bottom: "x" }
+        """)
+    ) == [
+        "in:  -> x",
+        "relu: x -> x",
+        "x_relu_0_split: x -> x_relu_0_split_0 x_relu_0_split_1",
+        "a: x_relu_0_split_0 -> ",
+        "b: x_relu_0_split_1 -> ",
+    ]
+
+
+def test_a_loss_weight_counts_as_a_read_and_moves_to_the_first_top() -> None:
+    layers = split("""
+        layer { name: "in" type: "Input" top: "x" }
+        layer { name: "r" type: "Reduction" bottom: "x" top: "l" loss_weight: 0.5 }
+        layer { name: "p" type: "Power" bottom: "l" top: "q" }
+    """)
+    assert wires(layers)[1:] == ["r: x -> l", "l_r_0_split: l -> l_r_0_split_0 l_r_0_split_1", "p: l_r_0_split_1 -> q"]
+    assert [list(layer.loss_weight) for layer in layers] == [[], [], [0.5, 0.0], []]
+
+
+def test_a_loss_weight_of_zero_and_one_never_written_are_no_reads() -> None:
+    text = """
+        layer {{ name: "in" type: "Input" top: "x" top: "t" }}
+        layer {{ name: "l" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "l" {weight} }}
+        layer {{ name: "p" type: "Power" bottom: "l" top: "q" }}
+    """
+    for weight in ("", "loss_weight: 0"):
+        assert [layer.type for layer in split(text.format(weight=weight))] == ["Input", "EuclideanLoss", "Power"]
+
+
+def test_the_messages_given_stay_as_they_are() -> None:
+    message = sp.parse_net((GOLDEN / "split_two.prototxt").read_text()).message
+    before = message.SerializeToString()
+    insert_splits(message.layer)
+    assert message.SerializeToString() == before
