@@ -1,4 +1,7 @@
-"""All layer types: every module of this folder is imported, and registers its classes."""
+"""All layer types: every module of this folder is imported, and registers its classes.
+
+Sub-packages are left alone: `autograd` needs torch, and is imported only by layers that compute.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +9,5 @@ import importlib
 import pkgutil
 
 for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+    if not _module.ispkg:
+        importlib.import_module(f"{__name__}.{_module.name}")

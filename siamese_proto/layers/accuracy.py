@@ -1,0 +1,74 @@
+"""How many labels are hit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Arity, Shape, exactly
+from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
+from siamese_proto.layers.checks import check_labels_fit
+from siamese_proto.layers.labels import explain_bad_labels, labels_along
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@layer("Accuracy")
+class Accuracy(Layer):
+    """The part of the labels whose class is among the `top_k` highest scores; equal scores count against the label.
+
+    scores (N, C, *S), labels of N x prod S whole numbers -> (), and the same for each class (C)
+    Labels equal to `ignore_label` do not count; where nothing counts the result is 0. There is no gradient.
+    Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    Caffe: accuracy_layer.cpp
+    """
+
+    bottoms = exactly(2)
+    tops = Arity(1, 2)
+    labels = (1,)
+    differentiable = False
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.accuracy_param
+        self.axis = settings.axis
+        self.top_k = settings.top_k
+        self.ignored = settings.ignore_label if settings.HasField("ignore_label") else None
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        axis = check_labels_fit(bottoms[0], bottoms[1], self.axis, "accuracy_param.axis")
+        classes = bottoms[0][axis]
+        if self.top_k > classes:
+            raise GraphError(
+                f"top_k {self.top_k} is more than the {classes} classes of bottom shape {bottoms[0]}",
+                field="accuracy_param.top_k",
+            )
+        return [(), (classes,)][: self.top_count]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        scores = bottoms[0].detach()
+        axis = canonical_axis(self.axis, scores.shape)
+        labels, counted = labels_along(scores, bottoms[1], axis, self.ignored)
+        try:
+            of_label = scores.gather(axis, labels)
+        except (IndexError, RuntimeError):
+            explain_bad_labels(labels, scores.shape[axis], self.name)
+            raise
+        # The label's own score is among those that reach it, so up to top_k may.
+        hit = ((scores >= of_label).sum(axis, keepdim=True) <= self.top_k).to(scores.dtype)  # (*A, 1, *B)
+        if counted is None:
+            counted = scores.new_ones(labels.shape)
+        hit = hit * counted
+        accuracy = hit.sum() / counted.sum().clamp(min=1)
+        if self.top_count == 1:
+            return [accuracy]
+        hits, counts = (
+            scores.new_zeros(scores.shape[axis]).scatter_add_(0, labels.reshape(-1), values.reshape(-1))
+            for values in (hit, counted)
+        )
+        return [accuracy, hits / counts.clamp(min=1)]
+
+    def describe(self) -> str:
+        return f"top {self.top_k}" if self.top_k > 1 else ""

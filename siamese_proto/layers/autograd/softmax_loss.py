@@ -1,0 +1,48 @@
+"""The logistic loss of a softmax with Caffe's floor and gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+FLOAT_MIN = torch.finfo(torch.float32).tiny  # FLT_MIN of C
+
+
+def softmax_loss(scores: Tensor, labels: Tensor, counted: Tensor | None, axis: int) -> tuple[Tensor, Tensor]:
+    """The sum of the losses (), and the probabilities in the shape of the scores."""
+    total, probabilities = SoftmaxLossRule.apply(scores, labels, counted, axis)  # type: ignore[no-untyped-call]  # torch leaves apply without types
+    return total, probabilities
+
+
+class SoftmaxLossRule(torch.autograd.Function):
+    """`-sum of log(max(p[label], FLT_MIN))` with `p = softmax(scores)`, and p.
+
+    The gradient is `p - onehot(label)` below the floor too. (softmax_loss_layer.cpp)
+    scores (*A, C, *B), labels (*A, 1, *B) whole numbers below C, counted of the same shape: 1 where a label counts, or
+    None where all do
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor, counted: Tensor | None, axis: int) -> tuple[Tensor, Tensor]:
+        probabilities = scores.softmax(axis)
+        picked = probabilities.gather(axis, labels)
+        losses = picked.clamp(min=max(FLOAT_MIN, torch.finfo(scores.dtype).tiny)).log()
+        if counted is not None:
+            losses = losses * counted
+        ctx.save_for_backward(probabilities, labels, counted)
+        ctx.axis = axis
+        ctx.mark_non_differentiable(probabilities)
+        return -losses.sum(), probabilities
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        probabilities, labels, counted = ctx.saved_tensors
+        if counted is not None:
+            gradient = gradient * counted
+        scores = probabilities * gradient
+        scores.scatter_add_(ctx.axis, labels, -gradient.expand(labels.shape))
+        return scores, None, None, None

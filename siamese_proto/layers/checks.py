@@ -1,0 +1,68 @@
+"""Checks that several layers make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from siamese_proto.errors import GraphError, quoted
+from siamese_proto.graph.ir import Shape
+from siamese_proto.layers.base import canonical_axis
+from siamese_proto.proto import schema
+
+
+def refuse_in_place(message: schema.LayerParameter) -> None:
+    """GraphError where a top takes the place of the bottom, in a layer whose Caffe original cannot work in place."""
+    for index, (bottom, top) in enumerate(zip(message.bottom, message.top, strict=False)):
+        if bottom == top:
+            raise GraphError(
+                f"{message.type} cannot work in place, but bottom and top are both {quoted(top)}: rename the top",
+                field=f"top[{index}]",
+            )
+
+
+def read_axis(settings: schema.SliceParameter | schema.ConcatParameter, message: str, old_name: str) -> tuple[int, str]:
+    """The axis of a Slice or Concat, and the field it was read from: `axis`, or the old name for it, but not both."""
+    old = int(getattr(settings, old_name))
+    if not settings.HasField(old_name):
+        return settings.axis, f"{message}.axis"
+    if settings.HasField("axis"):
+        raise GraphError(
+            f"both axis {settings.axis} and {old_name} {old} are given: they mean the same, write axis alone",
+            field=f"{message}.{old_name}",
+        )
+    return old, f"{message}.{old_name}"
+
+
+def check_same_shapes(bottoms: Sequence[Shape]) -> None:
+    """GraphError unless all bottoms have one shape."""
+    for index, bottom in enumerate(bottoms):
+        if bottom != bottoms[0]:
+            raise GraphError(
+                f"bottom {index} has shape {bottom}, but bottom 0 has {bottoms[0]}: they must be the same",
+                field=f"bottom[{index}]",
+            )
+
+
+def check_batches(bottoms: Sequence[Shape], *indices: int) -> None:
+    """GraphError unless these bottoms hold equally many rows; bottom 0 tells how many (loss_layer.cpp)."""
+    for index in indices:
+        if not bottoms[0] or not bottoms[index] or bottoms[0][0] != bottoms[index][0]:
+            raise GraphError(
+                f"bottom 0 has shape {bottoms[0]} and bottom {index} has shape {bottoms[index]}: "
+                "their first dimensions, the batch, must be equal",
+                field=f"bottom[{index}]",
+            )
+
+
+def check_labels_fit(scores: Shape, labels: Shape, axis: int, field: str) -> int:
+    """GraphError unless there is one label for each score vector along `axis`; returns the axis counted from 0."""
+    axis = canonical_axis(axis, scores, field)
+    wanted = prod(scores[:axis]) * prod(scores[axis + 1 :])
+    if prod(labels) != wanted:
+        raise GraphError(
+            f"bottom 0 of shape {scores} with the classes on axis {axis} needs {wanted} labels, "
+            f"but bottom 1 of shape {labels} holds {prod(labels)}",
+            field="bottom[1]",
+        )
+    return axis

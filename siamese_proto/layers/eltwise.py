@@ -1,0 +1,81 @@
+"""Element-wise combination of several blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import mul
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Arity, Shape
+from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.checks import check_same_shapes
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@layer("Eltwise")
+class Eltwise(Layer):
+    """SUM: `y = sum of coeff_i x_i`. PROD: `y = product of x_i`. MAX: `y = max of x_i`.
+
+    several (*S) -> (*S)
+    The gradient of MAX goes to one bottom: of equal ones to bottom 1 rather than 0, to these rather than later ones,
+    of later ones to the earliest. With `stable_prod_grad: false` that of PROD is `y / x_i`, no number where x_i is 0.
+    Caffe: eltwise_layer.cpp
+    """
+
+    bottoms = Arity(2, None)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.eltwise_param
+        self.operation = schema.EltwiseParameter.EltwiseOp.Name(settings.operation)
+        self.coefficients = tuple(settings.coeff)
+        self.stable = settings.stable_prod_grad
+        if self.coefficients and len(self.coefficients) != self.bottom_count:
+            raise GraphError(
+                f"coeff is given {len(self.coefficients)} times for {self.bottom_count} bottoms: give it once a bottom",
+                field="eltwise_param.coeff[0]",
+            )
+        if self.coefficients and self.operation == "PROD":
+            raise GraphError(
+                "coeff is given for operation PROD: only SUM takes coefficients", field="eltwise_param.coeff[0]"
+            )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_same_shapes(bottoms)
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        if self.operation == "SUM":
+            return [_weighted_sum(bottoms, self.coefficients or (1.0,) * len(bottoms))]
+        if self.operation == "MAX":
+            return [_largest(bottoms)]
+        if self.stable:
+            return [reduce(mul, bottoms)]
+        from siamese_proto.layers.autograd.product import quotient_product
+
+        return [quotient_product(bottoms)]
+
+    def rows_independent(self) -> bool:
+        return True
+
+    def describe(self) -> str:
+        return " ".join([self.operation, *(f"{coefficient:g}" for coefficient in self.coefficients)])
+
+
+def _weighted_sum(bottoms: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    total = bottoms[0] if coefficients[0] == 1 else bottoms[0] * coefficients[0]
+    for bottom, coefficient in zip(bottoms[1:], coefficients[1:], strict=True):
+        total = total.add(bottom, alpha=coefficient)
+    return total
+
+
+def _largest(bottoms: Sequence[Tensor]) -> Tensor:
+    """The maximum; `where` hands the gradient to the one bottom it picks, as Caffe's mask does."""
+    largest = bottoms[0].where(bottoms[0] > bottoms[1], bottoms[1])
+    for bottom in bottoms[2:]:
+        largest = bottom.where(bottom > largest, largest)
+    return largest

@@ -1,0 +1,158 @@
+"""Losses of pairs and of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Shape, exactly
+from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.checks import check_batches
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_ignored(message: schema.LayerParameter) -> int | None:
+    """The label that does not count, None where every label counts."""
+    return message.loss_param.ignore_label if message.loss_param.HasField("ignore_label") else None
+
+
+def read_normalization(message: schema.LayerParameter, default: str) -> str:
+    """FULL, VALID, BATCH_SIZE or NONE; where it is unset the old flag `normalize` says VALID or BATCH_SIZE."""
+    settings = message.loss_param
+    if settings.HasField("normalization"):
+        return schema.LossParameter.NormalizationMode.Name(settings.normalization)
+    if settings.HasField("normalize"):
+        return "VALID" if settings.normalize else "BATCH_SIZE"
+    return default
+
+
+def divisor(normalization: str, outer: int, total: int, counted: Tensor | None) -> Tensor | int:
+    """What a sum over labels is divided by, at least 1.
+
+    `outer` rows hold `total` labels; `counted` is 1 for labels that count and 0 for the others, None if all count.
+    """
+    if normalization == "VALID" and counted is not None:
+        return counted.sum().clamp(min=1)
+    return max(1, {"FULL": total, "VALID": total, "BATCH_SIZE": outer, "NONE": 1}[normalization])
+
+
+@layer("ContrastiveLoss")
+class ContrastiveLoss(Layer):
+    """`1 / (2 N) sum of [y d^2 + (1 - y) max(margin - d, 0)^2]` with `d = |a - b|`.
+
+    a and b (N, C) or (N, C, 1, 1), y (N) -> ()
+    With `legacy_version` the second term is `(1 - y) max(margin - d^2, 0)`.
+    y is cut to a whole number: 0 means different, any other similar. Caffe's gradient is finite at d = 0.
+    Caffe: contrastive_loss_layer.cpp; Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping
+    """
+
+    bottoms = exactly(3)
+    is_loss = True
+    labels = (2,)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.margin = message.contrastive_loss_param.margin
+        self.legacy = message.contrastive_loss_param.legacy_version
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_batches(bottoms, 1, 2)
+        for index, bottom in enumerate(bottoms):
+            if prod(bottom[1 if index == 2 else 2 :]) != 1:
+                wanted = "one label a pair: (N) or (N, 1, 1, 1)" if index == 2 else "(N, C) or (N, C, 1, 1)"
+                raise GraphError(
+                    f"bottom {index} has shape {bottom}, expected {wanted}"
+                    + ("" if index == 2 else "; put a Flatten or InnerProduct layer before it"),
+                    field=f"bottom[{index}]",
+                )
+        first, second = (prod(bottom[1:]) for bottom in bottoms[:2])
+        if first != second:
+            raise GraphError(
+                f"bottom 0 of shape {bottoms[0]} has {first} features and bottom 1 of shape {bottoms[1]} has {second}: "
+                "they must be equal",
+                field="bottom[1]",
+            )
+        return [()]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from siamese_proto.layers.autograd.contrastive import contrastive_loss
+
+        rows = len(bottoms[0])
+        a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])
+        similar = bottoms[2].detach().reshape(rows).abs() >= 1
+        return [contrastive_loss(a, b, similar, margin=self.margin, legacy=self.legacy)]
+
+    def describe(self) -> str:
+        return f"margin {self.margin:g}" + " legacy" * self.legacy
+
+
+@layer("EuclideanLoss")
+class EuclideanLoss(Layer):
+    """`1 / (2 N) sum of (a - b)^2`, N the first dimension alone.
+
+    a and b (N, *S), or shapes that hold equally many values a row -> ()
+    Caffe: euclidean_loss_layer.cpp
+    """
+
+    bottoms = exactly(2)
+    is_loss = True
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_batches(bottoms, 1)
+        _check_counts(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        a, b = bottoms
+        difference = a - (b if b.shape == a.shape else b.reshape(a.shape))
+        return [difference.square().sum() / (2 * len(a))]
+
+
+@layer("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLoss(Layer):
+    """`-sum of [t log p + (1 - t) log(1 - p)] / divisor`, with p the sigmoid of x.
+
+    x and targets t (N, *S), or shapes that hold equally many values a row -> ()
+    Targets whose whole part equals `ignore_label` do not count. The divisor is N (BATCH_SIZE, the default), the count
+    (VALID), N x prod S (FULL) or 1 (NONE), and at least 1.
+    Caffe: sigmoid_cross_entropy_loss_layer.cpp
+    """
+
+    bottoms = exactly(2)
+    is_loss = True
+    labels = (1,)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.ignored = read_ignored(message)
+        self.normalization = read_normalization(message, "BATCH_SIZE")
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_batches(bottoms, 1)
+        _check_counts(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        x = bottoms[0]
+        targets = bottoms[1].detach().reshape(x.shape).to(x.dtype)
+        counted = None if self.ignored is None else (targets.trunc() != self.ignored).to(x.dtype)
+        total = functional.binary_cross_entropy_with_logits(x, targets, counted, reduction="sum")
+        return [total / divisor(self.normalization, len(x), x.numel(), counted)]
+
+    def describe(self) -> str:
+        return "" if self.ignored is None else f"ignore {self.ignored}"
+
+
+def _check_counts(bottoms: Sequence[Shape]) -> None:
+    first, second = (prod(bottom) for bottom in bottoms)
+    if first != second:
+        raise GraphError(
+            f"bottom 0 of shape {bottoms[0]} holds {first} values and bottom 1 of shape {bottoms[1]} {second}: "
+            "they must be equal",
+            field="bottom[1]",
+        )

@@ -1,0 +1,224 @@
+"""Pooling over windows of height and width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Arity, Shape
+from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Pair = tuple[int, int]
+
+LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
+FLOAT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
+
+
+@layer("Pooling")
+class Pooling(Layer):
+    """The maximum (MAX), mean (AVE), or a drawn value (STOCHASTIC) of each window.
+
+    (N, C, H, W) -> (N, C, OH, OW), O = ceil((S + 2 pad - kernel) / stride) + 1, rounded down with `round_mode: FLOOR`;
+    where either pad is not 0, a last window that would start behind S + pad is left out. MAX gives a second top
+    (N, C, OH, OW): the index h W + w of the first maximum, -1 for a window beyond the picture (then y is -FLT_MAX).
+    AVE divides by the part of the window inside S + 2 pad less what hangs over the far pad: zeros of the pad count.
+    STOCHASTIC draws an element with the probability x / sum of x in TRAIN, and is sum of x^2 / sum of x in TEST.
+    Caffe: pooling_layer.cpp, pooling_layer.cu
+    """
+
+    tops = Arity(1, 2)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.pooling_param
+        self.method = schema.PoolingParameter.PoolMethod.Name(settings.pool)
+        self.ceil = settings.round_mode == schema.PoolingParameter.CEIL
+        self.kernel = _read_kernel(settings)  # None: all of the picture
+        self.stride = _read_pair(settings, "stride", least=1)
+        self.pad = _read_pair(settings, "pad", least=0)
+        if self.top_count > 1 and self.method != "MAX":
+            raise GraphError(
+                f"pool {self.method} has one top, got {self.top_count}: only MAX tells where", field="top[1]"
+            )
+        if self.kernel is None and (self.pad != (0, 0) or self.stride != (1, 1)):
+            raise GraphError(
+                f"global_pooling goes with pad 0 and stride 1 only, got pad {self.pad} and stride {self.stride}",
+                field="pooling_param.global_pooling",
+            )
+        if self.method == "STOCHASTIC" and self.pad != (0, 0):
+            raise GraphError(f"pool STOCHASTIC goes with pad 0 only, got {self.pad}", field="pooling_param.pad")
+        for pad, size, name in zip(self.pad, self.kernel or (1, 1), "hw", strict=True):
+            if pad >= size:
+                field = f"pad_{name}" if settings.HasField("pad_h") else "pad"
+                raise GraphError(
+                    f"{field} {pad} must be less than the kernel size {size}", field=f"pooling_param.{field}"
+                )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) != 4:
+            raise GraphError(
+                f"a bottom of shape {bottoms[0]} has {len(bottoms[0])} axes: Pooling takes 4, (N, C, H, W)",
+                field="bottom[0]",
+            )
+        size = (bottoms[0][2], bottoms[0][3])
+        return [(*bottoms[0][:2], *self._pooled(size))] * self.top_count
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        x = bottoms[0]
+        size = (x.shape[2], x.shape[3])
+        kernel = self.kernel or size
+        if self.method == "STOCHASTIC":
+            return [self._stochastic(x, kernel, run)]
+        pooled = self._max if self.method == "MAX" else self._mean
+        return pooled(x, kernel, is_native=self._is_native(size))
+
+    def rows_independent(self) -> bool:
+        # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
+        return self.method != "STOCHASTIC" or self.phase == "TEST"
+
+    def describe(self) -> str:
+        if self.kernel is None:
+            return f"{self.method} global"
+        words = [self.method, "x".join(map(str, self.kernel))]
+        for name, (height, width), usual in (("/", self.stride, (1, 1)), ("pad", self.pad, (0, 0))):
+            words += [f"{name} {height}" if height == width else f"{name} {height}x{width}"] * (
+                (height, width) != usual
+            )
+        return " ".join(words)
+
+    def _pooled(self, size: Pair) -> Pair:
+        """Height and width of the top; GraphError where no window fits."""
+        height, width = (self._windows(size[axis], axis, (self.kernel or size)[axis]) for axis in (0, 1))
+        return height, width
+
+    def _windows(self, size: int, axis: int, kernel: int) -> int:
+        stride, pad = self.stride[axis], self.pad[axis]
+        room = size + 2 * pad - kernel
+        count = (room + (stride - 1 if self.ceil else 0)) // stride + 1
+        if count < 1 or kernel < 1:
+            raise GraphError(
+                f"kernel size {kernel} is larger than the padded bottom, {size} + 2 x {pad} = {size + 2 * pad}",
+                field="pooling_param.kernel_"
+                + (("size", "size") if self.kernel == (kernel, kernel) else ("h", "w"))[axis],
+            )
+        if self.pad != (0, 0) and (count - 1) * stride >= size + pad:
+            count -= 1
+        return count
+
+    def _is_native(self, size: Pair) -> bool:
+        """Whether torch's kernels take these settings and agree with Caffe about the number of windows."""
+        kernel = self.kernel or size
+        if 2 * self.pad[0] > kernel[0] or 2 * self.pad[1] > kernel[1]:
+            return False
+        # Without a pad Caffe keeps a window that starts behind the picture; there is one only if windows leave gaps.
+        if self.pad != (0, 0) or (self.stride[0] <= kernel[0] and self.stride[1] <= kernel[1]):
+            return True
+        pooled = self._pooled(size)
+        return all((pooled[axis] - 1) * self.stride[axis] < size[axis] for axis in (0, 1))
+
+    def _max(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        with_mask = self.top_count > 1
+        if not is_native:
+            padded = self._padded(x, kernel, LOWEST)
+            if not with_mask:
+                return [functional.max_pool2d(padded, kernel, self.stride)]
+            y, indices = functional.max_pool2d(padded, kernel, self.stride, return_indices=True)
+            return [y, self._unpadded(indices, padded.shape[3], (x.shape[2], x.shape[3])).to(x.dtype)]
+        if not with_mask:
+            return [functional.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
+        y, indices = functional.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil, return_indices=True)
+        return [y, indices.to(x.dtype)]
+
+    def _mean(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        if is_native:
+            return [functional.avg_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
+        total = functional.avg_pool2d(self._padded(x, kernel, 0.0), kernel, self.stride, divisor_override=1)
+        rows, columns = (
+            [
+                min(start + kernel[axis], x.shape[2 + axis] + 2 * self.pad[axis]) - start
+                for start in range(0, total.shape[2 + axis] * self.stride[axis], self.stride[axis])
+            ]
+            for axis in (0, 1)
+        )
+        return [total / total.new_tensor(rows).outer(total.new_tensor(columns))]
+
+    def _stochastic(self, x: Tensor, kernel: Pair, run: RunState) -> Tensor:
+        import torch
+
+        # (N, C, OH, OW, kernel h x kernel w); zeros that hang over are never drawn.
+        windows = self._padded(x, kernel, 0.0).unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1])
+        windows = windows.flatten(4)
+        if self.phase == "TEST":
+            return windows.square().sum(-1) / (windows.sum(-1) + FLOAT_MIN)
+        sums = windows.detach().cumsum(-1)
+        generator = run.generator(self.name, x.device)
+        drawn = 1 - torch.rand(sums.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)  # in (0, 1]
+        reached = sums >= (drawn * sums[..., -1]).unsqueeze(-1)
+        return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
+
+    def _padded(self, x: Tensor, kernel: Pair, value: float) -> Tensor:
+        """The picture with its pads, cut or lengthened at the far ends to where the last windows end."""
+        from torch.nn import functional
+
+        size = (x.shape[2], x.shape[3])
+        pooled = self._pooled(size)
+        far = [(pooled[i] - 1) * self.stride[i] + kernel[i] - self.pad[i] - size[i] for i in (0, 1)]
+        return functional.pad(x, (self.pad[1], far[1], self.pad[0], far[0]), value=value)
+
+    def _unpadded(self, indices: Tensor, padded_width: int, size: Pair) -> Tensor:
+        """Indices into the picture for indices into the padded one; -1 outside."""
+        rows = indices.div(padded_width, rounding_mode="floor") - self.pad[0]
+        columns = indices % padded_width - self.pad[1]
+        inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
+        return (rows * size[1] + columns).where(inside, -1)
+
+
+def _read_kernel(settings: schema.PoolingParameter) -> Pair | None:
+    """Height and width of the window, None for global pooling."""
+    written = [name for name in ("kernel_size", "kernel_h", "kernel_w") if settings.HasField(name)]
+    if settings.global_pooling:
+        if written:
+            raise GraphError(
+                f"both global_pooling and {written[0]} {getattr(settings, written[0])} are given: "
+                "the window of global pooling is the whole picture",
+                field=f"pooling_param.{written[0]}",
+            )
+        return None
+    if not written:
+        raise GraphError(
+            "kernel_size is missing: give it, or kernel_h and kernel_w, or global_pooling", field="pooling_param"
+        )
+    return _read_pair(settings, "kernel", least=1)
+
+
+def _read_pair(settings: schema.PoolingParameter, name: str, least: int) -> Pair:
+    """A quantity given once for both dimensions (`stride`; `kernel_size`), or as `stride_h` and `stride_w`."""
+    single = "kernel_size" if name == "kernel" else name
+    pair = [field for field in (f"{name}_h", f"{name}_w") if settings.HasField(field)]
+    if pair and settings.HasField(single):
+        raise GraphError(
+            f"both {single} {getattr(settings, single)} and {pair[0]} {getattr(settings, pair[0])} are given: "
+            f"give {single}, or {name}_h and {name}_w",
+            field=f"pooling_param.{pair[0]}",
+        )
+    if len(pair) == 1:
+        missing = f"{name}_w" if pair[0] == f"{name}_h" else f"{name}_h"
+        raise GraphError(
+            f"{pair[0]} {getattr(settings, pair[0])} is given without {missing}: give both, or {single}",
+            field=f"pooling_param.{pair[0]}",
+        )
+    fields = pair or [single, single]
+    for field in fields:
+        if getattr(settings, field) < least:
+            raise GraphError(
+                f"{field} {getattr(settings, field)} must be at least {least}", field=f"pooling_param.{field}"
+            )
+    return getattr(settings, fields[0]), getattr(settings, fields[1])

@@ -1,0 +1,269 @@
+"""Layers that cut, join and reshape blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import DataError, GraphError
+from siamese_proto.graph.ir import Arity, Shape, exactly
+from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
+from siamese_proto.layers.checks import read_axis, refuse_in_place
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@layer("Slice")
+class Slice(Layer):
+    """Cuts along `axis` (once `slice_dim`) at the slice points, or into equal parts where none are given.
+
+    (.., S, ..) -> one (.., S_i, ..) a top, the S_i adding up to S
+    Caffe: slice_layer.cpp
+    """
+
+    tops = Arity(1, None)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.axis, self.axis_field = read_axis(message.slice_param, "slice_param", "slice_dim")
+        self.points = tuple(message.slice_param.slice_point)
+        if self.points and len(self.points) != self.top_count - 1:
+            raise GraphError(
+                f"slice_point is given {len(self.points)} times for {self.top_count} tops: "
+                f"give it {self.top_count - 1} times, or not at all for equal parts",
+                field="slice_param.slice_point[0]",
+            )
+        for index, (before, point) in enumerate(zip((0, *self.points), self.points, strict=False)):
+            if point <= before:
+                raise GraphError(
+                    f"slice_point {point} must be greater than {before}, where the slice before it begins",
+                    field=f"slice_param.slice_point[{index}]",
+                )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        axis = canonical_axis(self.axis, bottoms[0], self.axis_field)
+        size = bottoms[0][axis]
+        if self.points and self.points[-1] >= size:
+            raise GraphError(
+                f"slice_point {self.points[-1]} is not inside axis {axis}, which has size {size}",
+                field=f"slice_param.slice_point[{len(self.points) - 1}]",
+            )
+        if not self.points and size % self.top_count:
+            raise GraphError(
+                f"{self.top_count} tops do not divide axis {axis} of size {size} into equal parts: give slice_point",
+                field=self.axis_field,
+            )
+        part = size // self.top_count
+        ends = (*self.points, size) if self.points else tuple(part * (i + 1) for i in range(self.top_count))
+        starts = (0, *ends[:-1])
+        cut = [end - start for start, end in zip(starts, ends, strict=True)]
+        return [(*bottoms[0][:axis], size, *bottoms[0][axis + 1 :]) for size in cut]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        x = bottoms[0]
+        if self.points:
+            return x.tensor_split(self.points, self.axis)
+        if x.shape[self.axis] % self.top_count:
+            raise DataError(
+                f"axis {self.axis} of size {x.shape[self.axis]} cannot be cut into {self.top_count} equal parts",
+                layer=self.name,
+            )
+        return x.tensor_split(self.top_count, self.axis)
+
+    def rows_independent(self) -> bool:
+        return self.axis > 0
+
+    def describe(self) -> str:
+        return f"axis {self.axis}" + (f" at {', '.join(map(str, self.points))}" if self.points else "")
+
+
+@layer("Concat")
+class Concat(Layer):
+    """Joins the bottoms along `axis` (once `concat_dim`).
+
+    several (.., S_i, ..) -> (.., sum of S_i, ..)
+    Caffe: concat_layer.cpp
+    """
+
+    bottoms = Arity(1, None)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.axis, self.axis_field = read_axis(message.concat_param, "concat_param", "concat_dim")
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        axis = canonical_axis(self.axis, bottoms[0], self.axis_field)
+        first = bottoms[0]
+        for index, bottom in enumerate(bottoms):
+            if len(bottom) != len(first) or bottom[:axis] != first[:axis] or bottom[axis + 1 :] != first[axis + 1 :]:
+                raise GraphError(
+                    f"bottom {index} of shape {bottom} cannot be joined to bottom 0 of shape {first}: "
+                    f"only axis {axis} may differ",
+                    field=f"bottom[{index}]",
+                )
+        return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
+        return [torch.cat(tuple(bottoms), self.axis)] if len(bottoms) > 1 else [bottoms[0]]
+
+    def rows_independent(self) -> bool:
+        return self.axis > 0
+
+    def describe(self) -> str:
+        return f"axis {self.axis}"
+
+
+@layer("Split")
+class Split(Layer):
+    """Gives its bottom to several readers; their gradients add up.
+
+    (*S) -> (*S) each top
+    Caffe: split_layer.cpp
+    """
+
+    tops = Arity(1, None)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        refuse_in_place(message)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [bottoms[0]] * self.top_count
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return [bottoms[0]] * self.top_count
+
+    def rows_independent(self) -> bool:
+        return True
+
+
+@layer("Silence")
+class Silence(Layer):
+    """Reads blobs that are not wanted, so that they are no outputs of the net.
+
+    any -> nothing
+    Caffe: silence_layer.cpp
+    """
+
+    bottoms = Arity(1, None)
+    tops = exactly(0)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return []
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return []
+
+    def rows_independent(self) -> bool:
+        return True
+
+
+@layer("Flatten")
+class Flatten(Layer):
+    """Makes one axis of those from `axis` to `end_axis`, both included.
+
+    (*A, *B, *C) -> (*A, prod B, *C)
+    Caffe: flatten_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        refuse_in_place(message)
+        self.axis = message.flatten_param.axis
+        self.end_axis = message.flatten_param.end_axis
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [self._flattened(bottoms[0])]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return [bottoms[0].reshape(self._flattened(tuple(bottoms[0].shape)))]
+
+    def rows_independent(self) -> bool:
+        return self.axis > 0
+
+    def _flattened(self, shape: Shape) -> Shape:
+        start = canonical_axis(self.axis, shape, "flatten_param.axis")
+        end = canonical_axis(self.end_axis, shape, "flatten_param.end_axis")
+        if end < start - 1:  # just before `axis` it stands for no axes: their product is 1, as in Caffe
+            raise GraphError(
+                f"end_axis {self.end_axis} lies before axis {self.axis} in a bottom of shape {shape}",
+                field="flatten_param.end_axis",
+            )
+        return (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+@layer("Reshape")
+class Reshape(Layer):
+    """Replaces the axes from `axis` on (`num_axes` of them, or all) by `shape`: 0 copies a size, -1 takes what is left.
+
+    (*A, *B, *C) -> (*A, *shape, *C), of equally many elements
+    Caffe: reshape_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        refuse_in_place(message)
+        settings = message.reshape_param
+        self.dims = tuple(settings.shape.dim)
+        self.axis = settings.axis
+        self.num_axes = settings.num_axes
+        if self.dims.count(-1) > 1:
+            raise GraphError(
+                f"shape {self.dims} holds -1 {self.dims.count(-1)} times: only one dimension can be worked out",
+                field="reshape_param.shape",
+            )
+        if min(self.dims, default=0) < -1:
+            raise GraphError(
+                f"shape {self.dims} holds {min(self.dims)}: dimensions are positive, 0 (copy) or -1 (work out)",
+                field="reshape_param.shape",
+            )
+        if self.num_axes < -1:
+            raise GraphError(
+                f"num_axes {self.num_axes} must be at least 0, or -1 for all", field="reshape_param.num_axes"
+            )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [self._reshaped(bottoms[0])]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return [bottoms[0].reshape(self._reshaped(tuple(bottoms[0].shape)))]
+
+    def rows_independent(self) -> bool:
+        # With axis -1 all axes stay; with a leading 0 the batch is copied, and equal counts keep each row by itself.
+        return self.axis > 0 or self.axis == -1 or (self.axis == 0 and self.dims[:1] == (0,))
+
+    def describe(self) -> str:
+        return f"axis {self.axis} " * (self.axis != 0) + f"({', '.join(map(str, self.dims))})"
+
+    def _reshaped(self, shape: Shape) -> Shape:
+        """The shape of the top; GraphError where the elements do not fit."""
+        start = self.axis if self.axis >= 0 else len(shape) + 1 + self.axis
+        if not 0 <= start <= len(shape):
+            raise GraphError(
+                f"axis {self.axis} does not exist in a bottom of shape {shape}", field="reshape_param.axis"
+            )
+        end = len(shape) if self.num_axes == -1 else start + self.num_axes
+        if end > len(shape):
+            raise GraphError(
+                f"axis {self.axis} and num_axes {self.num_axes} reach behind the end of a bottom of shape {shape}",
+                field="reshape_param.num_axes",
+            )
+        new = list(self.dims)
+        for index, size in enumerate(new):
+            if size == 0 and start + index >= len(shape):
+                raise GraphError(
+                    f"shape {self.dims} copies axis {start + index}, which a bottom of shape {shape} does not have",
+                    field="reshape_param.shape",
+                )
+            new[index] = shape[start + index] if size == 0 else size
+        if -1 in self.dims:
+            given = -prod(new) * prod(shape[:start]) * prod(shape[end:])
+            new[self.dims.index(-1)] = prod(shape) // given if given and prod(shape) % given == 0 else 0
+        top = (*shape[:start], *new, *shape[end:])
+        if prod(top) != prod(shape):
+            raise GraphError(
+                f"a bottom of shape {shape} with {prod(shape)} elements does not fill "
+                f"({', '.join('?' if size == 0 and -1 in self.dims else str(size) for size in top)})",
+                field="reshape_param.shape",
+            )
+        return top
