@@ -1,0 +1,120 @@
+"""Where a training net's batches come from, and how a run finds its place in them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from siamese_proto.errors import SolverError, did_you_mean, quoted
+from siamese_proto.graph.ir import Graph
+from siamese_proto.layers.base import DataLayer
+from siamese_proto.net import Net
+from siamese_proto.program import is_source
+
+Shape = tuple[int, ...]
+
+
+class GivenBatches:
+    """Batches that the caller gives for one data layer: any iterable, begun again at its end.
+
+    A batch is a mapping from top to array, a sequence of arrays (one a top), or the array of an only top.
+    """
+
+    def __init__(self, layer: str, tops: Sequence[str], batches: Iterable[Any]) -> None:
+        self.layer = layer
+        self.tops = tops
+        self.batches = 0  # delivered so far
+        self._source = batches
+        self._iterator = iter(batches)
+        self._peeked: list[dict[str, Any]] = []
+
+    def next_batch(self) -> dict[str, Any]:
+        """The next batch, by top."""
+        batch = self._peeked.pop() if self._peeked else self._named(self._next())
+        self.batches += 1
+        return batch
+
+    def skip(self, batches: int) -> None:
+        """Go on as if `batches` batches had been delivered since the first."""
+        if batches < self.batches:
+            raise SolverError(f"the batches given for layer {quoted(self.layer)} have been used up to a later point")
+        while self.batches < batches:
+            self.next_batch()
+
+    def shapes(self) -> dict[str, Shape]:
+        """The shape of each top, taken from the next batch, which stays the next."""
+        if not self._peeked:
+            self._peeked.append(self._named(self._next()))
+        return {top: tuple(array.shape) for top, array in self._peeked[0].items()}
+
+    def _next(self) -> Any:
+        for batch in self._iterator:
+            return batch
+        self._iterator = iter(self._source)
+        for batch in self._iterator:
+            return batch
+        raise SolverError(
+            f"the batches given for layer {quoted(self.layer)} have come to an end; give more, or something that can "
+            "be iterated again, such as a list"
+        )
+
+    def _named(self, batch: Any) -> dict[str, Any]:
+        if isinstance(batch, Mapping):
+            named = dict(batch)
+        else:
+            arrays = list(batch) if isinstance(batch, list | tuple) else [batch]
+            named = dict(zip(self.tops, arrays, strict=False)) if len(arrays) == len(self.tops) else {}
+        if set(named) != set(self.tops):
+            raise SolverError(
+                f"a batch given for layer {quoted(self.layer)} does not have one array for each of its tops, "
+                f"{', '.join(map(quoted, self.tops))}"
+            )
+        return named
+
+
+class BatchSource:
+    """The batches of a training net: those given by the caller, and for other data layers those of their feeders."""
+
+    def __init__(self, net: Net, given: Sequence[GivenBatches]) -> None:
+        self.net = net
+        self.given = given
+
+    def next_batch(self) -> dict[str, Any]:
+        """The next batch of every data layer, by blob."""
+        batch = {top: array for feeder in self.given for top, array in feeder.next_batch().items()}
+        return {**batch, **self.net.pull(batch)}
+
+    def positions(self) -> dict[str, int]:
+        """How many batches each data layer has delivered, by layer name."""
+        read = {layer: feeder.batches for layer, feeder in self.net.feeders.items()}
+        return {**read, **{feeder.layer: feeder.batches for feeder in self.given}}
+
+    def go_to(self, positions: Mapping[str, int]) -> None:
+        """Go on behind so many batches; layers that are not named begin with their first record."""
+        for feeder in self.given:
+            feeder.skip(positions.get(feeder.layer, feeder.batches))
+        place_feeders(self.net, {name: n for name, n in positions.items() if name not in self.given_layers()})
+
+    def given_layers(self) -> set[str]:
+        """Names of the layers whose batches the caller gives."""
+        return {feeder.layer for feeder in self.given}
+
+
+def place_feeders(net: Net, positions: Mapping[str, int]) -> None:
+    """Open the net's data layers anew, each behind so many batches."""
+    net.close()
+    for node in net.graph.nodes:
+        if isinstance(node.layer, DataLayer) and positions.get(node.name, 0):
+            net.feeders[node.name] = node.layer.open(net.run)
+            net.feeders[node.name].skip(positions[node.name])
+
+
+def given_batches(graph: Graph, data: Mapping[str, Iterable[Any]]) -> list[GivenBatches]:
+    """The caller's batches, by the name of the data or Input layer they are for."""
+    tops = {node.name: [top.name for top in node.tops] for node in graph.nodes if is_source(node)}
+    for name in data:
+        if name not in tops:
+            known = ", ".join(map(quoted, tops)) or "none"
+            hint = did_you_mean(name, tops)
+            raise SolverError(f"data for {quoted(name)}, which is no data layer of the training net ({known}){hint}")
+    return [GivenBatches(name, tops[name], batches) for name, batches in data.items()]

@@ -1,0 +1,74 @@
+"""Log lines as Caffe writes them, so that the log parsers people have can read them.
+
+Records go to the logger `siamese_proto.solver`; each carries the place in Caffe's source that the same line comes from
+(`solver.cpp:239`), which parsers look for in the prefix.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from siamese_proto.graph.ir import Graph
+
+logger = logging.getLogger("siamese_proto.solver")
+
+_LETTERS = {logging.WARNING: "W", logging.ERROR: "E", logging.CRITICAL: "F"}
+
+
+class CaffeFormatter(logging.Formatter):
+    """`I1121 19:42:55.959322 12345 solver.cpp:239] Iteration 100, loss = 0.05`: the prefix of Google's glog.
+
+    Level, month and day, time to the microsecond, thread, place. Records without a place get the file and line they
+    come from. As in Caffe only the first line of a record has the prefix.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's message behind the prefix, with its traceback if it has one."""
+        time = datetime.datetime.fromtimestamp(record.created)
+        place = getattr(record, "place", f"{record.filename}:{record.lineno}")
+        prefix = f"{_LETTERS.get(record.levelno, 'I')}{time:%m%d %H:%M:%S.%f} {record.process:>5} {place}] "
+        text = prefix + record.getMessage()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def log(place: str, message: str, *, level: int = logging.INFO) -> None:
+    """Write one line for a place in Caffe's source."""
+    logger.log(level, "%s", message, extra={"place": place})
+
+
+def number(value: float) -> str:
+    """A number as C++ streams print it: six significant digits."""
+    return f"{value:g}"
+
+
+def loss_weights(graph: Graph) -> dict[str, float]:
+    """The loss weight of every blob that has one other than 0, by name."""
+    return {
+        top.name: weight
+        for node in graph.nodes
+        for top, weight in zip(node.tops, node.loss_weights, strict=True)
+        if weight != 0
+    }
+
+
+def output_values(graph: Graph, outputs: Mapping[str, Tensor]) -> list[tuple[str, float]]:
+    """Every number in the net's outputs with the name of its blob, in Caffe's order."""
+    return [
+        (blob.name, value)
+        for blob in graph.outputs
+        if blob.name in outputs
+        for value in outputs[blob.name].detach().flatten().tolist()
+    ]
+
+
+def output_text(name: str, value: float, weights: Mapping[str, float]) -> str:
+    """`loss = 0.25 (* 2 = 0.5 loss)`; the brackets only for blobs with a loss weight."""
+    weight = weights.get(name)
+    weighted = "" if weight is None else f" (* {number(weight)} = {number(weight * value)} loss)"
+    return f"{name} = {number(value)}{weighted}"

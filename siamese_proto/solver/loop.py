@@ -1,0 +1,272 @@
+"""The training loop (solver.cpp), with Caffe's order of tests, log lines, updates and snapshots."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from siamese_proto.errors import SolverError, WeightsError
+from siamese_proto.proto.parsed import ParsedSolver
+from siamese_proto.solver import finite, setup, snapshots
+from siamese_proto.solver.feeding import place_feeders
+from siamese_proto.solver.log import log, loss_weights, number, output_text, output_values
+from siamese_proto.solver.losses import Losses
+from siamese_proto.solver.policies import learning_rate, next_step
+from siamese_proto.solver.settings import Settings, read_settings
+
+PathLike = str | os.PathLike[str]
+
+
+class Solver:
+    """Trains a net as a solver file says.
+
+    `solver` is a path or text, a parsed solver or Settings. `weights` names weights files to begin with, `snapshot` a
+    solver state to go on from. `data` maps data or Input layers of the training net to iterables of batches, read in
+    place of what the layers name. Raises NetError for whatever is wrong with the files, before training begins.
+
+    `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
+    outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration.
+    """
+
+    def __init__(
+        self,
+        solver: PathLike | ParsedSolver | Settings,
+        weights: PathLike | Sequence[PathLike] | None = None,
+        snapshot: PathLike | None = None,
+        data: Mapping[str, Iterable[Any]] | None = None,
+        *,
+        fuse: bool = True,
+        allow_python_layers: bool = False,
+    ) -> None:
+        self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
+        if weights and snapshot:
+            raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
+        log("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
+        setup.report(self.settings)
+        options = setup.NetOptions(fuse=fuse, allow_python_layers=allow_python_layers)
+        if self.settings.snapshot:
+            snapshots.check_folder(self.settings.snapshot_prefix)
+        self.net, self.batches = setup.train_net(self.settings, data or {}, options)
+        self.test_nets = setup.test_nets(self.settings, self.net, options)
+        log("solver.cpp:57", "Solver scaffolding done.")
+        self.rule = setup.update_rule(self.settings, self.net)
+        self.callbacks: list[Callable[[Solver], None]] = []
+        self.iteration = 0
+        self.current_step = 0
+        self.outputs: dict[str, Tensor] = {}
+        self.stopped = False  # whether the last run ended early because somebody asked for it
+        self.last_batch: dict[str, Any] = {}
+        self.last_snapshot: Path | None = None
+        self._losses = Losses()
+        self._requests: set[str] = set()
+        self._displayed = (0, time.monotonic())
+        if snapshot is not None:
+            self.restore(snapshot)
+        else:
+            setup.load_weights(self.net, self.settings.weights if weights is None else weights)
+
+    # Training, top to bottom
+
+    def solve(self) -> None:
+        """Train up to max_iter; then snapshot, display and test once more. Ends early where a stop was asked for."""
+        log("solver.cpp:289", f"Solving {self.net.graph.name}")
+        log("solver.cpp:290", f"Learning Rate Policy: {self.settings.schedule.policy}")
+        if self.settings.snapshot_after_train:
+            snapshots.check_folder(self.settings.snapshot_prefix)
+        self.step(max(0, self.settings.max_iter - self.iteration))
+        if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():
+            self.snapshot()
+        if self.stopped:
+            log("solver.cpp:306", "Optimization stopped early.")
+            return
+        if _is_due(self.settings.display, self.iteration):
+            with torch.no_grad():
+                loss = self._forward(0).item()
+            mean = self._losses.mean(self.settings.average_loss, then=[loss])
+            log("solver.cpp:327", f"Iteration {self.iteration}, loss = {number(mean)}")
+        if _is_due(self.settings.test_interval, self.iteration):
+            self.test_all()
+        log("solver.cpp:332", "Optimization Done.")
+
+    def step(self, iterations: int) -> None:
+        """Train for so many iterations, with the tests, log lines and snapshots that fall due."""
+        settings = self.settings
+        end = self.iteration + iterations
+        self.stopped = False
+        self._displayed = (self.iteration, time.monotonic())
+        while self.iteration < end and not self.stopped:
+            may_test = self.iteration > 0 or settings.test_initialization
+            if may_test and _is_due(settings.test_interval, self.iteration):
+                self.test_all()
+                if self.stopped:
+                    break
+            self._losses.append(self._accumulate_gradients())
+            is_displayed = _is_due(settings.display, self.iteration)
+            if is_displayed:
+                self._display_training()
+            rate = self._next_rate()
+            if is_displayed:
+                log("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {number(rate)}")
+            self.rule.set_rate(rate)
+            self.rule.step()
+            self.iteration += 1
+            for callback in self.callbacks:
+                callback(self)
+            if _is_due(settings.snapshot, self.iteration):
+                self._try_snapshot()
+            self._answer_requests()
+
+    def test_all(self) -> list[dict[str, Tensor]]:
+        """Test with every test net; the mean of each output over the net's test_iter batches."""
+        scores = []
+        for index in range(len(self.test_nets)):
+            log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{index})")
+            found = self._test(index)
+            if self.stopped:
+                log("solver.cpp:391", "Test interrupted.")
+                break
+            scores.append(found)
+        return scores
+
+    # Its parts
+
+    def _accumulate_gradients(self) -> Tensor:
+        """Run forward and backward over iter_size batches; the mean of their losses."""
+        passes = self.settings.rule.iter_size
+        self.rule.zero_grad()
+        total = torch.zeros((), device=self.net.device)
+        for draw in range(passes):
+            loss = self._forward(draw)
+            if loss.requires_grad:  # a net without anything to learn has no way back
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+            total += loss.detach()
+        return total / passes
+
+    def _forward(self, draw: int) -> Tensor:
+        self.net.run.iteration, self.net.run.draw = self.iteration, draw
+        self.last_batch = self.batches.next_batch()
+        self.outputs = self.net(**self.last_batch)
+        return self.net.loss(self.outputs)
+
+    def _next_rate(self) -> float:
+        schedule = self.settings.schedule
+        before, self.current_step = self.current_step, next_step(schedule, self.iteration, self.current_step)
+        if schedule.policy == "multistep" and self.current_step != before:
+            log("sgd_solver.cpp:48", f"MultiStep Status: Iteration {self.iteration}, step = {self.current_step}")
+        return learning_rate(schedule, self.iteration, self.current_step)
+
+    def _test(self, index: int) -> dict[str, Tensor]:
+        net, batches = self.test_nets[index], self.settings.test_nets[index].iterations
+        net.run.iteration = self.iteration
+        totals: dict[str, Tensor] = {}
+        loss = torch.zeros((), device=net.device)
+        for net.run.draw in range(batches):
+            self._answer_requests()
+            if self.stopped:
+                return {}
+            with torch.no_grad():
+                outputs = net()
+                loss += net.loss(outputs)
+            totals = {name: totals[name] + value if totals else value for name, value in outputs.items()}
+        means = {name: total / batches for name, total in totals.items()}
+        if self.settings.test_compute_loss:
+            log("solver.cpp:396", f"Test loss: {number((loss / batches).item())}")
+        weights = loss_weights(net.graph)
+        for position, (name, value) in enumerate(output_values(net.graph, means)):
+            log("solver.cpp:414", f"    Test net output #{position}: {output_text(name, value, weights)}")
+        return means
+
+    def _display_training(self) -> None:
+        self._check_losses()
+        since, started = self._displayed
+        self._displayed = (self.iteration, time.monotonic())
+        seconds = round(self._displayed[1] - started, 3)
+        rate = number((self.iteration - since) / (seconds or 1))
+        span = f"({rate} iter/s, {number(seconds)}s/{self.settings.display} iters)"
+        mean = number(self._losses.mean(self.settings.average_loss))
+        log("solver.cpp:239", f"Iteration {self.iteration} {span}, loss = {mean}")
+        weights = loss_weights(self.net.graph)
+        for position, (name, value) in enumerate(output_values(self.net.graph, self.outputs)):
+            log("solver.cpp:258", f"    Train net output #{position}: {output_text(name, value, weights)}")
+
+    def _check_losses(self) -> None:
+        iteration = self._losses.first_not_finite()
+        if iteration is not None:
+            loss = self._losses.floats()[iteration - self._losses.first]
+            raise finite.problem(f"the loss of iteration {iteration} is {loss:g}", self)
+
+    # Looking at it, saving it, stopping it
+
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every iteration since the start or the last `restore`: before its update, mean over iter_size."""
+        return list(self._losses.floats())
+
+    def snapshot(self) -> Path:
+        """Write the weights, then the solver state, as PREFIX_iter_N; the path of the solver state.
+
+        Raises SolverError where losses or parameters are not finite, so that the last good snapshot stays the last.
+        """
+        self._check_losses()
+        finite.check_parameters(self)
+        self.last_snapshot = snapshots.write(self, self._losses.recent(self.settings.average_loss))
+        return self.last_snapshot
+
+    def restore(self, path: PathLike) -> None:
+        """Go on from a solver state, Caffe's or ours; the weights file it names is looked for beside it too.
+
+        A state of ours brings back where each data layer stood, and the seed, so that the run goes on bit for bit.
+        Raises WeightsError or SolverError where the files are damaged or belong to another net or update rule.
+        """
+        state = snapshots.read(self, path)
+        self.iteration, self.current_step = state.iteration, state.current_step
+        self._losses = Losses(self.iteration, state.recent_losses)
+        if state.seed is not None:
+            self.net.run.seed = state.seed
+        self.batches.go_to(state.positions)
+        for net, test in zip(self.test_nets, self.settings.test_nets, strict=True):
+            net.run.seed = self.net.run.seed
+            tests = snapshots.tests_before(self.iteration, self.settings)
+            place_feeders(net, dict.fromkeys(setup.data_layers(net), tests * test.iterations))
+
+    def request_stop(self) -> None:
+        """Ask the running `solve` or `step` to end after this iteration; may be called from a signal handler."""
+        self._requests.add("stop")
+
+    def request_snapshot(self) -> None:
+        """Ask for a snapshot after this iteration; may be called from a signal handler."""
+        self._requests.add("snapshot")
+
+    def close(self) -> None:
+        """Give the data layers' files and threads back."""
+        for net in (self.net, *self.test_nets):
+            net.close()
+
+    def _answer_requests(self) -> None:
+        if "snapshot" in self._requests:
+            self._requests.discard("snapshot")
+            self._try_snapshot()
+        if "stop" in self._requests:
+            self._requests.discard("stop")
+            self.stopped = True
+
+    def _try_snapshot(self) -> None:
+        """A snapshot that cannot be written does not end the run: the next one may succeed."""
+        try:
+            self.snapshot()
+        except (OSError, WeightsError) as error:
+            log("solver.cpp:464", f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
+
+    def _is_saved(self) -> bool:
+        return self.last_snapshot == snapshots.names(self.settings, self.iteration)[1]
+
+
+def _is_due(interval: int, iteration: int) -> bool:
+    return interval > 0 and iteration % interval == 0

@@ -1,0 +1,59 @@
+"""The losses of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+# So many losses may wait on the device before they are fetched without being asked for.
+_WAITING = 256
+
+
+class Losses:
+    """One loss an iteration, left on the device until somebody asks, so that training does not wait for each.
+
+    `first` is the iteration the first of them belongs to; `earlier` are the last losses before it, for the average.
+    """
+
+    def __init__(self, first: int = 0, earlier: Iterable[float] = ()) -> None:
+        self.first = first
+        self._earlier = list(earlier)
+        self._fetched: list[float] = []
+        self._waiting: list[Tensor] = []
+        self._found_finite = 0
+
+    def append(self, loss: Tensor) -> None:
+        """Record a scalar."""
+        self._waiting.append(loss)
+        if len(self._waiting) >= _WAITING:
+            self.floats()
+
+    def floats(self) -> list[float]:
+        """Every loss since `first`."""
+        if self._waiting:
+            self._fetched += torch.stack(self._waiting).tolist()
+            self._waiting.clear()
+        return self._fetched
+
+    def recent(self, count: int) -> list[float]:
+        """The last `count` losses, or as many as there are, earlier ones included."""
+        return [*self._earlier, *self.floats()][-count:]
+
+    def mean(self, count: int, *, then: Sequence[float] = ()) -> float:
+        """The mean of the last `count` losses, those of `then` coming last; what is displayed."""
+        last = [*self._earlier, *self.floats(), *then][-count:]
+        return sum(last) / len(last)
+
+    def first_not_finite(self) -> int | None:
+        """The first iteration whose loss is infinite or not a number."""
+        for index, loss in self._unchecked():
+            if not math.isfinite(loss):
+                return self.first + index
+            self._found_finite = index + 1
+        return None
+
+    def _unchecked(self) -> Iterator[tuple[int, float]]:
+        return enumerate(self.floats()[self._found_finite :], self._found_finite)

@@ -1,0 +1,96 @@
+"""Learning-rate policies (sgd_solver.cpp, GetLearningRate).
+
+Each is a pure function of the iteration and of the number of steps taken so far; only `step` and `multistep` use the
+latter. Rates are rounded to float32, in which Caffe computes them.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What determines the learning rate; `policy` is a key of POLICIES."""
+
+    policy: str
+    base_lr: float
+    gamma: float = 0.0
+    power: float = 0.0
+    stepsize: int = 0
+    stepvalues: tuple[int, ...] = ()
+    max_iter: int = 0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The factor that a policy puts on base_lr, and the solver fields it cannot do without."""
+
+    factor: Callable[[Schedule, int, int], float]
+    needs: tuple[str, ...] = ()
+
+
+def fixed(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """1"""
+    return 1.0
+
+
+def step(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """gamma ^ current_step; current_step = floor(iteration / stepsize) or, in multistep, the stepvalues passed"""
+    return float(schedule.gamma**current_step)
+
+
+def exp(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """gamma ^ iteration"""
+    return float(schedule.gamma**iteration)
+
+
+def inv(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """(1 + gamma iteration) ^ -power"""
+    return float((1 + schedule.gamma * iteration) ** -schedule.power)
+
+
+def poly(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """(1 - iteration / max_iter) ^ power; from max_iter on, where Caffe's formula has no value, as at max_iter"""
+    return float(max(0.0, 1 - iteration / schedule.max_iter) ** schedule.power)
+
+
+def sigmoid(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """1 / (1 + e ^ (-gamma (iteration - stepsize)))"""
+    return 0.5 * (1 + math.tanh(schedule.gamma * (iteration - schedule.stepsize) / 2))
+
+
+POLICIES: Mapping[str, Policy] = {
+    "fixed": Policy(fixed),
+    "step": Policy(step, needs=("gamma", "stepsize")),
+    "exp": Policy(exp, needs=("gamma",)),
+    "inv": Policy(inv, needs=("gamma", "power")),
+    "multistep": Policy(step, needs=("gamma", "stepvalue")),
+    "poly": Policy(poly, needs=("power", "max_iter")),
+    "sigmoid": Policy(sigmoid, needs=("gamma", "stepsize")),
+}
+
+
+def next_step(schedule: Schedule, iteration: int, current_step: int) -> int:
+    """The number of steps taken once `iteration` begins.
+
+    `multistep` goes on by at most one step an iteration, so a run whose iteration was set from outside catches up one
+    stepvalue at a time, as in Caffe.
+    """
+    if schedule.policy == "step":
+        return iteration // schedule.stepsize
+    stepvalues = schedule.stepvalues if schedule.policy == "multistep" else ()
+    due = current_step < len(stepvalues) and iteration >= stepvalues[current_step]
+    return current_step + int(due)
+
+
+def learning_rate(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """The rate of one iteration, before any lr_mult; `current_step` as `next_step` gave it for this iteration."""
+    try:
+        rate = schedule.base_lr * POLICIES[schedule.policy].factor(schedule, iteration, current_step)
+        return float(struct.unpack("f", struct.pack("f", rate))[0])
+    except OverflowError:  # a gamma above 1 has grown out of single precision, where C++ goes on with infinity
+        return math.inf
