@@ -1,0 +1,1 @@
+"""How good a trained twin is, as numbers and as pictures."""
