@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from siamese_proto.data.store import Database, Record
+from siamese_proto.data.store import Database, Record, cannot_write
 from siamese_proto.errors import DataError, quoted
 
 _WRITE_BUFFER = 1 << 26  # bytes kept in memory before a table file is written
@@ -113,7 +113,9 @@ class LevelWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._database: Any = _library().DB(
+        library = _library()
+        self._error = library.Error
+        self._database: Any = library.DB(
             os.fspath(folder),
             create_if_missing=True,
             error_if_exists=True,
@@ -122,13 +124,20 @@ class LevelWriter:
         )
 
     def put(self, records: Sequence[Record]) -> None:
-        with self._database.write_batch() as batch:
-            for key, value in records:
-                batch.put(key, value)
+        try:
+            with self._database.write_batch() as batch:
+                for key, value in records:
+                    batch.put(key, value)
+        except self._error as error:
+            raise cannot_write(error) from error
 
     def finish(self) -> None:
         # Everything goes into table files: a reader links those, but has to copy and replay what is in the log.
-        self._database.compact_range()
+        try:
+            self._database.compact_range()
+            self._database.write_batch(sync=True).write()  # compacting is silent about a full disk, the next write not
+        except self._error as error:
+            raise cannot_write(error) from error
         self._database.close()
         (self._folder / "LOG").unlink(missing_ok=True)  # the library's diary, which names the temporary folder
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from siamese_proto.data.store import Database, Record
+from siamese_proto.data.store import Database, Record, cannot_write
 from siamese_proto.errors import DataError, quoted
 
 _FIRST_MAP_SIZE = 1 << 26  # bytes; doubled whenever it is full
@@ -132,10 +132,17 @@ class LmdbWriter:
                 break
             except lmdb.MapFullError:
                 self._environment.set_mapsize(2 * self._environment.info()["map_size"])
+            except lmdb.Error as error:
+                raise cannot_write(error) from error
         self._last_key = max(keys)
 
     def finish(self) -> None:
-        self._environment.sync(True)
+        import lmdb
+
+        try:
+            self._environment.sync(True)
+        except lmdb.Error as error:
+            raise cannot_write(error) from error
         self._environment.close()
 
     def abandon(self) -> None:

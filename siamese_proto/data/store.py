@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import ClassVar, Literal, Protocol
 
+from siamese_proto.errors import DataError
+
 Backend = Literal["LEVELDB", "LMDB"]
 Record = tuple[bytes, bytes]  # key, value
 
@@ -45,6 +47,13 @@ class Database(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cannot_write(error: Exception) -> DataError:
+    """The error for a database that the disk does not take; `error` is the library's."""
+    text = error.args[0] if error.args else error
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return DataError(f"the database cannot be written ({text}); see whether the disk is full")
 
 
 class Writer(Protocol):
