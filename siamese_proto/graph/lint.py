@@ -67,13 +67,19 @@ def _partly_shared(graph: Graph) -> Iterator[Finding]:
             if twin.type != node.type or not _stands_before(twin, node, graph):
                 continue
             own = [
-                mine.role
+                mine.role + _told_apart(mine, its)
                 for mine, its in zip(node.params, twin.params, strict=False)  # their numbers of blobs may differ
                 if mine.param.id != its.param.id
             ]
             if own:
                 text = f"shares parameters with layer {quoted(twin.name)}, but not its {' and '.join(own)}"
                 yield Finding(node.location, "warning", "partly-shared", f"layer {quoted(node.name)}: {text}")
+
+
+def _told_apart(mine: ParamUse, its: ParamUse) -> str:
+    if mine.param.name and its.param.name:
+        return f" ({quoted(mine.param.name)} here, {quoted(its.param.name)} there)"
+    return ""
 
 
 def _stands_before(first: Node, second: Node, graph: Graph) -> bool:

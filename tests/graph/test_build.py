@@ -1,0 +1,198 @@
+"""Graphs: blobs and their versions, shapes, outputs, where gradients flow, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import siamese_proto as sp
+from siamese_proto.graph.ir import Graph
+from siamese_proto.graph.lint import lint
+
+INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+
+
+def build(text: str, **options: Any) -> Graph:
+    return sp.build_graph(sp.parse_net(INPUT + text), **options)
+
+
+def test_a_graph_prints_as_a_listing() -> None:
+    graph = build(
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "h" param { name: "w" } '
+        "inner_product_param { num_output: 5 } }\n"
+        'layer { name: "r" type: "ReLU" bottom: "h" top: "h" }\n'
+        'layer { name: "quiet" type: "Silence" bottom: "h" }\n'
+    )
+    assert str(graph).splitlines() == [
+        "net (TRAIN)",
+        "  x = Input()  (2, 3)",
+        "  h = InnerProduct(x)  [w, ip_1]  (2, 5)",
+        "  h@1 = ReLU(h)  (2, 5)",
+        "  Silence(h@1)",
+    ]
+
+
+def test_outputs_are_what_nobody_reads_in_alphabetical_order() -> None:
+    graph = build(
+        'layer { name: "s" type: "Split" bottom: "x" top: "b" top: "c" top: "a" }\n'
+        'layer { name: "p" type: "Power" bottom: "c" top: "Z" }\n'
+        'layer { name: "q" type: "Power" bottom: "b" top: "b" }\n'
+    )
+    assert [blob.id for blob in graph.outputs] == ["Z", "a", "b@1"]
+
+
+def test_repeated_and_odd_layer_names_get_ids_of_their_own() -> None:
+    graph = build(
+        "".join(f'layer {{ name: "{n}" type: "Power" bottom: "x" top: "t{i}" }}\n' for i, n in enumerate("aa.1/ "))
+    )
+    ids = [node.id for node in graph.nodes]
+    assert len(set(ids)) == len(ids)
+    assert all(identifier.isidentifier() for identifier in ids)
+
+
+def product(name: str, bottom: str, extra: str = "") -> str:
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {extra} '
+        "inner_product_param { num_output: 3 } }\n"
+    )
+
+
+FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
+LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: "loss" }\n'
+
+
+@pytest.mark.parametrize(
+    ("layers", "needing", "flags"),
+    [
+        # Everything under the loss learns; the data needs no gradient.
+        (product("a", "x") + product("b", "a") + product("c", "b") + LOSS, "a b c loss", {"a": (False,), "b": (True,)}),
+        # What is frozen below the first learning layer is not gone through.
+        (
+            product("a", "x", FROZEN) + product("b", "a") + product("c", "b") + LOSS,
+            "b c loss",
+            {"a": (False,), "b": (False,), "c": (True,)},
+        ),
+        # What is frozen above one is.
+        (product("a", "x") + product("b", "a", FROZEN) + product("c", "b") + LOSS, "a b c loss", {"b": (True,)}),
+        # A branch that no loss depends on is dropped.
+        (product("a", "x") + product("c", "x") + LOSS, "c loss", {"a": (False,), "loss": (True, False)}),
+        # propagate_down: false leaves nothing to do for what lies below.
+        (
+            product("a", "x") + product("c", "a", "propagate_down: false") + LOSS,
+            "c loss",
+            {"a": (False,), "c": (False,)},
+        ),
+        # ... and true asks for the gradient of the data.
+        (product("c", "x", "propagate_down: true") + LOSS, "c loss", {"c": (True,)}),
+    ],
+)
+def test_gradients_flow_as_in_caffe(layers: str, needing: str, flags: dict[str, tuple[bool, ...]]) -> None:
+    nodes = {node.name: node for node in build(layers).nodes}
+    assert [name for name, node in nodes.items() if node.needs_backward] == needing.split()
+    assert {name: nodes[name].propagate_down for name in flags} == flags
+
+
+def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
+    text = """
+    force_backward: true
+    layer { name: "in" type: "Input" top: "x" top: "l" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    layer { name: "s" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" top: "loss" }
+    """
+    graph = sp.build_graph(sp.parse_net(text))
+    assert graph.nodes[1].propagate_down == (True, False)
+    assert graph.nodes[1].cut == (False, True)
+
+
+def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:
+    text = """
+    layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "nowhere" batch_size: 4 } }
+    layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 5 } }
+    """
+    graph = sp.build_graph(sp.parse_net(text))
+    assert [blob.shape for blob in graph.blobs().values()] == [None, None, None]
+    assert len(graph.params) == 2
+    assert "<text>:2: layer 'd': database 'nowhere' is not there" in graph.notes[0]
+    given = sp.build_graph(sp.parse_net(text), shapes={"data": (7, 2, 5, 3)})
+    assert [blob.shape for blob in given.blobs().values()] == [(7, 2, 5, 3), (7,), (7, 5)]
+    assert given.params[0].shape == (5, 30)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            'layer { name: "a" type: "ReLU" bottom: "y" top: "z" }',
+            "<text>:2: layer 'a': unknown bottom blob 'y' (index 0)",
+        ),
+        (
+            'layer { name: "a" type: "Power" bottom: "x" top: "feature" }\n'
+            'layer { name: "b" type: "Eltwise" bottom: "x" bottom: "featuer" top: "z" }',
+            "<text>:3: layer 'b': unknown bottom blob 'featuer' (index 1); did you mean 'feature'?",
+        ),
+        (
+            'layer { name: "a" type: "Power" bottom: "x" top: "y" }\n'
+            'layer { name: "b" type: "Power" bottom: "x" top: "y" }',
+            "<text>:3: layer 'b': top blob 'y' is produced by more than one layer; only a layer that has it as bottom 0 "
+            "too may change it in place",
+        ),
+        (
+            'layer { name: "a" type: "Power" bottom: "x" top: "y"\n'
+            "  include { phase: TRAIN }\n"
+            '  exclude { stage: "s" } }',
+            "<text>:4: layer 'a': has both include and exclude rules; give one kind only",
+        ),
+        (
+            'layer { name: "a" type: "InnerProduct" bottom: "x"\n bottom: "x" top: "y" '
+            "inner_product_param { num_output: 2 } }",
+            "<text>:3: layer 'a': InnerProduct takes 1 bottom, got 2",
+        ),
+        (
+            'layer { name: "a" type: "ContrastiveLoss" bottom: "x" bottom: "x" top: "y" }',
+            "<text>:2: layer 'a': ContrastiveLoss takes 3 bottoms, got 2",
+        ),
+        (
+            'layer { name: "a" type: "Eltwise" bottom: "x" bottom: "x" top: "y" loss_weight: 1 loss_weight: 0 }',
+            "<text>:2: layer 'a': loss_weight is given 2 times for 1 tops; give it once a top or not at all",
+        ),
+        (
+            'layer { name: "a" type: "Eltwise" bottom: "x" bottom: "x" top: "y" propagate_down: true }',
+            "<text>:2: layer 'a': propagate_down is given 1 times for 2 bottoms; give it once a bottom or not at all",
+        ),
+        ('layer { name: "a" bottom: "x" top: "y" }', "<text>:2: layer 'a': the layer has no type"),
+    ],
+)
+def test_nets_that_contradict_themselves_are_refused(layers: str, message: str) -> None:
+    with pytest.raises(sp.NetError) as caught:
+        build(layers)
+    assert str(caught.value) == message
+
+
+def test_a_phase_or_shape_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(sp.NetError, match="phase is 'train'; it must be 'TRAIN' or 'TEST'"):
+        build("", phase="train")
+    with pytest.raises(sp.NetError, match="a shape is given for 'xx', which is no blob of the net"):
+        build("", shapes={"xx": (1, 2)})
+
+
+def test_lint_finds_nothing_in_a_twin_that_shares_all() -> None:
+    names = 'param { name: "w" } param { name: "b" }'
+    assert lint(build(product("a", "x", names) + product("a_p", "x", names))) == []
+
+
+def test_lint_finds_a_misspelt_name_and_a_bias_left_out() -> None:
+    graph = build(
+        product("a", "x", 'param { name: "ip2_w" } param { name: "ip2_b" }')
+        + product("a_p", "x", 'param { name: "ip2_w" } param { name: "ip2_right" }')
+        + product("c", "x", 'param { name: "ip3_w" }')
+        + product("c_p", "x", 'param { name: "ip3_w" }')
+    )
+    assert [str(finding) for finding in lint(graph)] == [
+        "<text>:2: warning: layer 'a': param name 'ip2_b' is used by this layer only, so its bias is not shared; "
+        "did you mean 'ip2_w'? [shared-once]",
+        "<text>:3: warning: layer 'a_p': param name 'ip2_right' is used by this layer only, so its bias is not shared"
+        " [shared-once]",
+        "<text>:3: warning: layer 'a_p': shares parameters with layer 'a', but not its bias ('ip2_right' here, 'ip2_b' "
+        "there) [partly-shared]",
+        "<text>:5: warning: layer 'c_p': shares parameters with layer 'c', but not its bias [partly-shared]",
+    ]
