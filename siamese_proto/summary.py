@@ -93,6 +93,7 @@ def to_csv(summary: Summary) -> str:
 
 
 TITLES = ("Layer", "Type", "Settings", "Outputs", "Parameters", "Shared with", "Multiply-adds")
+NUMBERS = ("Parameters", "Multiply-adds")  # titles of the columns that are set to the right
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -118,6 +119,23 @@ def totals(summary: Summary) -> list[str]:
         f"Multiply-adds of a forward pass: {least}{summary.multiply_adds:,}",
         *(f"Note: {note}" for note in summary.notes),
     ]
+
+
+def to_text(summary: Summary) -> str:
+    """A table in plain text, columns set apart by two spaces, and the totals below."""
+    lines = [TITLES, *(cells(row) for row in summary.rows)]
+    lines = [tuple(_one_line(text) for text in line) for line in lines]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(TITLES))]
+
+    def set_out(line: tuple[str, ...]) -> str:
+        parts = [
+            text.rjust(width) if title in NUMBERS else text.ljust(width)
+            for text, width, title in zip(line, widths, TITLES, strict=True)
+        ]
+        return "  ".join(parts).rstrip()
+
+    head = f"{_one_line(summary.name) or 'net'} ({summary.phase})"
+    return "\n".join([head, "", *map(set_out, lines), "", *totals(summary)]) + "\n"
 
 
 def to_markdown(summary: Summary) -> str:
@@ -159,6 +177,10 @@ def _size(shape: Shape | None) -> int | None:
 
 def _three_figures(number: float) -> str:
     return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _markdown(text: str) -> str:

@@ -1,1 +1,26 @@
 """The command siamese-proto: one small file a command."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import click
+
+from siamese_proto.cli.group import LazyGroup
+
+# torch takes seconds to load, so a command is imported when it is called, and its help in the list stands here
+COMMANDS = {
+    "train": "Train a net as a solver file says.",
+    "test": "Score a net with given weights.",
+    "draw": "Draw a net as SVG, PNG, PDF or DOT.",
+    "check": "Report every problem of nets and solver files.",
+    "summary": "Tell layers, shapes, parameters and multiply-adds.",
+    "data": "Make databases, and look inside them.",
+    "upgrade": "Bring nets, solver files and weights to today's dialect.",
+}
+
+
+@click.group(cls=LazyGroup, commands_help=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("siamese-proto"), prog_name="siamese-proto")
+def main() -> None:
+    """Train, test, draw and check Caffe-style nets, siamese ones above all."""

@@ -1,0 +1,42 @@
+"""siamese-proto draw: a net as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from siamese_proto import drawing
+from siamese_proto.cli.options import net_state
+from siamese_proto.compiler import load_graph
+from siamese_proto.drawing import RankDir
+from siamese_proto.graph.ir import Phase, Shape
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@click.argument("out", type=click.Path())
+@net_state
+@click.option(
+    "--rankdir",
+    type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
+    default="TB",
+    show_default=True,
+    help="Which way the net runs: from top to bottom, from left to right, ...",
+)
+def draw(
+    model: str,
+    out: str,
+    phase: Phase,
+    level: int,
+    stages: tuple[str, ...],
+    shapes: dict[str, Shape],
+    rankdir: RankDir,
+) -> None:
+    """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf or .dot.
+
+    Databases need not be there, nor need every layer type be known.
+    """
+    drawing.check_output(out)
+    graph = load_graph(Path(model), phase, level, stages, shapes)
+    drawing.render(drawing.draw(graph, rankdir=rankdir), out)

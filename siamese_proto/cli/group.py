@@ -1,0 +1,83 @@
+"""The main command: loads its commands when they are called, and turns problems into one line and an exit status."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, TextIO
+
+import click
+
+from siamese_proto.errors import NetError, did_you_mean, quoted
+
+PROBLEM = 1  # in the user's file or data; wrong usage is 2, as click has it
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+
+class OneLineProblems(click.Command):
+    """A command that says in one line what is wrong with a user's file, and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A problem of the user's is one line on stderr, never a traceback."""
+        warnings.showwarning = _show_warning
+        try:
+            return super().invoke(ctx)
+        except NetError as problem:
+            click.echo(str(problem), err=True)
+            ctx.exit(PROBLEM)
+        except BrokenPipeError:
+            raise  # click knows it: the reader of our output has seen enough
+        except OSError as problem:
+            where = f"{problem.filename}: " if problem.filename else ""
+            click.echo(f"{where}{problem.strerror or problem}", err=True)
+            ctx.exit(PROBLEM)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+class LazyGroup(OneLineProblems, click.Group):
+    """A group whose command `x` is the object `x` of the module siamese_proto.cli.x."""
+
+    def __init__(self, *args: Any, commands_help: Mapping[str, str], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.commands_help = commands_help
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order in which one meets them."""
+        return list(self.commands_help)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name; imports its module."""
+        if cmd_name not in self.commands_help:
+            return None
+        command = getattr(import_module(f"siamese_proto.cli.{cmd_name}"), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"siamese_proto.cli.{cmd_name}.{cmd_name} is no click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a hint where the name is not known."""
+        if args and args[0] not in self.commands_help and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], self.commands_help)
+            ctx.fail(f"no such command {quoted(args[0])}{hint or '; `siamese-proto --help` lists them'}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.commands_help.items()))
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    click.echo(f"warning: {' '.join(str(message).split())}", file=file, err=True)

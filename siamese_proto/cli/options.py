@@ -1,0 +1,54 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from siamese_proto.graph.ir import Shape
+
+
+def net_state(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which layers of a net are meant, and what its data look like."""
+    for option in (
+        click.option(
+            "--shape",
+            "shapes",
+            metavar="BLOB=N,C,H,W",
+            multiple=True,
+            callback=_shapes,
+            help="Shape of an input whose data are not there; can be repeated.",
+        ),
+        click.option(
+            "--stage", "stages", metavar="A,B", default="", callback=_stages, help="Stages, separated by commas."
+        ),
+        click.option("--level", type=int, default=0, show_default=True, help="Level of the net."),
+        click.option(
+            "--phase",
+            type=click.Choice(["TRAIN", "TEST"], case_sensitive=False),
+            default="TRAIN",
+            show_default=True,
+            help="Which of the net's two phases.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _stages(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
+    return tuple(stage.strip() for stage in text.split(",") if stage.strip())
+
+
+def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Shape]:
+    shapes = {}
+    for text in texts:
+        name, _, sizes = text.rpartition("=")  # names may hold a `=`
+        try:
+            shape = tuple(int(size) for size in sizes.split(",")) if sizes.strip() else ()
+        except ValueError:
+            name, shape = "", ()
+        if not name or any(size < 0 for size in shape):
+            raise click.BadParameter(f"{text!r} is not of the form pair_data=64,2,28,28")
+        shapes[name] = shape
+    return shapes

@@ -1,0 +1,23 @@
+"""Bring a solver file to today's dialect, as Caffe's tool does: upgrade_solver_proto_text.py IN OUT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from siamese_proto.cli.group import OneLineProblems
+from siamese_proto.proto.upgrade_file import upgrade_solver_file
+
+
+@click.command(cls=OneLineProblems)
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+def main(source: Path, target: Path) -> None:
+    """Write the solver in IN to OUT in today's dialect."""
+    for change in upgrade_solver_file(source, target):
+        click.echo(change)
+
+
+if __name__ == "__main__":
+    main()
