@@ -66,7 +66,7 @@ class ContrastiveLoss(Layer):
                 wanted = "one label a pair: (N) or (N, 1, 1, 1)" if index == 2 else "(N, C) or (N, C, 1, 1)"
                 raise GraphError(
                     f"bottom {index} has shape {bottom}, expected {wanted}"
-                    + ("" if index == 2 else "; put a Flatten or InnerProduct layer before it"),
+                    + ("" if index == 2 else "; flatten it first"),
                     field=f"bottom[{index}]",
                 )
         first, second = (prod(bottom[1:]) for bottom in bottoms[:2])

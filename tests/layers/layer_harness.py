@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from google.protobuf import text_format
 from torch import Tensor
 
 import siamese_proto  # noqa: F401  # registers every layer type
+from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import LayerContext, Phase, Shape
 from siamese_proto.layers.base import Layer, RunState, find_layer
 from siamese_proto.proto import schema
@@ -29,6 +31,13 @@ def make(text: str, bottoms: int = 1, tops: int = 1, phase: Phase = "TEST") -> L
     """The configured layer."""
     parsed = message(text, bottoms, tops)
     return find_layer(parsed.type)(parsed, LayerContext(phase))
+
+
+def refused(text: str, bottoms: Sequence[Shape], tops: int) -> GraphError:
+    """The error that stops such a layer from being made, or from taking bottoms of these shapes."""
+    with pytest.raises(GraphError) as caught:
+        make(text, len(bottoms), tops, "TRAIN").top_shapes(bottoms)
+    return caught.value
 
 
 def values(shape: Shape, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

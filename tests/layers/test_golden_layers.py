@@ -46,7 +46,7 @@ def close(case: str, what: str, found: torch.Tensor, expected: np.ndarray) -> No
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("case", CASES)
-def test_layers_compute_what_caffe_computes(case: str, fuse: bool) -> None:  # noqa: FBT001  # pytest passes it by name
+def test_layers_compute_what_caffe_computes(case: str, fuse: bool) -> None:  # pytest passes it by name
     arrays, meta = load(case)
     net = sp.Net(GOLDEN / f"{case}.prototxt", phase=meta["phase"], fuse=fuse)
     with torch.no_grad():
