@@ -3,4 +3,7 @@
 Importing this package registers the data layers; it loads neither torch nor the database libraries.
 """
 
+from siamese_proto.data import dummy as dummy
+from siamese_proto.data import hdf5 as hdf5
+from siamese_proto.data import images as images
 from siamese_proto.data import layers as layers

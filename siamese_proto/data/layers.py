@@ -10,7 +10,7 @@ from typing import cast
 from siamese_proto.data.datum import Decoding, Size, parse_datum, size_of
 from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.data.store import Backend
-from siamese_proto.data.transform import read_mean, read_transform
+from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
@@ -57,11 +57,9 @@ class Data(DataLayer):
             raise DataError(missing.message, field=missing.field)
         size = self._record_size()
         self.transform.output_size(size)
-        mean = read_mean(self._mean_path(), size) if self.transform.mean_file else None
+        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), run.seed)
         database = open_database(self._path(), self.backend)
-        source = DatabaseBatches(
-            database, size, self.batch_size, self.transform, mean, run.seed, with_labels=self.top_count > 1
-        )
+        source = DatabaseBatches(database, self.batch_size, transformer, with_labels=self.top_count > 1)
         return PrefetchFeeder(source, ahead=self.ahead)
 
     def describe(self) -> str:
@@ -69,9 +67,6 @@ class Data(DataLayer):
 
     def _path(self) -> str:
         return find_path(self.source, self.context.folder) or self.source
-
-    def _mean_path(self) -> str:
-        return find_path(self.transform.mean_file, self.context.folder) or self.transform.mean_file
 
     def _missing(self) -> SourceMissingError | None:
         """Why nothing can be known of the shapes, if so."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.data.datum import Size, key_text, parse_datum, pixels_of
 from siamese_proto.data.store import Database, Record
-from siamese_proto.data.transform import Transform, draw_choices, transform_batch
+from siamese_proto.data.transform import Transformer
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
 
@@ -29,11 +29,8 @@ class DatabaseBatches:
     """The source of a Data layer's feeder; see `feeder.Source`."""
 
     database: Database
-    size: Size  # of the first record: the others must have it too, unless they are cropped
     batch_size: int
-    transform: Transform
-    mean: Floats | None = None
-    seed: int = 0
+    transformer: Transformer
     with_labels: bool = True
 
     def batches(self, first: int) -> Iterator[Sequence[NDArray[numpy.float32]]]:
@@ -54,38 +51,17 @@ class DatabaseBatches:
     def _pixels(self, records: Sequence[tuple[bytes, schema.Datum]], position: int) -> Floats:
         import numpy
 
-        random = self.transform.random
-        choices = draw_choices(self.seed, position, len(records)) if random else None
-        if all(_is_plain(datum, self.size) for _, datum in records):
+        size = self.transformer.size
+        if all(_is_plain(datum, size) for _, datum in records):
             joined = b"".join(datum.data for _, datum in records)
-            images: Pixels = numpy.frombuffer(joined, numpy.uint8).reshape(len(records), *self.size)
-            return transform_batch(images, self.transform, self.mean, choices)
-        one_by_one = [self._decoded(key, datum) for key, datum in records]
-        if len({(image.shape, image.dtype) for image in one_by_one}) == 1:
-            return transform_batch(numpy.stack(one_by_one), self.transform, self.mean, choices)
-        return numpy.concatenate(
-            [
-                transform_batch(
-                    image[None], self.transform, self.mean, choices[index : index + 1] if choices is not None else None
-                )
-                for index, image in enumerate(one_by_one)
-            ]
-        )
+            images = numpy.frombuffer(joined, numpy.uint8).reshape(len(records), *size)
+            return self.transformer.batch(images, position)
+        return self.transformer.batch([self._image(key, datum) for key, datum in records], position)
 
-    def _decoded(self, key: bytes, datum: schema.Datum) -> Pixels:
-        """The pixels of a record that is allowed to stand beside the first one."""
-        pixels = pixels_of(key, datum, self.transform.decoding)
-        channels, height, width = pixels.shape
-        if pixels.shape == self.size:
-            return pixels
-        crop = self.transform.crop_size
-        if crop and channels == self.size[0] and self.mean is None and crop <= min(height, width):
-            return pixels
-        raise DataError(
-            f"record {key_text(key)} of database {quoted(self.database.path)} has size"
-            f" {channels} x {height} x {width}, but the first record has {' x '.join(map(str, self.size))}"
-            " (channels x height x width); make the database from images of one size"
-        )
+    def _image(self, key: bytes, datum: schema.Datum) -> Pixels:
+        pixels = pixels_of(key, datum, self.transformer.settings.decoding)
+        self.transformer.check(pixels, f"record {key_text(key)} of database {quoted(self.database.path)}")
+        return pixels
 
 
 def endless(database: Database, position: int) -> Iterator[Record]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
 from siamese_proto.data.datum import Decoding, Size
+from siamese_proto.data.paths import find_path
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
@@ -79,10 +81,13 @@ def read_transform(message: schema.TransformationParameter, phase: Phase) -> Tra
     )
 
 
-def read_mean(path: str, size: Size) -> Floats:
-    """The mean image in a binaryproto file (a BlobProto), (C, H, W); it must have the size of the records."""
+def read_mean(settings: Transform, size: Size, folder: str | None) -> Floats | None:
+    """The mean image of `mean_file` (a BlobProto), (C, H, W), if one is set; it must have the size of the records."""
     import numpy
 
+    if not settings.mean_file:
+        return None
+    path = find_path(settings.mean_file, folder) or settings.mean_file
     try:
         with open(path, "rb") as file:
             blob = schema.BlobProto.FromString(file.read())
@@ -117,6 +122,44 @@ def draw_choices(seed: int, position: int, count: int) -> NDArray[numpy.uint64]:
 
     generator = numpy.random.Philox(key=seed % 2**64, counter=position)
     return generator.random_raw(4 * count).reshape(count, 4)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Brings the images of a batch to what a net is fed with."""
+
+    settings: Transform
+    size: Size  # of the first record: the others must have it too, unless they are cropped
+    mean: Floats | None = None
+    seed: int = 0
+
+    def check(self, image: Pixels, what: str) -> None:
+        """DataError where an image may not stand beside the first one; `what` names it, as in `record '7'`."""
+        channels, height, width = image.shape
+        crop = self.settings.crop_size
+        croppable = crop and self.mean is None and channels == self.size[0] and crop <= min(height, width)
+        if image.shape != self.size and not croppable:
+            raise DataError(
+                f"{what} has size {_form(image.shape)}, but the first one has {_form(self.size)}"
+                " (channels x height x width); all must have one size, at least that of the crop where there is one"
+            )
+
+    def batch(self, images: Sequence[Pixels] | Pixels, position: int) -> Floats:
+        """Images (C, H, W), record number `position` and those after it, to one (N, C, H, W) array."""
+        import numpy
+
+        choices = draw_choices(self.seed, position, len(images)) if self.settings.random else None
+        if isinstance(images, numpy.ndarray):
+            return transform_batch(images, self.settings, self.mean, choices)
+        if len({(image.shape, image.dtype) for image in images}) == 1:
+            return transform_batch(numpy.stack(images), self.settings, self.mean, choices)
+        own = [None if choices is None else choices[index : index + 1] for index in range(len(images))]
+        return numpy.concatenate(
+            [
+                transform_batch(image[None], self.settings, self.mean, choice)
+                for image, choice in zip(images, own, strict=True)
+            ]
+        )
 
 
 def transform_batch(

@@ -1,0 +1,193 @@
+"""The HDF5Data layer: tops that are datasets of HDF5 files."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siamese_proto.data.paths import find_path, where_tried
+from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
+from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
+from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
+    Arrays = list[NDArray[numpy.float32]]
+
+_log = logging.getLogger(__name__)
+
+
+@layer("HDF5Data")
+class HDF5Data(DataLayer):
+    """Rows of the datasets named as the tops, from the files that a list names, over and over.
+
+    () -> (batch_size, *K) a top, where the dataset is (rows, *K). Caffe: hdf5_data_layer.cpp
+    With `shuffle`, files and the rows in them come in a new order each time round.
+    """
+
+    tops = Arity(1, None)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        if message.HasField("transform_param"):
+            raise GraphError("HDF5Data does not transform its data; remove transform_param", field="transform_param")
+        settings = message.hdf5_data_param
+        self.source = settings.source
+        self.batch_size = settings.batch_size
+        self.shuffle = settings.shuffle
+        self.names = tuple(message.top)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        file = self._files()[0]
+        return [(self.batch_size, *shape[1:]) for shape in dataset_shapes(file, self.names)]
+
+    def open(self, run: RunState) -> Feeder:
+        from siamese_proto.data.feeder import PrefetchFeeder
+
+        try:
+            files = self._files()
+        except SourceMissingError as error:
+            raise DataError(error.message, field=error.field) from error
+        return PrefetchFeeder(HDF5Batches(files, self.names, self.batch_size, self.shuffle, run.seed), ahead=2)
+
+    def describe(self) -> str:
+        return f"HDF5 {self.source}, batches of {self.batch_size}"
+
+    def _files(self) -> Sequence[str]:
+        """The paths in the list, which are tried from the working directory and from the list's folder."""
+        if not self.source or not self.batch_size:
+            missing = "source" if not self.source else "batch_size"
+            raise SourceMissingError(f"no {missing} is given; write it", field=f"hdf5_data_param.{missing}")
+        source = find_path(self.source, self.context.folder)
+        if source is None:
+            tried = where_tried(self.source, self.context.folder)
+            raise SourceMissingError(
+                f"list {quoted(self.source)} is not there{tried}; write a file with the path of an HDF5 file a line",
+                field="hdf5_data_param.source",
+            )
+        try:
+            names = Path(source).read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"list {quoted(self.source)} is not a text file with the path of an HDF5 file a line",
+                field="hdf5_data_param.source",
+            ) from error
+        if not names:
+            raise DataError(f"list {quoted(self.source)} names no file", field="hdf5_data_param.source")
+        folder = str(Path(source).parent)
+        found = [(name, find_path(name, folder)) for name in names]
+        for name, path in found:
+            if path is None:
+                raise SourceMissingError(
+                    f"HDF5 file {quoted(name)}, named in {quoted(self.source)}, is not there",
+                    field="hdf5_data_param.source",
+                )
+        return [path for _, path in found if path is not None]
+
+
+def dataset_shapes(file: str, names: Sequence[str]) -> Sequence[Shape]:
+    """The shapes of datasets in a file; DataError where one is missing or their rows differ."""
+    with _opened(file) as opened:
+        return [tuple(dataset.shape) for dataset in _datasets(opened, file, names)]
+
+
+@dataclass
+class HDF5Batches:
+    """The source of an HDF5Data layer's feeder; see `feeder.Source`. One file is in memory at a time."""
+
+    files: Sequence[str]
+    names: Sequence[str]
+    batch_size: int
+    shuffle: bool
+    seed: int
+    _only: Arrays = field(default_factory=list)
+
+    def batches(self, first: int) -> Iterator[Arrays]:
+        """One (batch_size, *K) array a top."""
+        import numpy
+
+        pieces = self._pieces(first * self.batch_size)
+        pending = next(pieces)
+        while True:
+            while len(pending[0]) < self.batch_size:
+                pending = [numpy.concatenate(both) for both in zip(pending, next(pieces), strict=True)]
+            yield [array[: self.batch_size].copy() for array in pending]
+            pending = [array[self.batch_size :] for array in pending]
+
+    def close(self) -> None:
+        """Forget what was read."""
+        self._only = []
+
+    def _pieces(self, position: int) -> Iterator[Arrays]:
+        """The rows from `position` on, a file at a time, without end."""
+        shapes = [dataset_shapes(file, self.names) for file in self.files]
+        for file, found in zip(self.files, shapes, strict=True):
+            if [shape[1:] for shape in found] != [shape[1:] for shape in shapes[0]]:
+                raise DataError(
+                    f"the datasets of {quoted(file)} have other shapes than those of {quoted(self.files[0])}"
+                )
+        rows = [found[0][0] for found in shapes]
+        begin, position = divmod(position, sum(rows))
+        for round_number in itertools.count(begin):
+            for index in self._order(len(self.files), round_number, "files"):
+                if position >= rows[index]:
+                    position -= rows[index]
+                    continue
+                order = self._order(rows[index], round_number, str(index))[position:]
+                position = 0
+                yield [array[order] for array in self._read(index)]
+            _log.info("Looping around to first file.")
+
+    def _order(self, count: int, round_number: int, what: str) -> Any:
+        """0 to `count` - 1, shuffled where wanted, in another way each time round."""
+        import numpy
+
+        if not self.shuffle:
+            return numpy.arange(count)
+        return numpy.random.default_rng([self.seed, round_number, *what.encode()]).permutation(count)
+
+    def _read(self, index: int) -> Arrays:
+        import numpy
+
+        if self._only:
+            return self._only
+        with _opened(self.files[index]) as opened:
+            datasets = _datasets(opened, self.files[index], self.names)
+            arrays = [numpy.asarray(dataset[()], numpy.float32) for dataset in datasets]
+        if len(self.files) == 1:
+            self._only = arrays
+        return arrays
+
+
+def _opened(file: str) -> Any:
+    import h5py
+
+    try:
+        return h5py.File(file, "r")
+    except OSError as error:
+        raise DataError(f"{quoted(file)} is not an HDF5 file, or it is damaged; make it again") from error
+
+
+def _datasets(opened: Any, file: str, names: Sequence[str]) -> Sequence[Any]:
+    for name in names:
+        if name not in opened:
+            raise DataError(f"HDF5 file {quoted(file)} has no dataset {quoted(name)}{did_you_mean(name, opened)}")
+    datasets = [opened[name] for name in names]
+    for name, dataset in zip(names, datasets, strict=True):
+        if not getattr(dataset, "shape", None) or dataset.dtype.kind not in "fiu":
+            raise DataError(
+                f"{quoted(name)} in HDF5 file {quoted(file)} is not a dataset of numbers with one axis or more"
+            )
+    lengths = {name: dataset.shape[0] for name, dataset in zip(names, datasets, strict=True)}
+    if len(set(lengths.values())) > 1 or 0 in lengths.values():
+        listed = ", ".join(f"{quoted(name)} {length}" for name, length in lengths.items())
+        raise DataError(
+            f"the datasets of HDF5 file {quoted(file)} must have the same number of rows, above 0: {listed}"
+        )
+    return datasets

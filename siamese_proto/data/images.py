@@ -1,0 +1,203 @@
+"""The ImageData layer: batches of image files that a list names."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siamese_proto.data.datum import Decoding, Size, pixels_of, size_of
+from siamese_proto.data.paths import find_path, where_tried
+from siamese_proto.data.transform import Transformer, read_mean, read_transform
+from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
+from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from siamese_proto.data.datum import Pixels
+    from siamese_proto.data.transform import Floats
+
+_log = logging.getLogger(__name__)
+_OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror")
+Entry = tuple[str, int]  # path and label
+
+
+@layer("ImageData")
+class ImageData(DataLayer):
+    """Image files named in a list, a line `path label` each, through `transform_param`.
+
+    () -> (batch_size, C, H, W), labels (batch_size,). Colours are blue, green, red. Caffe: image_data_layer.cpp
+    `shuffle` and `rand_skip` depend on the seed alone, so that two lists of as many lines stay in step.
+    """
+
+    tops = exactly(2)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.image_data_param
+        self.source = settings.source
+        self.batch_size = settings.batch_size
+        self.shuffle = settings.shuffle
+        self.rand_skip = settings.rand_skip
+        self.root = settings.root_folder
+        self.decoding = Decoding(force_color=settings.is_color, force_gray=not settings.is_color)
+        self.new_size = (settings.new_height, settings.new_width)
+        if (self.new_size[0] > 0) != (self.new_size[1] > 0):
+            raise GraphError("new_height and new_width must be given together", field="image_data_param")
+        self.transform = read_transform(message.transform_param, self.phase)
+        self.ignored_fields = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        channels, height, width = self.transform.output_size(self._size(self._entries()))
+        return (self.batch_size, channels, height, width), (self.batch_size,)
+
+    def open(self, run: RunState) -> Feeder:
+        from siamese_proto.data.feeder import PrefetchFeeder
+
+        try:
+            entries = self._entries()
+        except SourceMissingError as error:
+            raise DataError(error.message, field=error.field) from error
+        size = self._size(entries)
+        self.transform.output_size(size)
+        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), run.seed)
+        skipped = _draw_skip(self.rand_skip, run.seed)
+        if skipped >= len(entries):
+            raise DataError(
+                f"rand_skip passes over {skipped} lines, but list {quoted(self.source)} has {len(entries)};"
+                " write a smaller one",
+                field="image_data_param.rand_skip",
+            )
+        source = ImageBatches(
+            entries, self.batch_size, self.new_size, self.decoding, transformer, self.shuffle, run.seed, skipped
+        )
+        return PrefetchFeeder(source, ahead=4)
+
+    def describe(self) -> str:
+        return f"images of {self.source}, batches of {self.batch_size}"
+
+    def _size(self, entries: Sequence[Entry]) -> Size:
+        name, data = entries[0][0], _bytes_of(entries[0][0])
+        channels, height, width = size_of(name.encode(), schema.Datum(data=data, encoded=True), self.decoding)
+        return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
+
+    def _entries(self) -> Sequence[Entry]:
+        """The images of the list, which are tried from the working directory and from the folder of the net."""
+        if not self.source:
+            raise SourceMissingError("no source is given; write the list's path", field="image_data_param.source")
+        folder = self.context.folder
+        source = find_path(self.source, folder)
+        if source is None:
+            raise SourceMissingError(
+                f"list {quoted(self.source)} is not there{where_tried(self.source, folder)}; write a file with"
+                " 'path label' a line, or give the shapes with --shape",
+                field="image_data_param.source",
+            )
+        lines = _read_list(source, Path(source).stat().st_mtime_ns)
+        first = find_path(self.root + lines[0][0], folder)
+        if first is None:
+            raise SourceMissingError(
+                f"image {quoted(self.root + lines[0][0])}, the first of list {quoted(self.source)}, is not there;"
+                " check root_folder",
+                field="image_data_param.root_folder",
+            )
+        # Where the first image is, the others are: as lists are long, they are not looked for one by one.
+        place = first[: len(first) - len(lines[0][0])]
+        return [(place + name, label) for name, label in lines]
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """The source of an ImageData layer's feeder; see `feeder.Source`."""
+
+    entries: Sequence[Entry]
+    batch_size: int
+    new_size: tuple[int, int]  # height and width, 0: as they are
+    decoding: Decoding
+    transformer: Transformer
+    shuffle: bool
+    seed: int
+    skipped: int
+
+    def batches(self, first: int) -> Iterator[Sequence[Floats]]:
+        """Data (N, C, H, W) and labels (N,), both float32."""
+        import numpy
+
+        entries = self._endless(self.skipped + first * self.batch_size)
+        for number in itertools.count(first):
+            batch = list(itertools.islice(entries, self.batch_size))
+            images = [self._image(name) for name, _ in batch]
+            labels = numpy.array([label for _, label in batch], numpy.float32)
+            yield self.transformer.batch(images, number * self.batch_size), labels
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _endless(self, position: int) -> Iterator[Entry]:
+        begin, position = divmod(position, len(self.entries))
+        for round_number in itertools.count(begin):
+            for index in self._order(round_number)[position:]:
+                yield self.entries[index]
+            position = 0
+            _log.info("Restarting data prefetching from start.")
+
+    def _order(self, round_number: int) -> Any:
+        import numpy
+
+        if not self.shuffle:
+            return numpy.arange(len(self.entries))
+        return numpy.random.default_rng([self.seed, round_number]).permutation(len(self.entries))
+
+    def _image(self, name: str) -> Pixels:
+        datum = schema.Datum(data=_bytes_of(name), encoded=True)
+        pixels = pixels_of(name.encode(), datum, self.decoding)
+        if self.new_size[0] and pixels.shape[1:] != self.new_size:
+            pixels = resize(pixels, self.new_size)
+        self.transformer.check(pixels, f"image {quoted(name)}")
+        return pixels
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """(C, H, W) bytes to another height and width, bilinear as OpenCV's INTER_LINEAR (within one grey level)."""
+    import torch
+
+    image = torch.from_numpy(pixels.copy()).float()[None]
+    resized = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=False)
+    bytes_again: Pixels = resized[0].round().clamp(0, 255).byte().numpy()
+    return bytes_again
+
+
+def _draw_skip(rand_skip: int, seed: int) -> int:
+    import numpy
+
+    return int(numpy.random.default_rng(seed).integers(rand_skip)) if rand_skip else 0
+
+
+def _bytes_of(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise DataError(f"image {quoted(name)} cannot be read: {error.strerror}; check the list") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _read_list(source: str, stamp: int) -> Sequence[Entry]:
+    """Path and label of each line, split at the last space; DataError with the line that is none."""
+    entries = []
+    try:
+        lines = Path(source).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        raise DataError(f"list {quoted(source)} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            name, _, label = line.rstrip().rpartition(" ")
+            if not name or not label.lstrip("+-").isdecimal():
+                raise DataError(f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label")
+            entries.append((name, int(label)))
+    if not entries:
+        raise DataError(f"list {quoted(source)} names no image", field="image_data_param.source")
+    return entries
