@@ -54,12 +54,12 @@ def read_caffemodel(path: Path) -> StoredWeights:
         settings = _settings(data, 0, len(data), _NET, spans)
         message = upgrade_net(schema.NetParameter.FromString(settings))
     except (WireError, DecodeError) as error:
-        guess = "is damaged or cut off" if spans else "is no caffemodel, or is damaged or cut off"
-        raise problem(file, f"{guess} ({error})") from error
+        what = _what_else(data) or f"is {'' if spans else 'no caffemodel, or is '}damaged or cut off ({error})"
+        raise problem(file, what) from error
     except NetError as error:
         raise problem(file, str(error)) from error
     if not message.layer:
-        raise problem(file, f"holds no layers{_what_else(data)}")
+        raise problem(file, _what_else(data) or "holds no layers")
     layers = [_layer(file, data, layer, spans) for layer in message.layer]
     return StoredWeights(file, tuple(layers), as_text(message.name))
 
@@ -110,12 +110,15 @@ def as_text(name: str | bytes) -> str:
 
 
 def _what_else(data: Bytes) -> str:
-    """What a message without layers seems to be, as a hint."""
-    found = {(field.number, field.kind) for field in fields(data, 0, len(data))}
-    if (1, VARINT) in found and (3, LENGTH) in found:
-        return "; it looks like a solver state: give the .caffemodel that was saved with it"
+    """What a file that is no caffemodel seems to be; empty where there is no telling."""
+    try:
+        found = {(field.number, field.kind) for field in fields(data, 0, len(data))}
+    except WireError:
+        return ""
+    if {(1, VARINT), (3, LENGTH)} <= found:
+        return "is no caffemodel but looks like a solver state; give the .caffemodel that was saved with it"
     if (5, LENGTH) in found:
-        return "; it looks like a single blob, such as a mean image"
+        return "is no caffemodel but looks like a single blob, such as a mean image"
     return ""
 
 

@@ -1,0 +1,134 @@
+"""The four formats: what is written comes back bit for bit, once an array, whatever the layers are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+from weight_nets import GOLDEN, TWIN, bits, golden_twin, graph_of, random_values
+
+from siamese_proto.weights import match_weights, read_weights, write_stored, write_weights
+
+SUFFIXES = [".caffemodel", ".caffemodel.h5", ".safetensors", ".pt"]
+ODD_NAMES = ["fire2/squeeze1x1", "a.b", "Ω \u200b<b>", "q\"'uote", "100%2F", "..", "new\nline", "ip#2", "fire2", "/0"]
+
+
+def odd_net(names: list[str]) -> str:
+    layers = 'name: "odd" layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+    for index, name in enumerate(names):
+        escaped = name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        layers += f'layer {{ name: "{escaped}" type: "InnerProduct" bottom: "x" top: "y{index}" '
+        layers += f"inner_product_param {{ num_output: {index + 2} }} }}\n"
+    return layers
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("text", [TWIN, odd_net(ODD_NAMES)], ids=["twin", "odd names"])
+def test_what_is_written_comes_back_bit_for_bit(text: str, suffix: str, tmp_path: Path) -> None:
+    graph = graph_of(text)
+    values = random_values(graph)
+    write_weights(tmp_path / f"w{suffix}", graph, values)
+    assert [path.name for path in tmp_path.iterdir()] == [f"w{suffix}"]
+    back, report = match_weights(graph, read_weights(tmp_path / f"w{suffix}"))
+    assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
+    assert (report.missing, report.ignored) == ((), ())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_layers_of_one_name_keep_their_own_values(suffix: str, tmp_path: Path) -> None:
+    graph = graph_of(odd_net(["ip", "other", "ip"]))
+    values = random_values(graph)
+    write_weights(tmp_path / f"w{suffix}", graph, values)
+    back, _ = match_weights(graph, read_weights(tmp_path / f"w{suffix}"))
+    assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
+
+
+@pytest.mark.parametrize("source", SUFFIXES)
+@pytest.mark.parametrize("target", SUFFIXES)
+def test_every_format_converts_to_every_other_without_the_net(source: str, target: str, tmp_path: Path) -> None:
+    graph = graph_of(odd_net(["one", "two/three"]))
+    values = random_values(graph)
+    write_weights(tmp_path / f"a{source}", graph, values)
+    write_stored(tmp_path / f"b{target}", read_weights(tmp_path / f"a{source}"))
+    back, _ = match_weights(graph, read_weights(tmp_path / f"b{target}"))
+    assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
+
+
+def test_hdf5_has_the_groups_and_datasets_that_caffe_writes(tmp_path: Path) -> None:
+    def listing(path: Path) -> dict[str, object]:
+        found: dict[str, object] = {}
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item: found.update({name: getattr(item, "shape", None), f"{name}@": dict(item.attrs)})
+            )
+        return found
+
+    caffes = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
+    graph, messages = golden_twin()
+    values, _ = match_weights(graph, read_weights(caffes))
+    write_weights(tmp_path / "ours.h5", graph, values, messages=messages)
+    assert listing(tmp_path / "ours.h5") == listing(caffes)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_a_shared_array_is_stored_once_and_its_users_are_listed(suffix: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors import safe_open
+
+    graph = graph_of(TWIN)
+    write_weights(tmp_path / f"w{suffix}", graph, random_values(graph))
+    if suffix == ".pt":
+        content = torch.load(tmp_path / f"w{suffix}", weights_only=True)
+        metadata = content.pop("__metadata__")
+        keys = list(content)
+    else:
+        with safe_open(tmp_path / f"w{suffix}", "numpy") as opened:
+            keys, metadata = sorted(opened.keys()), opened.metadata()
+    assert keys == ["ip/0", "ip/1", "last/0", "last/1"]
+    users = {layer["name"]: [key for key, _ in layer["blobs"]] for layer in json.loads(metadata["layers"])}
+    assert users["ip_p"] == users["ip"] == ["ip/0", "ip/1"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_keys_alone_name_the_layers_of_files_from_elsewhere(suffix: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.numpy import save_file
+
+    graph = graph_of(TWIN)
+    values = random_values(graph)
+    arrays = {f"{param.owner_name}/{param.index}": values[param.id] for param in graph.params}
+    if suffix == ".pt":
+        torch.save({key: torch.from_numpy(array) for key, array in arrays.items()}, tmp_path / "w.pt")
+    else:
+        save_file(arrays, tmp_path / "w.safetensors")
+    back, _ = match_weights(graph, read_weights(tmp_path / f"w{suffix}"))
+    assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
+
+
+def test_converting_an_untied_twin_keeps_both_copies(tmp_path: Path) -> None:
+    graph = graph_of(TWIN)
+    write_weights(tmp_path / "a.caffemodel", graph, random_values(graph))
+    stored = read_weights(tmp_path / "a.caffemodel")
+    twin = next(layer for layer in stored.layers if layer.name == "ip_p")
+    assert twin.blobs[0] is not None
+    twin.blobs[0][0, 0] = 5  # the pages are private: the file keeps what it has
+    write_stored(tmp_path / "b.safetensors", stored)
+    copies = {layer.name: layer for layer in read_weights(tmp_path / "b.safetensors").layers}
+    assert copies["ip_p"].keys == ("ip_p/0", "ip/1")
+    assert copies["ip_p"].blobs[0] is not None
+    assert copies["ip_p"].blobs[0][0, 0] == 5
+    assert read_weights(tmp_path / "a.caffemodel").layers[2].blobs[0] is not None
+
+
+def test_a_group_in_a_group_is_a_layer_with_a_slash(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["data/fire2/squeeze/0"] = [[1.0, 2.0]]
+        file["data/fire2/0"] = [3.0]
+        file["data/loop"] = h5py.SoftLink("/data")
+        file["data/again"] = file["data"]
+    layers = {layer.name: layer for layer in read_weights(tmp_path / "w.h5").layers}
+    assert sorted(layers) == ["fire2", "fire2/squeeze"]
+    assert layers["fire2/squeeze"].blobs[0] is not None
+    assert layers["fire2/squeeze"].blobs[0].tolist() == [[1.0, 2.0]]
