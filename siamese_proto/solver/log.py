@@ -47,28 +47,23 @@ def number(value: float) -> str:
     return f"{value:g}"
 
 
-def loss_weights(graph: Graph) -> dict[str, float]:
-    """The loss weight of every blob that has one other than 0, by name."""
-    return {
-        top.name: weight
-        for node in graph.nodes
-        for top, weight in zip(node.tops, node.loss_weights, strict=True)
-        if weight != 0
+def output_lines(graph: Graph, outputs: Mapping[str, Tensor]) -> list[str]:
+    """Every number in the net's outputs, in Caffe's order: `loss = 0.25 (* 2 = 0.5 loss)`.
+
+    The part in brackets only for blobs with a loss weight.
+    """
+    weights = {
+        top.name: weight for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True)
     }
-
-
-def output_values(graph: Graph, outputs: Mapping[str, Tensor]) -> list[tuple[str, float]]:
-    """Every number in the net's outputs with the name of its blob, in Caffe's order."""
     return [
-        (blob.name, value)
+        output_line(blob.name, value, weights[blob.name])
         for blob in graph.outputs
         if blob.name in outputs
         for value in outputs[blob.name].detach().flatten().tolist()
     ]
 
 
-def output_text(name: str, value: float, weights: Mapping[str, float]) -> str:
-    """`loss = 0.25 (* 2 = 0.5 loss)`; the brackets only for blobs with a loss weight."""
-    weight = weights.get(name)
-    weighted = "" if weight is None else f" (* {number(weight)} = {number(weight * value)} loss)"
+def output_line(name: str, value: float, weight: float) -> str:
+    """One number of an output blob and what it adds to the loss."""
+    weighted = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
     return f"{name} = {number(value)}{weighted}"

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import SolverError, WeightsError
+from siamese_proto.net import Net
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.solver import finite, setup, snapshots
 from siamese_proto.solver.feeding import place_feeders
-from siamese_proto.solver.log import log, loss_weights, number, output_text, output_values
+from siamese_proto.solver.log import log, number, output_lines
 from siamese_proto.solver.losses import Losses
 from siamese_proto.solver.policies import learning_rate, next_step
+from siamese_proto.solver.scores import Scores
 from siamese_proto.solver.settings import Settings, read_settings
 
 PathLike = str | os.PathLike[str]
@@ -163,24 +165,17 @@ class Solver:
         return learning_rate(schedule, self.iteration, self.current_step)
 
     def _test(self, index: int) -> dict[str, Tensor]:
-        net, batches = self.test_nets[index], self.settings.test_nets[index].iterations
-        net.run.iteration = self.iteration
-        totals: dict[str, Tensor] = {}
-        loss = torch.zeros((), device=net.device)
-        for net.run.draw in range(batches):
+        scores = Scores(self.test_nets[index])
+        scores.net.run.iteration = self.iteration
+        for _ in range(self.settings.test_nets[index].iterations):
             self._answer_requests()
             if self.stopped:
                 return {}
-            with torch.no_grad():
-                outputs = net()
-                loss += net.loss(outputs)
-            totals = {name: totals[name] + value if totals else value for name, value in outputs.items()}
-        means = {name: total / batches for name, total in totals.items()}
+            scores.run_batch()
         if self.settings.test_compute_loss:
-            log("solver.cpp:396", f"Test loss: {number((loss / batches).item())}")
-        weights = loss_weights(net.graph)
-        for position, (name, value) in enumerate(output_values(net.graph, means)):
-            log("solver.cpp:414", f"    Test net output #{position}: {output_text(name, value, weights)}")
+            log("solver.cpp:396", f"Test loss: {number(scores.loss())}")
+        means = scores.means()
+        self._log_outputs("solver.cpp:414", "Test", scores.net, means)
         return means
 
     def _display_training(self) -> None:
@@ -192,9 +187,11 @@ class Solver:
         span = f"({rate} iter/s, {number(seconds)}s/{self.settings.display} iters)"
         mean = number(self._losses.mean(self.settings.average_loss))
         log("solver.cpp:239", f"Iteration {self.iteration} {span}, loss = {mean}")
-        weights = loss_weights(self.net.graph)
-        for position, (name, value) in enumerate(output_values(self.net.graph, self.outputs)):
-            log("solver.cpp:258", f"    Train net output #{position}: {output_text(name, value, weights)}")
+        self._log_outputs("solver.cpp:258", "Train", self.net, self.outputs)
+
+    def _log_outputs(self, place: str, kind: str, net: Net, outputs: Mapping[str, Tensor]) -> None:
+        for position, text in enumerate(output_lines(net.graph, outputs)):
+            log(place, f"    {kind} net output #{position}: {text}")
 
     def _check_losses(self) -> None:
         iteration = self._losses.first_not_finite()

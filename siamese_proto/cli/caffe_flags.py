@@ -1,0 +1,80 @@
+"""Flags that the commands of Caffe have too, in all of their spellings, and where a command's log lines go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from siamese_proto.errors import SolverError, quoted
+from siamese_proto.solver.log import CaffeFormatter, log
+
+
+def flag(name: str, **settings: Any) -> Callable[[Any], Any]:
+    """An option as Caffe's users type it: `--sigint-effect`, `--sigint_effect`, `-sigint_effect`."""
+    spellings = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}", f"-{name.replace('-', '_')}"])
+    return click.option(*spellings, name.replace("-", "_"), **settings)
+
+
+def state_flags(command: Any) -> Any:
+    """`--level`, `--stage` and `--gpu`."""
+    for decorator in (
+        flag("gpu", metavar="ID|all", help="Run on this GPU."),
+        flag("stage", metavar="A,B", help="Stages that rules of layers ask for, separated by commas."),
+        flag("level", type=int, help="Level that rules of layers ask for."),
+    ):
+        command = decorator(command)
+    return command
+
+
+def split(names: str | None) -> tuple[str, ...]:
+    """The parts of a list with commas, without the spaces around them."""
+    return tuple(part.strip() for part in (names or "").split(",") if part.strip())
+
+
+def first_gpu(gpu: str) -> int:
+    """The id of the GPU to run on; of several, which Caffe would split the work over, the first."""
+    ids = ["0"] if gpu == "all" else list(split(gpu))
+    if not ids or not all(part.isdigit() for part in ids):
+        raise click.BadParameter(f"{gpu!r} is neither a GPU's number nor 'all'", param_hint="--gpu")
+    if len(ids) > 1:
+        log("caffe.cpp:205", f"running on GPU {ids[0]} alone", level=logging.WARNING)
+    return int(ids[0])
+
+
+@contextlib.contextmanager
+def logging_to(handlers: Sequence[logging.Handler], file: str | None) -> Iterator[None]:
+    """Send what the library logs to these handlers and, with Caffe's prefix, to the end of a file."""
+    chosen = [*handlers, *([_file_handler(file)] if file is not None else [])]
+    logger = logging.getLogger("siamese_proto")
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    for handler in chosen:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        for handler in chosen:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _file_handler(file: str) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(file, encoding="utf-8")
+    except OSError as error:
+        raise SolverError(f"the log file {quoted(file)} cannot be written: {error.strerror}") from error
+    handler.setFormatter(CaffeFormatter())
+    return handler
+
+
+def plain_lines() -> logging.Handler:
+    """Log lines with Caffe's prefix on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(CaffeFormatter())
+    return handler

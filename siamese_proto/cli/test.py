@@ -1,0 +1,64 @@
+"""siamese-proto test: what a trained net puts out, averaged over batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, split, state_flags
+
+
+@click.command()
+@flag("model", required=True, metavar="FILE", help="The net.")
+@flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name.")
+@flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run.")
+@state_flags
+@click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
+@click.option("--allow-python-layers", is_flag=True, help="Let the net run the code of its Python layers.")
+def test(
+    model: str,
+    weights: str,
+    iterations: int,
+    level: int | None,
+    stage: str | None,
+    gpu: str | None,
+    log_file: str | None,
+    allow_python_layers: bool,
+) -> None:
+    """Print each output of a net in phase TEST, batch by batch, and then their means."""
+    import torch
+
+    from siamese_proto.net import Net
+    from siamese_proto.proto.reader import parse_net
+    from siamese_proto.solver.log import log, number, output_lines
+    from siamese_proto.solver.scores import Scores
+
+    def tell(place: str, text: str) -> None:
+        log(place, text)
+        click.echo(text)
+
+    with logging_to([], log_file):
+        net = Net(
+            parse_net(Path(model)),
+            "TEST",
+            split(weights),
+            level or 0,
+            split(stage),
+            allow_python_layers=allow_python_layers,
+        )
+        if gpu is not None and torch.cuda.is_available():
+            net.to(torch.device("cuda", first_gpu(gpu)))
+        elif gpu is not None:
+            click.echo("there is no GPU here; running on the CPU", err=True)
+        try:
+            tell("caffe.cpp:281", f"Running for {iterations} iterations.")
+            scores = Scores(net)
+            for batch in range(iterations):
+                for line in output_lines(net.graph, scores.run_batch()):
+                    tell("caffe.cpp:304", f"Batch {batch}, {line.partition(' (*')[0]}")
+            tell("caffe.cpp:309", f"Loss: {number(scores.loss())}")
+            for line in output_lines(net.graph, scores.means()):
+                tell("caffe.cpp:321", line)
+        finally:
+            net.close()

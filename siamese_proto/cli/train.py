@@ -1,0 +1,163 @@
+"""siamese-proto train: train a net as a solver file says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, plain_lines, split, state_flags
+from siamese_proto.solver.log import log
+from siamese_proto.solver.settings import Settings, read_settings, with_state
+
+if TYPE_CHECKING:
+    from siamese_proto.solver import Solver
+
+_effects = click.Choice(["stop", "snapshot", "none"])
+_STOPPED = 130  # the exit status of programs ended by Ctrl-C
+
+
+@click.command()
+@flag("solver", required=True, metavar="FILE", help="The solver file.")
+@flag("weights", metavar="A,B", help="Weights files to begin with, copied by layer name, in place of the solver's.")
+@flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from.")
+@state_flags
+@click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
+@flag("sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too.")
+@flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does.")
+@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@click.option("--allow-python-layers", is_flag=True, help="Let the net run the code of its Python layers.")
+def train(
+    solver: str,
+    weights: str | None,
+    snapshot: str | None,
+    level: int | None,
+    stage: str | None,
+    gpu: str | None,
+    log_file: str | None,
+    sigint_effect: str,
+    sighup_effect: str,
+    no_fuse: bool,
+    allow_python_layers: bool,
+) -> None:
+    """Train a net as a solver file says.
+
+    Ctrl-C makes a snapshot and stops; a second one stops at once. Log lines are Caffe's. On a terminal a bar shows the
+    progress instead of the training lines.
+    """
+    if weights and snapshot:
+        raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
+    on_terminal = sys.stderr.isatty()
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress()) if on_terminal else None
+        handler = _AboveBar(progress) if progress is not None else plain_lines()
+        stack.enter_context(logging_to([handler], log_file))
+        settings = with_state(read_settings(Path(solver)), level, split(stage))
+        if gpu is not None:
+            settings = replace(settings, use_gpu=True, asks_for_gpu=True, device_id=first_gpu(gpu))
+        made = _make_solver(
+            settings, split(weights), snapshot, fuse=not no_fuse, allow_python_layers=allow_python_layers
+        )
+        stack.callback(made.close)
+        if progress is not None:
+            _follow(made, progress)
+        with _signals(made, sigint_effect, sighup_effect):
+            log("caffe.cpp:239", "Starting Optimization")
+            made.solve()
+        if not made.stopped:
+            log("caffe.cpp:250", "Optimization Done.")
+    if made.stopped:
+        click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
+        raise SystemExit(_STOPPED)
+
+
+def _make_solver(
+    settings: Settings, weights: tuple[str, ...], snapshot: str | None, *, fuse: bool, allow_python_layers: bool
+) -> Solver:
+    from siamese_proto.solver import Solver
+
+    if snapshot is not None:
+        log("caffe.cpp:232", f"Resuming from {snapshot}")
+    return Solver(settings, weights or None, snapshot, fuse=fuse, allow_python_layers=allow_python_layers)
+
+
+@contextlib.contextmanager
+def _signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[None]:
+    """Let signals ask for a stop or a snapshot after the iteration that runs; a second Ctrl-C ends it at once."""
+    effects = {signal.SIGINT: sigint_effect, signal.SIGTERM: "stop"}
+    if hasattr(signal, "SIGHUP"):  # Windows has none
+        effects[signal.SIGHUP] = sighup_effect
+
+    def answer(number: int, frame: object) -> None:
+        effect = effects[signal.Signals(number)]
+        if effect == "snapshot":
+            solver.request_snapshot()
+        elif effect == "stop":
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            solver.request_stop()
+
+    before = {number: signal.signal(number, answer) for number in effects}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _progress() -> Any:
+    """A bar with the iteration, the loss, the rate and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("iteration {task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=4,
+    )
+
+
+def _follow(solver: Solver, progress: Any) -> None:
+    """Move the bar with the solver. The loss is asked for as often as it is drawn, not every iteration."""
+    task = progress.add_task("", total=solver.settings.max_iter, completed=solver.iteration, loss="", rate="")
+    drawn = progress.get_time()
+
+    def move(solver: Solver) -> None:
+        nonlocal drawn
+        progress.update(task, completed=solver.iteration)
+        if progress.get_time() - drawn >= 0.25 or solver.iteration == solver.settings.max_iter:
+            drawn = progress.get_time()
+            speed = progress.tasks[0].speed or 0
+            progress.update(task, loss=f"loss {solver.losses[-1]:.4g}", rate=f"{speed:.1f} iter/s")
+
+    solver.callbacks.append(move)
+
+
+class _AboveBar(logging.Handler):
+    """Prints log lines above the bar: tests, snapshots, warnings; what the bar shows itself is left out."""
+
+    # Caffe's places of the settings, of displayed training, and of the end
+    _hidden = ("solver.cpp:45", "solver.cpp:239", "solver.cpp:258", "sgd_solver.cpp:112", "caffe.cpp:250")
+
+    def __init__(self, progress: Any) -> None:
+        super().__init__()
+        self.progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        place = getattr(record, "place", self._hidden[0])
+        if record.levelno >= logging.WARNING or place not in self._hidden:
+            self.progress.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
