@@ -215,15 +215,17 @@ class Net(nn.Module):
         return self.weights[self.graph.params[0].id].device if self.graph.params else torch.device("cpu")
 
     def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The blobs that a caller handed in, as tensors on the net's device."""
-        dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else torch.get_default_dtype()
+        """The blobs that a caller handed in, as tensors on the net's device and of its type."""
+        dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else None
         names = self.graph.blobs()
         given = {}
         for name, value in blobs.items():
             if name not in names:
                 raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, names)}")
             tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
-            given[name] = tensor.to(self.device, dtype if not tensor.is_floating_point() else None)
+            if not tensor.is_floating_point() and dtype is None:
+                tensor = tensor.to(torch.get_default_dtype())
+            given[name] = tensor.to(self.device, dtype)
         return given
 
     def _upstream(self, given: Collection[str]) -> set[str]:
