@@ -56,10 +56,9 @@ def _decode(data: bytes, file: str) -> LoadedText:
     data = data.removeprefix(codecs.BOM_UTF8)
     control = _CONTROL.search(data)
     if control:
-        kind = "weights (.caffemodel) or another binary file" if data[:1] != b"\x89" else "a picture or HDF5 file"
         raise ParseError(
-            f"holds the byte 0x{control[0][0]:02x}: this looks like {kind}, expected a prototxt text",
-            location=_place(data, control.start(), file),
+            f"{file}: is not text (it holds the byte 0x{control[0][0]:02x}), expected a prototxt; "
+            "is it a weights file (.caffemodel)?"
         )
     try:
         return LoadedText(data.decode(), file)

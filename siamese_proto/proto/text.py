@@ -127,12 +127,12 @@ class _Parser:
         if token.kind == "end":
             self._fail(f"the text ends where {expected} was expected")
         if token.kind != "bad":
-            self._fail(f"expected {expected}, found {quoted(token.text)}")
+            self._fail(f"expected {expected}, found {token.text if token.kind == 'string' else quoted(token.text)}")
         if token.text in "\"'":
             self._fail(f"the text that begins with {token.text} does not end on its line; close the quote")
         if token.text in "$%":
             self._fail(
-                f"unexpected {quoted(token.text)}, expected {expected}; a template whose places are not filled in?"
+                f"unexpected {quoted(token.text)}, expected {expected}; is it a placeholder that was not filled in?"
             )
         self._fail(f"unexpected character {quoted(token.text)}, expected {expected}")
 

@@ -1,6 +1,6 @@
 """Nets of older dialects to today's, in the order and by the rules of Caffe's upgrade_proto.cpp.
 
-Oldest first: V0 (`layers { layer { type: "conv" } }`), transform fields inside data_param, V1 (`layers { type: DATA }`),
+Oldest first: V0 (`layers { layer { type: "conv" } }`), transform fields inside data_param, V1 (`layers { type: LRN }`),
 `input` fields, BatchNorm layers with three `param`. Every layer keeps the place it was written at, and the paths of its
 fields follow the fields.
 """
@@ -88,9 +88,9 @@ def _take_shapes(draft: Draft, layer: schema.LayerParameter, fields: dict[str, L
     count, wanted = len(net.input), "input_shape" if net.input_shape else "input_dim"
     given = len(net.input_shape) if net.input_shape else len(net.input_dim) // 4
     if given < count:
-        each = "one input_shape each" if net.input_shape else "four input_dim each"
+        needed = f"{count} input_shape, one" if net.input_shape else f"{4 * count} input_dim, four"
         raise ParseError(
-            f"{count} inputs take {each}, found {len(getattr(net, wanted))} {wanted}",
+            f"expected {needed} for each input, found {len(getattr(net, wanted))}",
             location=draft.source.find(f"input[{given}]"),
             field=f"input[{given}]",
         )

@@ -173,8 +173,8 @@ def _upgrade_layer(
         elif field.name != "type":
             dropped.append(field.name)
     for name in dropped:
-        place = source.find(f"layer.{name}") if source.location.line else source.location
-        notes.append(_drop_note(place, old, name))
+        places = (source.fields.get(path) for path in (f"layer.{name}", name, f"{name}[0]"))
+        notes.append(_drop_note(next(filter(None, places), None), old, name))
     moved = _moved(source, old.type)
     for path, _ in moved.unknown:  # an unknown value may be all there was in a message
         if path:
@@ -182,9 +182,9 @@ def _upgrade_layer(
     return moved
 
 
-def _drop_note(place: Location, old: schema.V0LayerParameter, name: str) -> str:
-    where = f"{place}: " if place.line else ""
-    return f"{where}layer {quoted(old.name)}: {quoted(name)} dropped: layers of type {quoted(old.type)} have none"
+def _drop_note(place: Location | None, old: schema.V0LayerParameter, name: str) -> str:
+    where = f"{place}: " if place else ""
+    return f"{where}layer {quoted(old.name)}: {quoted(name)} dropped: V0 layers of type {quoted(old.type)} have none"
 
 
 def _target(name: str, layer_type: str) -> str | None:
@@ -221,7 +221,7 @@ def _moved(source: Source, layer_type: str) -> Source:
             return ""
         step = _STEP.fullmatch(path)
         if not step:
-            return path
+            return path if path.startswith(("bottom[", "top[")) else None
         name, below = step.groups()
         target = "type" if name == "type" else _target(name, layer_type)
         if target is None:

@@ -67,8 +67,8 @@ def _converter(field: FieldDescriptor) -> Callable[[Scalar], Value] | None:
 
 def _refuse(expected: str, value: Scalar, hint: str = "") -> ValueError:
     found = value.text if value.kind == "string" else quoted(value.text)
-    if value.kind == "word" and value.text.isupper():
-        hint = hint or "; is it a place in a template that was not filled in?"
+    if value.kind == "word" and value.text[:2].isupper():
+        hint = hint or "; is it a placeholder that was not filled in?"
     return ValueError(f"expected {expected}, found {found}{hint}")
 
 
@@ -84,10 +84,19 @@ def _integer(low: int, high: int, value: Scalar) -> int:
     try:
         number = parse_integer(value.text)
     except ValueError:
-        raise _refuse("an integer", value) from None
+        raise _refuse("an integer", value, _as_integer(value.text)) from None
     if not low <= number <= high:
         raise _refuse(f"an integer from {low} to {high}", value)
     return number
+
+
+def _as_integer(text: str) -> str:
+    """The hint `; write 100000` for `1e5`."""
+    try:
+        number = float(text)
+    except ValueError:
+        return ""
+    return f"; write {number:.0f}" if number.is_integer() and abs(number) < 1e15 else ""
 
 
 def _float(value: Scalar) -> float:

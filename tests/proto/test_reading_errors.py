@@ -1,0 +1,350 @@
+"""What is wrong with a text or file, and the one line that says so. A new check is a new row."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from siamese_proto.errors import NetError, ParseError
+from siamese_proto.proto import schema
+from siamese_proto.proto.reader import parse_net, parse_solver
+from siamese_proto.proto.upgrade import upgrade_net
+
+NETS = [
+    ('name: "n"\nlayer {\n  name: "a"\n  type: "ReLU"\n', "<text>:2: the '{' of 'layer' is never closed"),
+    (
+        'layer {\n  name: "a"\n  convolution_param {\n    num_output: 3\n}\nlayer {\n  name: "b"\n}\n',
+        "<text>:1: the '{' of 'layer' is never closed; another 'layer' begins inside it at line 6",
+    ),
+    ('layer { name: "a" }\n}\n', "<text>:2: '}' closes nothing; is one brace too many, or one missing above?"),
+    ('layer { name: "a" >\n', "<text>:1: expected '}' to close the '{' of line 1, found '>'"),
+    ('layer < name: "a" }\n', "<text>:1: expected '>' to close the '<' of line 1, found '}'"),
+    ('layer {\n  name "a"\n}\n', "<text>:2: expected ':' or '{' after 'name', found \"a\""),
+    ("layer {\n  name:\n}\n", "<text>:3: expected a value for 'name', found '}'"),
+    ("layer {\n  name: }\n", "<text>:2: expected a value for 'name', found '}'"),
+    ('name: "n"\nlayer\n', "<text>:3: the text ends where ':' or '{' after 'layer' was expected"),
+    ('name: "n"\nlayer:\n', "<text>:3: the text ends where a value for 'layer' was expected"),
+    ('layer { : "a" }\n', "<text>:1: expected a field name, found ':'"),
+    ('{ name: "a" }\n', "<text>:1: expected a field name, found '{'"),
+    ('name = "n"\n', "<text>:1: unexpected character '=', expected ':' or '{' after 'name'"),
+    ('name: "n" @\n', "<text>:1: unexpected character '@', expected a field name"),
+    ('name: "n\nlayer { }\n', '<text>:1: the text that begins with " does not end on its line; close the quote'),
+    ("name: 'n\n", "<text>:1: the text that begins with ' does not end on its line; close the quote"),
+    ('name: "\\400"\n', "<text>:1: an escape in this text stands for no character"),
+    ('name: "a\\xff"\n', "<text>:1: 'name': expected a text in UTF-8, found \"a\\xff\""),
+    ('name: "a" "\\ud800"\n', "<text>:1: an escape in this text stands for no character"),
+    ("input_dim: [1 3 229 229]\n", "<text>:1: expected ',' or ']' in the list of 'input_dim', found '3'"),
+    ("input_dim: [1, 3,]\n", "<text>:1: expected a value after ',', found ']'"),
+    ("input_dim: [1, 3\n", "<text>:2: the text ends where ',' or ']' in the list of 'input_dim' was expected"),
+    ("input_dim: [1, [2]]\n", "<text>:1: expected a value in the list of 'input_dim' (line 1), found '['"),
+    ('name: ["a", "b"]\n', "<text>:1: 'name' takes one value, not a list"),
+    (
+        '<<<<<<< HEAD\nname: "a"\n=======\nname: "b"\n>>>>>>> other\n',
+        "<text>:1: a marker of a version-control conflict (<<<<<<<); choose one side and delete the markers",
+    ),
+    (
+        'name: "a"\n=======\nname: "b"\n',
+        "<text>:2: a marker of a version-control conflict (=======); choose one side and delete the markers",
+    ),
+    ('name: "a"\nname: "b"\n', "<text>:2: 'name' is given twice, first in line 1; it takes one value"),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: 1\n num_output: 2 } }\n',
+        "<text>:2: layer 'c': 'num_output' is given twice, first in line 1; it takes one value",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" pooling_param { pool: MAX }\n pooling_param { pad: 1 } }\n',
+        "<text>:2: layer 'c': 'pooling_param' is given twice, first in line 1; it takes one value",
+    ),
+    ("# nothing\n", "<text>:1: the file is empty: it holds no net"),
+    ("\n", "<text>:1: the file is empty: it holds no net"),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: "x" } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found \"x\"",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: -1 } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer from 0 to 4294967295, found '-1'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: 4294967296 } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer from 0 to 4294967295, found '4294967296'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: 20.0 } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found '20.0'; write 20",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: 09 } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found '09'; write 9",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: ten } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found 'ten'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: { } } }\n',
+        "<text>:1: layer 'c': 'num_output' takes a plain value, not a message in braces",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: - } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found '-'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param: 3 }\n',
+        "<text>:1: layer 'c': 'convolution_param' is a message, expected 'convolution_param { ... }', found '3'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" param: "w" }\n',
+        "<text>:1: layer 'c': 'param' is a message, expected 'param { ... }', found \"w\"",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { bias_term: yes } }\n',
+        "<text>:1: layer 'c': 'bias_term': expected true or false, found 'yes'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { bias_term: flase } }\n',
+        "<text>:1: layer 'c': 'bias_term': expected true or false, found 'flase'; did you mean 'false'?",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { bias_term: "true" } }\n',
+        "<text>:1: layer 'c': 'bias_term': expected true or false, found \"true\"; did you mean 'true'?",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { bias_term: 2 } }\n',
+        "<text>:1: layer 'c': 'bias_term': expected true or false, found '2'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" loss_weight: LAMBDA }\n',
+        "<text>:1: layer 'c': 'loss_weight': expected a number, found 'LAMBDA'; is it a placeholder that "
+        "was not filled in?",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" loss_weight: 1.2.3 }\n',
+        "<text>:1: layer 'c': 'loss_weight': expected a number, found '1.2.3'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" loss_weight: "1" }\n',
+        "<text>:1: layer 'c': 'loss_weight': expected a number, found \"1\"",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" loss_weight: 010 }\n',
+        "<text>:1: layer 'c': 'loss_weight': expected a number without leading zeros, found '010'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" loss_weight: 0x10 }\n',
+        "<text>:1: layer 'c': 'loss_weight': expected a number, found '0x10'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" top: 3 }\n',
+        "<text>:1: layer 'c': 'top': expected a text in quotes, found '3'",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" top: %s }\n',
+        "<text>:1: unexpected '%', expected a value for 'top'; is it a placeholder that was not filled in?",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" top: $(NAME) }\n',
+        "<text>:1: unexpected '$', expected a value for 'top'; is it a placeholder that was not filled in?",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" axis_param { a: {} } top: true b }\n',
+        "<text>:1: expected ':' or '{' after 'b', found '}'",
+    ),
+    (
+        'layer { name: "a" }\nlayers { name: "b" }\n',
+        "<text>:2: 'layers' beside 'layer' (line 1): the dialects cannot be mixed; write every layer as "
+        'layer { type: "..." }',
+    ),
+    (
+        'layers { name: "b" }\n\nlayer { name: "a" }\n',
+        "<text>:3: 'layer' beside 'layers' (line 1): the dialects cannot be mixed; write every layer as "
+        'layer { type: "..." }',
+    ),
+    (
+        'layers { layer { name: "a" type: "convv" } }\n',
+        "<text>:1: layer 'a': unknown layer type 'convv' of the V0 dialect; did you mean 'conv'?",
+    ),
+    (
+        'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "y" }\nlayers { layer { name: '
+        '"r" type: "relu" } bottom: "y" top: "z" }\n',
+        "<text>:2: layer 'r': reads the padding layer 'p', which only conv and pool layers can",
+    ),
+    (
+        'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "y" }\nlayers { layer { name: '
+        '"r" type: "conv" } bottom: "y" bottom: "q" top: "z" }\n',
+        "<text>:2: layer 'r': reads the padding layer 'p' and has 2 bottoms, expected one",
+    ),
+    (
+        'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" bottom: "w" top: "y" }\nlayers { '
+        'layer { name: "r" type: "conv" } bottom: "y" top: "z" }\n',
+        "<text>:2: layer 'r': reads the padding layer 'p', which must have one bottom and one top",
+    ),
+    (
+        'input: "a"\ninput: "b"\ninput_shape { dim: 1 }\n',
+        "<text>:2: expected 2 input_shape, one for each input, found 1",
+    ),
+    (
+        'input: "a"\ninput: "b"\ninput_dim: 1 input_dim: 2 input_dim: 3 input_dim: 4 input_dim: 5\n',
+        "<text>:2: expected 8 input_dim, four for each input, found 5",
+    ),
+    (
+        'layers { name: "c" type: CONVOLUTION param { lr_mult: 1 } }\n',
+        "<text>:1: layer 'c': 'param' takes a plain value, not a message in braces",
+    ),
+    (
+        'layer { name: "c" type: "Convolution" convolution_param { num_output: NCLASS_tpl } }\n',
+        "<text>:1: layer 'c': 'num_output': expected an integer, found 'NCLASS_tpl'; is it a placeholder "
+        "that was not filled in?",
+    ),
+    ('layer { name: "a" }\n...\n', "<text>:2: expected a field name, found '...'"),
+    ('layer [ { name: "a" }, 3 ]\n', "<text>:1: 'layer' is a message, expected 'layer { ... }', found '3'"),
+    (
+        'layers { name: "a" }\nlayers: [ < name: "b" >, < layer { type: "pol" name: "q" } > ]\n',
+        "<text>:2: layer 'q': unknown layer type 'pol' of the V0 dialect; did you mean 'pool'?",
+    ),
+    ("[caffe.extension: 3\n", "<text>:2: the text ends where ']' was expected"),
+    ("layer { data: ", "<text>:1: the text ends where a value for 'data' was expected"),
+    (
+        'layer { name: "a" bottom: "x" "y }\n',
+        '<text>:1: the text that begins with " does not end on its line; close the quote',
+    ),
+    ('layer { name: "é" top: 1 }\n', "<text>:1: layer 'é': 'top': expected a text in quotes, found '1'"),
+    ('name: "a"\n\u200blayer { }\n', "<text>:2: unexpected character '\\u200b', expected a field name"),
+    ('layer { name: "a\\nb" top: 1 }\n', "<text>:1: layer 'a\\nb': 'top': expected a text in quotes, found '1'"),
+    ("layer { propagate_down: maybe }\n", "<text>:1: 'propagate_down': expected true or false, found 'maybe'"),
+    ('input: "x"\ninput_dim: 1\n', "<text>:1: expected 4 input_dim, four for each input, found 1"),
+]
+
+SOLVERS = [
+    (
+        "random_seed: RANDOM_SEED\n",
+        "<text>:1: 'random_seed': expected an integer, found 'RANDOM_SEED'; is it a placeholder that was "
+        "not filled in?",
+    ),
+    (
+        'solver_type: ADAM\ntype: "SGD"\n',
+        "<text>:1: 'solver_type' beside 'type' (line 2): they say the same; keep 'type'",
+    ),
+    (
+        'type: "SGD"\nsolver_type: FOO\n',
+        "<text>:2: 'solver_type' beside 'type' (line 1): they say the same; keep 'type'",
+    ),
+    ("max_iter: 1e5\n", "<text>:1: 'max_iter': expected an integer, found '1e5'; write 100000"),
+    (
+        "max_iter: 9999999999\n",
+        "<text>:1: 'max_iter': expected an integer from -2147483648 to 2147483647, found '9999999999'",
+    ),
+    (
+        "base_lr: %f\n",
+        "<text>:1: unexpected '%', expected a value for 'base_lr'; is it a placeholder that was not filled in?",
+    ),
+    ("base_lr: 0.1f0\n", "<text>:1: 'base_lr': expected a number, found '0.1f0'"),
+    ("device_id: [0, 1]\n", "<text>:1: 'device_id' takes one value, not a list"),
+    (
+        "solver_mode: GPU\nsolver_mode: GPU\n",
+        "<text>:2: 'solver_mode' is given twice, first in line 1; it takes one value",
+    ),
+    (
+        'net_param { layer { name: "a" type: 3 } }\n',
+        "<text>:1: layer 'a': 'type': expected a text in quotes, found '3'",
+    ),
+    (
+        "random_seed: 9223372036854775808\n",
+        "<text>:1: 'random_seed': expected an integer from -9223372036854775808 to 9223372036854775807, "
+        "found '9223372036854775808'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), NETS)
+def test_bad_net_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_net(text)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("text", "message"), SOLVERS)
+def test_bad_solver_is_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_solver(text)
+    assert str(caught.value) == message
+
+
+FILES = [
+    (b"", "{file}:1: the file is empty: it holds no net"),
+    (b"\xef\xbb\xbf", "{file}:1: the file is empty: it holds no net"),
+    (
+        b"\n\x05name\x00",
+        "{file}: is not text (it holds the byte 0x05), expected a prototxt; is it a weights file (.caffemodel)?",
+    ),
+    (
+        b"\x0a\x07caffenet\x12\x00",
+        "{file}: is not text (it holds the byte 0x07), expected a prototxt; is it a weights file (.caffemodel)?",
+    ),
+    (b"name: 'a'\nlayer { name: 'caf\xe9 ' }\n", "{file}:2: the byte 0xe9 is not UTF-8; save the file as UTF-8"),
+    (b"name: 'a'\r\nlayer {\r\n  top 'x'\r\n}\r\n", "{file}:3: expected ':' or '{{' after 'top', found 'x'"),
+    (b"name: 'a'\rlayer {\r  top 'x'\r}\r", "{file}:3: expected ':' or '{{' after 'top', found 'x'"),
+    (b"\xef\xbb\xbfname 'a'\n", "{file}:1: expected ':' or '{{' after 'name', found 'a'"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), FILES)
+def test_bad_file_is_refused_in_one_line(tmp_path: Path, data: bytes, message: str) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(data)
+    with pytest.raises(ParseError) as caught:
+        parse_net(path)
+    assert str(caught.value) == message.format(file=path)
+
+
+def test_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
+    (tmp_path / "train_test.prototxt").write_text("name: 'a'")
+    with pytest.raises(ParseError) as caught:
+        parse_net(tmp_path / "train_tset.prototxt")
+    assert str(caught.value) == f"{tmp_path}/train_tset.prototxt: no such file; did you mean 'train_test.prototxt'?"
+
+
+def test_a_text_that_names_no_file_and_is_no_net_is_a_missing_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lenet.prototxt", "C:\\nets\\lenet.prototxt"):
+        with pytest.raises(ParseError) as caught:
+            parse_net(name)
+        assert str(caught.value) == f"{name}: no such file"
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_net(f"{tmp_path}/nets/a.prototxt")
+    assert str(caught.value) == f"{tmp_path}/nets/a.prototxt: no such file: the folder {tmp_path}/nets does not exist"
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_net(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: is a folder, expected a prototxt file"
+
+
+def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.prototxt"
+    loop.symlink_to(loop)
+    with pytest.raises(ParseError) as caught:
+        parse_net(loop)
+    assert str(caught.value) == f"{loop}: cannot be read: {os.strerror(errno.ELOOP)}"
+
+
+def test_errors_know_column_layer_and_line() -> None:
+    with pytest.raises(NetError) as caught:
+        parse_net('name: "n"\nlayer {\n\tname: "c"\n\tconvolution_param { num_output: x }\n}\n')
+    error = caught.value
+    assert error.location is not None
+    assert (error.location.line, error.location.column, error.layer) == (4, 34, "c")
+
+
+def test_binary_nets_are_refused_without_a_place() -> None:
+    message = schema.NetParameter(layer=[schema.LayerParameter(name="a")], layers=[schema.V1LayerParameter(name="b")])
+    with pytest.raises(ParseError) as caught:
+        upgrade_net(message)
+    assert caught.value.location is None
