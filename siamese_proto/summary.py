@@ -61,10 +61,10 @@ def summarize(graph: Graph) -> Summary:
 
 
 def shape_text(shape: Shape | None) -> str:
-    """`64 x 20 x 24 x 24` for people; `scalar` for (), `?` where it is not known."""
+    """`64x20x24x24` for people; `scalar` for (), `?` where it is not known."""
     if shape is None:
         return "?"
-    return " x ".join(str(size) for size in shape) or "scalar"
+    return "x".join(str(size) for size in shape) or "scalar"
 
 
 def count_text(count: int) -> str:
@@ -105,7 +105,7 @@ def cells(row: Row) -> tuple[str, ...]:
         ", ".join(shape_text(shape) for shape in row.outputs),
         "?" if row.parameters is None else f"{row.parameters:,}" if row.parameters else "",
         ", ".join(row.shared_with),
-        "?" if row.multiply_adds is None else f"{row.multiply_adds:,}" if row.multiply_adds else "",
+        "?" if row.multiply_adds is None else count_text(row.multiply_adds) if row.multiply_adds else "",
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from siamese_proto import summary as table
+import siamese_proto.summary as table
 from siamese_proto.cli.options import net_state
 from siamese_proto.compiler import load_graph
 from siamese_proto.graph.ir import Phase, Shape
@@ -38,21 +39,25 @@ def summary(
     made = table.summarize(load_graph(Path(model), phase, level, stages, shapes))
     if text_format in FORMATS:
         click.echo(FORMATS[text_format](made), nl=False)
-    elif click.get_text_stream("stdout").isatty():
+    elif sys.stdout.isatty():
         _show(made)
     else:
         click.echo(table.to_text(made), nl=False)
 
 
 def _show(made: table.Summary) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    shown = Table(title=Text(f"{made.name or 'net'} ({made.phase})", style="bold"))
+    shown = Table(
+        title=Text(f"{made.name or 'net'} ({made.phase})", style="bold"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for title in table.TITLES:
-        shown.add_column(title, justify="right" if title in table.NUMBERS else "left", overflow="fold")
+        is_number = title in table.NUMBERS
+        shown.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for row in made.rows:
         shown.add_row(*(Text(text) for text in table.cells(row)), style=None if row.parameters else "dim")
     console.print(shown)

@@ -11,7 +11,7 @@ import graphviz
 from graphviz.backend import dot_command
 
 from siamese_proto.drawing.labels import FONT
-from siamese_proto.errors import NetError, did_you_mean, quoted
+from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import check_writable, write_atomically
 
 FORMATS = ("svg", "png", "pdf", "dot")
@@ -34,8 +34,7 @@ def check_output(path: str | Path) -> str:
     file_format = Path(path).suffix[1:].lower()
     if file_format not in FORMATS:
         endings = ", ".join(f".{name}" for name in FORMATS)
-        hint = did_you_mean(file_format, FORMATS)
-        raise NetError(f"cannot draw to {quoted(str(path))}: its name must end in one of {endings}{hint}")
+        raise NetError(f"cannot draw to {quoted(str(path))}: its name must end in one of {endings}")
     if file_format != "dot":
         renderer = find_renderer()
         if renderer is None:

@@ -1,0 +1,55 @@
+"""What stands in a rendered drawing, read from its SVG."""
+
+from __future__ import annotations
+
+import subprocess
+from xml.etree import ElementTree
+
+import graphviz
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def rendered(figure: graphviz.Digraph) -> ElementTree.Element:
+    """The drawing as made by the system's Graphviz; its own escape for several spaces undone."""
+    done = subprocess.run(["dot", "-Tsvg"], input=figure.source.encode(), capture_output=True, check=True)
+    assert not done.stderr, done.stderr.decode()
+    return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " "))
+
+
+def boxes(root: ElementTree.Element) -> dict[str, ElementTree.Element]:
+    """Every node of the drawing by its DOT name."""
+    return {group.findtext(f"{SVG}title", ""): group for group in root.iter(f"{SVG}g") if group.get("class") == "node"}
+
+
+def arrows(root: ElementTree.Element) -> dict[str, str]:
+    """`from->to` and the label of every edge of the drawing."""
+    groups = [group for group in root.iter(f"{SVG}g") if group.get("class") == "edge"]
+    return {group.findtext(f"{SVG}title", ""): words(group) for group in groups}
+
+
+def words(group: ElementTree.Element) -> str:
+    """The texts of an element, one space between them."""
+    return " ".join(" ".join(run.text or "" for run in group.iter(f"{SVG}text")).split())
+
+
+def runs(group: ElementTree.Element) -> str:
+    """The texts of an element as they are, joined."""
+    return "".join(run.text or "" for run in group.iter(f"{SVG}text"))
+
+
+def fill_behind(group: ElementTree.Element, text: str) -> str:
+    """The fill of the smallest shape drawn just before a text."""
+    fill = ""
+    for element in group.iter():
+        if element.tag in (f"{SVG}path", f"{SVG}polygon") and element.get("fill") not in (None, "none"):
+            fill = element.get("fill", "")
+        if element.tag == f"{SVG}text" and element.text == text:
+            return fill
+    raise AssertionError(f"{text!r} is not in {words(group)!r}")
+
+
+def corner(group: ElementTree.Element) -> tuple[float, float]:
+    """x and y of an element's first text, y growing downwards."""
+    first = next(group.iter(f"{SVG}text"))
+    return float(first.get("x", "0")), float(first.get("y", "0"))

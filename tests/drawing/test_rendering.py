@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+from drawn_nets import TWIN, graph_of
+
+from siamese_proto.drawing import draw, render
+from siamese_proto.errors import NetError
+
+
+@pytest.fixture
+def without_dot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine where Graphviz is not installed: only graphviz-pure, beside Python, is left."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+STARTS = {"svg": b"<?xml", "png": b"\x89PNG\r\n", "pdf": b"%PDF-", "dot": b"digraph net {"}
+
+
+@pytest.mark.parametrize("ending", STARTS)
+def test_the_ending_says_the_format(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"net.{ending}"
+    render(draw(graph_of(TWIN)), path)
+    assert path.read_bytes().startswith(STARTS[ending])
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_pip_alone_suffices(ending: str, tmp_path: Path, without_dot: None) -> None:
+    path = tmp_path / f"net.{ending}"
+    render(draw(graph_of(TWIN)), path)
+    assert path.read_bytes().startswith(STARTS[ending])
+
+
+def test_pdf_without_dot_is_one_clear_error(tmp_path: Path, without_dot: None) -> None:
+    with pytest.raises(NetError) as caught:
+        render(draw(graph_of(TWIN)), tmp_path / "net.pdf")
+    assert str(caught.value) == (
+        "PDF needs Graphviz (the command `dot`), which is not installed; write .svg or .png instead"
+    )
+
+
+@pytest.mark.parametrize("name", ["net.jpg", "net.svgg", "net", ".svg"])
+def test_other_endings_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(NetError) as caught:
+        render(draw(graph_of(TWIN)), tmp_path / name)
+    assert str(caught.value) == (
+        f"cannot draw to '{tmp_path / name}': its name must end in one of .svg, .png, .pdf, .dot"
+    )
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    path = tmp_path / "picture" / "net.svg"
+    with pytest.raises(NetError) as caught:
+        render(draw(graph_of(TWIN)), path)
+    assert str(caught.value) == (f"cannot write '{path}': there is no folder '{path.parent}'; did you mean 'pictures'?")
+
+
+def test_a_folder_of_the_name_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "net.svg").mkdir()
+    with pytest.raises(NetError, match="it is a folder"):
+        render(draw(graph_of(TWIN)), tmp_path / "net.svg")
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "net.dot"
+    path.write_text("old")
+    path.chmod(0o640)
+    render(draw(graph_of(TWIN)), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_the_same_net_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.dot", "b.dot"):
+        render(draw(graph_of(TWIN)), tmp_path / name)
+    assert (tmp_path / "a.dot").read_bytes() == (tmp_path / "b.dot").read_bytes()

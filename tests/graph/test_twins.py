@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import pytest
+
+from siamese_proto import build_graph, parse_net
+from siamese_proto.graph.twins import Towers, find_towers, shared_blobs
+
+
+def towers_of(text: str) -> tuple[Towers, ...]:
+    return find_towers(build_graph(parse_net(text)))
+
+
+def listed(towers: Towers) -> list[str]:
+    return [" ".join(node.name for node in row) for row in towers.rows]
+
+
+def image(name: str, channels: int = 3) -> str:
+    shape = f"dim: 2 dim: {channels} dim: 9 dim: 11"
+    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {shape} }} }} }}'
+
+
+def dense(name: str, bottom: str, weight: str = "", bias: str = "", outputs: int = 5) -> str:
+    params = " ".join(f'param {{ name: "{blob}" }}' if blob else "param { }" for blob in (weight, bias))
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {params} '
+        f"inner_product_param {{ num_output: {outputs} }} }}"
+    )
+
+
+def simple(name: str, kind: str, *bottoms: str, in_place: bool = False) -> str:
+    top = bottoms[0] if in_place else name
+    return f'layer {{ name: "{name}" type: "{kind}" {" ".join(f"bottom: {b!r}" for b in bottoms)} top: "{top}" }}'
+
+
+def test_a_twin_is_found_with_the_layers_that_have_no_parameters() -> None:
+    text = "\n".join(
+        [
+            image("x"),
+            image("y"),
+            simple("flat_x", "Flatten", "x"),
+            dense("one", "flat_x", "w", "b"),
+            simple("relu_x", "ReLU", "one", in_place=True),
+            dense("two", "one", "w2", "b2", outputs=3),
+            simple("flat_y", "Flatten", "y"),
+            dense("uno", "flat_y", "w", "b"),
+            simple("nothing alike", "ReLU", "uno", in_place=True),
+            dense("due", "uno", "w2", "b2", outputs=3),
+            simple("joined", "EuclideanLoss", "two", "due"),
+        ]
+    )
+    (towers,) = towers_of(text)
+    assert listed(towers) == ["flat_x flat_y", "one uno", "relu_x nothing alike", "two due"]
+    assert towers.shares_all
+    assert [node.name for node in towers.tower(1)] == ["flat_y", "uno", "nothing alike", "due"]
+
+
+def test_towers_stand_in_the_order_of_the_file_whatever_is_declared_first_later_on() -> None:
+    text = "\n".join(
+        [
+            image("x"),
+            image("y"),
+            dense("a1", "x", "w", "b"),
+            dense("b1", "y", "w", "b"),
+            dense("b2", "b1", "v", "c"),
+            dense("a2", "a1", "v", "c"),
+        ]
+    )
+    (towers,) = towers_of(text)
+    assert listed(towers) == ["a1 b1", "a2 b2"]
+
+
+def test_a_blob_that_is_not_shared_is_told() -> None:
+    text = "\n".join([image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "bb")])
+    (towers,) = towers_of(text)
+    assert shared_blobs(towers.rows[0]) == (True, False)
+    assert towers.shares_any
+    assert not towers.shares_all
+
+
+def test_a_layer_of_its_own_belongs_to_its_tower_when_what_follows_is_shared() -> None:
+    """A sketch branch with its own first layer beside two photo branches that share theirs."""
+    parts = []
+    for name, weight in (("sketch", "own"), ("photo", "w"), ("other", "w")):
+        parts += [image(name), dense(f"{name}1", name, weight, f"{weight}_b")]
+        parts += [dense(f"{name}2", f"{name}1", "top", "top_b")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["sketch1 photo1 other1", "sketch2 photo2 other2"]
+    assert shared_blobs(towers.rows[0]) == (False, False)
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_any_number_of_towers(count: int) -> None:
+    parts = []
+    for index in range(count):
+        parts += [image(f"in{index}"), dense(f"n{index}", f"in{index}", "w", "b")]
+    (towers,) = towers_of("\n".join(parts))
+    assert towers.count == count
+
+
+def test_weights_tied_along_the_depth_are_no_towers() -> None:
+    text = "\n".join(
+        [image("x"), dense("first", "x", "", "", 4), dense("a", "first", "w", "b", 4), dense("b", "a", "w", "b", 4)]
+    )
+    assert towers_of(text) == ()
+
+
+def test_twins_without_names_are_found_by_their_structure() -> None:
+    parts = [image("x"), image("y")]
+    for end in ("x", "y"):
+        parts += [dense(f"one_{end}", end), simple(f"relu_{end}", "ReLU", f"one_{end}", in_place=True)]
+        parts += [dense(f"two_{end}", f"one_{end}", outputs=3)]
+    parts.append(simple("joined", "Concat", "two_x", "two_y"))
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["one_x one_y", "relu_x relu_y", "two_x two_y"]
+    assert not towers.shares_any
+
+
+def test_two_paths_from_one_blob_are_no_towers() -> None:
+    text = "\n".join([image("x"), dense("a", "x"), dense("b", "x"), simple("sum", "Eltwise", "a", "b")])
+    assert towers_of(text) == ()
+
+
+def test_unlike_sides_without_names_are_no_towers() -> None:
+    text = "\n".join(
+        [image("x"), image("y"), dense("a", "x"), dense("b", "y", outputs=6), simple("both", "Concat", "a", "b")]
+    )
+    assert towers_of(text) == ()
+
+
+def test_what_joins_towers_is_in_none_of_them() -> None:
+    text = "\n".join(
+        [
+            image("x"),
+            image("y"),
+            dense("a", "x", "w", "b"),
+            dense("b", "y", "w", "b"),
+            simple("ab", "Eltwise", "a", "b"),
+            simple("ba", "Eltwise", "b", "a"),
+        ]
+    )
+    (towers,) = towers_of(text)
+    assert listed(towers) == ["a b"]
+
+
+def test_a_plain_net_has_no_towers() -> None:
+    assert towers_of("\n".join([image("x"), dense("a", "x"), dense("b", "a", outputs=3)])) == ()
