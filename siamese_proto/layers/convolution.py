@@ -45,9 +45,9 @@ class Convolution(Layer):
         self.axis = settings.axis
         self.num_output = settings.num_output
         self.group = settings.group
-        self.fillers = [ParamRole("weight", read_filler(settings.weight_filler))]
+        self.roles = [ParamRole("weight", read_filler(settings.weight_filler))]
         if settings.bias_term:
-            self.fillers.append(ParamRole("bias", read_filler(settings.bias_filler)))
+            self.roles.append(ParamRole("bias", read_filler(settings.bias_filler)))
         for name, value in (("num_output", self.num_output), ("group", self.group)):
             if value < 1:
                 raise GraphError(f"{name} {value} must be at least 1", field=f"convolution_param.{name}")
@@ -57,13 +57,13 @@ class Convolution(Layer):
             )
 
     def params(self) -> Sequence[ParamRole]:
-        return self.fillers
+        return self.roles
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         channels, *spatial = bottoms[0][canonical_axis(self.axis, bottoms[0]) :]
         kernel = _for_each(self.kernel, len(spatial))
         shapes: list[Shape] = [(self.num_output, channels // self.group, *kernel), (self.num_output,)]
-        return shapes[: len(self.fillers)]
+        return shapes[: len(self.roles)]
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         axis = canonical_axis(self.axis, bottoms[0], "convolution_param.axis")

@@ -36,4 +36,4 @@ class Input(Layer):
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not self.shapes:
             raise SourceMissingError("no shape is given: write input_param { shape { dim: ... } }", field="input_param")
-        return self.shapes if len(self.shapes) == self.top_count else self.shapes * self.top_count
+        return self.shapes * self.top_count if len(self.shapes) == 1 else self.shapes

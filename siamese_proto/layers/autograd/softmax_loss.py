@@ -43,6 +43,5 @@ class SoftmaxLossRule(torch.autograd.Function):
         probabilities, labels, counted = ctx.saved_tensors
         if counted is not None:
             gradient = gradient * counted
-        scores = probabilities * gradient
-        scores.scatter_add_(ctx.axis, labels, -gradient.expand(labels.shape))
-        return scores, None, None, None
+        difference = probabilities.scatter_add(ctx.axis, labels, probabilities.new_full(labels.shape, -1.0))
+        return difference.mul_(gradient), None, None, None
