@@ -139,7 +139,7 @@ def _chip(shown: Picture, node: Node, index: int, use: ParamUse) -> str:
         return cell(markup, border=1, bgcolor=paint.fill, color=paint.line, style="rounded")
     if (node.id, index) in shown.private:
         markup = styled(f"{name}{_shape_note(use.shape, before=' ')} <B>not shared</B>", size=9, color=palette.ALARM)
-        return cell(markup, border=2, bgcolor=palette.PAPER, color=palette.ALARM, style="dashed")
+        return cell(markup, border=2, bgcolor=palette.PAPER, color=palette.ALARM, style="rounded")
     markup = styled(name + _shape_note(use.shape, before=" "), size=9, color=palette.FAINT)
     return cell(markup, border=1, bgcolor=palette.PRIVATE.fill, color=palette.PRIVATE.line, style="rounded")
 
@@ -224,4 +224,4 @@ def _legend_entry(shown: Picture, param: Param) -> str:
 
 
 def _not_shared() -> str:
-    return cell(styled("<B>not shared</B>", size=9, color=palette.ALARM), border=2, color=palette.ALARM, style="dashed")
+    return cell(styled("<B>not shared</B>", size=9, color=palette.ALARM), border=2, color=palette.ALARM, style="rounded")

@@ -11,10 +11,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def rendered(figure: graphviz.Digraph) -> ElementTree.Element:
-    """The drawing as made by the system's Graphviz; its own escape for several spaces undone."""
+    """The drawing as made by the system's Graphviz; its escape for several spaces undone, times signs as x."""
     done = subprocess.run(["dot", "-Tsvg"], input=figure.source.encode(), capture_output=True, check=True)
     assert not done.stderr, done.stderr.decode()
-    return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " "))
+    return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " ").replace("\u00d7", "x"))
 
 
 def boxes(root: ElementTree.Element) -> dict[str, ElementTree.Element]:

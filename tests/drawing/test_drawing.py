@@ -52,9 +52,9 @@ def test_a_shared_parameter_has_one_colour_of_its_own_at_every_user_and_in_the_l
     shown = boxes(root)
     colours = {}
     for blob, shape, layer in (
-        ("conv_w", "4×3×3×3", "conv"),
+        ("conv_w", "4x3x3x3", "conv"),
         ("conv_b", "4", "conv"),
-        ("ip_w", "5×48", "ip"),
+        ("ip_w", "5x48", "ip"),
         ("ip_b", "5", "ip"),
     ):
         users = {fill_behind(shown[f"layer_{layer}{end}"], f"{blob} {shape}") for end in ("", "_q")}
@@ -67,7 +67,7 @@ def test_a_shared_parameter_has_one_colour_of_its_own_at_every_user_and_in_the_l
 def test_the_legend_says_who_shares() -> None:
     text = words(rendered(draw(graph_of(TWIN))))
     assert "Shared parameters" in text
-    assert "conv_w 4×3×3×3 conv, conv_q" in text
+    assert "conv_w 4x3x3x3 conv, conv_q" in text
     assert "ip_b 5 ip, ip_q" in text
 
 
@@ -86,8 +86,8 @@ def test_a_blob_that_one_twin_does_not_share_stands_out() -> None:
 
 def test_edges_carry_shapes_and_names_that_the_layer_does_not_have() -> None:
     shown = arrows(rendered(draw(graph_of(NO_DATABASE, pairs=(7, 2, 8, 10), sim=(7,)))))
-    assert shown["layer_conv->layer_pool"] == "7×4×6×8"
-    assert shown["layer_cut->layer_conv_q"] == "right 7×1×8×10"
+    assert shown["layer_conv->layer_pool"] == "7x4x6x8"
+    assert shown["layer_cut->layer_conv_q"] == "right 7x1x8x10"
     assert shown["layer_pairs->layer_loss"] == "sim 7"
 
 
@@ -147,7 +147,7 @@ def test_data_and_loss_layers_look_unlike_the_others() -> None:
 
 def test_the_outputs_of_a_net_are_named() -> None:
     shown = boxes(rendered(draw(graph_of(PLAIN))))
-    assert words(shown["output_0"]) == "prob 2×12×6×8"
+    assert words(shown["output_0"]) == "prob 2x12x6x8"
 
 
 def test_layers_of_one_name_are_drawn_each() -> None:

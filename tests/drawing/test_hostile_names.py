@@ -79,4 +79,4 @@ def test_nothing_in_a_drawing_can_be_clicked_or_run() -> None:
     root = rendered(draw(named(name, graph_of(TWIN))))
     assert not list(root.iter(f"{SVG}a"))
     assert not list(root.iter(f"{SVG}script"))
-    assert not [element for element in root.iter() if any(key.startswith("on") for key in element.keys())]
+    assert not [element for element in root.iter() if any(key.startswith("on") for key in element.attrib)]
