@@ -128,7 +128,7 @@ def write_caffemodel(path: Path, stored: StoredWeights) -> None:
     Nothing but the settings is copied in memory. Caffe itself reads no file over 2 GiB.
     """
     with replacing(path) as partial, open(partial, "wb") as file:
-        file.write(schema.NetParameter(name=stored.name).SerializeToString() if stored.name else b"")
+        file.write(schema.NetParameter(name=stored.name).SerializeToString())
         for layer in stored.layers:
             pieces = _layer_pieces(layer, os.fspath(path))
             file.write(tag(_LAYER, LENGTH) + varint(length_of(pieces)))

@@ -11,6 +11,9 @@ from siamese_proto.errors import WeightsError, quoted
 
 Path = str | os.PathLike[str]
 
+# What h5py and torch raise for damaged files, found by changing bytes at random.
+DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
+
 
 def problem(file: str, text: str, *, layer: str | None = None) -> WeightsError:
     """An error about a weights file; such files have no lines, so the path alone says where."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
 from siamese_proto.weights.stored import StoredLayer, StoredWeights, unique_names, with_keys
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def read_hdf5(path: Path) -> StoredWeights:
             layers: list[StoredLayer] = []
             _read_groups(file, data, "", layers, {data})
             return StoredWeights(file, tuple(layers), owners_only=True)
-    except (OSError, RuntimeError, KeyError) as error:  # h5py raises all of them for damaged files
+    except DAMAGED as error:
         raise problem(file, f"is no HDF5 file, or is damaged or cut off ({error})") from error
 
 

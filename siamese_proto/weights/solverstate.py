@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from siamese_proto.proto import schema
 from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.caffemodel import as_text, map_file
-from siamese_proto.weights.files import Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
 from siamese_proto.weights.formats import seems
 from siamese_proto.weights.hdf5 import read_dataset
 from siamese_proto.weights.wire import LENGTH, WireError, fields, tag, varint
@@ -94,7 +94,7 @@ def _read_hdf5(file: str) -> StoredState:
                 history=tuple(history),
                 resume=resume,
             )
-    except (OSError, KeyError, IndexError, DecodeError) as error:
+    except (*DAMAGED, DecodeError) as error:
         raise problem(file, f"is no solver state, or is damaged or cut off ({error})") from error
 
 

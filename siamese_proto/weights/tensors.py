@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
 from siamese_proto.weights.stored import StoredLayer, StoredWeights, with_keys
 
 _METADATA = "__metadata__"  # safetensors' own name for it; in a .pt file an entry beside the tensors
@@ -42,7 +42,7 @@ def read_pt(path: Path) -> StoredWeights:
     file = os.fspath(path)
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (*DAMAGED, pickle.UnpicklingError, EOFError) as error:
         reason = str(error).split("\n")[0]
         raise problem(file, f"is no file of tensors that torch can load safely ({reason})") from error
     if not isinstance(content, dict):

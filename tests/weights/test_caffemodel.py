@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from weight_nets import GOLDEN, TWIN, bits, flagship, golden_twin, graph_of, ran
 
 from siamese_proto.errors import WeightsError
 from siamese_proto.proto import schema
-from siamese_proto.weights import match_weights, read_weights, write_weights
+from siamese_proto.weights import (
+    StoredLayer,
+    StoredWeights,
+    match_weights,
+    read_weights,
+    write_stored,
+    write_weights,
+)
 
 SOLVERS = sorted(path.parent for path in GOLDEN.glob("solver/*/trajectory.npz"))
 
@@ -53,7 +61,7 @@ def test_without_messages_names_types_wires_and_blobs_are_still_caffes(tmp_path:
         assert [spec.name for spec in mine.param] == [spec.name for spec in theirs.param]
 
 
-def test_splits_batchnorm_and_a_nameless_loss_are_written_as_caffe_sets_them_up(tmp_path: Path) -> None:
+def test_splits_and_a_loss_without_tops_are_written_as_caffe_sets_them_up(tmp_path: Path) -> None:
     graph = graph_of("""
         name: "n"
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -67,6 +75,30 @@ def test_splits_batchnorm_and_a_nameless_loss_are_written_as_caffe_sets_them_up(
         ("l", [], [1.0]),
     ]
     assert {layer.phase for layer in layers} == {schema.TRAIN}
+
+
+def test_statistics_are_marked_as_not_learning(tmp_path: Path) -> None:
+    graph = graph_of(TWIN)
+    last = graph.nodes[-1]
+    uses = tuple(replace(use, param=replace(use.param, statistic=True)) for use in last.params)
+    graph = replace(graph, nodes=(*graph.nodes[:-1], replace(last, params=uses)))
+    messages = [schema.LayerParameter(name=node.name, type=node.type) for node in graph.nodes]
+    messages[-1].param.add(lr_mult=0.0, name="mean")
+    write_weights(tmp_path / "s.caffemodel", graph, random_values(graph), messages=messages)
+    written = schema.NetParameter.FromString((tmp_path / "s.caffemodel").read_bytes()).layer[-1]
+    assert [(spec.name, spec.HasField("lr_mult"), spec.lr_mult) for spec in written.param] == [
+        ("mean", True, 0.0),
+        ("", True, 0.0),
+    ]
+    assert len(messages[-1].param) == 1
+
+
+def test_a_blob_without_axes_is_one_number(tmp_path: Path) -> None:
+    number = np.array(0.25, np.float32)
+    for suffix in (".caffemodel", ".h5", ".safetensors", ".pt"):
+        write_stored(tmp_path / f"w{suffix}", StoredWeights("w", (StoredLayer("prelu", "PReLU", blobs=(number,)),)))
+        (layer,) = read_weights(tmp_path / f"w{suffix}").layers
+        assert bits(layer.blobs[0]) == ((), number.tobytes())
 
 
 def test_diffs_are_written_where_caffe_puts_them(tmp_path: Path) -> None:

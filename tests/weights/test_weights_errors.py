@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -96,6 +97,26 @@ def test_a_file_that_holds_no_state_is_refused(name: str, content: bytes, messag
     with pytest.raises(WeightsError) as raised:
         read_state(path)
     assert str(raised.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.h5", ".solverstate", ".solverstate.h5"])
+def test_bytes_changed_at_random_are_read_or_refused(suffix: str, tmp_path: Path) -> None:
+    dice = random.Random(11)
+    golden = (GOLDEN / "solver" / "adam" / f"snap_iter_20{suffix}").read_bytes()
+    read = read_state if "state" in suffix else read_weights
+    refused = []
+    for _ in range(200):
+        damaged = bytearray(golden[: dice.choice([len(golden), dice.randrange(len(golden))])])
+        for _ in range(dice.randrange(1, 6)):
+            if damaged:
+                damaged[dice.randrange(min(len(damaged), 2000))] = dice.choice([0, 0x7F, 0x80, 0xFF])
+        (tmp_path / f"d{suffix}").write_bytes(damaged)
+        try:
+            read(tmp_path / f"d{suffix}")
+        except WeightsError as error:
+            refused.append(str(error))
+    assert 50 < len(refused) < 200
+    assert [text for text in refused if "\n" in text or not text.startswith(f"{tmp_path / 'd'}{suffix}: ")] == []
 
 
 def huge(file: h5py.File) -> None:
