@@ -6,7 +6,7 @@ import os
 from typing import Literal
 
 from siamese_proto.proto import schema
-from siamese_proto.proto.files import load_text
+from siamese_proto.proto.load import load_text
 from siamese_proto.proto.text import parse_tree
 
 Kind = Literal["net", "solver"]

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from siamese_proto.errors import Location, NetError, ParseError, did_you_mean, quoted
 from siamese_proto.proto import schema
-from siamese_proto.proto.files import PathOrText, load_text
+from siamese_proto.proto.load import PathOrText, load_text
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver, RawField, Source
 from siamese_proto.proto.text import Block, Node, Scalar, parse_tree
 from siamese_proto.proto.upgrade import upgrade_read_net

@@ -15,13 +15,14 @@ _TOKEN = re.compile(
     r"(?P<space>[^\S\n]+|\#[^\n]*)"
     r"|(?P<newline>\n)"
     r"|(?P<conflict>^(?:<{7}|={7}|>{7}|\|{7})(?=\s|\Z))"
-    r"|(?P<word>[A-Za-z_][0-9A-Za-z_+-]*)"
+    r"|(?P<word>[A-Za-z_][0-9A-Za-z_+-]*(?:[./][0-9A-Za-z_+./-]*)?)"  # MyCaffe writes paths without quotes
     r"|(?P<mark>[{}<>\[\]:,;])"
     rf"|(?P<string>{_STRING})"
     r"|(?P<number>(?:-[ \t]*|[0-9+.])[0-9A-Za-z_.+-]*)"
     r"|(?P<bad>.)",
     re.MULTILINE,
 )
+_NAME = re.compile(r"[A-Za-z_]\w*|\d+", re.ASCII)  # by number: how protobuf prints fields it does not know
 _ESCAPE = re.compile(
     rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"]))", re.ASCII
 )
@@ -166,7 +167,7 @@ class _Parser:
                     self._unexpected("']'")
             self._take()
             return "".join(parts) + "]"
-        if token.kind != "word" and not (token.kind == "number" and token.text.isdigit()):
+        if not _NAME.fullmatch(token.text):
             self._unexpected("a field name")
         return self._take().text
 

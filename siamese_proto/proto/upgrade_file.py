@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from siamese_proto.proto.files import save_text
 from siamese_proto.proto.reader import parse_net, parse_solver
-from siamese_proto.proto.writer import write_net, write_solver
+from siamese_proto.proto.writer import save_text, write_net, write_solver
 
 
 def upgrade_net_file(source: Path, target: Path) -> tuple[str, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 
 from google.protobuf import text_encoding, text_format
 from google.protobuf.message import Message
 
+from siamese_proto.files import write_atomically
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver, RawField
 from siamese_proto.proto.values import fields_of
 
@@ -35,6 +37,11 @@ def message_text(message: Message, unknown: Unknown = ()) -> str:
     out = io.StringIO()
     _write(message, "", by_path, out, 0)
     return out.getvalue()
+
+
+def save_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8, whole or not at all. Raises NetError where the file cannot be written."""
+    write_atomically(path, text.encode())
 
 
 def _write(message: Message, path: str, unknown: dict[str, list[RawField]], out: io.StringIO, indent: int) -> None:

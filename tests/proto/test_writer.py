@@ -9,9 +9,8 @@ from test_text_format import ROOTS, filled
 
 from siamese_proto.errors import NetError
 from siamese_proto.proto import schema
-from siamese_proto.proto.files import save_text
 from siamese_proto.proto.reader import parse_net, parse_solver, read_message
-from siamese_proto.proto.writer import message_text, write_net, write_solver
+from siamese_proto.proto.writer import message_text, save_text, write_net, write_solver
 
 FORKED = """ame: "n"
 layer {
@@ -125,4 +124,4 @@ def test_saving_into_a_missing_folder_is_refused_in_one_line(tmp_path: Path) -> 
     path = tmp_path / "none" / "net.prototxt"
     with pytest.raises(NetError) as caught:
         save_text(path, "x")
-    assert str(caught.value) == f"{path}: cannot be written: No such file or directory"
+    assert str(caught.value) == f"cannot write '{path}': there is no folder '{tmp_path}/none'"

@@ -1,15 +1,14 @@
-"""Text files in and out: encodings, and what can be wrong with a file before it is parsed."""
+"""Text from files: which texts are paths, encodings, and what can be wrong with a file before it is parsed."""
 
 from __future__ import annotations
 
 import codecs
 import os
 import re
-import secrets
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from siamese_proto.errors import Location, NetError, ParseError, did_you_mean
+from siamese_proto.errors import Location, ParseError, did_you_mean
 
 PathOrText: TypeAlias = str | os.PathLike[str]
 
@@ -75,20 +74,3 @@ def _decode(data: bytes, file: str) -> LoadedText:
 def _place(data: bytes, offset: int, file: str) -> Location:
     before = data[:offset]
     return Location(file, before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1)
-
-
-def save_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file whole or not at all: beside it first, then in its place. NetError where that cannot be done."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("x", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise NetError(f"{target}: cannot be written: {error.strerror or error}") from None
