@@ -142,7 +142,7 @@ def test_pictures_of_colour_records_are_red_green_blue():
 
 
 def test_show_refuses_a_format_that_pillow_does_not_know(tmp_path):
-    with pytest.raises(DataError, match="cannot be written in that format; name it OUT.png"):
+    with pytest.raises(DataError, match="cannot be written in that format"):
         run("show", GOLDEN / "flagship/pairs_lmdb", "--picture", tmp_path / "pairs.nothing")
     assert list(tmp_path.iterdir()) == []
 
@@ -152,7 +152,7 @@ def test_an_interrupt_leaves_nothing_half_made(tmp_path):
     (tmp_path / "images").write_bytes(struct.pack(">4I", 2051, 20, side, side) + bytes(20 * side * side))
     (tmp_path / "labels").write_bytes(struct.pack(">2I", 2049, 20) + bytes([0, 1] * 10))
     code = "from siamese_proto.cli.data import data; data()"
-    arguments = ["pairs", "images", "labels", "out/made", "--count", "100000", "--backend", "lmdb"]
+    arguments = ["pairs", "images", "labels", "out/made", "--count", "2000", "--backend", "lmdb"]
     with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=tmp_path, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "out").exists() and time.monotonic() < deadline:
