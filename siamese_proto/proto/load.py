@@ -30,8 +30,10 @@ def load_text(path_or_text: PathOrText) -> LoadedText:
         looks_like_text = "{" in path_or_text or "\n" in path_or_text or ":" in path_or_text
         if looks_like_text and not ("{" not in path_or_text and path_or_text.endswith((".prototxt", ".pbtxt"))):
             return LoadedText(path_or_text.removeprefix("\ufeff"), "<text>")
-    path = Path(path_or_text)
     file = os.fspath(path_or_text)
+    if not file:
+        raise ParseError("the path of the file is empty")
+    path = Path(file)
     return _decode(_read(path, file), file)
 
 

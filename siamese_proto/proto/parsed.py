@@ -48,6 +48,15 @@ class Source:
         fields = {new: place for old, place in self.fields.items() if (new := rename(old)) is not None}
         return Source(self.location, fields, tuple((rename(path) or "", raw) for path, raw in self.unknown))
 
+    def without(self, *names: str) -> Source:
+        """What is left when the fields `names` are gone, with all that stands in them."""
+
+        def gone(path: str) -> bool:
+            return path.partition(".")[0].partition("[")[0] in names
+
+        fields = {path: place for path, place in self.fields.items() if not gone(path)}
+        return Source(self.location, fields, tuple(entry for entry in self.unknown if not gone(entry[0])))
+
     def below(self, path: str) -> Source:
         """What stands in the message field at `path`, with paths that begin there."""
         prefix = path + "."

@@ -64,7 +64,7 @@ def _refuse_mixture(draft: Draft) -> None:
 
 
 def _upgrade_inputs(draft: Draft) -> None:
-    net, written = draft.message, draft.source.fields
+    net = draft.message
     if not net.input:
         return
     if net.input_shape or net.input_dim:
@@ -72,14 +72,19 @@ def _upgrade_inputs(draft: Draft) -> None:
         fields = {f"top[{i}]": draft.source.find(f"input[{i}]") for i in range(len(net.input))}
         _take_shapes(draft, layer, fields)
         net.layer.insert(0, layer)
-        draft.layers.insert(0, Source(draft.source.find("input[0]"), fields))
+        unknown = draft.source.renamed(_shape_path).unknown
+        moved = tuple((path, raw) for path, raw in unknown if path.startswith("input_param."))
+        draft.layers.insert(0, Source(draft.source.find("input[0]"), fields, moved))
         draft.notes.append("input fields replaced by a layer 'input' of type Input")
     else:
         draft.notes.append("input fields dropped: they come without extents")
     for name in ("input", "input_shape", "input_dim"):
         net.ClearField(name)
-    kept = {path: place for path, place in written.items() if not path.startswith("input")}
-    draft.source = Source(draft.source.location, kept, draft.source.unknown)
+    draft.source = draft.source.without("input", "input_shape", "input_dim")
+
+
+def _shape_path(path: str) -> str:
+    return "input_param." + path.removeprefix("input_") if path.startswith("input_shape[") else path
 
 
 def _take_shapes(draft: Draft, layer: schema.LayerParameter, fields: dict[str, Location]) -> None:

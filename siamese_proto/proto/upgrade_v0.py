@@ -109,6 +109,7 @@ def upgrade_v0(draft: Draft) -> None:
     for field, _ in draft.message.ListFields():
         if field.name not in _NET_FIELDS:
             draft.message.ClearField(field.name)
+            draft.source = draft.source.without(field.name)
             draft.notes.append(f"{field.name} dropped: nets of the V0 dialect have none")
     draft.notes.append(f"layers of the V0 dialect brought to V1 ({len(layers)})")
 

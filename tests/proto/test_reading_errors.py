@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siamese_proto.errors import NetError, ParseError
 from siamese_proto.proto import schema
-from siamese_proto.proto.reader import parse_net, parse_solver
+from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
 
 NETS = [
@@ -321,6 +323,12 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}/nets/a.prototxt: no such file: the folder {tmp_path}/nets does not exist"
 
 
+def test_an_empty_path_is_named_as_such() -> None:
+    with pytest.raises(ParseError) as caught:
+        parse_net("")
+    assert str(caught.value) == "the path of the file is empty"
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ParseError) as caught:
         parse_net(tmp_path)
@@ -341,6 +349,62 @@ def test_errors_know_column_layer_and_line() -> None:
     error = caught.value
     assert error.location is not None
     assert (error.location.line, error.location.column, error.layer) == (4, 34, "c")
+
+
+PIECES = (
+    """
+{
+}
+<
+>
+[
+]
+:
+;
+,
+#
+-
+.
+\\
+'
+"x"
+1
+0x
+inf
+\u00e9
+\ufeff
+\0
+\ud800
+layer
+layers {
+name:
+type:
+input: 'q'
+pad: -1
+pool: MIN
+padding
+conv
+param {
+blobs_lr:
+CONVOLUTION
+input_dim: 3
+solver_type:
+layer { name: 'a' type: 'pool' } bottom: 'b' top: 't' }
+""".strip().split("\n")
+    + ["\n", "\r", " "]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
+def test_no_text_makes_anything_but_a_message_or_a_one_line_error(text: str) -> None:
+    for read in (parse_net, parse_solver):
+        error = None
+        try:
+            unknown_problems(read(text + "\n"))
+        except ParseError as problem:
+            error = problem
+        assert error is None or (error.location is not None and "\n" not in str(error))
 
 
 def test_binary_nets_are_refused_without_a_place() -> None:

@@ -1,7 +1,7 @@
 """Where a text is valid for protobuf's own reader, ours gives the same message."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from google.protobuf import text_format
@@ -33,7 +33,7 @@ def values_of(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 @st.composite
 def filled(draw: st.DrawFn, message: Message, depth: int = 0) -> Message:
-    fields = list(message.DESCRIPTOR.fields)
+    fields = cast(list[FieldDescriptor], list(message.DESCRIPTOR.fields))
     for field in draw(st.lists(st.sampled_from(fields), unique=True, max_size=4)):
         target = getattr(message, field.name)
         repeated = hasattr(target, "append") or hasattr(target, "add")

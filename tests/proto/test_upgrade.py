@@ -292,6 +292,14 @@ def test_shapes_win_over_extents() -> None:
     assert list(parse_net(text).message.layer[0].input_param.shape[0].dim) == [9]
 
 
+def test_what_forks_wrote_in_shapes_of_inputs_goes_to_the_input_layer() -> None:
+    parsed = parse_net("input: 'x'\ninput_shape { dim: 2\n dam: 3 }\nodd: 1")
+    assert [(path, raw.name, raw.location.line) for path, raw in parsed.layers[0].unknown] == [
+        ("input_param.shape[0]", "dam", 3)
+    ]
+    assert [(path, raw.name) for path, raw in parsed.source.unknown] == [("", "odd")]
+
+
 def test_an_unknown_solver_type_is_kept_as_the_type() -> None:
     parsed = parse_solver("base_lr: 1\nsolver_type: LARS")
     assert parsed.message == schema.SolverParameter(base_lr=1, type="LARS")
