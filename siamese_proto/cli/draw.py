@@ -7,15 +7,17 @@ from pathlib import Path
 import click
 
 from siamese_proto import drawing
-from siamese_proto.cli.options import net_state
-from siamese_proto.compiler import load_graph
+from siamese_proto.cli.options import ALL, PHASES, net_state, phase
+from siamese_proto.compiler import build_graph
 from siamese_proto.drawing import RankDir
-from siamese_proto.graph.ir import Phase, Shape
+from siamese_proto.graph.ir import Shape
+from siamese_proto.proto.reader import parse_net
 
 
 @click.command()
 @click.argument("model", type=click.Path())
 @click.argument("out", type=click.Path())
+@phase(*PHASES, ALL, default="TRAIN")
 @net_state
 @click.option(
     "--rankdir",
@@ -27,7 +29,7 @@ from siamese_proto.graph.ir import Phase, Shape
 def draw(
     model: str,
     out: str,
-    phase: Phase,
+    phase: str,
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
@@ -38,5 +40,7 @@ def draw(
     Databases need not be there, nor need every layer type be known.
     """
     drawing.check_output(out)
-    graph = load_graph(Path(model), phase, level, stages, shapes)
-    drawing.render(drawing.draw(graph, rankdir=rankdir), out)
+    parsed = parse_net(Path(model))
+    graph = build_graph(parsed, "TEST" if phase == "TEST" else "TRAIN", level, stages, shapes)
+    test = build_graph(parsed, "TEST", level, stages, shapes) if phase == ALL else None
+    drawing.render(drawing.draw(graph, rankdir=rankdir, test=test), out)

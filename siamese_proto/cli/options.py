@@ -8,9 +8,18 @@ import click
 
 from siamese_proto.graph.ir import Shape
 
+PHASES = ("TRAIN", "TEST")
+ALL = "ALL"  # both in one drawing
+
+
+def phase(*choices: str, default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option that says which of the net's phases is meant."""
+    kind = click.Choice(choices, case_sensitive=False)
+    return click.option("--phase", type=kind, default=default, show_default=True, help="Which of the net's phases.")
+
 
 def net_state(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which layers of a net are meant, and what its data look like."""
+    """Add the options that say which layers of a phase are meant, and what its data look like."""
     for option in (
         click.option(
             "--shape",
@@ -24,13 +33,6 @@ def net_state(command: Callable[..., None]) -> Callable[..., None]:
             "--stage", "stages", metavar="A,B", default="", callback=_stages, help="Stages, separated by commas."
         ),
         click.option("--level", type=int, default=0, show_default=True, help="Level of the net."),
-        click.option(
-            "--phase",
-            type=click.Choice(["TRAIN", "TEST"], case_sensitive=False),
-            default="TRAIN",
-            show_default=True,
-            help="Which of the net's two phases.",
-        ),
     ):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import siamese_proto.summary as table
-from siamese_proto.cli.options import net_state
+from siamese_proto.cli.options import PHASES, net_state, phase
 from siamese_proto.compiler import load_graph
 from siamese_proto.graph.ir import Phase, Shape
 
@@ -22,6 +22,7 @@ FORMATS: dict[str, Callable[[table.Summary], str]] = {
 
 @click.command()
 @click.argument("model", type=click.Path())
+@phase(*PHASES, default="TRAIN")
 @net_state
 @click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True)
 def summary(

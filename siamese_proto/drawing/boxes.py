@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from siamese_proto.drawing import palette
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
@@ -51,11 +51,41 @@ class Picture:
         return next((box for box in self.boxes if box.nodes[0].id == node.id), None)
 
 
+def both_phases(train: Graph, test: Graph) -> Graph:
+    """The layers of both phases in one, for drawing only: here a blob may have a maker in each phase."""
+
+    def written(node: Node) -> tuple[object, ...]:
+        return (node.location, node.name, node.type, tuple(top.name for top in node.tops))
+
+    known, ids = {written(node) for node in train.nodes}, {node.id for node in train.nodes}
+    extra = []
+    for node in test.nodes:
+        if written(node) not in known:
+            fresh = node.id
+            while fresh in ids:
+                fresh += "_test"
+            ids.add(fresh)
+            extra.append(replace(node, id=fresh))
+    owned = {param.id for param in train.params}
+    read = {bottom.name for node in (*train.nodes, *extra) for bottom in node.bottoms}
+    made_in_train = {top.name for node in train.nodes for top in node.tops}
+    outputs = [blob for blob in test.outputs if blob.name not in made_in_train | read]
+    return replace(
+        train,
+        nodes=tuple(sorted((*train.nodes, *extra), key=lambda node: (node.location.line, node.location.column))),
+        params=(*train.params, *(param for param in test.params if param.id not in owned)),
+        outputs=(*(blob for blob in train.outputs if blob.name not in read), *outputs),
+    )
+
+
 def picture(graph: Graph) -> Picture:
     """Work out what to draw."""
     boxes = _fold(graph)
     home = {node.id: box for box in boxes for node in box.nodes}
-    maker = {top.id: home[node.id] for node in graph.nodes for top in node.tops}
+    makers: defaultdict[str, list[tuple[Box, Blob]]] = defaultdict(list)
+    for node in graph.nodes:
+        for top in node.tops:
+            makers[top.id].append((home[node.id], top))
     users: defaultdict[str, list[Node]] = defaultdict(list)
     for node in graph.nodes:
         for use in node.params:
@@ -65,8 +95,8 @@ def picture(graph: Graph) -> Picture:
     return Picture(
         graph=graph,
         boxes=boxes,
-        wires=_wires(boxes, maker),
-        outputs=tuple((blob, maker[blob.id]) for blob in graph.outputs if blob.id in maker),
+        wires=_wires(boxes, makers),
+        outputs=tuple((blob, makers[blob.id][0][0]) for blob in graph.outputs if blob.id in makers),
         towers=towers,
         users={key: tuple(nodes) for key, nodes in users.items()},
         paints=_paints([param for param in graph.params if len(users[param.id]) > 1]),
@@ -93,14 +123,14 @@ def _fold(graph: Graph) -> tuple[Box, ...]:
     return tuple(Box(tuple(box)) for box in boxes)
 
 
-def _wires(boxes: tuple[Box, ...], maker: Mapping[str, Box]) -> tuple[Wire, ...]:
-    wires = []
+def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob]]]) -> tuple[Wire, ...]:
+    wires: list[Wire] = []
     for box in boxes:
         first = box.nodes[0]
         labels = first.layer.labels if first.layer else ()
         for index, bottom in enumerate(first.bottoms):
-            if bottom.id in maker:
-                wires.append(Wire(bottom, maker[bottom.id], box, index in labels))
+            # of both phases drawn in one, each may have a layer that makes the blob
+            wires.extend(Wire(blob, source, box, index in labels) for source, blob in makers.get(bottom.id, ()))
     return tuple(wires)
 
 

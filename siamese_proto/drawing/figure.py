@@ -10,7 +10,7 @@ from typing import Literal
 import graphviz
 
 from siamese_proto.drawing import palette
-from siamese_proto.drawing.boxes import Box, Picture, Wire, picture
+from siamese_proto.drawing.boxes import Box, Picture, Wire, both_phases, picture
 from siamese_proto.drawing.labels import FONT, cell, label, row, styled, table, text
 from siamese_proto.drawing.render import find_renderer
 from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse, Shape
@@ -23,17 +23,18 @@ _SIZES = re.compile(r"(?<=[\d ])x(?=[\d ])")
 TIMES = "\u00d7"
 
 
-def draw(graph: Graph, *, rankdir: RankDir = "TB") -> graphviz.Digraph:
+def draw(graph: Graph, *, rankdir: RankDir = "TB", test: Graph | None = None) -> graphviz.Digraph:
     """The drawing of a graph. It shows itself in a notebook; `render` writes it to a file.
 
     Towers stand side by side, layer beside layer. A shared parameter has one colour wherever it is used, and a legend
     says who uses it; a blob that towers do not share, though they share others, is framed in red. Layers that work in
     place stand in the box of the layer whose output they change. Shapes that are not known are left out.
+    With `test`, the graph of the same net for the other phase, both are drawn in one; layers of one phase are marked.
     """
     find_renderer()
-    shown = picture(graph)
+    shown = picture(graph if test is None else both_phases(graph, test))
     figure = graphviz.Digraph("net", strict=False)
-    figure.attr("graph", label=label(_title(shown)), labelloc="t", fontname=FONT, fontcolor=palette.INK)
+    figure.attr("graph", label=label(_title(graph, test)), labelloc="t", fontname=FONT, fontcolor=palette.INK)
     figure.attr("graph", rankdir=rankdir, newrank="true", ranksep="0.32", nodesep="0.35", pad="0.25", bgcolor="white")
     figure.attr("node", shape="plain", fontname=FONT, fontsize="12", fontcolor=palette.INK)
     figure.attr("edge", fontname=FONT, fontsize="9", fontcolor=palette.FAINT, color=palette.WIRE)
@@ -58,10 +59,10 @@ def _output(figure: graphviz.Digraph, blob: Blob, source: Box, name: str) -> Non
     figure.edge(source.id, name)
 
 
-def _title(shown: Picture) -> str:
-    facts = summarize(shown.graph)
+def _title(graph: Graph, test: Graph | None) -> str:
+    facts = summarize(graph)
     least = "" if facts.complete else "at least "
-    parts = [facts.phase]
+    parts = [facts.phase if test is None else f"{facts.phase} and {test.phase}"]
     if facts.parameters:
         unshared = f" ({facts.unshared_parameters:,} unshared)" if facts.unshared_parameters > facts.parameters else ""
         parts.append(f"{least}{facts.parameters:,} parameters{unshared}")
@@ -69,7 +70,7 @@ def _title(shown: Picture) -> str:
         parts.append(f"{least}{count_text(facts.multiply_adds)} multiply-adds a forward pass")
     if not facts.complete:
         parts.append("some shapes are not known")
-    name = styled(text(shown.graph.name or "net"), size=18, bold=True)
+    name = styled(text(graph.name or "net"), size=18, bold=True)
     facts_line = styled(" \u00b7 ".join(parts), size=11, color=palette.FAINT)
     return table([row([cell(name)]), row([cell(facts_line)]), row([cell(" ")])])
 
@@ -103,15 +104,19 @@ def _paint(shown: Picture, box: Box) -> palette.Paint:
 def _layer_rows(shown: Picture, node: Node, *, small: bool) -> Iterator[str]:
     name = styled(text(node.name), size=10 if small else 12, bold=True)
     kind = text(node.type) if node.layer else f"{text(node.type)}: unknown type"
-    settings = _SIZES.sub(TIMES, node.layer.describe()) if node.layer else ""
+    settings = node.layer.describe() if node.layer else ""
+    if node.bottoms:  # what a data layer says of itself holds names of files
+        settings = _SIZES.sub(TIMES, settings)
     said = [kind, text(settings)] if settings else [kind]
-    said.extend(_remarks(node))
+    remarks = list(_remarks(node))
     line = styled("  ".join(said), size=10, color=palette.FAINT)
     if small:
         yield row([cell(f" {name}  {line} ", cellpadding=3)])
     else:
         yield row([cell(f"  {name}  ", cellpadding=4)])
         yield row([cell(f"  {line}  ", cellpadding=2)])
+    if remarks:
+        yield row([cell(styled("  ".join(remarks), size=10), cellpadding=2)])
     if node.params:
         yield row([cell(_chips(shown, node), cellpadding=2)])
 
@@ -121,7 +126,7 @@ def _remarks(node: Node) -> Iterator[str]:
         if weight not in (0, 1):
             yield f"loss weight {weight:g}"
     if len(node.phases) == 1:
-        yield styled(f"{node.phases[0]} only", color=palette.INK)
+        yield f"{node.phases[0]} only"
 
 
 def _chips(shown: Picture, node: Node) -> str:
@@ -224,4 +229,6 @@ def _legend_entry(shown: Picture, param: Param) -> str:
 
 
 def _not_shared() -> str:
-    return cell(styled("<B>not shared</B>", size=9, color=palette.ALARM), border=2, color=palette.ALARM, style="rounded")
+    return cell(
+        styled("<B>not shared</B>", size=9, color=palette.ALARM), border=2, color=palette.ALARM, style="rounded"
+    )

@@ -11,10 +11,10 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def rendered(figure: graphviz.Digraph) -> ElementTree.Element:
-    """The drawing as made by the system's Graphviz; its escape for several spaces undone, times signs as x."""
+    """The drawing as made by the system's Graphviz; its escape for several spaces undone."""
     done = subprocess.run(["dot", "-Tsvg"], input=figure.source.encode(), capture_output=True, check=True)
     assert not done.stderr, done.stderr.decode()
-    return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " ").replace("\u00d7", "x"))
+    return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " "))
 
 
 def boxes(root: ElementTree.Element) -> dict[str, ElementTree.Element]:
@@ -29,8 +29,8 @@ def arrows(root: ElementTree.Element) -> dict[str, str]:
 
 
 def words(group: ElementTree.Element) -> str:
-    """The texts of an element, one space between them."""
-    return " ".join(" ".join(run.text or "" for run in group.iter(f"{SVG}text")).split())
+    """The texts of an element, one space between them; times signs as x."""
+    return " ".join(" ".join(run.text or "" for run in group.iter(f"{SVG}text")).split()).replace("\u00d7", "x")
 
 
 def runs(group: ElementTree.Element) -> str:
@@ -44,7 +44,7 @@ def fill_behind(group: ElementTree.Element, text: str) -> str:
     for element in group.iter():
         if element.tag in (f"{SVG}path", f"{SVG}polygon") and element.get("fill") not in (None, "none"):
             fill = element.get("fill", "")
-        if element.tag == f"{SVG}text" and element.text == text:
+        if element.tag == f"{SVG}text" and (element.text or "").replace("\u00d7", "x") == text:
             return fill
     raise AssertionError(f"{text!r} is not in {words(group)!r}")
 

@@ -145,6 +145,12 @@ def test_data_and_loss_layers_look_unlike_the_others() -> None:
     assert len(fills) == 4
 
 
+def test_loss_weights_other_than_one_are_told() -> None:
+    shown = boxes(rendered(draw(graph_of(TWIN.replace('top: "loss"', 'top: "loss" loss_weight: 0.25')))))
+    assert "loss weight 0.25" in words(shown["layer_loss"])
+    assert "loss weight" not in words(rendered(draw(graph_of(TWIN))))
+
+
 def test_the_outputs_of_a_net_are_named() -> None:
     shown = boxes(rendered(draw(graph_of(PLAIN))))
     assert words(shown["output_0"]) == "prob 2x12x6x8"
@@ -159,3 +165,23 @@ def test_layers_of_one_name_are_drawn_each() -> None:
 def test_the_public_name_is_the_function() -> None:
     assert siamese_proto.draw is draw
     assert siamese_proto.draw(graph_of(PLAIN)).source == draw(graph_of(PLAIN)).source
+
+
+TEST_DATA = """layer { name: "tests" type: "Data" top: "pairs" top: "sim" include { phase: TEST }
+                           data_param { source: "elsewhere" batch_size: 9 backend: LMDB } }"""
+TEST_OUTPUT = 'layer { name: "far" type: "TanH" bottom: "ip" top: "far" include { phase: TEST } }'
+BOTH = TEST_DATA + NO_DATABASE + TEST_OUTPUT
+
+
+def test_both_phases_are_drawn_in_one_and_layers_of_one_phase_are_marked() -> None:
+    train, test = graph_of(BOTH), graph_of(BOTH, phase="TEST")
+    root = rendered(draw(train, test=test))
+    shown = boxes(root)
+    assert "TRAIN and TEST" in words(root)
+    assert "TRAIN only" in words(shown["layer_pairs"])
+    assert "TEST only" in words(shown["layer_tests"])
+    assert "TEST only" in words(shown["layer_far"])
+    assert "only" not in words(shown["layer_conv"])
+    assert {"layer_pairs->layer_cut", "layer_tests->layer_cut", "layer_ip->layer_far"} <= arrows(root).keys()
+    outputs = {words(box) for name, box in shown.items() if name.startswith("output_")}
+    assert outputs == {"loss", "far"}
