@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sysconfig
 from xml.etree import ElementTree
 
 import graphviz
@@ -10,10 +12,12 @@ import graphviz
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def rendered(figure: graphviz.Digraph) -> ElementTree.Element:
-    """The drawing as made by the system's Graphviz; its escape for several spaces undone."""
-    done = subprocess.run(["dot", "-Tsvg"], input=figure.source.encode(), capture_output=True, check=True)
-    assert not done.stderr, done.stderr.decode()
+def rendered(figure: graphviz.Digraph, renderer: str = "dot") -> ElementTree.Element:
+    """The drawing as Graphviz makes it, the system's or pip's; its escape for several spaces undone."""
+    place = sysconfig.get_path("scripts") if renderer != "dot" else None
+    command = [shutil.which(renderer, path=place) or renderer, "-Kdot", "-Tsvg"]
+    done = subprocess.run(command, input=figure.source.encode(), capture_output=True, check=True)
+    assert renderer != "dot" or not done.stderr, done.stderr.decode()
     return ElementTree.fromstring(done.stdout.decode().replace("&#160;", " "))
 
 

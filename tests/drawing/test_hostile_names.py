@@ -56,10 +56,12 @@ def visible(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", NASTY)
-@pytest.mark.parametrize("base", [PLAIN, TWIN], ids=["plain", "twin"])
-def test_nasty_names_are_drawn_as_they_are(name: str, base: str) -> None:
+@pytest.mark.parametrize(
+    ("base", "renderer"), [(PLAIN, "dot"), (TWIN, "dot"), (TWIN, "graphviz-pure")], ids=["plain", "twin", "twin-pure"]
+)
+def test_nasty_names_are_drawn_as_they_are(name: str, base: str, renderer: str) -> None:
     plain = graph_of(base)
-    root = rendered(draw(named(name, plain)))
+    root = rendered(draw(named(name, plain)), renderer)
     for node_id, box in boxes(root).items():
         if node_id.startswith("layer_"):
             assert visible(name) in runs(box)
