@@ -55,8 +55,13 @@ def test_differences_see_nan_and_infinity() -> None:
         changed[0, 0] = other
         _, report = match_weights(graph_of(TWIN), stored(("ip", (WEIGHT, BIAS)), ("ip_p", (changed, BIAS))))
         assert report.twice[0].difference == difference
-    _, report = match_weights(graph_of(TWIN), stored(("ip", (changed, BIAS)), ("ip_p", (changed.copy(), BIAS))))
-    assert report.twice[0].difference == 0
+    both = WEIGHT.copy()
+    both[0, 0] = np.nan
+    other_place = both.copy()
+    other_place[1, 1] += 3
+    for copy, difference in ((both.copy(), 0.0), (other_place, 3.0)):
+        _, report = match_weights(graph_of(TWIN), stored(("ip", (both, BIAS)), ("ip_p", (copy, BIAS))))
+        assert report.twice[0].difference == difference
 
 
 def test_old_files_with_four_axes_fit() -> None:
@@ -94,6 +99,11 @@ def test_the_flagship_twins_agree() -> None:
         (
             stored(("ip", (WEIGHT.reshape(1, 5, 1, 3), BIAS))),
             "w.caffemodel: layer 'ip': blob 0 (weight) has shape (1, 5, 1, 3) in the file, but (5, 3) in the net "
+            "'twin'",
+        ),
+        (
+            stored(("ip", (np.zeros((2, 1, 5, 3), np.float32), BIAS))),
+            "w.caffemodel: layer 'ip': blob 0 (weight) has shape (2, 1, 5, 3) in the file, but (5, 3) in the net "
             "'twin'",
         ),
         (
