@@ -351,8 +351,10 @@ def test_errors_know_column_layer_and_line() -> None:
     assert (error.location.line, error.location.column, error.layer) == (4, 34, "c")
 
 
-PIECES = (
-    """
+# One piece a line; the empty lines stand for line ends.
+PIECES = [
+    piece or "\n"
+    for piece in """
 {
 }
 <
@@ -375,6 +377,8 @@ inf
 \ufeff
 \0
 \ud800
+\r
+\x20
 layer
 layers {
 name:
@@ -390,9 +394,8 @@ CONVOLUTION
 input_dim: 3
 solver_type:
 layer { name: 'a' type: 'pool' } bottom: 'b' top: 't' }
-""".strip().split("\n")
-    + ["\n", "\r", " "]
-)
+""".split("\n")
+]
 
 
 @settings(deadline=None, max_examples=300)
