@@ -260,14 +260,15 @@ class _Reader:
         if count > len(fields):
             raise self.problem(
                 f"test_iter[{len(fields)}]",
-                f"test_iter is given {count} times, but there are {len(fields)} test nets; name one with test_net",
+                f"test_iter number {len(fields) + 1} has no test net; name one with test_net",
             )
         if count < len(fields):
             field = fields[count]
-            raise self.problem(field, f"{len(fields)} test nets, but test_iter is given {count} times; one for each")
+            text = f"test net number {count + 1} has no test_iter: how many of its batches make a test"
+            raise self.problem(field, text)
         states = message.test_state
         if states and len(states) != count:
-            text = f"test_state is given {len(states)} times for {count} test nets; give it once for each, or never"
+            text = f"{len(states)} test_state, but the number of test nets is {count}; give one for each, or none"
             raise self.problem("test_state[0]", text)
         if count and not message.HasField("test_interval"):
             text = "test_iter without test_interval: after how many iterations to test, for example test_interval: 500"

@@ -59,12 +59,7 @@ def test_training_from_the_start_follows_caffe(case: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("case", "file"),
-    [
-        (case, path.name)
-        for case in CASES
-        for path in sorted((GOLDEN / case).iterdir())
-        if ".solverstate" in path.name
-    ],
+    [(case, path.name) for case in CASES for path in sorted((GOLDEN / case).iterdir()) if ".solverstate" in path.name],
 )
 def test_training_resumed_from_a_snapshot_of_caffe_follows_caffe(case: str, file: str, tmp_path: Path) -> None:
     passes = 20 * (3 if case == "sgd_iter_size" else 1)

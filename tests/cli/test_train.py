@@ -1,0 +1,207 @@
+"""The commands train and test, run as a user runs them."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from siamese_proto.cli import main
+from siamese_proto.weights import read_state, read_weights
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "flagship"
+NET = """
+name: "tiny"
+layer { name: "pairs" type: "Data" top: "pair" top: "sim" data_param { source: "pairs_lmdb" batch_size: 5 backend: LMDB }
+  transform_param { scale: 0.00390625 } }
+layer { name: "slice" type: "Slice" bottom: "pair" top: "data" top: "data_p" slice_param { axis: 1 } }
+layer { name: "feat" type: "InnerProduct" bottom: "data" top: "feat" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "feat_p" type: "InnerProduct" bottom: "data_p" top: "feat_p" param { name: "w" } param { name: "b" }
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "ContrastiveLoss" bottom: "feat" bottom: "feat_p" bottom: "sim" top: "loss" }
+layer { name: "staged" type: "Power" bottom: "sim" top: "staged" include { stage: "extra" min_level: 2 } }
+"""
+SOLVER = """
+net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" momentum: 0.9 max_iter: 6 display: 2 snapshot_prefix: "snap"
+random_seed: 3 solver_mode: CPU
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(GOLDEN / "pairs_lmdb", "pairs_lmdb")
+    Path("net.prototxt").write_text(NET)
+    Path("solver.prototxt").write_text(SOLVER)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def train(*arguments: str) -> Result:
+    return run("train", "--solver", "solver.prototxt", *arguments)
+
+
+def test_train_trains_and_logs_as_caffe_does() -> None:
+    result = train()
+    assert result.exit_code == 0, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert re.match(r"I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ solver\.cpp:45\] Initializing solver", lines[0])
+    assert re.search(r"solver\.cpp:239\] Iteration 4 \(\S+ iter/s, \S+s/2 iters\), loss = \d", result.stderr)
+    assert lines[-1].endswith("] Optimization Done.")
+    assert read_state("snap_iter_6.solverstate").iteration == 6
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-solver", "solver.prototxt", "-sigint_effect", "none"),
+        ("--solver=solver.prototxt", "--sighup_effect=stop"),
+        ("-solver=solver.prototxt", "--sigint-effect", "snapshot", "-gpu", "0"),
+    ],
+    ids=" ".join,
+)
+def test_flags_are_taken_in_all_of_their_spellings(arguments: tuple[str, ...]) -> None:
+    result = run("train", *arguments)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_log_file_gets_the_lines_with_prefix_and_is_added_to() -> None:
+    for _ in range(2):
+        assert train("--log", "run.log").exit_code == 0
+    text = Path("run.log").read_text()
+    assert len(re.findall(r"^I\d{4} .*\] Solving tiny$", text, re.MULTILINE)) == 2
+
+
+def test_a_snapshot_is_gone_on_from() -> None:
+    Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 4"))
+    assert train().exit_code == 0
+    Path("solver.prototxt").write_text(SOLVER)
+    result = train("--snapshot", "snap_iter_4.solverstate")
+    assert result.exit_code == 0, result.output
+    assert "Iteration 4 (" in result.stderr
+    assert "Iteration 2 (" not in result.stderr
+    assert read_state("snap_iter_6.solverstate").iteration == 6
+
+
+def test_weights_of_several_files_are_begun_with() -> None:
+    assert train().exit_code == 0
+    shutil.copy("snap_iter_6.caffemodel", "begin.caffemodel")
+    Path("solver.prototxt").write_text(SOLVER.replace("base_lr: 0.01", "base_lr: 0").replace("seed: 3", "seed: 4"))
+    assert train("--weights", "begin.caffemodel, begin.caffemodel").exit_code == 0
+    blobs = [
+        {layer.name: [np.asarray(blob) for blob in layer.blobs] for layer in read_weights(name).layers}["feat"]
+        for name in ("begin.caffemodel", "snap_iter_6.caffemodel")
+    ]
+    assert all(np.array_equal(one, two) for one, two in zip(*blobs, strict=True))
+
+
+def test_level_and_stage_select_layers_of_the_training_net() -> None:
+    assert "staged" not in train("--stage", "other,extra").stderr
+    result = train("--stage", "other,extra", "--level", "2")
+    assert "    Train net output #1: staged = 1" in result.stderr or "#1: staged = 0" in result.stderr
+
+
+def test_weights_and_snapshot_together_are_wrong_usage() -> None:
+    result = train("--weights", "a", "--snapshot", "b")
+    assert result.exit_code == 2
+    assert "--weights and --snapshot exclude each other" in result.stderr
+
+
+def test_a_missing_flag_is_wrong_usage() -> None:
+    result = run("train")
+    assert result.exit_code == 2
+    assert "--solver" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (SOLVER + "momentun: 1", "solver.prototxt:4: unknown field 'momentun'; did you mean 'momentum'?"),
+        (SOLVER.replace("net.prototxt", "nett.prototxt"), "solver.prototxt:2: net file 'nett.prototxt' not found"),
+        (
+            SOLVER.replace('"snap"', '"gone/snap"'),
+            "the folder for snapshots, 'gone', does not exist; create the folder",
+        ),
+    ],
+    ids=["field", "net", "folder"],
+)
+def test_a_users_mistake_is_one_line_and_exit_status_1(solver: str, message: str) -> None:
+    Path("solver.prototxt").write_text(solver)
+    result = train()
+    assert result.exit_code == 1
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.output
+
+
+def test_a_solver_file_that_is_not_there_is_one_line() -> None:
+    result = run("train", "--solver", "gone.prototxt")
+    assert result.exit_code == 1
+    assert "gone.prototxt" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_snapshots_and_stops() -> None:
+    Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 1000000"))
+    code = "from siamese_proto.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "--solver", "solver.prototxt"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "Iteration 2 (" in line:
+                process.send_signal(signal.SIGHUP)
+            if "solverstate" in line and "Snapshotting" in line:
+                break
+        time.sleep(0.1)  # so that the iterations of both snapshots differ
+        process.send_signal(signal.SIGINT)
+        lines += process.stderr.readlines()
+    assert process.returncode == 130
+    assert "Optimization stopped early." in "".join(lines)
+    assert "Traceback" not in "".join(lines)
+    found = re.fullmatch(r"stopped at iteration (\d+); go on with --snapshot (snap_iter_\1.solverstate)\n", lines[-1])
+    assert found
+    assert read_state(found[2]).iteration == int(found[1])
+    assert len(list(Path().glob("snap_iter_*.solverstate"))) == 2  # the hang-up made one, and did not stop
+
+
+def test_test_prints_batches_and_means_as_caffe_does() -> None:
+    assert train().exit_code == 0
+    result = run("test", "-model", "net.prototxt", "-weights", "snap_iter_6.caffemodel", "-iterations", "3")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Running for 3 iterations."
+    batches = [float(re.fullmatch(rf"Batch {index}, loss = (\S+)", lines[1 + index])[1]) for index in range(3)]
+    mean = float(re.fullmatch(r"Loss: (\S+)", lines[4])[1])
+    assert mean == pytest.approx(sum(batches) / 3, rel=1e-5)
+    assert lines[5:] == [f"loss = {mean:g} (* 1 = {mean:g} loss)"]
+
+
+def test_test_scores_caffes_own_weights() -> None:
+    shutil.copytree(GOLDEN, "flagship")
+    result = run(
+        *("test", "--model", "flagship/net.prototxt", "--weights", "flagship/snap_iter_100.caffemodel"),
+        *("--iterations", "6", "--log", "test.log"),
+    )
+    assert result.exit_code == 0, result.output
+    # Caffe's training log of this run has no test at iteration 100; the loss of the 600 pairs is near that of training.
+    loss = float(re.search(r"^Loss: (\S+)$", result.stdout, re.MULTILINE)[1])
+    assert 0.005 < loss < 0.03
+    assert re.search(r"^I\d{4} .* caffe\.cpp:309\] Loss: ", Path("test.log").read_text(), re.MULTILINE)
+
+
+def test_test_needs_weights_that_fit() -> None:
+    result = run("test", "--model", "net.prototxt", "--weights", str(GOLDEN / "init.caffemodel"))
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
