@@ -41,8 +41,15 @@ def build_graph(
         parsed = _without_positions(parsed)
     state = NetState(phase, level, (*parsed.message.state.stage, *stages))
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=on_problem)
-    return _with_unknown_fields(graph, parsed)
+    unknown = unknown_problems(parsed)
+
+    def report(problem: NetError) -> None:
+        """A misspelt field explains what its layer lacks; so it is named in place of that."""
+        causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
+        on_problem(causes[0] if causes else problem)
+
+    graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)
+    return replace(graph, problems=(*graph.problems, *unknown))
 
 
 def load_graph(
@@ -76,7 +83,9 @@ def check_net(path: str | os.PathLike[str]) -> list[Finding]:
             problems.append(problem)
         else:
             problems.extend(graph.problems)
-            found.update({str(finding): finding for finding in lint(graph)})
+            # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
+            told = [finding for finding in lint(graph) if not problems or finding.code != "invariant"]
+            found.update({str(finding): finding for finding in told})
         findings = [_as_finding(problem, "net", parsed.file) for problem in problems]
         found.update({str(finding): finding for finding in findings})
     return sorted(found.values(), key=lambda finding: (finding.location.line, finding.location.column))
@@ -94,10 +103,6 @@ def _without_positions(message: schema.NetParameter) -> ParsedNet:
     upgraded = upgrade_net(message)
     here = Source(Location("<message>", 1))
     return ParsedNet(upgraded, tuple(here for _ in upgraded.layer), here)
-
-
-def _with_unknown_fields(graph: Graph, parsed: ParsedNet) -> Graph:
-    return replace(graph, problems=(*graph.problems, *unknown_problems(parsed)))
 
 
 def _as_finding(problem: NetError, code: str, file: str) -> Finding:

@@ -129,10 +129,7 @@ class Net(nn.Module):
 
     def _unknown_shape(self, owner: Node) -> NetError:
         if self.graph.notes:
-            return GraphError(
-                f"{self.graph.notes[0]}; without it the shapes of the parameters are not known (they can be given: "
-                "shapes={'blob': (N, C, H, W)})"
-            )
+            return GraphError(self.graph.notes[0])
         return GraphError("the shapes of its bottoms are not known", location=owner.location, layer=owner.name)
 
     def _by_layer(self) -> dict[tuple[str, int], Tensor]:

@@ -77,8 +77,7 @@ class Data(DataLayer):
         if find_path(self.source, self.context.folder) is None:
             tried = where_tried(self.source, self.context.folder)
             return SourceMissingError(
-                f"database {quoted(self.source)} is not there{tried}; make it with 'siamese-proto data', or give the"
-                " shapes with --shape",
+                f"database {quoted(self.source)} is not there{tried}; make it with 'siamese-proto data'",
                 field="data_param.source",
             )
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from siamese_proto.errors import did_you_mean, quoted
+from siamese_proto.errors import Location, did_you_mean, quoted
 from siamese_proto.graph.ir import Finding, Graph, Node, ParamUse
 
 
@@ -30,7 +30,7 @@ def _invariants(graph: Graph) -> Iterator[Finding]:
         owners.update(use.param.id for use in node.params if use.is_owner)
     for param in graph.params:
         if owners[param.id] != 1:
-            location = next(node.location for node in graph.nodes if node.id == param.owner)
+            location = next((node.location for node in graph.nodes if node.id == param.owner), Location(graph.file, 1))
             yield Finding(location, "error", "invariant", f"{param.id} has {owners[param.id]} owners")
 
 

@@ -133,8 +133,8 @@ def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:
         (
             'layer { name: "a" type: "Power" bottom: "x" top: "y" }\n'
             'layer { name: "b" type: "Power" bottom: "x" top: "y" }',
-            "<text>:3: layer 'b': top blob 'y' is produced by more than one layer; only a layer that has it as bottom 0 "
-            "too may change it in place",
+            "<text>:3: layer 'b': top blob 'y' is produced by more than one layer; only a layer that has it as bottom "
+            "0 too may change it in place",
         ),
         (
             'layer { name: "a" type: "Power" bottom: "x" top: "y"\n'
