@@ -119,10 +119,7 @@ class Convolution(Layer):
                 "give kernel_size, stride and pad once a dimension",
                 field="convolution_param",
             )
-        for name, sizes in (
-            *zip(("kernel_size", "stride", "pad"), self._sizes(), strict=True),
-            ("dilation", self.dilation),
-        ):
+        for name, sizes in self._sizes().items():
             if len(sizes) not in (1, rank):
                 raise GraphError(
                     f"{name} is given {len(sizes)} times for {rank} spatial dimensions of a bottom of shape {shape}: "
@@ -130,13 +127,13 @@ class Convolution(Layer):
                     field=f"convolution_param.{name}[0]",
                 )
 
-    def _sizes(self) -> tuple[Shape, Shape, Shape]:
-        return self.kernel, self.stride, self.pad
+    def _sizes(self) -> dict[str, Shape]:
+        return {"kernel_size": self.kernel, "stride": self.stride, "pad": self.pad, "dilation": self.dilation}
 
     def _convolved(self, spatial: Sequence[int]) -> Shape:
         """The spatial dimensions of the tops; GraphError where the kernel does not fit."""
         rank = len(spatial)
-        kernel, stride, pad, dilation = (_for_each(sizes, rank) for sizes in (*self._sizes(), self.dilation))
+        kernel, stride, pad, dilation = (_for_each(sizes, rank) for sizes in self._sizes().values())
         convolved = []
         for i, size in enumerate(spatial):
             extent = dilation[i] * (kernel[i] - 1) + 1

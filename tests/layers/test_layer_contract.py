@@ -16,11 +16,13 @@ SETTINGS = {
     "Slice": [
         ("slice_param {{ axis: {a} }}", [(4, 4, 4, 4)], 2),
         ("slice_param {{ axis: -{b} slice_point: 1 slice_point: {c} }}", [(5, 6, 7, 8)], 3),
+        ("slice_param {{ axis: 0 slice_point: {b} }}", [(3, 5, 7)], 2),
         ("slice_param {{ slice_dim: {a} }}", [(3, 5, 7, 2)], 1),
     ],
     "Concat": [
         ("concat_param {{ axis: 1 }}", [(2, 3, 5), (2, 4, 5), (2, 6, 5)], 1),
         ("concat_param {{ axis: -1 }}", [(2, 3, 5), (2, 3, 7)], 1),
+        ("concat_param {{ axis: 0 }}", [(3, 5, 7), (3, 5, 7)], 1),
         ("concat_param {{ concat_dim: 0 }}", [(2, 3, 5), (4, 3, 5)], 1),
         ("", [(2, 3, 5)], 1),
     ],
@@ -61,6 +63,7 @@ SETTINGS = {
         ("pooling_param {{ pool: MAX global_pooling: true }}", [IMAGE], 1),
     ],
     "InnerProduct": [
+        ("inner_product_param {{ num_output: 7 axis: 0 }}", [(3, 5)], 1),
         ("inner_product_param {{ num_output: 7 axis: {a} }}", [IMAGE], 1),
         ("inner_product_param {{ num_output: 7 axis: -{b} transpose: true bias_term: false }}", [IMAGE], 1),
     ],
@@ -79,7 +82,11 @@ SETTINGS = {
         ("eltwise_param {{ operation: PROD stable_prod_grad: false }}", [IMAGE] * 2, 1),
         ("eltwise_param {{ operation: MAX }}", [IMAGE] * 3, 1),
     ],
-    "Softmax": [("softmax_param {{ axis: {a} }}", [IMAGE], 1), ("softmax_param {{ axis: -{b} }}", [IMAGE], 1)],
+    "Softmax": [
+        ("softmax_param {{ axis: 0 }}", [IMAGE], 1),
+        ("softmax_param {{ axis: {a} }}", [IMAGE], 1),
+        ("softmax_param {{ axis: -{b} }}", [IMAGE], 1),
+    ],
     "SoftmaxWithLoss": [
         ("softmax_param {{ axis: {b} }}", [(2, 4, 4), (2, 4)], 2),
         ("loss_param {{ ignore_label: {a} normalization: FULL }}", [(3, 4), (3, 1)], 1),

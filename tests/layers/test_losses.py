@@ -125,6 +125,15 @@ def test_softmax_loss_divides_as_told(setting, mode, ignored):
     np.testing.assert_allclose(probabilities.sum(1).numpy(), 1)
 
 
+def test_softmax_loss_along_a_later_axis_counts_all_axes_before_it_as_batch():
+    x = values((3, 5, 4))
+    labels = torch.arange(15).reshape(3, 5) % 4
+    total, _, _ = softmax_loss(x.numpy().reshape(15, 4, 1), labels.numpy().reshape(15, 1), None)
+    setting = "softmax_param { axis: 2 } loss_param { normalization: BATCH_SIZE }"
+    (top,) = run(make(f'type: "SoftmaxWithLoss" {setting}', 2), x, labels.to(x.dtype))
+    np.testing.assert_allclose(top.item(), total / 15, rtol=1e-12)
+
+
 def test_softmax_loss_has_a_floor_below_which_the_gradient_goes_on():
     x = torch.tensor([[0.0, 200.0]], requires_grad=True)
     (top,) = run(make('type: "SoftmaxWithLoss"', 2), x, torch.tensor([0.0]))

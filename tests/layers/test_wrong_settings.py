@@ -177,6 +177,13 @@ TABLE = [
         "reshape_param.shape",
     ),
     (
+        f"{RESHAPE} {{ axis: 2 shape {{ dim: 9 dim: 10 dim: 0 }} }}",
+        [X],
+        1,
+        "shape (9, 10, 0) copies axis 4, which a bottom of shape (2, 6, 9, 10) does not have",
+        "reshape_param.shape",
+    ),
+    (
         f"{RESHAPE} {{ axis: 5 shape {{ dim: 1 }} }}",
         [X],
         1,
