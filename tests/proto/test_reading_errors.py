@@ -5,12 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from siamese_proto.errors import NetError, ParseError
 from siamese_proto.proto import schema
-from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
+from siamese_proto.proto.reader import parse_net, parse_solver
 from siamese_proto.proto.upgrade import upgrade_net
 
 NETS = [
@@ -349,65 +347,6 @@ def test_errors_know_column_layer_and_line() -> None:
     error = caught.value
     assert error.location is not None
     assert (error.location.line, error.location.column, error.layer) == (4, 34, "c")
-
-
-# One piece a line; the empty lines stand for line ends.
-PIECES = [
-    piece or "\n"
-    for piece in """
-{
-}
-<
->
-[
-]
-:
-;
-,
-#
--
-.
-\\
-'
-"x"
-1
-0x
-inf
-\u00e9
-\ufeff
-\0
-\ud800
-\r
-\x20
-layer
-layers {
-name:
-type:
-input: 'q'
-pad: -1
-pool: MIN
-padding
-conv
-param {
-blobs_lr:
-CONVOLUTION
-input_dim: 3
-solver_type:
-layer { name: 'a' type: 'pool' } bottom: 'b' top: 't' }
-""".split("\n")
-]
-
-
-@settings(deadline=None, max_examples=300)
-@given(st.lists(st.sampled_from(PIECES), max_size=40).map("".join))
-def test_no_text_makes_anything_but_a_message_or_a_one_line_error(text: str) -> None:
-    for read in (parse_net, parse_solver):
-        error = None
-        try:
-            unknown_problems(read(text + "\n"))
-        except ParseError as problem:
-            error = problem
-        assert error is None or (error.location is not None and "\n" not in str(error))
 
 
 def test_binary_nets_are_refused_without_a_place() -> None:
