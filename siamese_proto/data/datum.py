@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]  # uint8 or float32
 
 Size = tuple[int, int, int]  # C, H, W
+_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # those OpenCV reads too; Pillow has more, some rarely tried
+# What Pillow raises for files that are damaged, as found by damaging some thousands.
+_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, ArithmeticError, LookupError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,12 @@ def _opened(key: bytes, data: bytes) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise bad_record(key, f"its {len(data)} bytes are no image file that Pillow knows") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise bad_record(key, "its image is larger than Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)") from error
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged headers
+    except _DAMAGE as error:
         raise bad_record(key, f"its image file is damaged ({error})") from error
 
 
@@ -118,7 +122,7 @@ def _decode(key: bytes, data: bytes, decoding: Decoding) -> NDArray[numpy.uint8]
             if mode == "L":
                 image.draft("L", image.size)  # a JPEG's own luminance, as OpenCV takes it
             pixels = numpy.asarray(image.convert(mode))
-        except (OSError, ValueError, SyntaxError) as error:
+        except _DAMAGE as error:
             raise bad_record(key, f"its image file is damaged ({error})") from error
     if mode == "L":
         return pixels[None]

@@ -94,7 +94,7 @@ class ImageData(DataLayer):
         if source is None:
             raise SourceMissingError(
                 f"list {quoted(self.source)} is not there{where_tried(self.source, folder)}; write a file with"
-                " 'path label' a line, or give the shapes with --shape",
+                " 'path label' a line",
                 field="image_data_param.source",
             )
         lines = _read_list(source, Path(source).stat().st_mtime_ns)

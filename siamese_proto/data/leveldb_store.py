@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,22 @@ class LevelDatabase(Database):
         self._view = view
 
     def records(self, first: bytes | None = None) -> Iterator[Record]:
-        return self._walk(start=first, include_value=True)
+        return self._walk(first, lambda iterator: iterator.item())
 
     def keys(self) -> Iterator[bytes]:
-        return self._walk(start=None, include_value=False)
+        return self._walk(None, lambda iterator: iterator.key())
 
-    def _walk(self, *, start: bytes | None, include_value: bool) -> Iterator[Any]:
+    def _walk(self, first: bytes | None, take: Callable[[Any], Any]) -> Iterator[Any]:
+        # The raw iterator: the library's other one ends without a word where the first block is damaged.
         try:
-            with self._database.iterator(
-                start=start, include_value=include_value, verify_checksums=True, fill_cache=False
-            ) as iterator:
-                yield from iterator
+            with self._database.raw_iterator(verify_checksums=True, fill_cache=False) as iterator:
+                if first is None:
+                    iterator.seek_to_first()
+                else:
+                    iterator.seek(first)
+                while iterator.valid():
+                    yield take(iterator)
+                    iterator.next()
         except self._error as error:
             raise damaged(self.path, error, self._view) from error
 

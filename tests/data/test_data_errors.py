@@ -174,7 +174,7 @@ def leveldb_flipped(folder: Path) -> None:
 
 
 DATABASES = [
-    (missing, "LMDB", f"database 'DB' is not there in the working directory; {MAKE}, or give the shapes with --shape"),
+    (missing, "LMDB", f"database 'DB' is not there in the working directory; {MAKE}"),
     (empty_folder, "LMDB", f"database 'DB' is an empty folder; {MAKE}"),
     (
         other_folder,
@@ -237,6 +237,16 @@ def test_a_database_that_cannot_be_used_is_told_in_one_line(spoil, backend, mess
     with pytest.raises(SourceMissingError if spoil is missing else DataError) as caught_early:
         layer.top_shapes(())
     assert str(caught_early.value) == message
+
+
+def test_a_damaged_byte_anywhere_in_a_leveldb_is_found(tmp_path):
+    path = Path(copied("data/color_leveldb", tmp_path))
+    table = path / "000005.ldb"
+    whole = table.read_bytes()
+    for position in range(0, 11700, 450):
+        table.write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+        with pytest.raises(DataError, match="checksum mismatch"), open_database(str(path)) as database:
+            list(database.records())
 
 
 def mean_of_another_size(folder: Path) -> None:

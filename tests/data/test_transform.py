@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import io
+
+import h5py
 import numpy
 import pytest
-from feeding import BACKENDS, batches, data_layer, make_database, make_raw_database, noise
+from feeding import BACKENDS, batches, data_layer, make_database, make_layer, make_raw_database, noise
+from PIL import Image
 
 from siamese_proto.proto import schema
 
@@ -126,3 +130,88 @@ def test_float_records_are_fed_as_they_are(tmp_path):
     pixels, labels = batches(layer, 1)[0]
     numpy.testing.assert_array_equal(pixels, values)
     assert labels.tolist() == [-3] * 4
+
+
+def test_encoded_colours_come_in_the_order_blue_green_red(tmp_path):
+    colour = noise(3, 5, 3)  # (H, W, 3) red, green, blue
+    for name, image, expected in [
+        ("colour", Image.fromarray(colour), colour[:, :, ::-1].transpose(2, 0, 1)),
+        ("grey", Image.fromarray(colour[:, :, 0]), colour[None, :, :, 0]),
+        ("bilevel", Image.fromarray(colour[:, :, 0] > 99), (colour[None, :, :, 0] > 99) * 255),
+        ("palette", Image.fromarray(colour).quantize(15), None),
+        ("alpha", Image.fromarray(colour).convert("RGBA"), None),
+    ]:
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        datum = schema.Datum(data=file.getvalue(), encoded=True).SerializeToString()
+        layer = data_layer(make_raw_database(tmp_path / name, [datum]), batch_size=1)
+        ((pixels, _),) = batches(layer, 1)
+        assert (
+            layer.top_shapes(())[0] == pixels.shape == (1, {"colour": 3, "palette": 3, "alpha": 4}.get(name, 1), 3, 5)
+        )
+        if expected is not None:
+            numpy.testing.assert_array_equal(pixels[0], expected)
+
+
+def test_grey_and_colour_can_be_forced_on_encoded_records_alone(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(noise(3, 5)).save(file, "PNG")
+    encoded = make_raw_database(
+        tmp_path / "encoded", [schema.Datum(data=file.getvalue(), encoded=True).SerializeToString()]
+    )
+    forced = data_layer(encoded, "transform_param { force_color: true }", batch_size=1)
+    assert batches(forced, 1)[0][0].shape == forced.top_shapes(())[0] == (1, 3, 3, 5)
+    raw = data_layer(make_database(tmp_path / "raw", IMAGES), "transform_param { force_gray: true }")
+    assert batches(raw, 1)[0][0].shape == (3, 2, HEIGHT, WIDTH)
+
+
+def test_image_data_shuffles_anew_each_time_round_and_two_lists_stay_in_step(tmp_path):
+    for number in range(9):
+        for side in ("left", "right"):
+            Image.fromarray(numpy.full((3, 5), number, numpy.uint8)).save(tmp_path / f"{side}{number}.png")
+    for side in ("left", "right"):
+        (tmp_path / side).write_text("".join(f"{side}{number}.png {number}\n" for number in range(9)))
+    left, right = (
+        make_layer(
+            f'name: "{side}" type: "ImageData" top: "x" top: "y" image_data_param {{ source: "{side}" batch_size: 3'
+            " shuffle: true is_color: false }",
+            folder=str(tmp_path),
+        )
+        for side in ("left", "right")
+    )
+    found = batches(left, 6)
+    labels = numpy.concatenate([batch[1] for batch in found])
+    assert sorted(labels[:9]) == sorted(labels[9:]) == list(range(9))
+    assert labels[:9].tolist() != labels[9:].tolist() != sorted(labels[9:])
+    numpy.testing.assert_array_equal(numpy.concatenate([pixels[:, 0, 0, 0] for pixels, _ in found]), labels)
+    for one, other in zip(found, batches(right, 6), strict=True):
+        numpy.testing.assert_array_equal(one[0], other[0])
+    numpy.testing.assert_array_equal(batches(left, 1, skip=4)[0][1], labels[12:15])
+
+
+def test_hdf5_data_shuffles_files_and_rows_together(tmp_path):
+    for name, rows in (("a", range(5)), ("b", range(5, 12))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["x"] = numpy.array([[row, 10 * row] for row in rows], numpy.float64)
+            file["y"] = numpy.array(rows, numpy.int32)
+    (tmp_path / "list").write_text("a.h5\nb.h5\n")
+    text = 'name: "h" type: "HDF5Data" top: "x" top: "y" hdf5_data_param { source: "list" batch_size: 4 shuffle: true }'
+    layer = make_layer(text, folder=str(tmp_path))
+    assert list(layer.top_shapes(())) == [(4, 2), (4,)]
+    found = batches(layer, 6)
+    rows = numpy.concatenate([y for _, y in found])
+    assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12))
+    assert rows[:12].tolist() != rows[12:].tolist()
+    numpy.testing.assert_array_equal(numpy.concatenate([x for x, _ in found]), numpy.stack([rows, 10 * rows], 1))
+    numpy.testing.assert_array_equal(batches(layer, 1, skip=5)[0][1], rows[20:])
+
+
+def test_random_dummy_data_differs_between_batches_and_is_drawn_again_after_skipping():
+    layer = make_layer(
+        'name: "d" type: "DummyData" top: "x" top: "y" dummy_data_param { shape { dim: 2 dim: 3 }'
+        ' data_filler { type: "gaussian" std: 2 } data_filler { type: "constant" value: 4 } }'
+    )
+    first, second = batches(layer, 2)
+    assert not numpy.array_equal(first[0], second[0])
+    assert (first[1] == 4).all()
+    numpy.testing.assert_array_equal(batches(layer, 1, skip=1)[0][0], second[0])
