@@ -341,6 +341,13 @@ def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
     assert str(caught.value) == f"{loop}: cannot be read: {os.strerror(errno.ELOOP)}"
 
 
+def test_nesting_is_bounded() -> None:
+    assert parse_net("a {" * 100 + "}" * 100).source.unknown[0][1].name == "a"
+    with pytest.raises(ParseError) as caught:
+        parse_net("a {" * 50 + "\n" + "a {" * 5000)
+    assert str(caught.value) == "<text>:2: messages are nested more than 100 deep"
+
+
 def test_errors_know_column_layer_and_line() -> None:
     with pytest.raises(NetError) as caught:
         parse_net('name: "n"\nlayer {\n\tname: "c"\n\tconvolution_param { num_output: x }\n}\n')
