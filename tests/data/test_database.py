@@ -10,6 +10,7 @@ import pytest
 from feeding import BACKENDS, GOLDEN, copied, make_database, noise, tool
 
 from siamese_proto.data.database import create_database, guess_backend, open_database
+from siamese_proto.data.leveldb_store import _library
 from siamese_proto.errors import DataError
 
 SOURCES = {"LEVELDB": "flagship/pairs_leveldb", "LMDB": "flagship/pairs_lmdb"}
@@ -244,3 +245,17 @@ def test_backends_are_told_apart_by_their_files(tmp_path):
     assert guess_backend(str(GOLDEN / "data/color_leveldb")) == "LEVELDB"
     assert guess_backend(str(GOLDEN / "data/images")) is None
     assert guess_backend(str(tmp_path / "missing")) is None
+
+
+def test_records_that_are_still_in_the_log_of_a_leveldb_are_read(tmp_path):
+    path = tmp_path / "made"
+    database = _library().DB(str(path), create_if_missing=True)
+    for number in range(100):
+        database.put(b"%08d" % number, bytes([number]))
+    database.close()
+    assert not list(path.glob("*.ldb"))
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    for _ in range(2):
+        with open_database(str(path)) as opened:
+            assert list(opened.records()) == [(b"%08d" % number, bytes([number])) for number in range(100)]
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
