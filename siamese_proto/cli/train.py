@@ -68,7 +68,7 @@ def train(
         stack.callback(made.close)
         if progress is not None:
             _follow(made, progress)
-        with _signals(made, sigint_effect, sighup_effect):
+        with answering_signals(made, sigint_effect, sighup_effect):
             log("caffe.cpp:239", "Starting Optimization")
             made.solve()
         if not made.stopped:
@@ -89,7 +89,7 @@ def _make_solver(
 
 
 @contextlib.contextmanager
-def _signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[None]:
+def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[None]:
     """Let signals ask for a stop or a snapshot after the iteration that runs; a second Ctrl-C ends it at once."""
     effects = {signal.SIGINT: sigint_effect, signal.SIGTERM: "stop"}
     if hasattr(signal, "SIGHUP"):  # Windows has none

@@ -7,8 +7,8 @@ import os
 from siamese_proto.compiler import check_net
 from siamese_proto.errors import Location, NetError
 from siamese_proto.graph.ir import Finding
-from siamese_proto.proto.reader import parse_solver, unknown_problems
-from siamese_proto.solver.settings import read_settings
+from siamese_proto.proto.reader import parse_solver
+from siamese_proto.solver.settings import find_problems, read_settings
 
 
 def check_solver(path: str | os.PathLike[str]) -> list[Finding]:
@@ -18,7 +18,7 @@ def check_solver(path: str | os.PathLike[str]) -> list[Finding]:
     net_files: list[str] = []
     try:
         parsed = parse_solver(path)
-        problems.extend(unknown_problems(parsed))
+        problems.extend(find_problems(parsed))
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]
         net_files = [source.parsed.file for source in sources if source.parsed.file != file]

@@ -83,6 +83,7 @@ class Solver:
         if self.settings.snapshot_after_train:
             snapshots.check_folder(self.settings.snapshot_prefix)
         self.step(max(0, self.settings.max_iter - self.iteration))
+        self._check_losses()
         if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():
             self.snapshot()
         if self.stopped:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from siamese_proto.errors import SolverError, did_you_mean, quoted
+from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
@@ -87,11 +88,22 @@ class Settings:
 
 def read_settings(solver: str | os.PathLike[str] | ParsedSolver) -> Settings:
     """Read a solver file, or the text of one; raises NetError with file and line for what cannot be carried out."""
-    parsed = solver if isinstance(solver, ParsedSolver) else parse_solver(solver)
-    reader = _Reader(parsed)
-    reader.refuse_unknown_fields()
-    reader.check_numbers()
+    reader = _Reader(solver if isinstance(solver, ParsedSolver) else parse_solver(solver))
+    for problem in [*reader.unknown_fields(), *reader.bad_numbers()]:
+        raise problem
     return reader.settings()
+
+
+def find_problems(parsed: ParsedSolver) -> list[NetError]:
+    """Everything that `read_settings` would raise, were it not for what it raises first."""
+    reader = _Reader(parsed)
+    problems: list[NetError] = [*reader.unknown_fields(), *reader.bad_numbers()]
+    for check in (reader.max_iter, reader.schedule, reader.rule, reader.train_net, reader.test_nets):
+        try:
+            check()
+        except NetError as problem:
+            problems.append(problem)
+    return problems
 
 
 def with_state(settings: Settings, level: int | None = None, stages: tuple[str, ...] = ()) -> Settings:
@@ -133,53 +145,37 @@ class _Reader:
     def problem(self, field: str | None, text: str) -> SolverError:
         return SolverError(text, location=self.parsed.source.find(field), field=field)
 
-    def refuse_unknown_fields(self) -> None:
+    def unknown_fields(self) -> Iterator[SolverError]:
         inline = ("net_param", "train_net_param", "test_net_param")  # those are the net's to judge
         for problem in unknown_problems(self.parsed):
             if problem.field is None or not problem.field.startswith(inline):
-                raise SolverError(problem.message, location=problem.location, field=problem.field)
+                yield SolverError(problem.message, location=problem.location, field=problem.field)
 
-    def check_numbers(self) -> None:
+    def bad_numbers(self) -> Iterator[SolverError]:
         for field, (least, must) in _LEAST.items():
             value = getattr(self.message, field)
             repeated = field in ("test_iter", "stepvalue")
             for index, number in enumerate(value if repeated else [value] if self.message.HasField(field) else []):
                 if not number >= least:  # so that a NaN is refused too
                     place = f"{field}[{index}]" if repeated else field
-                    raise self.problem(place, f"{field} is {number:g}; it must {must}")
+                    yield self.problem(place, f"{field} is {number:g}; it must {must}")
         for field in ("momentum2", "rms_decay"):
             if getattr(self.message, field) >= 1:
-                raise self.problem(field, f"{field} is {getattr(self.message, field):g}; it must be below 1")
+                yield self.problem(field, f"{field} is {getattr(self.message, field):g}; it must be below 1")
 
     def settings(self) -> Settings:
         message = self.message
-        if not message.HasField("max_iter"):
-            raise self.problem(None, "max_iter is missing: how many iterations to train for")
-        schedule = self.schedule()
-        self.check_rule()
-        rule = RuleSettings(
-            message.type,
-            message.momentum,
-            message.momentum2,
-            message.rms_decay,
-            message.delta,
-            message.weight_decay,
-            cast(Literal["L2", "L1"], message.regularization_type),
-            message.clip_gradients,
-            message.iter_size,
-        )
-        net = self.train_net()
         return Settings(
             file=self.parsed.file,
             text=str(message).rstrip(),
-            net=net,
-            test_nets=self.test_nets(net),
+            max_iter=self.max_iter(),
+            schedule=self.schedule(),
+            rule=self.rule(),
+            net=self.train_net(),
+            test_nets=self.test_nets(),
             test_interval=message.test_interval,
             test_initialization=message.test_initialization,
             test_compute_loss=message.test_compute_loss,
-            schedule=schedule,
-            rule=rule,
-            max_iter=message.max_iter,
             display=message.display,
             average_loss=message.average_loss,
             snapshot=message.snapshot,
@@ -190,9 +186,14 @@ class _Reader:
             use_gpu=message.solver_mode == message.GPU,
             asks_for_gpu=message.HasField("solver_mode") and message.solver_mode == message.GPU,
             device_id=message.device_id,
-            weights=tuple(name.strip() for names in message.weights for name in names.split(",")),
+            weights=self.weights(),
             notes=self.notes(),
         )
+
+    def max_iter(self) -> int:
+        if not self.message.HasField("max_iter"):
+            raise self.problem(None, "max_iter is missing: how many iterations to train for")
+        return self.message.max_iter
 
     def schedule(self) -> Schedule:
         message = self.message
@@ -223,7 +224,7 @@ class _Reader:
             message.max_iter,
         )
 
-    def check_rule(self) -> None:
+    def rule(self) -> RuleSettings:
         message = self.message
         for field, value, known in (
             ("type", message.type, TYPES),
@@ -237,6 +238,17 @@ class _Reader:
             raise self.problem("momentum", text)
         if message.type == "Adam" and message.momentum >= 1:
             raise self.problem("momentum", f"momentum is {message.momentum:g}; for Adam it must be below 1")
+        return RuleSettings(
+            message.type,
+            message.momentum,
+            message.momentum2,
+            message.rms_decay,
+            message.delta,
+            message.weight_decay,
+            cast(Literal["L2", "L1"], message.regularization_type),
+            message.clip_gradients,
+            message.iter_size,
+        )
 
     def train_net(self) -> NetSource:
         message = self.message
@@ -249,7 +261,7 @@ class _Reader:
         state = message.train_state if message.HasField("train_state") else None
         return self.source(given[0], "TRAIN", state)
 
-    def test_nets(self, net: NetSource) -> tuple[TestNet, ...]:
+    def test_nets(self) -> tuple[TestNet, ...]:
         message = self.message
         fields = [f"test_net_param[{index}]" for index in range(len(message.test_net_param))]
         fields += [f"test_net[{index}]" for index in range(len(message.test_net))]
@@ -299,13 +311,21 @@ class _Reader:
         """The folder that the solver file lies in; the working directory for text."""
         return Path(self.parsed.file).parent if self.parsed.file != "<text>" else Path()
 
-    def find_net(self, field: str, name: str) -> str:
+    def find(self, name: str) -> str | None:
         """Paths count from the working directory, as in Caffe, then from the folder of the solver file."""
+        places = (Path(name), self.folder() / name)
+        return next((os.fspath(place) for place in places if place.is_file()), None)
+
+    def weights(self) -> tuple[str, ...]:
+        names = [name.strip() for names in self.message.weights for name in names.split(",")]
+        return tuple(self.find(name) or name for name in names)
+
+    def find_net(self, field: str, name: str) -> str:
         if not name:
             raise self.problem(field, "the path of the net is empty")
-        for path in (Path(name), self.folder() / name):
-            if path.is_file():
-                return os.fspath(path)
+        path = self.find(name)
+        if path is not None:
+            return path
         looked = f"; looked in {quoted(os.getcwd())} and in {quoted(str(self.folder().absolute()))}"
         raise self.problem(field, f"net file {quoted(name)} not found{'' if os.path.isabs(name) else looked}")
 

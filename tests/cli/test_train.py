@@ -1,5 +1,8 @@
 """The commands train and test, run as a user runs them."""
 
+import contextlib
+import os
+import pty
 import re
 import shutil
 import signal
@@ -13,13 +16,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from siamese_proto.cli import main
+from siamese_proto.cli.train import answering_signals
+from siamese_proto.solver import Solver
 from siamese_proto.weights import read_state, read_weights
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "flagship"
 NET = """
 name: "tiny"
-layer { name: "pairs" type: "Data" top: "pair" top: "sim" data_param { source: "pairs_lmdb" batch_size: 5 backend: LMDB }
-  transform_param { scale: 0.00390625 } }
+layer { name: "pairs" type: "Data" top: "pair" top: "sim" transform_param { scale: 0.00390625 }
+  data_param { source: "pairs_lmdb" batch_size: 5 backend: LMDB } }
 layer { name: "slice" type: "Slice" bottom: "pair" top: "data" top: "data_p" slice_param { axis: 1 } }
 layer { name: "feat" type: "InnerProduct" bottom: "data" top: "feat" param { name: "w" } param { name: "b" }
   inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
@@ -174,6 +179,40 @@ def test_ctrl_c_snapshots_and_stops() -> None:
     assert found
     assert read_state(found[2]).iteration == int(found[1])
     assert len(list(Path().glob("snap_iter_*.solverstate"))) == 2  # the hang-up made one, and did not stop
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    solver = Solver("solver.prototxt")
+    before = signal.getsignal(signal.SIGINT)
+    with answering_signals(solver, "stop", "none"):
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGINT)
+        solver.step(5)
+        assert (solver.iteration, solver.stopped) == (1, True)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    solver.close()
+
+
+def test_a_terminal_shows_a_bar_in_place_of_training_lines() -> None:
+    ours, theirs = pty.openpty()
+    code = "from siamese_proto.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", "--solver", "solver.prototxt", "--log", "run.log"]
+    with subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as process:
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux ends a terminal nobody writes to any more with an error
+            while part := os.read(ours, 4096):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "iteration 6/6" in text
+    assert re.search(r"loss 0\.\d+", text)
+    assert "Snapshotting solver state to binary proto file snap_iter_6.solverstate" in text
+    assert "Train net output" not in text
+    assert "Train net output" in Path("run.log").read_text()
 
 
 def test_test_prints_batches_and_means_as_caffe_does() -> None:

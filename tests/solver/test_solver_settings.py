@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from siamese_proto.errors import NetError
-from siamese_proto.solver.settings import Settings, read_settings, with_state
+from siamese_proto.proto.reader import parse_solver
+from siamese_proto.solver.settings import Settings, find_problems, read_settings, with_state
 
 NET = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
 GOOD = {"net": '"net.prototxt"', "base_lr": "0.01", "lr_policy": '"fixed"', "max_iter": "10"}
@@ -119,6 +120,14 @@ def test_a_mistake_is_named_with_its_line(fields: dict[str, str | None], lines: 
     assert str(caught.value) == f"solver.prototxt:{line}: {message}"
 
 
+def test_all_mistakes_of_a_file_can_be_had_at_once() -> None:
+    with pytest.raises(NetError):
+        read("momentun: 1\nmomentum: -1\nstepsize: 0", lr_policy='"fixd"', type='"Adm"', net='"gone"')
+    problems = find_problems(parse_solver(Path("solver.prototxt")))
+    lines = [problem.location.line for problem in problems if problem.location]
+    assert sorted(lines) == [1, 3, 5, 6, 7, 8]
+
+
 def test_a_net_that_is_not_there_is_told_with_the_folders_looked_in(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     Path("sub/solver.prototxt").write_text('net: "nett.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1')
@@ -157,10 +166,12 @@ def test_paths_count_from_the_working_directory_and_then_from_the_folder_of_the_
     Path("sub/deep").mkdir(parents=True)
     Path("sub/own.prototxt").write_text(NET.replace('"x"', '"from_sub"'))
     Path("sub/net.prototxt").write_text(NET.replace('"x"', '"from_sub"'))
-    text = 'base_lr: 1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "deep/x"'
+    Path("sub/a.caffemodel").touch()
+    text = 'base_lr: 1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "deep/x" weights: "a.caffemodel, b.caffemodel"'
     for name, top in (("own", "from_sub"), ("net", "x")):
         Path("sub/solver.prototxt").write_text(f'net: "{name}.prototxt" {text}')
         settings = read_settings("sub/solver.prototxt")
+        assert settings.weights == ("sub/a.caffemodel", "b.caffemodel")
         assert settings.net.parsed.message.layer[0].top[0] == top
         assert settings.snapshot_prefix == "sub/deep/x"
 
