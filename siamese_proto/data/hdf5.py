@@ -54,7 +54,9 @@ class HDF5Data(DataLayer):
             files = self._files()
         except SourceMissingError as error:
             raise DataError(error.message, field=error.field) from error
-        return PrefetchFeeder(HDF5Batches(files, self.names, self.batch_size, self.shuffle, run.seed), ahead=2)
+        return PrefetchFeeder(
+            HDF5Batches(files, self.names, self.batch_size, shuffle=self.shuffle, seed=run.seed), ahead=2
+        )
 
     def describe(self) -> str:
         return f"HDF5 {self.source}, batches of {self.batch_size}"

@@ -73,7 +73,14 @@ class ImageData(DataLayer):
                 field="image_data_param.rand_skip",
             )
         source = ImageBatches(
-            entries, self.batch_size, self.new_size, self.decoding, transformer, self.shuffle, run.seed, skipped
+            entries,
+            self.batch_size,
+            self.new_size,
+            self.decoding,
+            transformer,
+            shuffle=self.shuffle,
+            seed=run.seed,
+            skipped=skipped,
         )
         return PrefetchFeeder(source, ahead=4)
 
