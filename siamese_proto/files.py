@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from siamese_proto.errors import NetError, did_you_mean, quoted
@@ -28,28 +31,41 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that it is the old one or the whole new one, whatever happens. Raises NetError."""
     check_writable(path)
-    target = Path(path)
-    partial = None
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The path of a new, empty file in the folder of `path`, which takes the place of `path` once the block is done.
+
+    Whatever happens, `path` is the old file or the whole new one. A killed process may leave the new file behind,
+    under its name that begins with a dot and ends with `.partial`. Raises NetError where it cannot be written.
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(os.path.abspath(path))
+    partial = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.partial")
     try:
-        handle, partial = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
+        open(partial, "xb").close()
+        yield partial
+        with open(partial, "r+b") as file:
             os.fsync(file.fileno())
-        os.chmod(partial, _mode(target))
-        os.replace(partial, target)
-        partial = None
-    except OSError as error:
-        raise NetError(f"cannot write {quoted(os.fspath(path))}: {error.strerror or error}") from error
+        if os.path.exists(path):
+            shutil.copymode(path, partial)
+        os.replace(partial, path)
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:  # torch and h5py raise RuntimeError when the disk is full
+        raise NetError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
-        if partial is not None:
+        with suppress(FileNotFoundError):
             os.unlink(partial)
 
 
-def _mode(target: Path) -> int:
-    """The permissions of the file that is replaced, or of one opened in the plain way."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def _sync_folder(folder: str) -> None:
+    if os.name == "nt":
+        return  # folders cannot be opened there
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siamese_proto.errors import SolverError, WeightsError
+from siamese_proto.errors import NetError, SolverError
 from siamese_proto.net import Net
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.solver import finite, setup, snapshots
@@ -221,7 +221,7 @@ class Solver:
         """Go on from a solver state, Caffe's or ours; the weights file it names is looked for beside it too.
 
         A state of ours brings back where each data layer stood, and the seed, so that the run goes on bit for bit.
-        Raises WeightsError or SolverError where the files are damaged or belong to another net or update rule.
+        Raises NetError where the files are damaged or belong to another net or update rule.
         """
         state = snapshots.read(self, path)
         self.iteration, self.current_step = state.iteration, state.current_step
@@ -259,7 +259,7 @@ class Solver:
         """A snapshot that cannot be written does not end the run: the next one may succeed."""
         try:
             self.snapshot()
-        except (OSError, WeightsError) as error:
+        except (OSError, NetError) as error:
             log("solver.cpp:464", f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
 
     def _is_saved(self) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from siamese_proto.errors import WeightsError
 from siamese_proto.graph.ir import Graph
-from siamese_proto.proto import schema
 from siamese_proto.weights.blobs import Array
 from siamese_proto.weights.caffemodel import read_caffemodel, write_caffemodel
 from siamese_proto.weights.files import Path, problem
@@ -77,15 +76,14 @@ def write_weights(
     graph: Graph,
     values: Mapping[str, Array],
     *,
-    messages: Sequence[schema.LayerParameter] = (),
     diffs: Mapping[str, Array] | None = None,
 ) -> None:
     """Write the parameters of a net in the format that the suffix says; replaces `path` at once.
 
-    `values` (and `diffs`, for `snapshot_diff`; only `.caffemodel` has room for them) are by `Param.id`. `messages` are
-    the settings of `graph.nodes`, one each, which a `.caffemodel` repeats. Raises WeightsError.
+    `values` (and `diffs`, for `snapshot_diff`; only `.caffemodel` has room for them) are by `Param.id`.
+    Raises NetError.
     """
-    write_stored(path, stored_from_graph(os.fspath(path), graph, values, messages, diffs))
+    write_stored(path, stored_from_graph(os.fspath(path), graph, values, diffs))
 
 
 def write_stored(path: Path, stored: StoredWeights) -> None:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.stored import StoredLayer, StoredWeights, unique_names, with_keys
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from siamese_proto.files import replacing
 from siamese_proto.proto import schema
 from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.caffemodel import as_text, map_file
-from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.formats import seems
 from siamese_proto.weights.hdf5 import read_dataset
 from siamese_proto.weights.wire import LENGTH, WireError, fields, tag, varint

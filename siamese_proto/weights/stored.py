@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -74,20 +74,14 @@ def stored_from_graph(
     file: str,
     graph: Graph,
     values: Mapping[str, Array],
-    messages: Sequence[schema.LayerParameter] = (),
     diffs: Mapping[str, Array] | None = None,
 ) -> StoredWeights:
     """The layers as Caffe would save them: with its Split layers, and shared arrays under every layer that uses them.
 
-    `values` and `diffs` are by `Param.id`; `messages` are the settings of `graph.nodes`, one each; without them what
-    the graph knows is written. Raises WeightsError where an array is missing or of another size than the net's.
+    `values` and `diffs` are by `Param.id`. Raises WeightsError where an array is missing or of another size than the
+    net's.
     """
-    if messages and len(messages) != len(graph.nodes):
-        raise ValueError(f"{len(messages)} messages for {len(graph.nodes)} nodes")
-    written = [
-        _with_statistics(message, node)
-        for node, message in zip(graph.nodes, messages or [plain_message(node) for node in graph.nodes], strict=True)
-    ]
+    written = [_with_statistics(node) for node in graph.nodes]
     labels = dict(zip((node.id for node in graph.nodes), unique_names(node.name for node in graph.nodes), strict=True))
     layers = []
     for index, message in insert_splits(written):
@@ -111,25 +105,10 @@ def stored_from_graph(
     return StoredWeights(file, tuple(layers), graph.name)
 
 
-def plain_message(node: Node) -> schema.LayerParameter:
-    """What a node alone tells of the layer's settings: name, type, bottoms, tops, loss weights and parameter names."""
-    message = schema.LayerParameter(name=node.name, type=node.type)
-    message.bottom.extend(blob.name for blob in node.bottoms)
-    message.top.extend(blob.name for blob in node.tops if not blob.automatic)
-    by_default = node.layer is not None and node.layer.is_loss and node.loss_weights[:1] == (1.0,)
-    if any(node.loss_weights) and not by_default:
-        message.loss_weight.extend(node.loss_weights)
-    for use in node.params:
-        spec = message.param.add(lr_mult=use.lr_mult, decay_mult=use.param.decay_mult)
-        if use.param.name:
-            spec.name = use.param.name
-    return message
-
-
-def _with_statistics(message: schema.LayerParameter, node: Node) -> schema.LayerParameter:
+def _with_statistics(node: Node) -> schema.LayerParameter:
     """A copy without blobs; BatchNorm says there that its statistics do not learn (BatchNormLayer::LayerSetUp)."""
     copy = schema.LayerParameter()
-    copy.CopyFrom(message)
+    copy.CopyFrom(node.message)
     copy.ClearField("blobs")
     for use in node.params[len(copy.param) :]:
         if use.param.statistic:

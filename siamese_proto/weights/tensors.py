@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import DAMAGED, Path, problem, replacing
+from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.stored import StoredLayer, StoredWeights, with_keys
 
 _METADATA = "__metadata__"  # safetensors' own name for it; in a .pt file an entry beside the tensors

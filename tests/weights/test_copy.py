@@ -78,7 +78,7 @@ def test_hdf5_may_lack_what_another_layer_owns() -> None:
 
 
 def test_the_flagship_twins_agree() -> None:
-    graph, _ = flagship()
+    graph = flagship()
     values, report = match_weights(graph, read_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel"))
     assert len(values) == len(graph.params) == 10
     assert (len(report.loaded), report.missing, report.ignored) == (10, (), ())

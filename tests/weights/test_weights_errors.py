@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from weight_nets import GOLDEN, TWIN, graph_of, random_values
 
-from siamese_proto.errors import WeightsError
+from siamese_proto.errors import NetError, WeightsError
 from siamese_proto.proto import schema
 from siamese_proto.weights import StoredState, read_state, read_weights, write_state, write_weights
 
@@ -177,7 +177,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_said_at_once(suffix: str, tmp_path: Path) -> None:
     graph = graph_of(TWIN)
     path = tmp_path / "none" / f"w{suffix}"
-    with pytest.raises(WeightsError) as raised:
+    with pytest.raises(NetError) as raised:
         write_weights(path, graph, random_values(graph))
     assert str(raised.value) == f"{path}: cannot be written: No such file or directory"
 
@@ -196,7 +196,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from weight_nets import TWIN, graph_of
 import numpy as np
-from siamese_proto.errors import WeightsError
+from siamese_proto.errors import NetError, WeightsError
 from siamese_proto.weights import write_weights
 graph = graph_of(TWIN.replace("num_output: 4", "num_output: 40000"))
 values = {p.id: np.zeros(p.shape, np.float32) for p in graph.params}
@@ -228,5 +228,5 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
 def test_a_state_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     state = StoredState(1, "", 0, (np.zeros(2, np.float32),))
     for name in ("s.solverstate", "s.solverstate.h5"):
-        with pytest.raises(WeightsError, match="cannot be written: No such file or directory"):
+        with pytest.raises(NetError, match="cannot be written: No such file or directory"):
             write_state(tmp_path / "none" / name, state)

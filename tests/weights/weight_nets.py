@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Graph
-from siamese_proto.proto import schema
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Values = dict[str, NDArray[np.floating]]
@@ -31,20 +30,16 @@ def graph_of(text: str, **shapes: tuple[int, ...]) -> Graph:
     return sp.build_graph(sp.parse_net(text), "TRAIN", shapes=shapes)
 
 
-def flagship() -> tuple[Graph, list[schema.LayerParameter]]:
+def flagship() -> Graph:
     return golden(GOLDEN / "flagship" / "net.prototxt", {"pair_data": (64, 2, 28, 28)})
 
 
-def golden_twin() -> tuple[Graph, list[schema.LayerParameter]]:
+def golden_twin() -> Graph:
     return golden(GOLDEN / "solver" / "net.prototxt", {"pair": (8, 2, 6, 6)})
 
 
-def golden(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Graph, list[schema.LayerParameter]]:
-    """The graph of a net for TRAIN, and the settings of its layers."""
-    parsed = sp.parse_net(path)
-    graph = sp.build_graph(parsed, "TRAIN", shapes=shapes)
-    messages = [layer for layer in parsed.message.layer if [rule.phase for rule in layer.include] != [schema.TEST]]
-    return graph, messages
+def golden(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
+    return sp.build_graph(sp.parse_net(path), "TRAIN", shapes=shapes)
 
 
 def random_values(graph: Graph, seed: int = 7) -> Values:
