@@ -196,7 +196,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from weight_nets import TWIN, graph_of
 import numpy as np
-from siamese_proto.errors import NetError, WeightsError
+from siamese_proto.errors import NetError
 from siamese_proto.weights import write_weights
 graph = graph_of(TWIN.replace("num_output: 4", "num_output: 40000"))
 values = {p.id: np.zeros(p.shape, np.float32) for p in graph.params}
@@ -207,7 +207,7 @@ for suffix in (".caffemodel", ".h5", ".safetensors", ".pt"):
     path.write_text("the old one")
     try:
         write_weights(path, graph, values)
-    except WeightsError as error:
+    except NetError as error:
         sys.stdout.write(f"{suffix} {str(error).startswith(f'{path}: cannot be written: ')} {path.read_text()}\\n")
 """
 
