@@ -38,6 +38,12 @@ WriteRun = Callable[..., Path]
 
 
 @pytest.fixture
+def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRun:
     """Lays net, solver and pairs into the working directory; lines given replace those fields of the solver."""
     monkeypatch.chdir(tmp_path)

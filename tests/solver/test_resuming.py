@@ -1,0 +1,182 @@
+"""Snapshots, and runs that go on from them."""
+
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from solver_runs import assert_same, plain, tensors
+
+from siamese_proto.errors import SolverError
+from siamese_proto.proto import schema
+from siamese_proto.solver import Solver
+from siamese_proto.weights import StoredState, read_state, read_weights, write_state
+
+
+@pytest.mark.parametrize("fields", [{}, {"type": '"Adam"'}, {"snapshot_format": "HDF5"}], ids=str)
+def test_a_resumed_run_equals_one_that_was_not_interrupted_bit_for_bit(write_run, fields: dict[str, object]) -> None:
+    first = Solver(write_run(**fields))
+    first.solve()
+    path = Path(f"snap_iter_5.solverstate{'.h5' if 'snapshot_format' in fields else ''}")
+    resumed = Solver("solver.prototxt", snapshot=path)
+    assert (resumed.iteration, resumed.losses) == (5, [])
+    resumed.solve()
+    assert resumed.losses == first.losses[5:]
+    assert_same(tensors(resumed), tensors(first))
+    for one, two in zip(first.rule.export_history(), resumed.rule.export_history(), strict=True):
+        assert torch.equal(one, two)
+    for solver in (first, resumed):
+        solver.close()
+
+
+def test_a_resumed_run_logs_what_the_other_logged(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+
+    def run(**how: object) -> list[str]:
+        caplog.clear()
+        solver = Solver("solver.prototxt", **how)
+        solver.solve()
+        solver.close()
+        texts = [record.getMessage() for record in caplog.records]
+        shown = [re.sub(r"\(.* iters\)", "", text) for text in texts if re.search("Iteration|output|lr =", text)]
+        return shown[next(i for i, text in enumerate(shown) if text.startswith("Iteration 6 ")) :]
+
+    write_run()  # averages of three losses, and test readers that go on from test to test, must come back too
+    assert run() == run(snapshot="snap_iter_5.solverstate")
+
+
+def test_restoring_into_a_solver_that_has_trained_gives_the_same_run(write_run) -> None:
+    solver = Solver(write_run())
+    solver.solve()
+    losses, final = solver.losses, tensors(solver)
+    solver.restore("snap_iter_5.solverstate")
+    solver.solve()
+    assert solver.losses == losses[5:]
+    assert_same(tensors(solver), final)
+    solver.close()
+
+
+def test_a_state_of_caffe_begins_with_the_first_record(write_run) -> None:
+    solver = Solver(write_run())
+    solver.step(5)
+    solver.close()
+    state = read_state("snap_iter_5.solverstate")
+    assert state.resume is not None
+    assert [(place.layer, place.batches) for place in state.resume.data] == [("pairs", 10)]
+    write_state("caffe.solverstate", StoredState(state.iteration, state.learned_net, 1, state.history, None))
+    resumed = Solver("solver.prototxt", snapshot="caffe.solverstate")
+    assert (resumed.iteration, resumed.current_step) == (5, 1)
+    resumed.batches.next_batch()
+    assert resumed.batches.positions() == {"pairs": 1}
+    resumed.close()
+
+
+def test_weights_are_found_beside_a_state_that_was_moved(write_run) -> None:
+    solver = Solver(write_run())
+    solver.step(5)
+    expected = tensors(solver)
+    solver.close()
+    moved = Path("elsewhere")
+    moved.mkdir()
+    for name in ("snap_iter_5.caffemodel", "snap_iter_5.solverstate"):
+        shutil.move(name, moved / name)
+    resumed = Solver("solver.prototxt", snapshot=moved / "snap_iter_5.solverstate")
+    assert_same(tensors(resumed), expected)
+    resumed.close()
+
+
+def test_histories_of_the_older_layout_that_counts_sharers_are_taken(write_run) -> None:
+    solver = Solver(write_run())
+    solver.step(5)
+    expected = [history.clone() for history in solver.rule.export_history()]
+    solver.close()
+    state = read_state("snap_iter_5.solverstate")
+    w, b, fw, fb = state.history
+    zeros = [np.zeros_like(array) for array in state.history]
+    old = StoredState(state.iteration, state.learned_net, state.current_step, (w, b, fw, fb, *zeros), None)
+    write_state("old.solverstate", old)
+    resumed = Solver("solver.prototxt", snapshot="old.solverstate")
+    assert all(torch.equal(one, two) for one, two in zip(expected, resumed.rule.export_history(), strict=True))
+    resumed.close()
+
+
+def test_a_state_of_another_update_rule_is_refused(write_run) -> None:
+    solver = Solver(write_run())
+    solver.step(5)
+    solver.close()
+    with pytest.raises(SolverError) as caught:
+        Solver(write_run(type='"Adam"'), snapshot="snap_iter_5.solverstate")
+    assert str(caught.value) == (
+        "snap_iter_5.solverstate: the solver state holds 4 histories, but Adam over this net has 8; it was written "
+        "for another net or by another update rule"
+    )
+
+
+def test_weights_and_a_snapshot_exclude_each_other(write_run) -> None:
+    with pytest.raises(SolverError, match="weights and a snapshot were both given"):
+        Solver(write_run(), weights="a.caffemodel", snapshot="b.solverstate")
+
+
+def test_weights_of_the_solver_file_begin_a_run(write_run) -> None:
+    first = Solver(write_run())
+    first.net.save_weights("begin.caffemodel")
+    second = Solver(write_run(weights='"begin.caffemodel"'))
+    assert_same(tensors(second), tensors(first))
+    for solver in (first, second):
+        solver.close()
+
+
+@pytest.mark.parametrize("fields", [{}, {"snapshot": None}], ids=["snapshots", "only at the end"])
+def test_a_missing_folder_for_snapshots_is_found_before_training(write_run, fields: dict[str, object]) -> None:
+    path = write_run(snapshot_prefix='"gone/snap"', **fields)
+    with pytest.raises(SolverError) as caught:
+        Solver(path).solve()
+    assert str(caught.value) == (
+        "the folder for snapshots, 'gone', does not exist; create the folder, or give another snapshot_prefix than "
+        "'gone/snap'"
+    )
+
+
+def test_a_run_outlives_a_folder_that_vanishes_and_comes_back(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    folder = Path("kept")
+    folder.mkdir()
+    solver = Solver(write_run(snapshot_prefix='"kept/snap"'))
+    solver.step(2)
+    folder.rmdir()
+    solver.step(4)
+    assert "SNAPSHOT FAILED" in caplog.text
+    assert solver.last_snapshot is None
+    folder.mkdir()
+    solver.step(4)
+    assert sorted(os.listdir(folder)) == ["snap_iter_10.caffemodel", "snap_iter_10.solverstate"]
+    solver.close()
+
+
+def test_batches_given_go_on_after_a_snapshot(in_tmp: Path) -> None:
+    rows = np.random.default_rng(3).normal(size=(20, 2, 7)).astype(np.float32)
+    data = {"in": [(row[:, :3], row[:, 3:]) for row in rows]}
+    first = plain(in_tmp, "snapshot: 7", data=data)
+    first.solve()
+    resumed = Solver(in_tmp / "plain_solver.prototxt", snapshot="plain_iter_7.solverstate", data=data)
+    resumed.solve()
+    assert resumed.losses == first.losses[7:]
+
+
+def test_a_snapshot_holds_what_caffe_would_write(write_run) -> None:
+    solver = Solver(write_run(random_seed=11))
+    solver.step(5)
+    solver.close()
+    message = schema.SolverState.FromString(Path("snap_iter_5.solverstate").read_bytes())
+    assert (message.iter, message.learned_net, message.current_step) == (5, "snap_iter_5.caffemodel", 1)
+    assert [tuple(blob.shape.dim) for blob in message.history] == [(6, 784), (6,), (3, 6), (3,)]
+    for blob, history in zip(message.history, solver.rule.export_history(), strict=True):
+        assert list(blob.data) == history.flatten().tolist()
+    assert message.resume.random_seed == 11
+    stored = {layer.name: layer.blobs for layer in read_weights("snap_iter_5.caffemodel").layers}
+    for name, blobs in solver.net.params.items():
+        for ours, theirs in zip(blobs, stored[name], strict=True):
+            assert np.array_equal(ours.detach().numpy(), np.asarray(theirs).reshape(ours.shape))
