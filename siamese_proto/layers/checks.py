@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+from google.protobuf.message import Message
+
 from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import canonical_axis
@@ -66,3 +68,10 @@ def check_labels_fit(scores: Shape, labels: Shape, axis: int, field: str) -> int
             field="bottom[1]",
         )
     return axis
+
+
+def check_positive(settings: Message, name: str, message: str) -> None:
+    """Refuse a count that is not given, or that is 0; `message` is the name of the field that holds `settings`."""
+    if getattr(settings, name) < 1:
+        fault = f"{name} 0 must be at least 1" if settings.HasField(name) else f"{name} is missing; give a number"
+        raise GraphError(fault, field=f"{message}.{name}")

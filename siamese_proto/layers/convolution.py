@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
-from siamese_proto.layers.checks import check_same_shapes
+from siamese_proto.layers.checks import check_positive, check_same_shapes
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -48,9 +48,8 @@ class Convolution(Layer):
         self.roles = [ParamRole("weight", read_filler(settings.weight_filler))]
         if settings.bias_term:
             self.roles.append(ParamRole("bias", read_filler(settings.bias_filler)))
-        for name, value in (("num_output", self.num_output), ("group", self.group)):
-            if value < 1:
-                raise GraphError(f"{name} {value} must be at least 1", field=f"convolution_param.{name}")
+        for name in ("num_output", "group"):
+            check_positive(settings, name, "convolution_param")
         if self.num_output % self.group:
             raise GraphError(
                 f"group {self.group} does not divide num_output {self.num_output}", field="convolution_param.group"

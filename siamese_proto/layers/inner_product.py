@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
-from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
+from siamese_proto.layers.checks import check_positive
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ class InnerProduct(Layer):
         self.roles = [ParamRole("weight", read_filler(settings.weight_filler))]
         if settings.bias_term:
             self.roles.append(ParamRole("bias", read_filler(settings.bias_filler)))
-        if self.num_output < 1:
-            raise GraphError(f"num_output {self.num_output} must be at least 1", field="inner_product_param.num_output")
+        check_positive(settings, "num_output", "inner_product_param")
 
     def params(self) -> Sequence[ParamRole]:
         return self.roles

@@ -16,7 +16,7 @@ TABLE = [
         'type: "InnerProduct" inner_product_param { axis: 1 }',
         [X],
         1,
-        "num_output 0 must be at least 1",
+        "num_output is missing; give a number",
         "inner_product_param.num_output",
     ),
     (

@@ -12,7 +12,13 @@ POOLING = 'type: "Pooling" pooling_param'
 # text, bottom shapes, number of tops, message, field
 TABLE = [
     # Convolution
-    (f"{CONVOLUTION} {{ kernel_size: 3 }}", [X], 1, "num_output 0 must be at least 1", "convolution_param.num_output"),
+    (
+        f"{CONVOLUTION} {{ kernel_size: 3 }}",
+        [X],
+        1,
+        "num_output is missing; give a number",
+        "convolution_param.num_output",
+    ),
     (
         f"{CONVOLUTION} {{ num_output: 4 }}",
         [X],
