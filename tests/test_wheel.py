@@ -1,0 +1,59 @@
+"""The wheel holds all it needs: installed alone, it works from any folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the wheel alone is installed into."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(installed: Path, folder: Path, *arguments: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path) -> None:
+    found = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
+    wanted = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/digits.csv.gz", "py.typed"}
+    assert {f"siamese_proto/{name}" for name in wanted} <= found
+    assert {path.name for path in installed.glob("*.dist-info/licenses/*")} == {"LICENSE", "THIRD_PARTY.md"}
+    assert {name.split("/")[0] for name in found} == {"siamese_proto", "siamese_proto-0.1.0.dist-info"}
+
+
+def test_it_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    place = run(installed, tmp_path, "-c", "import siamese_proto; print(siamese_proto.__file__)")
+    assert Path(place.strip()).is_relative_to(installed)
+    for name in ("train_test", "deploy"):
+        text = (ROOT / "prototxt" / "mnist_siamese" / f"{name}.prototxt").read_text()
+        (tmp_path / f"{name}.prototxt").write_text(text)
+    command = ("-m", "siamese_proto")
+    run(installed, tmp_path, *command, "data", "digits", ".", "--train-count", "64", "--test-count", "100")
+    assert "no problems" in run(installed, tmp_path, *command, "check", "train_test.prototxt")
+    run(installed, tmp_path, *command, "draw", "train_test.prototxt", "twin.svg")
+    (tmp_path / "solver.prototxt").write_text(
+        'net: "train_test.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1 display: 1 solver_mode: CPU'
+    )
+    run(installed, tmp_path, *command, "train", "--solver", "solver.prototxt")
+    assert {"twin.svg", "solver_iter_1.caffemodel"} <= {path.name for path in tmp_path.iterdir()}
