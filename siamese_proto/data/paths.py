@@ -11,8 +11,8 @@ def find_path(path: str, folder: str | None) -> str | None:
     return next((str(candidate) for candidate in candidates if candidate.exists()), None)
 
 
-def where_tried(path: str, folder: str | None) -> str:
-    """The folders `find_path` looked in, for messages."""
+def where_tried(path: str, folder: str | None, beside: str = "the net") -> str:
+    """The folders `find_path` looked in, for messages; `beside` is what lies in `folder`."""
     if Path(path).is_absolute() or folder is None or Path(folder).resolve() == Path.cwd():
         return "" if Path(path).is_absolute() else " in the working directory"
-    return " in the working directory or beside the net"
+    return f" in the working directory or beside {beside}"

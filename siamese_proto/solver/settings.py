@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
+from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
@@ -313,8 +314,8 @@ class _Reader:
 
     def find(self, name: str) -> str | None:
         """Paths count from the working directory, as in Caffe, then from the folder of the solver file."""
-        places = (Path(name), self.folder() / name)
-        return next((os.fspath(place) for place in places if place.is_file()), None)
+        path = find_path(name, os.fspath(self.folder()))
+        return path if path is not None and os.path.isfile(path) else None
 
     def weights(self) -> tuple[str, ...]:
         names = [name.strip() for names in self.message.weights for name in names.split(",")]
@@ -326,8 +327,8 @@ class _Reader:
         path = self.find(name)
         if path is not None:
             return path
-        looked = f"; looked in {quoted(os.getcwd())} and in {quoted(str(self.folder().absolute()))}"
-        raise self.problem(field, f"net file {quoted(name)} not found{'' if os.path.isabs(name) else looked}")
+        tried = where_tried(name, os.fspath(self.folder()), "the solver file")
+        raise self.problem(field, f"net file {quoted(name)} not found{tried}")
 
     def snapshot_prefix(self) -> str:
         """As written; else the solver file without its extension. A folder holds snapshots named after the solver."""
