@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto import drawing
-from siamese_proto.cli.options import ALL, PHASES, net_state, phase
-from siamese_proto.compiler import build_graph
+from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase
 from siamese_proto.drawing import RankDir
 from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net
@@ -37,10 +36,10 @@ def draw(
 ) -> None:
     """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf or .dot.
 
-    Databases need not be there, nor need every layer type be known.
+    Databases need not be there, nor need every layer type be known or every layer be right: what is wrong is told.
     """
     drawing.check_output(out)
     parsed = parse_net(Path(model))
-    graph = build_graph(parsed, "TEST" if phase == "TEST" else "TRAIN", level, stages, shapes)
-    test = build_graph(parsed, "TEST", level, stages, shapes) if phase == ALL else None
+    graph = graph_to_show(parsed, "TEST" if phase == "TEST" else "TRAIN", level, stages, shapes)
+    test = graph_to_show(parsed, "TEST", level, stages, shapes) if phase == ALL else None
     drawing.render(drawing.draw(graph, rankdir=rankdir, test=test), out)

@@ -6,7 +6,10 @@ from collections.abc import Callable
 
 import click
 
-from siamese_proto.graph.ir import Shape
+from siamese_proto.compiler import build_graph
+from siamese_proto.errors import NetError
+from siamese_proto.graph.ir import Graph, Phase, Shape
+from siamese_proto.proto.parsed import ParsedNet
 
 PHASES = ("TRAIN", "TEST")
 ALL = "ALL"  # both in one drawing
@@ -36,6 +39,24 @@ def net_state(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def graph_to_show(
+    parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...], shapes: dict[str, Shape]
+) -> Graph:
+    """The graph of a net that is to be looked at: what is wrong with its layers is told, and the rest shown."""
+
+    def tell(problem: NetError) -> None:
+        if problem.location is None:
+            raise problem  # not a fault of the net's
+        click.echo(f"warning: {problem}", err=True)
+
+    graph = build_graph(parsed, phase, level, stages, shapes, on_problem=tell)
+    for unknown in graph.problems:
+        tell(unknown)
+    for note in graph.notes:
+        click.echo(f"note: {note}; the shapes behind it can be given with --shape BLOB=N,C,H,W", err=True)
+    return graph
 
 
 def _stages(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:

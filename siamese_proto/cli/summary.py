@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 import siamese_proto.summary as table
-from siamese_proto.cli.options import PHASES, net_state, phase
-from siamese_proto.compiler import load_graph
+from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
 from siamese_proto.graph.ir import Phase, Shape
+from siamese_proto.proto.reader import parse_net
 
 FORMATS: dict[str, Callable[[table.Summary], str]] = {
     "md": table.to_markdown,
@@ -37,7 +37,7 @@ def summary(
 
     Totals count a shared parameter once.
     """
-    made = table.summarize(load_graph(Path(model), phase, level, stages, shapes))
+    made = table.summarize(graph_to_show(parse_net(Path(model)), phase, level, stages, shapes))
     if text_format in FORMATS:
         click.echo(FORMATS[text_format](made), nl=False)
     elif sys.stdout.isatty():

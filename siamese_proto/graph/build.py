@@ -105,6 +105,8 @@ class _Builder:
     def add(self, selected: SelectedLayer) -> None:
         """One more layer. Raises NetError without a place; the caller adds it."""
         message = selected.message
+        if message.include and message.exclude:
+            raise GraphError("has both include and exclude rules; give one kind only", field="exclude[0]")
         layer = self._make(selected)
         bottoms = [self._bottom(name, index) for index, name in enumerate(message.bottom)]
         top_names = self._top_names(message, layer)
@@ -127,10 +129,17 @@ class _Builder:
         self.nodes.append(DraftNode(node_id, selected, layer, bottoms, tops, uses, weights))
 
     def skip(self, selected: SelectedLayer) -> None:
-        """Let the layers behind a layer at fault be looked at: its tops exist, of unknown shape."""
-        for name in selected.message.top:
-            self.latest.setdefault(name, Blob(name))
+        """Keep a layer at fault as one of an unknown type: it is drawn, and the layers behind it are looked at."""
+        message = selected.message
+        bottoms = [self.latest[name] for name in message.bottom if name in self.latest]
+        for name in message.top:
+            self.latest[name] = Blob(name, self.latest[name].version + 1 if name in self.latest else 0)
             self.shapes.pop(name, None)
+        tops = [self.latest[name] for name in dict.fromkeys(message.top)]
+        node_id = _identifier(message.name or message.type, self.ids)
+        self.ids.add(node_id)
+        self.read.update(bottom.id for bottom in bottoms)
+        self.nodes.append(DraftNode(node_id, selected, None, bottoms, tops, [], (0.0,) * len(tops)))
 
     def _make(self, selected: SelectedLayer) -> LayerLike | None:
         context = LayerContext(
@@ -280,8 +289,11 @@ class _Builder:
     def _cut(self, node: DraftNode) -> tuple[bool, ...]:
         labels = node.layer.labels if node.layer is not None else ()
         forced = self.parsed.message.force_backward
-        spoken = list(node.selected.message.propagate_down) or [True] * len(node.bottoms)
-        return tuple(index in labels or not (flag or forced) for index, flag in enumerate(spoken))
+        spoken = list(node.selected.message.propagate_down)
+        return tuple(
+            index in labels or not (forced or index >= len(spoken) or spoken[index])
+            for index in range(len(node.bottoms))
+        )
 
 
 class UnknownLayerError(GraphError):

@@ -30,7 +30,7 @@ def flow_of_gradients(nodes: Sequence[DraftNode], params: Mapping[str, Param], *
     backward: set[str] = set()
     for node in nodes:
         flags = [blob.id in needing for blob in node.bottoms]
-        for index, forced in enumerate(node.selected.message.propagate_down):
+        for index, forced in enumerate(node.selected.message.propagate_down[: len(flags)]):
             flags[index] = forced
         bottoms[node.id] = flags
         if any(flags) or any(use.lr_mult != 0 and not params[use.draft.id].statistic for use in node.uses):

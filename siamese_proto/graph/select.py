@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
@@ -57,12 +56,6 @@ def is_included(layer: schema.LayerParameter, state: NetState) -> bool:
 def select_layers(parsed: ParsedNet, state: NetState) -> Iterator[SelectedLayer]:
     """The layers of the net for this state, in the order of the file."""
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
-        if message.include and message.exclude:
-            raise GraphError(
-                "has both include and exclude rules; give one kind only",
-                location=source.find("exclude[0]"),
-                layer=message.name,
-            )
         if is_included(message, state):
             phases = tuple(phase for phase in PHASES if is_included(message, replace(state, phase=phase)))
             yield SelectedLayer(message, source, phases)
