@@ -76,11 +76,12 @@ class LayerLike(Protocol):
     """What the graph asks of a configured layer; `layers.base.Layer` is the base class that has it all."""
 
     type: ClassVar[str]
-    bottoms: ClassVar[Arity]
-    tops: ClassVar[Arity]
+    reads: ClassVar[Sequence[str]]  # the messages of settings that the type takes: `convolution_param`
+    bottoms: Arity
+    tops: Arity
     same_count: ClassVar[bool]  # as many tops as bottoms
     is_loss: ClassVar[bool]  # its first top counts with weight 1 unless loss_weight says otherwise
-    labels: ClassVar[Sequence[int]]  # bottoms that never take a gradient
+    labels: Sequence[int]  # bottoms that never take a gradient
     differentiable: ClassVar[bool]  # gradients flow through it
 
     def params(self) -> Sequence[ParamRole]: ...
@@ -88,6 +89,7 @@ class LayerLike(Protocol):
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]: ...
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int: ...
     def describe(self) -> str: ...
+    def unused_fields(self) -> Sequence[str]: ...
 
 
 class SourceMissingError(NetError):

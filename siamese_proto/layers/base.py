@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
 
 from siamese_proto.errors import GraphError, did_you_mean, quoted
 from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
+from siamese_proto.graph.select import PHASES
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ __all__ = ["Arity", "DataLayer", "Feeder", "Layer", "ParamRole", "RunState", "Sh
 
 @dataclass
 class RunState:
-    """What a running net has besides its blobs: the seed and the iteration that random layers draw from."""
+    """What a running net has besides its blobs: what random layers draw from, and what layers remember.
+
+    `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
+    """
 
     seed: int = 0
     iteration: int = 0
     draw: int = 0  # which of the passes accumulated in this iteration
+    carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.
@@ -48,20 +53,24 @@ class Layer:
     A subclass reads its part of the message in `read`, declares its parameters in `params` and `param_shapes`, its
     outputs in `top_shapes`, and computes in `forward`. A problem with a setting or a shape is a `GraphError` with the
     `field` at fault; who builds the graph adds file, line and layer name. The number of bottoms and tops has been
-    checked against the class's arity before any method is called with shapes.
+    checked against `bottoms` and `tops` before any method is called with shapes; `read` may set these two and `labels`
+    where they depend on the settings. `reads` names the messages of settings that the type takes, where that is not
+    just the one that bears its name: others have no effect, and that is reported.
     """
 
     type: ClassVar[str] = ""  # set by @layer
-    bottoms: ClassVar[Arity] = exactly(1)
-    tops: ClassVar[Arity] = exactly(1)
+    reads: ClassVar[Sequence[str]] = ()  # set by @layer unless given
+    bottoms: Arity = exactly(1)
+    tops: Arity = exactly(1)
     same_count: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
-    labels: ClassVar[Sequence[int]] = ()
+    labels: Sequence[int] = ()
     differentiable: ClassVar[bool] = True
 
     def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
         self.name: str = message.name
-        self.phase: Phase = context.phase
+        # A layer that says its own phase has it whatever net it stands in (net.cpp: Init).
+        self.phase: Phase = PHASES[message.phase] if message.HasField("phase") else context.phase
         self.context = context
         self.bottom_count = len(message.bottom)
         self.top_count = max(len(message.top), 1 if self.is_loss else 0)
@@ -97,6 +106,10 @@ class Layer:
     def describe(self) -> str:
         """Settings in few words, for drawings and summaries: `20 x 5x5`, `MAX 2x2 / 2`."""
         return ""
+
+    def unused_fields(self) -> Sequence[str]:
+        """Paths of fields that were written and have no effect with these settings: `data_param.scale`."""
+        return ()
 
 
 class Feeder(Protocol):
@@ -137,10 +150,21 @@ def layer(name: str, *, replace: bool = False) -> Callable[[AnyLayer], AnyLayer]
                 f"layer type {name!r} is already {_REGISTERED[name].__qualname__}; to replace it: replace=True"
             )
         cls.type = name
+        if "reads" not in vars(cls):
+            cls.reads = settings_named(name) or cls.reads
         _REGISTERED[name] = cls
         return cls
 
     return register
+
+
+def settings_named(name: str) -> Sequence[str]:
+    """The message of settings that bears the name of a layer type, if there is one: `LRN` has `lrn_param`."""
+    return tuple(
+        field.name
+        for field in schema.LayerParameter.DESCRIPTOR.fields
+        if field.name.replace("_", "") == f"{name.lower()}param"
+    )
 
 
 def find_layer(name: str) -> type[Layer]:

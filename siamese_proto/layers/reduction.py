@@ -1,0 +1,108 @@
+"""Layers that make few numbers of many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Shape
+from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@layer("Reduction")
+class Reduction(Layer):
+    """`y = coeff x` the SUM, the sum of magnitudes (ASUM), the sum of squares (SUMSQ) or the MEAN from `axis` on.
+
+    (*A, *B) -> (*A), A the dimensions before `axis`
+    Caffe: reduction_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.reduction_param
+        self.operation = schema.ReductionParameter.ReductionOp.Name(settings.operation)
+        self.axis = settings.axis
+        self.coefficient = settings.coeff
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [bottoms[0][: canonical_axis(self.axis, bottoms[0], "reduction_param.axis")]]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        x = bottoms[0].flatten(self.axis)  # (*A, prod B)
+        if self.operation == "ASUM":
+            x = x.abs()
+        elif self.operation == "SUMSQ":
+            x = x.square()
+        y = x.mean(-1) if self.operation == "MEAN" else x.sum(-1)
+        return [y * self.coefficient if self.coefficient != 1 else y]
+
+    def rows_independent(self) -> bool:
+        return self.axis > 0
+
+    def describe(self) -> str:
+        coefficient = f"{self.coefficient:g} x " if self.coefficient != 1 else ""
+        return f"{coefficient}{self.operation} from axis {self.axis}"
+
+
+@layer("ArgMax")
+class ArgMax(Layer):
+    """Where the `top_k` highest values are, the highest first; of equal ones the later counts as higher.
+
+    Without `axis`, among all values of a row: (N, *K) -> (N, 1, top_k), or with `out_max_val` (N, 2, top_k): the
+    places, then the values; 1s are added up to the rank of the bottom.
+    With `axis`: (.., C, ..) -> (.., top_k, ..), the places, or with `out_max_val` the values instead.
+    There is no gradient.
+    Caffe: argmax_layer.cpp
+    """
+
+    differentiable = False
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.argmax_param
+        self.with_values = settings.out_max_val
+        self.top_k = settings.top_k
+        self.axis = settings.axis if settings.HasField("axis") else None
+        if self.top_k < 1:
+            raise GraphError(f"top_k {self.top_k} must be at least 1", field="argmax_param.top_k")
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        shape = bottoms[0]
+        axis = canonical_axis(self.axis or 0, shape, "argmax_param.axis" if self.axis is not None else "bottom[0]")
+        values = prod(shape[1:]) if self.axis is None else shape[axis]
+        if self.top_k > values:
+            where = "a row" if self.axis is None else f"axis {axis}"
+            raise GraphError(
+                f"top_k {self.top_k} is more than the {values} values in {where} of bottom shape {shape}",
+                field="argmax_param.top_k",
+            )
+        if self.axis is not None:
+            return [(*shape[:axis], self.top_k, *shape[axis + 1 :])]
+        return [(shape[0], 1 + self.with_values, self.top_k, *(1,) * (len(shape) - 3))]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
+        x = bottoms[0].detach()
+        axis = -1 if self.axis is None else self.axis
+        if self.axis is None:
+            x = x.reshape(len(x), -1)  # (N, K)
+        values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
+        values = values.narrow(axis, 0, self.top_k)
+        places = (x.shape[axis] - 1 - places.narrow(axis, 0, self.top_k)).to(x.dtype)
+        if self.axis is not None:
+            return [values if self.with_values else places]
+        found = torch.stack((places, values) if self.with_values else (places,), 1)  # (N, 1 or 2, top_k)
+        return [found.reshape(*found.shape, *(1,) * (bottoms[0].dim() - 3))]
+
+    def rows_independent(self) -> bool:
+        return self.axis is None or self.axis > 0
+
+    def describe(self) -> str:
+        words = [f"top {self.top_k}"] if self.top_k > 1 else []
+        words += [f"axis {self.axis}"] if self.axis is not None else []
+        return " ".join(words + ["values"] * self.with_values)
