@@ -15,6 +15,7 @@ COMMANDS = {
     "draw": "Draw a net as SVG, PNG, PDF or DOT.",
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",
+    "plot": "Draw the curves of a training log.",
     "data": "Make databases, and look inside them.",
     "upgrade": "Bring nets, solver files and weights to today's dialect.",
 }
