@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -111,9 +112,155 @@ class Power(ElementWise):
         return [y.pow(self.power) if self.power != 1 else y]
 
     def describe(self) -> str:
-        shift = f"{self.shift:g} + " if self.shift else ""
-        inner = f"{shift}{self.scale:g} x"
+        inner = linear(self.scale, self.shift)
         return inner if self.power == 1 else f"({inner}) ^ {self.power:g}"
+
+
+@layer("ELU")
+class ELU(ElementWise):
+    """`y = x` where x > 0, `alpha (exp(x) - 1)` elsewhere; the gradient at 0 is alpha.
+
+    (*S) -> (*S)
+    Caffe: elu_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.alpha = message.elu_param.alpha
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        return [functional.elu(bottoms[0], self.alpha)]
+
+    def describe(self) -> str:
+        return f"alpha {self.alpha:g}"
+
+
+@layer("Swish")
+class Swish(ElementWise):
+    """`y = x / (1 + exp(-beta x))`.
+
+    (*S) -> (*S)
+    Caffe: swish_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.beta = message.swish_param.beta
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        x = bottoms[0]
+        return [functional.silu(x) if self.beta == 1 else x * (x * self.beta).sigmoid()]
+
+    def describe(self) -> str:
+        return f"beta {self.beta:g}" if self.beta != 1 else ""
+
+
+@layer("Clip")
+class Clip(ElementWise):
+    """`y = max(min, min(max, x))`, both of which must be given; the gradient at min and max is that of `y = x`.
+
+    (*S) -> (*S)
+    Where min is more than max, y is min.
+    Caffe: clip_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.clip_param
+        for name in ("min", "max"):
+            if not settings.HasField(name):
+                raise GraphError(f"{name} is missing: Clip needs both min and max", field="clip_param")
+        self.low, self.high = settings.min, settings.max
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        if self.low > self.high:  # torch's clamp would give the maximum
+            return [bottoms[0].clamp(max=self.high).clamp(min=self.low)]
+        return [bottoms[0].clamp(self.low, self.high)]
+
+    def describe(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
+
+@layer("Threshold")
+class Threshold(ElementWise):
+    """`y = 1` where x > threshold, 0 elsewhere; without gradient.
+
+    (*S) -> (*S)
+    Caffe: threshold_layer.cpp
+    """
+
+    differentiable = False
+
+    def read(self, message: schema.LayerParameter) -> None:
+        self.threshold = message.threshold_param.threshold
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return [(bottoms[0] > self.threshold).to(bottoms[0].dtype)]
+
+    def describe(self) -> str:
+        return f"> {self.threshold:g}"
+
+
+@layer("BNLL")
+class BNLL(ElementWise):
+    """`y = log(1 + exp(x))`, the binomial normal log likelihood.
+
+    (*S) -> (*S)
+    Caffe: bnll_layer.cpp
+    """
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        return [functional.softplus(bottoms[0], threshold=50)]  # as in Caffe; torch's own 20 is coarse for float64
+
+
+@layer("Exp")
+class Exp(ElementWise):
+    """`y = base ^ (shift + scale x)`; base -1 stands for e.
+
+    (*S) -> (*S)
+    Caffe: exp_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.exp_param
+        self.base, self.scale, self.shift = settings.base, settings.scale, settings.shift
+        self.log_base = read_log_base(self.base, "exp_param.base")
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        inner = self.log_base * self.scale
+        y = (bottoms[0] if inner == 1 else bottoms[0] * inner).exp()
+        return [y * math.exp(self.log_base * self.shift) if self.shift else y]
+
+    def describe(self) -> str:
+        base = "e" if self.base == -1 else f"{self.base:g}"
+        return f"{base} ^ ({linear(self.scale, self.shift)})"
+
+
+@layer("Log")
+class Log(ElementWise):
+    """`y = log(shift + scale x) / log(base)`; base -1 stands for e.
+
+    (*S) -> (*S)
+    Caffe: log_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.log_param
+        self.base, self.scale, self.shift = settings.base, settings.scale, settings.shift
+        self.log_base = read_log_base(self.base, "log_param.base")
+        if self.log_base == 0:
+            raise GraphError("base 1 has no logarithm: give another, or -1 for e", field="log_param.base")
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        y = bottoms[0] * self.scale if self.scale != 1 else bottoms[0]
+        y = (y + self.shift if self.shift else y).log()
+        return [y / self.log_base if self.log_base != 1 else y]
+
+    def describe(self) -> str:
+        return ("log" if self.base == -1 else f"log base {self.base:g}") + f" ({linear(self.scale, self.shift)})"
 
 
 @layer("Dropout")
@@ -145,3 +292,17 @@ class Dropout(ElementWise):
 
     def describe(self) -> str:
         return f"{self.ratio:g}"
+
+
+def linear(scale: float, shift: float) -> str:
+    """`1 + 2 x`."""
+    return (f"{shift:g} + " if shift else "") + f"{scale:g} x"
+
+
+def read_log_base(base: float, field: str) -> float:
+    """The logarithm of a base, 1 for -1; GraphError for a base that is not above 0."""
+    if base == -1:
+        return 1.0
+    if not 0 < base < math.inf:
+        raise GraphError(f"base {base:g} must be greater than 0, or -1 for e", field=field)
+    return math.log(base)

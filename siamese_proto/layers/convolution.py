@@ -1,8 +1,8 @@
-"""Convolution."""
+"""Convolution, and what all layers with a convolution_param read alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,96 @@ STRIDE = ("stride", "stride_h", "stride_w")
 PAD = ("pad", "pad_h", "pad_w")
 
 
+class Windowed(Layer):
+    """Windows that slide over the dimensions after the channels, which stand at `axis`."""
+
+    reads = ("convolution_param",)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.convolution_param
+        self.kernel = read_sizes(settings, KERNEL, least=1)  # empty: not given
+        self.stride = read_sizes(settings, STRIDE, least=1) or (1,)
+        self.pad = read_sizes(settings, PAD, least=0) or (0,)
+        self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
+        self.is_pair = any(settings.HasField(name) for _, *pair in (KERNEL, STRIDE, PAD) for name in pair)
+        self.axis = settings.axis
+
+    def rows_independent(self) -> bool:
+        return self.axis > 0
+
+    def describe(self) -> str:
+        words = [by(self.kernel)] if self.kernel else []
+        words += [f"/ {by(self.stride)}"] if set(self.stride) != {1} else []
+        words += [f"pad {by(self.pad)}"] if any(self.pad) else []
+        words += [f"dilation {by(self.dilation)}"] if set(self.dilation) != {1} else []
+        return " ".join(words)
+
+    def parted(self, bottom: Shape) -> tuple[Shape, int, Shape]:
+        """A bottom's dimensions before the channels, their number, and those after; GraphError for too few settings."""
+        axis = canonical_axis(self.axis, bottom, "convolution_param.axis")
+        spatial = bottom[axis + 1 :]
+        rank = len(spatial)
+        self.check_rank(bottom, rank)
+        if self.is_pair and rank != 2:
+            raise GraphError(
+                f"settings for height and width need 2 spatial dimensions, but a bottom of shape {bottom} has {rank}: "
+                "give kernel_size, stride and pad once a dimension",
+                field="convolution_param",
+            )
+        if rank and not self.kernel:
+            raise GraphError("kernel_size is missing: give it, or kernel_h and kernel_w", field="convolution_param")
+        for name, sizes in self._sizes().items():
+            if len(sizes) not in (1, rank):
+                raise GraphError(
+                    f"{name} is given {len(sizes)} times for {rank} spatial dimensions of a bottom of shape {bottom}: "
+                    "give it once, or once for each",
+                    field=f"convolution_param.{name}[0]",
+                )
+        return bottom[:axis], bottom[axis], spatial
+
+    def check_rank(self, bottom: Shape, rank: int) -> None:
+        """GraphError where windows do not slide over so many dimensions."""
+
+    def windows(self, rank: int) -> tuple[Shape, Shape, Shape, Shape]:
+        """Kernel, stride, pad and dilation of each of `rank` dimensions."""
+        kernel, stride, pad, dilation = (
+            sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
+        )
+        return kernel, stride, pad, dilation
+
+    def slid(self, spatial: Shape) -> Shape:
+        """How many windows there are along each dimension; GraphError where the kernel does not fit."""
+        counts = []
+        for i, (size, kernel, stride, pad, dilation) in enumerate(
+            zip(spatial, *self.windows(len(spatial)), strict=True)
+        ):
+            extent = dilation * (kernel - 1) + 1
+            padded = size + 2 * pad
+            if extent > padded:
+                dilated = f" (dilation {dilation} makes it {extent})" if dilation > 1 else ""
+                raise GraphError(
+                    f"kernel size {kernel}{dilated} is larger than the padded bottom, {size} + 2 x {pad} = {padded}",
+                    field=self.field(KERNEL, i, len(spatial)),
+                )
+            counts.append((padded - extent) // stride + 1)
+        return tuple(counts)
+
+    def field(self, names: tuple[str, str, str], dimension: int, rank: int) -> str:
+        """The field that sets a quantity for a dimension."""
+        return "convolution_param." + (names[1 + dimension] if self.is_pair and rank == 2 else f"{names[0]}[0]")
+
+    def _sizes(self) -> dict[str, Shape]:
+        return {"kernel_size": self.kernel, "stride": self.stride, "pad": self.pad, "dilation": self.dilation}
+
+
 @layer("Convolution")
-class Convolution(Layer):
-    """`y[n, o, t] = b[o] + sum over c, k of w[o, c, k] x[n, c, stride t + dilation k - pad]`, in 1, 2 or 3 dimensions.
+class Convolution(Windowed):
+    """`y[n, o, t] = b[o] + sum over c, k of w[o, c, k] x[n, c, stride t + dilation k - pad]`, in up to 3 dimensions.
 
     (N, C, *S) -> (N, num_output, *T), T = floor((S + 2 pad - dilation (kernel - 1) - 1) / stride) + 1;
     each of several bottoms, all of one shape, to its own top through the same weights;
     with `axis` a, N stands for the first a axes.  weight (num_output, C / group, *kernel), bias (num_output,)
+    Where nothing follows the channels there are no windows: `y[n, o] = b[o] + sum over c of w[o, c] x[n, c]`.
     Caffe: base_conv_layer.cpp, conv_layer.cpp
     """
 
@@ -36,13 +119,8 @@ class Convolution(Layer):
     same_count = True
 
     def read(self, message: schema.LayerParameter) -> None:
+        super().read(message)
         settings = message.convolution_param
-        self.kernel = read_sizes(settings, KERNEL, least=1)
-        self.stride = read_sizes(settings, STRIDE, least=1) or (1,)
-        self.pad = read_sizes(settings, PAD, least=0) or (0,)
-        self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
-        self.is_pair = any(settings.HasField(name) for _, *pair in (KERNEL, STRIDE, PAD) for name in pair)
-        self.axis = settings.axis
         self.num_output = settings.num_output
         self.group = settings.group
         self.roles = [ParamRole("weight", read_filler(settings.weight_filler))]
@@ -60,92 +138,66 @@ class Convolution(Layer):
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         channels, *spatial = bottoms[0][canonical_axis(self.axis, bottoms[0]) :]
-        kernel = _for_each(self.kernel, len(spatial))
-        shapes: list[Shape] = [(self.num_output, channels // self.group, *kernel), (self.num_output,)]
+        shapes = [(*self.weighed(channels), *self.windows(len(spatial))[0]), (self.num_output,)]
         return shapes[: len(self.roles)]
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        axis = canonical_axis(self.axis, bottoms[0], "convolution_param.axis")
-        channels, *spatial = bottoms[0][axis:]
-        self._check_dimensions(bottoms[0], len(spatial))
+        lead, channels, spatial = self.parted(bottoms[0])
         if channels % self.group:
             raise GraphError(
                 f"group {self.group} does not divide the {channels} channels of bottom shape {bottoms[0]}",
                 field="convolution_param.group",
             )
         check_same_shapes(bottoms)
-        top = (*bottoms[0][:axis], self.num_output, *self._convolved(spatial))
-        return [top] * len(bottoms)
+        return [(*lead, self.num_output, *self.convolved(spatial))] * len(bottoms)
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from torch.nn import functional
-
         weight = params[0]
         bias = params[1] if len(params) > 1 else None
-        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[weight.dim() - 3]
+        rank = weight.dim() - 2
+        if rank == 0:  # one dimension of size 1, over which a window of size 1 slides
+            weight = weight.unsqueeze(-1)
+        operate = self.operation(rank)
         tops = []
         for bottom in bottoms:
             lead = () if self.axis == 1 else bottom.shape[: canonical_axis(self.axis, bottom.shape)]
             x = bottom if self.axis == 1 else bottom.reshape(-1, *bottom.shape[len(lead) :])
-            y = convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+            y = operate(x, weight, bias) if rank else operate(x.unsqueeze(-1), weight, bias).squeeze(-1)
             tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
         return tops
-
-    def rows_independent(self) -> bool:
-        return self.axis > 0
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(prod(top) for top in tops) * prod(self.param_shapes(bottoms)[0][1:])
 
     def describe(self) -> str:
-        words = [f"{self.num_output} x {by(self.kernel)}"]
-        words += [f"/ {by(self.stride)}"] if set(self.stride) != {1} else []
-        words += [f"pad {by(self.pad)}"] if any(self.pad) else []
-        words += [f"dilation {by(self.dilation)}"] if set(self.dilation) != {1} else []
+        words = [str(self.num_output), *(["x"] if self.kernel else []), super().describe()]
         words += [f"group {self.group}"] if self.group > 1 else []
-        return " ".join(words)
+        return " ".join(filter(None, words))
 
-    def _check_dimensions(self, shape: Shape, rank: int) -> None:
-        if not 1 <= rank <= 3:
+    def check_rank(self, bottom: Shape, rank: int) -> None:
+        if rank > 3:
             raise GraphError(
-                f"a bottom of shape {shape} has {rank} dimensions after the channels (axis {self.axis}): "
-                "convolution is done in 1, 2 or 3",
+                f"a bottom of shape {bottom} has {rank} dimensions after the channels (axis {self.axis}): "
+                f"{self.type} is done in up to 3",
                 field="bottom[0]",
             )
-        if self.is_pair and rank != 2:
-            raise GraphError(
-                f"settings for height and width need 2 spatial dimensions, but a bottom of shape {shape} has {rank}: "
-                "give kernel_size, stride and pad once a dimension",
-                field="convolution_param",
-            )
-        for name, sizes in self._sizes().items():
-            if len(sizes) not in (1, rank):
-                raise GraphError(
-                    f"{name} is given {len(sizes)} times for {rank} spatial dimensions of a bottom of shape {shape}: "
-                    "give it once, or once for each",
-                    field=f"convolution_param.{name}[0]",
-                )
 
-    def _sizes(self) -> dict[str, Shape]:
-        return {"kernel_size": self.kernel, "stride": self.stride, "pad": self.pad, "dilation": self.dilation}
+    def weighed(self, channels: int) -> Shape:
+        """The first two dimensions of the weight."""
+        return self.num_output, channels // self.group
 
-    def _convolved(self, spatial: Sequence[int]) -> Shape:
-        """The spatial dimensions of the tops; GraphError where the kernel does not fit."""
-        rank = len(spatial)
-        kernel, stride, pad, dilation = (_for_each(sizes, rank) for sizes in self._sizes().values())
-        convolved = []
-        for i, size in enumerate(spatial):
-            extent = dilation[i] * (kernel[i] - 1) + 1
-            padded = size + 2 * pad[i]
-            if extent > padded:
-                dilated = f" (dilation {dilation[i]} makes it {extent})" if dilation[i] > 1 else ""
-                raise GraphError(
-                    f"kernel size {kernel[i]}{dilated} is larger than the padded bottom, "
-                    f"{size} + 2 x {pad[i]} = {padded}",
-                    field="convolution_param.kernel_" + (("h", "w")[i] if self.is_pair and rank == 2 else "size[0]"),
-                )
-            convolved.append((padded - extent) // stride[i] + 1)
-        return tuple(convolved)
+    def convolved(self, spatial: Shape) -> Shape:
+        """The spatial dimensions of the tops."""
+        return self.slid(spatial)
+
+    def operation(self, rank: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """The sum over windows of `rank` dimensions; of none: of one dimension, with windows of size 1."""
+        from torch.nn import functional
+
+        if rank == 0:
+            return lambda x, weight, bias: functional.conv1d(x, weight, bias, groups=self.group)
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
+        return lambda x, weight, bias: convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:
@@ -165,8 +217,6 @@ def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str
             f"{written[0][0]} {written[0][1]} is given without {missing}: give both, or {name}",
             field=f"convolution_param.{written[0][0]}",
         )
-    if not written and not values and name == "kernel_size":
-        raise GraphError("kernel_size is missing: give it, or kernel_h and kernel_w", field="convolution_param")
     for field, value in values + written:
         if value < least:
             raise GraphError(
@@ -178,7 +228,3 @@ def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str
 def by(sizes: Shape) -> str:
     """`5x3` for (5, 3), `5x5` for (5,), which stands for all dimensions."""
     return "x".join(str(size) for size in (sizes * 2 if len(sizes) == 1 else sizes))
-
-
-def _for_each(sizes: Shape, rank: int) -> Shape:
-    return sizes * rank if len(sizes) == 1 else sizes

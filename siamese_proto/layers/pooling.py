@@ -11,7 +11,7 @@ from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 Pair = tuple[int, int]
 
@@ -72,7 +72,9 @@ class Pooling(Layer):
         size = (x.shape[2], x.shape[3])
         kernel = self.kernel or size
         if self.method == "STOCHASTIC":
-            return [self._stochastic(x, kernel, run)]
+            generator = None if self.phase == "TEST" else run.generator(self.name, x.device)
+            # Zeros that hang over are never drawn.
+            return [pool_stochastic(self._padded(x, kernel, 0.0), kernel, self.stride, generator)]
         pooled = self._max if self.method == "MAX" else self._mean
         return pooled(x, kernel, is_native=self._is_native(size))
 
@@ -150,20 +152,6 @@ class Pooling(Layer):
         )
         return [total / total.new_tensor(rows).outer(total.new_tensor(columns))]
 
-    def _stochastic(self, x: Tensor, kernel: Pair, run: RunState) -> Tensor:
-        import torch
-
-        # (N, C, OH, OW, kernel h x kernel w); zeros that hang over are never drawn.
-        windows = self._padded(x, kernel, 0.0).unfold(2, kernel[0], self.stride[0]).unfold(3, kernel[1], self.stride[1])
-        windows = windows.flatten(4)
-        if self.phase == "TEST":
-            return windows.square().sum(-1) / (windows.sum(-1) + FLOAT_MIN)
-        sums = windows.detach().cumsum(-1)
-        generator = run.generator(self.name, x.device)
-        drawn = 1 - torch.rand(sums.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)  # in (0, 1]
-        reached = sums >= (drawn * sums[..., -1]).unsqueeze(-1)
-        return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
-
     def _padded(self, x: Tensor, kernel: Pair, value: float) -> Tensor:
         """The picture with its pads, cut or lengthened at the far ends to where the last windows end."""
         from torch.nn import functional
@@ -179,6 +167,20 @@ class Pooling(Layer):
         columns = indices % padded_width - self.pad[1]
         inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
         return (rows * size[1] + columns).where(inside, -1)
+
+
+def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, generator: Generator | None) -> Tensor:
+    """An element of each window, drawn with probability x / sum of x; without a generator the mean of such draws."""
+    import torch
+
+    windows = x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
+    windows = windows.flatten(4)  # (N, C, OH, OW, kernel h x kernel w)
+    if generator is None:
+        return windows.square().sum(-1) / (windows.sum(-1) + FLOAT_MIN)
+    sums = windows.detach().cumsum(-1)
+    drawn = 1 - torch.rand(sums.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)  # in (0, 1]
+    reached = sums >= (drawn * sums[..., -1]).unsqueeze(-1)
+    return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def _read_kernel(settings: schema.PoolingParameter) -> Pair | None:

@@ -39,7 +39,8 @@ def label_blobs(net: sp.Net) -> set[str]:
 
 def close(case: str, what: str, found: torch.Tensor, expected: np.ndarray) -> None:
     # A convolution's weight gradient sums some hundred products, in another order than Caffe does, that cancel.
-    relative = 1e-4 if case.startswith("convolution") and what.startswith("parameter gradient") else 1e-5
+    long_sum = case.startswith(("convolution", "deconvolution")) and what.startswith("parameter gradient")
+    relative = 1e-4 if long_sum else 1e-5
     assert tuple(found.shape) == expected.shape, what
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=relative, atol=relative / 10, err_msg=what)
 
@@ -58,6 +59,9 @@ def test_layers_compute_what_caffe_computes(case: str, fuse: bool) -> None:  # p
     assert sorted(outputs) == sorted(meta["outputs"])
     for name, expected in of_kind(arrays, "top").items():
         close(case, f"top {name}", outputs[name], expected)
+    for place, expected in {**of_kind(arrays, "param"), **of_kind(arrays, "param_after")}.items():
+        layer, _, index = place.rpartition("/")
+        close(case, f"parameter {place} after the forward pass", net.params[layer][int(index)], expected)
     if meta["mode"] == "fwd":
         assert not any(output.requires_grad for output in outputs.values())
         return

@@ -1,4 +1,4 @@
-"""What Caffe refuses of convolution and pooling, refused in one line that names both values and the field at fault."""
+"""What Caffe refuses of layers with windows, refused in one line that names both values and the field at fault."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from layer_harness import refused
 
 X = (2, 6, 9, 10)
 CONVOLUTION = 'type: "Convolution" convolution_param'
+DECONVOLUTION = 'type: "Deconvolution" convolution_param'
+IM2COL = 'type: "Im2col" convolution_param'
+SPP = 'type: "SPP" spp_param'
 POOLING = 'type: "Pooling" pooling_param'
 
 # text, bottom shapes, number of tops, message, field
@@ -128,9 +131,10 @@ TABLE = [
     ),
     (
         f"{CONVOLUTION} {{ num_output: 4 kernel_size: 3 }}",
-        [(2, 6)],
+        [(2, 6, 5, 5, 5, 5)],
         1,
-        "a bottom of shape (2, 6) has 0 dimensions after the channels (axis 1): convolution is done in 1, 2 or 3",
+        "a bottom of shape (2, 6, 5, 5, 5, 5) has 4 dimensions after the channels (axis 1): "
+        "Convolution is done in up to 3",
         "bottom[0]",
     ),
     (
@@ -146,6 +150,119 @@ TABLE = [
         2,
         "bottom 1 has shape (2, 6, 9, 11), but bottom 0 has (2, 6, 9, 10): they must be the same",
         "bottom[1]",
+    ),
+    (
+        f"{CONVOLUTION} {{ num_output: 4 kernel_h: 3 kernel_w: 3 }}",
+        [(2, 6)],
+        1,
+        "settings for height and width need 2 spatial dimensions, but a bottom of shape (2, 6) has 0: "
+        "give kernel_size, stride and pad once a dimension",
+        "convolution_param",
+    ),
+    # Deconvolution, Im2col
+    (
+        f"{DECONVOLUTION} {{ kernel_size: 3 }}",
+        [X],
+        1,
+        "num_output is missing; give a number",
+        "convolution_param.num_output",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 stride: 2 }}",
+        [X],
+        1,
+        "kernel_size is missing: give it, or kernel_h and kernel_w",
+        "convolution_param",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 kernel_size: 3 group: 4 }}",
+        [X],
+        1,
+        "group 4 does not divide the 6 channels of bottom shape (2, 6, 9, 10)",
+        "convolution_param.group",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 kernel_size: 3 pad: 6 }}",
+        [X],
+        1,
+        "pad 6 on both sides leaves nothing of the 11 values that a bottom of size 9 makes with kernel size 3 and "
+        "stride 1",
+        "convolution_param.pad[0]",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 kernel_h: 9 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 11 }}",
+        [X],
+        1,
+        "pad 11 on both sides leaves nothing of the 21 values that a bottom of size 10 makes with kernel size 3 and "
+        "stride 2",
+        "convolution_param.pad_w",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 kernel_size: 3 }}",
+        [(2, 6, 5, 5, 5, 5)],
+        1,
+        "a bottom of shape (2, 6, 5, 5, 5, 5) has 4 dimensions after the channels (axis 1): "
+        "Deconvolution is done in up to 3",
+        "bottom[0]",
+    ),
+    (
+        f"{DECONVOLUTION} {{ num_output: 4 kernel_size: 3 }}",
+        [X, (3, 6, 9, 10)],
+        2,
+        "bottom 1 has shape (3, 6, 9, 10), but bottom 0 has (2, 6, 9, 10): they must be the same",
+        "bottom[1]",
+    ),
+    (
+        f"{IM2COL} {{ kernel_size: 3 }}",
+        [(2, 6)],
+        1,
+        "a bottom of shape (2, 6) has no dimensions after the channels (axis 1) for windows to slide over",
+        "bottom[0]",
+    ),
+    (
+        f"{IM2COL} {{ pad: 1 }}",
+        [X],
+        1,
+        "kernel_size is missing: give it, or kernel_h and kernel_w",
+        "convolution_param",
+    ),
+    (
+        f"{IM2COL} {{ kernel_size: 4 dilation: 3 }}",
+        [X],
+        1,
+        "kernel size 4 (dilation 3 makes it 10) is larger than the padded bottom, 9 + 2 x 0 = 9",
+        "convolution_param.kernel_size[0]",
+    ),
+    (
+        f"{IM2COL} {{ kernel_size: 3 axis: -5 }}",
+        [X],
+        1,
+        "axis -5 does not exist in a bottom of shape (2, 6, 9, 10)",
+        "convolution_param.axis",
+    ),
+    # SPP
+    (f"{SPP} {{ pool: AVE }}", [X], 1, "pyramid_height is missing; give a number", "spp_param.pyramid_height"),
+    (
+        f"{SPP} {{ pyramid_height: 2 }}",
+        [(2, 6, 9)],
+        1,
+        "a bottom of shape (2, 6, 9) has 3 axes: SPP takes 4, (N, C, H, W)",
+        "bottom[0]",
+    ),
+    (
+        f"{SPP} {{ pyramid_height: 4 }}",
+        [X],
+        1,
+        "a side of 9 does not divide into the 8 bins of level 4: windows of 2 would need a pad of 4, "
+        "which must be less; lower pyramid_height 4",
+        "spp_param.pyramid_height",
+    ),
+    (
+        f"{SPP} {{ pyramid_height: 2 pool: STOCHASTIC }}",
+        [X],
+        1,
+        "pool STOCHASTIC goes with pad 0 only, but a side of 9 in 2 bins needs a pad of 1",
+        "spp_param.pool",
     ),
     # Pooling
     (

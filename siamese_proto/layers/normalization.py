@@ -1,0 +1,171 @@
+"""Layers that bring values to a common mean or size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import ParamRole, Shape
+from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@layer("BatchNorm")
+class BatchNorm(Layer):
+    """`y = (x - mean_c) / sqrt(variance_c + eps)`, c the channel: of the batch, or as stored by earlier batches.
+
+    (N, C, *S) -> (N, C, *S);  statistics: mean (C,), variance (C,), scale factor (1,), all 0 at first
+    With `use_global_stats` (unless given: in TEST) mean and variance are those stored, divided by the scale factor, and
+    0 where that is 0. Otherwise they are those of the batch of m = N x prod S values a channel, and what is stored
+    becomes `f mean + batch mean`, `f variance + m / (m - 1) batch variance` (of one value: 0) and `f factor + 1`,
+    f being `moving_average_fraction`.
+    Layers that share their statistics add to them in turn.
+    Caffe: batch_norm_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.batch_norm_param
+        self.fraction, self.eps = settings.moving_average_fraction, settings.eps
+        given = settings.HasField("use_global_stats")
+        self.uses_stored = settings.use_global_stats if given else self.phase == "TEST"
+        # A file for both phases may well give the fraction; one that always takes what is stored may not.
+        self.is_fixed = given and settings.use_global_stats and settings.HasField("moving_average_fraction")
+
+    def params(self) -> Sequence[ParamRole]:
+        return [ParamRole(role, statistic=True) for role in ("mean", "variance", "scale factor")]
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [(bottoms[0][1],), (bottoms[0][1],), (1,)]
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) < 2:
+            raise GraphError(
+                f"a bottom of shape {bottoms[0]} has no channels: BatchNorm takes at least 2 axes, (N, C, ..)",
+                field="bottom[0]",
+            )
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+        from torch.nn import functional
+
+        x = bottoms[0]
+        mean, variance, factor = params
+        if self.uses_stored:
+            scale = torch.where(factor == 0, 0.0, 1 / factor)
+            return [functional.batch_norm(x, mean * scale, variance * scale, eps=self.eps)]
+        if x.numel() == x.shape[1]:  # one value a channel, which is its mean; its variance is not to be corrected
+            batch_mean, batch_variance = x.detach().flatten(), torch.zeros_like(variance)
+            y = x * 0
+        else:
+            # With momentum 1 what torch stores is the mean and the corrected variance of this batch alone.
+            batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
+            y = functional.batch_norm(x, batch_mean, batch_variance, training=True, momentum=1.0, eps=self.eps)
+        with torch.no_grad():
+            mean.mul_(self.fraction).add_(batch_mean)
+            variance.mul_(self.fraction).add_(batch_variance)
+            factor.mul_(self.fraction).add_(1)
+        return [y]
+
+    def rows_independent(self) -> bool:
+        return self.uses_stored
+
+    def unused_fields(self) -> Sequence[str]:
+        return ["batch_norm_param.moving_average_fraction"] if self.is_fixed else []
+
+    def describe(self) -> str:
+        return "stored statistics" if self.uses_stored else "batch statistics"
+
+
+@layer("LRN")
+class LRN(Layer):
+    """ACROSS_CHANNELS: `y = x / (k + alpha / n sum of x^2)^beta`, the sum over n channels around that of x.
+
+    WITHIN_CHANNEL: `y = x (1 + alpha / n^2 sum of x^2)^-beta`, the sum over n x n values around x; k is 1.
+    (N, C, H, W) -> (N, C, H, W);  n = local_size, odd; beyond the edges x is 0
+    Caffe: lrn_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.lrn_param
+        self.size, self.alpha, self.beta, self.k = settings.local_size, settings.alpha, settings.beta, settings.k
+        self.is_within = settings.norm_region == schema.LRNParameter.WITHIN_CHANNEL
+        self.unused = ["lrn_param.k"] if self.is_within and settings.HasField("k") else []
+        if self.size % 2 == 0:
+            raise GraphError(
+                f"local_size {self.size} must be odd, so that there is a middle", field="lrn_param.local_size"
+            )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) != 4:
+            raise GraphError(
+                f"a bottom of shape {bottoms[0]} has {len(bottoms[0])} axes: LRN takes 4, (N, C, H, W)",
+                field="bottom[0]",
+            )
+        return [bottoms[0]]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from torch.nn import functional
+
+        x = bottoms[0]
+        if not self.is_within:
+            return [functional.local_response_norm(x, self.size, self.alpha, self.beta, self.k)]
+        means = functional.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
+        return [x * (1 + self.alpha * means).pow(-self.beta)]
+
+    def rows_independent(self) -> bool:
+        return True
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.unused
+
+    def describe(self) -> str:
+        words = [f"{self.size}x{self.size} values" if self.is_within else f"{self.size} channels"]
+        words += [f"alpha {self.alpha:g}", f"beta {self.beta:g}"]
+        words += [f"k {self.k:g}"] if self.k != 1 and not self.is_within else []
+        return " ".join(words)
+
+
+@layer("MVN")
+class MVN(Layer):
+    """`y = (x - mean) / (sqrt(variance) + eps)`, of each channel of each row, or with `across_channels` of each row.
+
+    (N, C, H, W) -> (N, C, H, W); axes that are missing are added behind: (N, C) -> (N, C, 1, 1)
+    Without `normalize_variance`: `y = x - mean`. The variance is divided by the count of values. The gradient is that
+    for eps = 0, as in Caffe.
+    Caffe: mvn_layer.cpp
+    """
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.mvn_param
+        self.divides, self.is_across, self.eps = settings.normalize_variance, settings.across_channels, settings.eps
+        self.unused = ["mvn_param.eps"] if settings.HasField("eps") and not self.divides else []
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if len(bottoms[0]) > 4:
+            raise GraphError(
+                f"a bottom of shape {bottoms[0]} has {len(bottoms[0])} axes: MVN takes up to 4, (N, C, H, W)",
+                field="bottom[0]",
+            )
+        return [(*bottoms[0], *(1,) * (4 - len(bottoms[0])))]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        from siamese_proto.layers.autograd.mean_variance import normalize
+
+        x = bottoms[0]
+        x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
+        axes = (1, 2, 3) if self.is_across else (2, 3)
+        return [normalize(x, axes, self.eps) if self.divides else x - x.mean(axes, keepdim=True)]
+
+    def rows_independent(self) -> bool:
+        return True
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.unused
+
+    def describe(self) -> str:
+        return ("all channels together" if self.is_across else "each channel") + ("" if self.divides else ", mean only")
