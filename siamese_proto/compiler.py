@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
-from siamese_proto.errors import GraphError, Location, NetError
+from siamese_proto.errors import GraphError, Location, NetError, quoted
 from siamese_proto.graph.build import OnProblem, UnknownLayerError, build, stop_at_once
+from siamese_proto.graph.effects import idle_fields
 from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState
@@ -85,10 +86,24 @@ def check_net(path: str | os.PathLike[str]) -> list[Finding]:
             problems.extend(graph.problems)
             # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
             told = [finding for finding in lint(graph) if not problems or finding.code != "invariant"]
+            told.extend(_without_effect(graph, parsed))
             found.update({str(finding): finding for finding in told})
         findings = [_as_finding(problem, "net", parsed.file) for problem in problems]
         found.update({str(finding): finding for finding in findings})
     return sorted(found.values(), key=lambda finding: (finding.location.line, finding.location.column))
+
+
+def _without_effect(graph: Graph, parsed: ParsedNet) -> Iterator[Finding]:
+    """Fields that were written and change nothing, each at its own line."""
+    sources = {source.location: source for source in parsed.layers}
+    for node in graph.nodes:
+        for idle in idle_fields(node.layer, node.message) if node.layer is not None else ():
+            text = f"layer {quoted(node.name)}: {idle.text}"
+            location = sources[node.location].find(idle.path)
+            if idle.refused:
+                yield Finding(location, "error", "net", text)
+            else:
+                yield Finding(location, "warning", "no-effect", text)
 
 
 def _make_layer(message: schema.LayerParameter, context: LayerContext) -> Layer:

@@ -36,6 +36,7 @@ class ImageData(DataLayer):
     """
 
     tops = exactly(2)
+    reads = ("image_data_param", "transform_param")
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.image_data_param
@@ -49,7 +50,7 @@ class ImageData(DataLayer):
         if (self.new_size[0] > 0) != (self.new_size[1] > 0):
             raise GraphError("new_height and new_width must be given together", field="image_data_param")
         self.transform = read_transform(message.transform_param, self.phase)
-        self.ignored_fields = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
+        self.out_of_use = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         channels, height, width = self.transform.output_size(self._size(self._entries()))
@@ -83,6 +84,9 @@ class ImageData(DataLayer):
             skipped=skipped,
         )
         return PrefetchFeeder(source, ahead=4)
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.out_of_use
 
     def describe(self) -> str:
         return f"images of {self.source}, batches of {self.batch_size}"

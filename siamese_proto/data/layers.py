@@ -29,6 +29,7 @@ class Data(DataLayer):
     """
 
     tops = Arity(1, 2)
+    reads = ("data_param", "transform_param")
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.data_param
@@ -38,7 +39,7 @@ class Data(DataLayer):
         self.ahead = settings.prefetch
         self.transform = read_transform(message.transform_param, self.phase)
         # Fields of old dialects that Caffe accepts inside today's data_param, and that do nothing there.
-        self.ignored_fields = tuple(f"data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
+        self.out_of_use = tuple(f"data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         missing = self._missing()
@@ -61,6 +62,9 @@ class Data(DataLayer):
         database = open_database(self._path(), self.backend)
         source = DatabaseBatches(database, self.batch_size, transformer, with_labels=self.top_count > 1)
         return PrefetchFeeder(source, ahead=self.ahead)
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.out_of_use
 
     def describe(self) -> str:
         return f"{self.backend} {self.source}, batches of {self.batch_size}"

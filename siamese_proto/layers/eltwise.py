@@ -62,6 +62,10 @@ class Eltwise(Layer):
     def rows_independent(self) -> bool:
         return True
 
+    def unused_fields(self) -> Sequence[str]:
+        unused = ["eltwise_param.coeff[0]"] if self.coefficients and self.operation == "MAX" else []
+        return unused + ["eltwise_param.stable_prod_grad"] * (not self.stable and self.operation != "PROD")
+
     def describe(self) -> str:
         return " ".join([self.operation, *(f"{coefficient:g}" for coefficient in self.coefficients)])
 

@@ -125,6 +125,7 @@ class SigmoidCrossEntropyLoss(Layer):
     bottoms = exactly(2)
     is_loss = True
     labels = (1,)
+    reads = ("loss_param",)
 
     def read(self, message: schema.LayerParameter) -> None:
         self.ignored = read_ignored(message)

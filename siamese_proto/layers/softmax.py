@@ -52,6 +52,7 @@ class SoftmaxWithLoss(Layer):
     tops = Arity(1, 2)
     is_loss = True
     labels = (1,)
+    reads = ("softmax_param", "loss_param")
 
     def read(self, message: schema.LayerParameter) -> None:
         self.axis = message.softmax_param.axis

@@ -167,5 +167,5 @@ def test_fields_out_of_use_do_nothing_and_are_named(tmp_path):
     text = f'source: "{path}" batch_size: 7 scale: 0.5 crop_size: 2 mirror: true rand_skip: 3 mean_file: "none"'
     layer = make_layer(f'name: "d" type: "Data" top: "x" top: "y" data_param {{ {text} }}')
     expected = ("scale", "mean_file", "crop_size", "mirror", "rand_skip")
-    assert layer.ignored_fields == tuple(f"data_param.{name}" for name in expected)
+    assert layer.unused_fields() == tuple(f"data_param.{name}" for name in expected)
     numpy.testing.assert_array_equal(batches(layer, 1)[0][0], numpy.stack(SEVEN))

@@ -1,0 +1,172 @@
+"""Nothing is passed over in silence: fields that change nothing are reported with their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from layer_cases import CASES
+from layer_harness import message
+
+from siamese_proto import fillers
+from siamese_proto.compiler import check_net
+from siamese_proto.graph.effects import FILLER_READS, WAYS_TO_COMPUTE
+from siamese_proto.graph.ir import LayerContext
+from siamese_proto.layers.base import registered
+from siamese_proto.proto import schema
+
+HEAD = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 8 } } }\n'
+
+
+OLD_HEAD = 'input: "x" input_dim: 2 input_dim: 3 input_dim: 9 input_dim: 8\n'
+
+
+def findings(text: str) -> list[str]:
+    """What check says of a net, without the kind of finding where it is the one this is about."""
+    head = OLD_HEAD if text.startswith("layers") else HEAD
+    found = [str(finding).removeprefix("<text>:") for finding in check_net(head + text)]
+    return [line.removesuffix(" [no-effect]").replace(" warning: layer 'it': ", " ") for line in found]
+
+
+def layer(kind: str, settings: str, extra: str = "", bottoms: tuple[str, ...] = ("x",)) -> str:
+    named = "".join(f' bottom: "{bottom}"' for bottom in bottoms)
+    return f'layer {{\n name: "it"\n type: "{kind}"{named} top: "y" {extra}\n {settings}\n}}'
+
+
+CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3"
+
+# settings of the layer that stand on line 5, what is said
+TABLE = [
+    (
+        layer("Convolution", CONVOLUTION + "\n engine: CUDNN }"),
+        ["6: convolution_param.engine has no effect: torch chooses how to compute"],
+    ),
+    (
+        layer("Convolution", CONVOLUTION + " force_nd_im2col: true }"),
+        ["5: convolution_param.force_nd_im2col has no effect: torch chooses how to compute"],
+    ),
+    (layer("Convolution", CONVOLUTION + " engine: DEFAULT force_nd_im2col: false }"), []),
+    (
+        layer("Convolution", CONVOLUTION + " }\n pooling_param { kernel_size: 2 }"),
+        ["6: pooling_param has no effect on a layer of type Convolution, which reads convolution_param"],
+    ),
+    (
+        layer("AbsVal", "relu_param { negative_slope: 1 }"),
+        ["5: relu_param has no effect on a layer of type AbsVal, which has no settings"],
+    ),
+    (
+        layer("EuclideanLoss", "loss_param { normalization: FULL }", bottoms=("x", "x")),
+        ["5: loss_param has no effect on a layer of type EuclideanLoss, which has no settings"],
+    ),
+    (
+        layer("SigmoidCrossEntropyLoss", "loss_param {\n normalize: true normalization: FULL }", bottoms=("x", "x")),
+        ["6: loss_param.normalize has no effect: normalization is given too"],
+    ),
+    (layer("SigmoidCrossEntropyLoss", "loss_param { normalize: true }", bottoms=("x", "x")), []),
+    (
+        layer("InnerProduct", "inner_product_param { num_output: 2 bias_term: false\n bias_filler { } }"),
+        ["6: inner_product_param.bias_filler has no effect: bias_term is false"],
+    ),
+    (
+        layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "xavier"\n std: 0.1 } }'),
+        ["6: inner_product_param.weight_filler.std has no effect on a filler of type 'xavier'"],
+    ),
+    (layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: 0.1 } }'), []),
+    (
+        layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "xavier" sparse: 3 } }'),
+        [
+            "5: error: layer 'it': inner_product_param.weight_filler.sparse is refused by a filler of type 'xavier' [net]"
+        ],
+    ),
+    (
+        layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler {\n type: "xaviar" } }'),
+        ["6: error: layer 'it': unknown filler type 'xaviar'; did you mean 'xavier'? [net]"],
+    ),
+    (
+        layer("Eltwise", "eltwise_param { operation: MAX coeff: 1 coeff: 2 }", bottoms=("x", "x")),
+        ["5: eltwise_param.coeff has no effect; remove it"],
+    ),
+    (
+        layer("Eltwise", "eltwise_param {\n stable_prod_grad: false }", bottoms=("x", "x")),
+        ["6: eltwise_param.stable_prod_grad has no effect; remove it"],
+    ),
+    (
+        'layer { name: "c" type: "Input" top: "c" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "it" type: "LSTM" bottom: "x" bottom: "c" top: "y"\n'
+        "  recurrent_param { num_output: 2\n debug_info: true } }",
+        ["5: recurrent_param.debug_info has no effect; remove it"],
+    ),
+    (
+        'layer { name: "c" type: "Input" top: "s" top: "l" top: "H"\n'
+        "  input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } shape { dim: 3 dim: 3 } } }\n"
+        'layer { name: "it" type: "InfogainLoss" bottom: "s" bottom: "l" bottom: "H" top: "y"\n'
+        '  infogain_loss_param { source: "nowhere" } }',
+        ["5: infogain_loss_param.source has no effect; remove it"],
+    ),
+    (
+        'layer { name: "it" type: "DummyData" top: "y" dummy_data_param { shape { dim: 2 }\n'
+        '  data_filler { type: "uniform" value: 2 } } }',
+        ["3: dummy_data_param.data_filler[0].value has no effect on a filler of type 'uniform'"],
+    ),
+    (
+        'layer { name: "it" type: "Data" top: "y" include { phase: TRAIN } data_param {\n source: "none"\n scale: 0.5\n'
+        " rand_skip: 3 } transform_param { mirror: true } }",
+        [
+            "4: data_param.scale has no effect; write it in transform_param",
+            "5: data_param.rand_skip has no effect; remove it",
+        ],
+    ),
+    # The first dialects: what is moved into transform_param has its effect there.
+    (
+        'layers { name: "it" type: DATA top: "y" data_param { source: "none" scale: 0.5 } }\n'
+        'layers { name: "it" type: RELU bottom: "x" top: "z" relu_param {\n engine: CAFFE } }',
+        ["4: relu_param.engine has no effect: torch chooses how to compute"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TABLE)
+def test_a_field_without_effect_is_reported_with_its_line(text: str, expected: list[str]) -> None:
+    assert findings(text) == expected
+
+
+def test_check_tells_what_has_no_effect_and_still_succeeds(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from siamese_proto.cli import main
+
+    (tmp_path / "net.prototxt").write_text(HEAD + layer("ReLU", "relu_param { engine: CUDNN }"))
+    done = CliRunner().invoke(main, ["check", str(tmp_path / "net.prototxt")])
+    assert done.exit_code == 0
+    assert "net.prototxt:5: warning: layer 'it': relu_param.engine has no effect" in done.output
+
+
+class Watched:
+    """A message that remembers which messages of settings were taken from it."""
+
+    def __init__(self, watched: schema.LayerParameter) -> None:
+        self.watched = watched
+        self.taken: set[str] = set()
+
+    def __getattr__(self, name: str) -> object:
+        if name.endswith("_param"):
+            self.taken.add(name)
+        return getattr(self.watched, name)
+
+
+@pytest.mark.parametrize("kind", sorted({case[0] for case in CASES}))
+def test_a_type_takes_just_the_settings_it_says(kind: str) -> None:
+    taken: set[str] = set()
+    for _, text, shapes, tops in (case for case in CASES if case[0] == kind):
+        numbers = {"a": 1, "b": 2, "c": 2}
+        watched = Watched(message(f'type: "{kind}" {text.format(**numbers)}', len(shapes), tops))
+        registered()[kind](watched, LayerContext("TRAIN"))  # type: ignore[arg-type]  # stands for the message
+        taken |= watched.taken
+    fields = schema.LayerParameter.DESCRIPTOR.fields_by_name
+    described = {name: fields[name].message_type.fields_by_name for name in registered()[kind].reads}
+    # What only chooses between ways to compute is not taken.
+    assert taken == {name for name, settings in described.items() if set(settings) - set(WAYS_TO_COMPUTE)}
+
+
+def test_what_fillers_take_is_told_of_every_filler() -> None:
+    assert set(FILLER_READS) == set(fillers._FILLERS)
