@@ -1,0 +1,243 @@
+"""Recurrent layers against loops written out, and what they carry from one forward pass to the next."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from layer_harness import make, run, values
+
+import siamese_proto as sp
+from siamese_proto.layers.base import RunState
+
+STEPS, STREAMS, SIZE = 4, 3, 2
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def rnn(x, cont, static, h, params):
+    """The outputs (T, N, D) and the last state; one stream and one step at a time."""
+    input_weight, bias, *middle, recurrent_weight, output_weight, output_bias = params
+    steps, streams = cont.shape
+    y = np.zeros((steps, streams, len(bias)))
+    for n in range(streams):
+        state = h[n]
+        for t in range(steps):
+            total = input_weight @ x[t, n].ravel() + bias + recurrent_weight @ (cont[t, n] * state)
+            if middle:
+                total = total + middle[0] @ static[n].ravel()
+            state = np.tanh(total)
+            y[t, n] = np.tanh(output_weight @ state + output_bias)
+        h[n] = state
+    return y, [h]
+
+
+def lstm(x, cont, static, h, c, params):
+    """The same of an LSTM: i, f, o and g stand one after the other."""
+    input_weight, bias, *middle, recurrent_weight = params
+    steps, streams = cont.shape
+    size = len(bias) // 4
+    y = np.zeros((steps, streams, size))
+    for n in range(streams):
+        for t in range(steps):
+            gates = input_weight @ x[t, n].ravel() + bias + recurrent_weight @ (cont[t, n] * h[n])
+            if middle:
+                gates = gates + middle[0] @ static[n].ravel()
+            i, f, o = (sigmoid(gates[k * size : (k + 1) * size]) for k in range(3))
+            c[n] = cont[t, n] * f * c[n] + i * np.tanh(gates[3 * size :])
+            h[n] = o * np.tanh(c[n])
+            y[t, n] = h[n]
+    return y, [h, c]
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+@pytest.mark.parametrize("with_static", [False, True])
+@pytest.mark.parametrize("exposed", [False, True])
+def test_steps_are_gone_through_one_by_one(kind, with_static, exposed):
+    states = {"RNN": 1, "LSTM": 2}[kind]
+    shapes = [(STEPS, STREAMS, 5, 6), (STEPS, STREAMS)]
+    shapes += [(STREAMS, 7)] * with_static + [(1, STREAMS, SIZE)] * (states * exposed)
+    setting = f"recurrent_param {{ num_output: {SIZE} expose_hidden: {str(exposed).lower()} }}"
+    layer = make(f'type: "{kind}" {setting}', len(shapes), 1 + states * exposed)
+    bottoms = [values(shape, seed) / 2 for seed, shape in enumerate(shapes)]
+    bottoms[1] = torch.tensor([[0, 1, 1], [1, 1, 0], [1, 0.5, 1], [1, 1, 2]], dtype=torch.float64)
+    params = [values(shape, 9 + seed) / 2 for seed, shape in enumerate(layer.param_shapes(shapes))]
+    x, cont, *others = (bottom.numpy() for bottom in bottoms)
+    start = [state[0].copy() for state in others[with_static:]] or [np.zeros((STREAMS, SIZE)) for _ in range(states)]
+    loop = {"RNN": rnn, "LSTM": lstm}[kind]
+    expected, ends = loop(x, cont, others[0] if with_static else None, *start, [param.numpy() for param in params])
+    tops = run(layer, *bottoms, params=params)
+    np.testing.assert_allclose(tops[0].numpy(), expected, rtol=1e-12, atol=1e-14)
+    for top, end in zip(tops[1:], ends, strict=exposed):
+        np.testing.assert_allclose(top[0].numpy(), end, rtol=1e-12, atol=1e-14)
+        assert top.shape == (1, STREAMS, SIZE)
+
+
+def test_blobs_stand_in_caffes_order():
+    def blobs(kind, bottoms):
+        layer = make(f'type: "{kind}" recurrent_param {{ num_output: 5 }}', len(bottoms))
+        return dict(zip((role.role for role in layer.params()), layer.param_shapes(bottoms), strict=True))
+
+    x, cont, static = (4, 3, 2, 7), (4, 3), (3, 11)
+    assert list(blobs("RNN", [x, cont, static]).items()) == [
+        ("W_xh", (5, 14)),
+        ("b_h", (5,)),
+        ("W_xh_static", (5, 11)),
+        ("W_hh", (5, 5)),
+        ("W_ho", (5, 5)),
+        ("b_o", (5,)),
+    ]
+    assert list(blobs("LSTM", [x, cont, static]).items()) == [
+        ("W_xc", (20, 14)),
+        ("b_c", (20,)),
+        ("W_xc_static", (20, 11)),
+        ("W_hc", (20, 5)),
+    ]
+    assert list(blobs("LSTM", [x, cont])) == ["W_xc", "b_c", "W_hc"]
+
+
+def test_no_gradient_enters_through_exposed_tops_nor_leaves_to_exposed_bottoms():
+    shapes = [(STEPS, STREAMS, 5), (STEPS, STREAMS), (1, STREAMS, SIZE), (1, STREAMS, SIZE)]
+    layer = make('type: "LSTM" recurrent_param { num_output: 2 expose_hidden: true }', 4, 3)
+    bottoms = [values(shape, seed).requires_grad_() for seed, shape in enumerate(shapes)]
+    params = [values(shape, 9).requires_grad_() for shape in layer.param_shapes(shapes)]
+    y, h, c = run(layer, *bottoms, params=params)
+    assert not h.requires_grad
+    assert not c.requires_grad
+    y.sum().backward()
+    assert [bottom.grad is not None for bottom in bottoms] == [True, False, False, False]
+    assert all(param.grad.abs().sum() > 0 for param in params)
+
+
+def test_the_forget_gates_gradient_is_that_of_caffes_cpu_whatever_cont_is():
+    cont = torch.tensor([[0.0, 1.0, 0.5]], dtype=torch.float64)
+    before, x = values((1, 3, 2), 1).requires_grad_(), (values((1, 3, 8), 2) / 2).requires_grad_()
+    c, h = run(make('type: "LSTMUnit"', 3, 2), before, x, cont)
+    to_c, to_h = values((1, 3, 2), 3), values((1, 3, 2), 4)
+    torch.autograd.backward([c, h], [to_c, to_h])
+    i, f, o = (sigmoid(x.detach().numpy()[..., 2 * k : 2 * k + 2]) for k in range(3))
+    g = np.tanh(x.detach().numpy()[..., 6:])
+    f = f * cont.numpy()[..., None]
+    old = before.detach().numpy()
+    tanh = np.tanh(f * old + i * g)
+    term = to_c.numpy() + to_h.numpy() * o * (1 - tanh**2)
+    np.testing.assert_allclose(before.grad.numpy(), term * f, rtol=1e-12, atol=1e-14)
+    parts = [term * g * i * (1 - i), term * old * f * (1 - f), to_h.numpy() * tanh * o * (1 - o), term * i * (1 - g**2)]
+    np.testing.assert_allclose(x.grad.numpy(), np.concatenate(parts, -1), rtol=1e-12, atol=1e-14)
+
+
+def test_where_a_sequence_begins_the_cell_is_forgotten_even_with_an_infinite_gate():
+    x = torch.zeros(1, 1, 4)
+    x[0, 0, 1] = float("nan")  # the forget gate
+    c, _ = run(make('type: "LSTMUnit"', 3, 2), torch.ones(1, 1, 1), x, torch.zeros(1, 1))
+    assert c.item() == 0
+
+
+# What lives on between forward passes
+
+NET = """
+layer { name: "in" type: "Input" top: "x" top: "cont"
+  input_param { shape { dim: 4 dim: 3 dim: 5 } shape { dim: 4 dim: 3 } } }
+layer { name: "r" type: "KIND" bottom: "x" bottom: "cont" top: "y" recurrent_param { num_output: 2
+  weight_filler { type: "uniform" min: -1 } bias_filler { type: "uniform" } } }
+"""
+
+
+def sequence(steps, streams, seed=0):
+    return values((steps, streams, 5), seed, torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM"])
+def test_a_sequence_cut_in_two_gives_the_same_as_in_one_piece(kind):
+    whole, halves = (sp.Net(NET.replace("KIND", kind), seed=1) for _ in range(2))
+    x, cont = sequence(8, 3), torch.ones(8, 3)
+    cont[5, 1] = 0
+    expected = whole(x=x, cont=cont)["y"]
+    found = [halves(x=x[part], cont=cont[part])["y"] for part in (slice(4), slice(4, None))]
+    torch.testing.assert_close(torch.cat(found), expected)
+    # Gone through again, it does not begin with zeros.
+    assert not torch.equal(halves(x=x[:4], cont=cont[:4])["y"], found[0])
+
+
+def test_a_new_net_begins_with_zeros_even_on_the_same_graph():
+    graph = sp.build_graph(sp.parse_net(NET.replace("KIND", "LSTM")), phase="TEST")
+    x, cont = sequence(4, 3), torch.ones(4, 3)
+    first, second = sp.Net(graph, seed=1), sp.Net(graph, seed=1)
+    tops = [first(x=x, cont=cont)["y"] for _ in range(2)]
+    assert torch.equal(second(x=x, cont=cont)["y"], tops[0])
+    assert torch.equal(second(x=x, cont=cont)["y"], tops[1])
+    assert not torch.equal(tops[0], tops[1])
+
+
+def test_fewer_streams_use_the_first_states_and_more_than_ever_begin_with_zeros():
+    layer = make('type: "RNN" recurrent_param { num_output: 2 }', 2)
+    params = [values(shape, 5 + index) for index, shape in enumerate(layer.param_shapes([(1, 4, 5), (1, 4)]))]
+
+    def go(streams, seed):
+        x, cont = values((1, streams, 5), seed) / 4, torch.ones(1, streams)
+        return x.numpy(), run(layer, x, cont.double(), params=params, state=state)[0]
+
+    def expect(x, y, h):
+        expected, _ = rnn(x, np.ones(x.shape[:2]), None, h, [param.numpy() for param in params])
+        np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12, atol=1e-14)
+
+    state = RunState()
+    memory = np.zeros((4, 2))  # as Caffe's blob keeps it: only growing beyond it makes it new
+    for seed, streams in enumerate([4, 2, 4, 3]):
+        expect(*go(streams, seed), memory[:streams])
+    memory = np.zeros((6, 2))
+    for seed, streams in enumerate([6, 1, 6]):
+        expect(*go(streams, seed), memory[:streams])
+
+
+def test_what_is_carried_keeps_no_history_alive():
+    net = sp.Net(NET.replace("KIND", "LSTM"), phase="TRAIN", seed=1)
+    x = sequence(4, 3).requires_grad_()
+    assert net(x=x, cont=torch.ones(4, 3))["y"].requires_grad
+    start = weakref.ref(x)  # a history would hold it
+    del x
+    gc.collect()
+    assert start() is None
+    assert all(not state.requires_grad for states in net.run.carried.values() for state in states)
+    net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()
+    net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()  # the first pass's graph is gone, and not missed
+
+
+def test_layers_of_one_name_carry_their_own_state():
+    text = NET.replace("KIND", "RNN") + NET.replace("KIND", "RNN").split("\n", 3)[3].replace('"y"', '"z"')
+    net = sp.Net(text, seed=1)
+    assert len({id(param) for param in net.parameters()}) == 10
+    net(x=sequence(4, 3), cont=torch.ones(4, 3))
+    first, second = net.run.carried.values()
+    assert not torch.equal(first[0], second[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+def test_the_carried_state_goes_on_when_traced_whole():
+    torch.compiler.reset()
+    plain, traced = (sp.Net(NET.replace("KIND", "LSTM"), seed=1) for _ in range(2))
+    layer = traced.graph.nodes[1].layer
+
+    def forward(x, cont, *params):
+        return layer.forward((x, cont), params, traced.run)[0]
+
+    compiled = torch.compile(forward, backend="aot_eager", fullgraph=True)
+    for seed in range(3):
+        x, cont = sequence(4, 3, seed), torch.ones(4, 3)
+        torch.testing.assert_close(compiled(x, cont, *traced.params["r"]), plain(x=x, cont=cont)["y"])
+    torch.compiler.reset()
+
+
+def test_a_static_input_has_a_matrix_of_its_own():
+    text = NET.replace("KIND", "LSTM").replace('top: "cont"\n', 'top: "cont" top: "s"\n')
+    text = text.replace("shape { dim: 4 dim: 3 } }", "shape { dim: 4 dim: 3 } shape { dim: 3 dim: 7 } }")
+    net = sp.Net(text.replace('bottom: "cont"', 'bottom: "cont" bottom: "s"'))
+    assert [tuple(param.shape) for param in net.params["r"]] == [(8, 5), (8,), (8, 7), (8, 2)]
+    assert net.graph.nodes[1].layer.multiply_adds([(4, 3, 5), (4, 3), (3, 7)], []) == 3 * (
+        4 * 8 * 5 + 8 * 7 + 4 * 8 * 2
+    )
