@@ -259,6 +259,8 @@ class Solver:
         """A snapshot that cannot be written does not end the run: the next one may succeed."""
         try:
             self.snapshot()
+        except SolverError:
+            raise  # no fault of the file: the run itself has gone wrong
         except (OSError, NetError) as error:
             log("solver.cpp:464", f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
 

@@ -28,6 +28,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_snapshot
     ]
 
 
+def test_a_snapshot_that_falls_due_ends_a_run_that_is_not_finite(in_tmp: Path) -> None:
+    solver = plain(in_tmp, "snapshot: 4", data={"in": plain_batches(bad=6)})
+    with pytest.raises(SolverError, match="the loss of iteration 6 is nan"):
+        solver.solve()
+    assert solver.iteration == 8
+
+
 def test_a_bad_record_is_named_where_it_comes_in(in_tmp: Path) -> None:
     solver = plain(in_tmp, "display: 1", data={"in": plain_batches(bad=2)})
     with pytest.raises(SolverError, match=r"the loss of iteration 2 is nan; the first layer .* is 'in' "):

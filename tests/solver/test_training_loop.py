@@ -103,6 +103,15 @@ def test_a_test_gives_the_mean_over_its_batches(write_run) -> None:
     solver.close()
 
 
+def test_random_layers_are_told_the_iteration_and_the_pass(write_run) -> None:
+    solver = Solver(write_run(iter_size=3))
+    seen = []
+    solver.callbacks.append(lambda solver: seen.append((solver.net.run.iteration, solver.net.run.draw)))
+    solver.step(3)
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    solver.close()
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(write_run) -> None:
     losses = []
     for seed in (3, 3, 4):
