@@ -134,7 +134,7 @@ def test_a_net_that_is_not_there_is_told_with_the_folders_looked_in(tmp_path: Pa
     with pytest.raises(NetError) as caught:
         read_settings("sub/solver.prototxt")
     assert str(caught.value) == (
-        f"sub/solver.prototxt:1: net file 'nett.prototxt' not found in the working directory or beside the solver file"
+        "sub/solver.prototxt:1: net file 'nett.prototxt' not found in the working directory or beside the solver file"
     )
 
 
