@@ -30,6 +30,8 @@ def fill(tensor: Tensor, filler: Filler, generator: Generator) -> None:
         raise GraphError(f"unknown filler type {quoted(filler.type)}{did_you_mean(filler.type, _FILLERS)}")
     if filler.sparse != -1 and filler.type != "gaussian":
         raise GraphError(f"sparse is for the filler 'gaussian' only, not for {quoted(filler.type)}")
+    if not tensor.dim() and (filler.type in _COUNTING or filler.sparse != -1):
+        raise GraphError(f"the filler {quoted(filler.type)} counts along axes, and a single number has none")
     if tensor.numel():
         _FILLERS[filler.type](tensor, filler, generator)
 
@@ -89,3 +91,5 @@ _FILLERS: dict[str, Callable[[Tensor, Filler, Generator], None]] = {
     "msra": _msra,
     "bilinear": _bilinear,
 }
+
+_COUNTING = ("positive_unitball", "xavier", "msra")  # those that ask for the size of the first axis

@@ -95,6 +95,8 @@ def test_the_same_generator_gives_the_same_values() -> None:
         (Filler("xaver"), SHAPE, "unknown filler type 'xaver'; did you mean 'xavier'?"),
         (Filler("msra", sparse=3), SHAPE, "sparse is for the filler 'gaussian' only, not for 'msra'"),
         (Filler("bilinear"), (3, 2, 4, 5), "the filler 'bilinear' needs a square 4-axis blob, not (3, 2, 4, 5)"),
+        (Filler("xavier"), (), "the filler 'xavier' counts along axes, and a single number has none"),
+        (Filler("gaussian", sparse=2), (), "the filler 'gaussian' counts along axes, and a single number has none"),
         (Filler("bilinear"), (4, 4), "the filler 'bilinear' needs a square 4-axis blob, not (4, 4)"),
     ],
 )
