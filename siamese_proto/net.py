@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,17 @@ class Weights(nn.Module):
             self.register_parameter(param.id, tensor)
         else:
             self.register_parameter(param.id, nn.Parameter(tensor))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Weights:
+        """Convert or move the tensors; a buffer stays the tensor it is, as a Parameter does, for who shares it."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
+        for name, buffer in before.items():
+            converted = self._buffers[name]
+            if buffer is not None and converted is not None:
+                buffer.data = converted.data
+                self._buffers[name] = buffer
+        return self
 
     def __getitem__(self, param_id: str) -> Tensor:
         tensor = getattr(self, param_id)
@@ -307,7 +318,7 @@ class Net(nn.Module):
         values, report = match_weights(self.graph, read_weights(path))
         with torch.no_grad():
             for param_id, value in values.items():
-                self.weights[param_id].copy_(torch.from_numpy(np.ascontiguousarray(value)))
+                self.weights[param_id].copy_(torch.from_numpy(np.asarray(value, order="C")))
         return report
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
