@@ -15,9 +15,10 @@ from torch import Tensor, fx, nn
 from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.fillers import fill
+from siamese_proto.fuse import fuse_towers
 from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
-from siamese_proto.program import LayerModule, build_program, is_source, module_name, plan
+from siamese_proto.program import LayerModule, Plan, build_program, is_source, module_name, plan
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
 
@@ -71,8 +72,9 @@ class Net(nn.Module):
     from them; what is not given is pulled from its data layers. Parameters shared by name are one torch Parameter.
     `weights` is a weights file, or several. `shapes` gives shapes of inputs by blob name where a database is missing.
     `share_with` is another net whose parameters this one takes by layer name, as Caffe's test nets take those of the
-    training net. `seed` settles the first values of parameters and what random layers draw; without it both differ
-    from run to run. Raises NetError for whatever is wrong with the net or its files.
+    training net. `fuse` lets towers that share all their parameters run as one over their joined batches, with the same
+    results. `seed` settles the first values of parameters and what random layers draw; without it both differ from run
+    to run. Raises NetError for whatever is wrong with the net or its files.
     """
 
     def __init__(
@@ -93,13 +95,13 @@ class Net(nn.Module):
         self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
         if self.graph.problems:
             raise self.graph.problems[0]
-        self.fuse = fuse
+        self.fused_graph, self._fused_nodes = fuse_towers(self.graph) if fuse else (self.graph, frozenset[str]())
         self.run = RunState(seed if seed is not None else torch.initial_seed())
         self.feeders: dict[str, Feeder] = {}
         self.weights = Weights()
         self._modules_of_layers = {
             module_name(node): LayerModule(node.layer, self.run)
-            for node in self.graph.nodes
+            for node in (*self.graph.nodes, *self.fused_graph.nodes)
             if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
         }
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
@@ -260,6 +262,7 @@ class Net(nn.Module):
 
     def _compile(self, given: Mapping[str, Tensor], *, every_blob: bool) -> _Compiled:
         todo = plan(self.graph, given)
+        graph = self.graph if every_blob or self._reaches_into_towers(todo) else self.fused_graph
         weighted = [
             top
             for node in self.graph.nodes
@@ -278,8 +281,14 @@ class Net(nn.Module):
             names = ", ".join(quoted(node.name) for node in todo.left_out)
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
-        program = build_program(self.graph, todo, list(keys.values()), self._modules_of_layers)
+        program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program)
+
+    def _reaches_into_towers(self, todo: Plan) -> bool:
+        """Whether a layer of fused towers is left out, or what it computes is given: then each runs by itself."""
+        return not self._fused_nodes <= {node.id for node in todo.nodes} or any(
+            top in todo.inputs for node in todo.nodes if node.id in self._fused_nodes for top in node.tops
+        )
 
     def _key(self, blob: Blob) -> str:
         """A blob's name in dicts of outputs: earlier versions of one changed in place carry theirs."""

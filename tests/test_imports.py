@@ -18,7 +18,7 @@ ORDER = [
     {"graph"},
     {"layers", "fillers"},
     {"compiler"},
-    {"program", "net", "drawing", "summary", "emit", "weights"},
+    {"fuse", "program", "net", "drawing", "summary", "emit", "weights"},
     {"data", "solver", "metrics"},
     {"pycaffe", "cli", "__main__"},
 ]

@@ -1,0 +1,244 @@
+"""Towers that share all their parameters run as one, over their joined batches: graph in, graph out, same results."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from siamese_proto.graph.ir import Arity, Blob, Graph, LayerContext, LayerLike, Node, Shape
+from siamese_proto.graph.twins import Row, find_towers
+from siamese_proto.layers.base import Layer, RunState
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What may differ between layers that compute the same: their wires, who they share with, when they are there.
+_OWN_FIELDS = (
+    "name",
+    "bottom",
+    "top",
+    "param",
+    "include",
+    "exclude",
+    "phase",
+    "propagate_down",
+    "loss_weight",
+    "blobs",
+)
+
+
+class JoinBatches(Layer):
+    """Batches of several towers as one.
+
+    (N_i, *K) each -> (sum of N_i, *K)
+    """
+
+    type = "JoinBatches"
+    bottoms = Arity(2, None)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [(sum(shape[0] for shape in bottoms), *bottoms[0][1:])]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
+        return [torch.cat(list(bottoms))]
+
+
+class PartBatches(Layer):
+    """A joined batch taken apart again; each bottom but the first is what was joined, and tells a number of rows.
+
+    (sum of N_i, *K), (N_i, ...) each -> (N_i, *K) each
+    """
+
+    type = "PartBatches"
+    bottoms = Arity(3, None)
+    tops = Arity(2, None)
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [(shape[0], *bottoms[0][1:]) for shape in bottoms[1:]]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
+        return torch.split(bottoms[0], [joined.shape[0] for joined in bottoms[1:]])
+
+
+@dataclass(frozen=True)
+class Region:
+    """Connected rows of towers that compute the same function, row by row of their batches."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Every layer of every tower."""
+        return tuple(node for row in self.rows for node in row)
+
+
+def fuse_towers(graph: Graph) -> tuple[Graph, frozenset[str]]:
+    """The graph with towers that share all their parameters run once over their joined batches, and their layers' ids.
+
+    A layer is fused with its copies where all use the same tensors, have equal settings, treat the rows of a batch
+    independently (the configured layer says so) and carry no loss. What else reads a blob of a fused layer reads its
+    part of the joined one. Towers of any number, and parts of towers, are fused; the rest of the graph stays.
+    """
+    regions = [region for towers in find_towers(graph) for region in _regions(towers.rows)]
+    while regions:
+        fused = _fused(graph, regions)
+        if fused is not None:
+            return fused, frozenset(node.id for region in regions for node in region.nodes)
+        regions.pop()  # its layers wait for one another; the others may do without it
+    return graph, frozenset()
+
+
+def _regions(rows: Sequence[Row]) -> Iterator[Region]:
+    """The connected parts of what can be fused; a part without parameters would gain nothing."""
+    region_of: dict[str, list[Row]] = {}  # by id of a blob of the first tower
+    regions: list[list[Row]] = []
+    for row in rows:
+        if not _computes_the_same(row):
+            continue
+        met = [region_of[blob.id] for blob in row[0].bottoms if blob.id in region_of]
+        joined = [row]
+        for region in {id(region): region for region in met}.values():
+            joined = [*region, *joined]
+            regions.remove(region)
+        regions.append(joined)
+        region_of.update({top.id: joined for member in joined for top in member[0].tops})
+    return (Region(tuple(rows)) for rows in regions if any(row[0].params for row in rows))
+
+
+def _computes_the_same(row: Row) -> bool:
+    first = row[0]
+    layer = first.layer
+    if not isinstance(layer, Layer) or not layer.rows_independent():
+        return False
+    shapes = [[blob.shape for blob in (*node.bottoms, *node.tops)] for node in row]
+    if any(not shape for of_node in shapes for shape in of_node):
+        return False
+    return all(
+        _settings(node) == _settings(first)
+        and [(use.param.id, use.shape, use.takes_gradient) for use in node.params]
+        == [(use.param.id, use.shape, use.takes_gradient) for use in first.params]
+        and node.cut == first.cut
+        and not any(node.loss_weights)
+        and [shape[1:] for shape in of_node if shape] == [shape[1:] for shape in shapes[0] if shape]
+        for node, of_node in zip(row, shapes, strict=True)
+    )
+
+
+def _settings(node: Node) -> bytes:
+    message = schema.LayerParameter()
+    message.CopyFrom(node.message)
+    for name in _OWN_FIELDS:
+        message.ClearField(name)
+    return message.SerializeToString(deterministic=True)
+
+
+def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
+    """The graph with these regions fused; None where no order lets every layer run behind what it reads."""
+    inside = {node.id for region in regions for node in region.nodes}
+    units = [[node] for node in graph.nodes if node.id not in inside]
+    for number, region in enumerate(regions):
+        units.append(_joined_layers(graph, region, f"towers_{number}"))
+    place = {node.id: index for index, node in enumerate(graph.nodes)}
+    last = max(place.values()) + 1
+    ordered = _in_order(units, [min(place.get(node.id, last) for node in unit) for unit in units])
+    return replace(graph, nodes=tuple(node for unit in ordered for node in unit)) if ordered is not None else None
+
+
+def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
+    """What a region becomes: joins of what comes from outside, each row once, parts of what goes outside."""
+    made: dict[str, Blob] = {}  # joined blobs, by the id of the first tower's
+    parted: dict[str, tuple[Blob, ...]] = {}
+    nodes: list[Node] = []
+    source: tuple[Blob, ...] = ()  # blobs whose numbers of rows are those of the towers
+    for row in region.rows:
+        for bottoms in zip(*(node.bottoms for node in row), strict=True):
+            if bottoms[0].id not in made:
+                made[bottoms[0].id] = _joined(bottoms)
+                source = source or bottoms
+                join = _new_node(
+                    graph, row[0], JoinBatches, f"{name}_join_{len(nodes)}", bottoms, [made[bottoms[0].id]]
+                )
+                nodes.append(join)
+        tops = tuple(zip(*(node.tops for node in row), strict=True))
+        made.update({blobs[0].id: _joined(blobs) for blobs in tops})
+        parted.update({blobs[0].id: blobs for blobs in tops})
+        bottoms_of_row = tuple(made[blob.id] for blob in row[0].bottoms)
+        nodes.append(replace(row[0], bottoms=bottoms_of_row, tops=tuple(made[blobs[0].id] for blobs in tops)))
+    for first, blobs in parted.items():
+        if _is_read_outside(graph, region, blobs):
+            row = region.rows[-1]
+            part_name = f"{name}_part_{len(nodes)}"
+            nodes.append(_new_node(graph, row[0], PartBatches, part_name, (made[first], *source), list(blobs)))
+    return nodes
+
+
+def _joined(blobs: Sequence[Blob]) -> Blob:
+    shapes = [blob.shape for blob in blobs if blob.shape is not None]
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    # No blob of a file has a version below 0: so the name cannot be one of the file's.
+    name = " + ".join(blob.id for blob in blobs)
+    return Blob(name, -1, shape, needs_gradient=any(blob.needs_gradient for blob in blobs))
+
+
+def _is_read_outside(graph: Graph, region: Region, blobs: Sequence[Blob]) -> bool:
+    ids = {blob.id for blob in blobs}
+    inside = {node.id for node in region.nodes}
+    readers = [node for node in graph.nodes if ids.intersection(blob.id for blob in node.bottoms)]
+    return any(node.id not in inside for node in readers) or any(blob.id in ids for blob in graph.outputs)
+
+
+def _new_node(
+    graph: Graph, like: Node, kind: type[Layer], name: str, bottoms: Sequence[Blob], tops: Sequence[Blob]
+) -> Node:
+    taken = {node.id for node in graph.nodes}
+    while name in taken:
+        name = f"{name}_"
+    message = schema.LayerParameter(
+        name=name, type=kind.type, bottom=[blob.id for blob in bottoms], top=[blob.id for blob in tops]
+    )
+    layer: LayerLike = kind(message, LayerContext(graph.phase))
+    return replace(
+        like,
+        id=name,
+        name=name,
+        type=kind.type,
+        layer=layer,
+        bottoms=tuple(bottoms),
+        tops=tuple(tops),
+        params=(),
+        loss_weights=(0.0,) * len(tops),
+        propagate_down=(like.needs_backward,) * len(bottoms),
+        cut=(False,) * len(bottoms),
+        message=message,
+    )
+
+
+def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list[Node]] | None:
+    """The units so that each runs behind what it reads, otherwise as in the file; None where they wait in a circle."""
+    maker = {top.id: index for index, unit in enumerate(units) for node in unit for top in node.tops}
+    waits: list[set[int]] = [
+        {maker[blob.id] for node in unit for blob in node.bottoms if blob.id in maker} - {index}
+        for index, unit in enumerate(units)
+    ]
+    readers: Mapping[int, list[int]] = {index: [] for index in range(len(units))}
+    for index, needed in enumerate(waits):
+        for other in needed:
+            readers[other].append(index)
+    ready = [(priority[index], index) for index, needed in enumerate(waits) if not needed]
+    heapq.heapify(ready)
+    ordered: list[list[Node]] = []
+    while ready:
+        _, index = heapq.heappop(ready)
+        ordered.append(units[index])
+        for reader in readers[index]:
+            waits[reader].discard(index)
+            if not waits[reader]:
+                heapq.heappush(ready, (priority[reader], reader))
+    return ordered if len(ordered) == len(units) else None
