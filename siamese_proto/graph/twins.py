@@ -68,7 +68,7 @@ def find_towers(graph: Graph) -> tuple[Towers, ...]:
         if taken.intersection(node.id for node in seed) or not wiring.parallel(seed):
             continue
         rows = _grow(seed, wiring, taken, alike=by_structure)
-        if by_structure and not _from_different_inputs(rows, wiring):
+        if not rows or (by_structure and not _from_different_inputs(rows, wiring)):
             continue
         taken.update(node.id for row in rows for node in row)
         groups.append(rows)

@@ -74,9 +74,7 @@ TABLE = [
     (layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: 0.1 } }'), []),
     (
         layer("Embed", 'embed_param { num_output: 2 input_dim: 4 weight_filler { type: "msra" sparse: 3 } }'),
-        [
-            "5: error: layer 'it': embed_param.weight_filler.sparse is refused by a filler of type 'msra' [net]"
-        ],
+        ["5: error: layer 'it': embed_param.weight_filler.sparse is refused by a filler of type 'msra' [net]"],
     ),
     (
         layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler {\n type: "xaviar" } }'),
