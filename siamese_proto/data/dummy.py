@@ -104,9 +104,12 @@ class MemoryData(DataLayer):
 
 def _shapes(settings: schema.DummyDataParameter) -> Sequence[Shape]:
     """The shapes as written: today's `shape`, or the four numbers of old files."""
-    if settings.shape:
-        return [tuple(shape.dim) for shape in settings.shape]
     written = (settings.num, settings.channels, settings.height, settings.width)
+    if settings.shape:
+        for name, sizes in zip(("num", "channels", "height", "width"), written, strict=True):
+            if sizes:
+                raise GraphError(f"both shape and {name} are given; keep shape", field=f"dummy_data_param.{name}[0]")
+        return [tuple(shape.dim) for shape in settings.shape]
     count = max(map(len, written))
     if count == 0 or any(len(sizes) not in (1, count) for sizes in written):
         raise GraphError(

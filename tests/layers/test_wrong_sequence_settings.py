@@ -110,6 +110,13 @@ TABLE = [
         "shape (2, -3) has a negative dimension",
         "parameter_param.shape",
     ),
+    (
+        'type: "DummyData" dummy_data_param { shape { dim: 2 } height: 3 }',
+        [],
+        1,
+        "both shape and height are given; keep shape",
+        "dummy_data_param.height[0]",
+    ),
     # Recurrent layers
     ('type: "RNN"', [SEQUENCE, CONT], 1, "num_output 0 must be at least 1", "recurrent_param.num_output"),
     (
