@@ -282,9 +282,10 @@ class Dropout(ElementWise):
         x = bottoms[0]
         if self.phase == "TEST" or self.ratio == 0:
             return [x]
-        # Filled in the order of rows, whatever layout x has in memory: a layout must not change what is drawn.
-        mask = x.new_empty(x.shape).bernoulli_(1 - self.ratio, generator=run.generator(self.name, x.device))
-        return [x * mask.div_(1 - self.ratio)]
+        from siamese_proto.layers.autograd.draws import uniform
+
+        kept = uniform(x, x.shape, run, self.name) >= self.ratio
+        return [x * kept.to(x.dtype).div_(1 - self.ratio)]
 
     def rows_independent(self) -> bool:
         # The mask of a row depends on its place in the batch and on the layer's name.

@@ -11,7 +11,7 @@ from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Tensor
 
 Pair = tuple[int, int]
 
@@ -72,9 +72,9 @@ class Pooling(Layer):
         size = (x.shape[2], x.shape[3])
         kernel = self.kernel or size
         if self.method == "STOCHASTIC":
-            generator = None if self.phase == "TEST" else run.generator(self.name, x.device)
             # Zeros that hang over are never drawn.
-            return [pool_stochastic(self._padded(x, kernel, 0.0), kernel, self.stride, generator)]
+            x = self._padded(x, kernel, 0.0)
+            return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.name)]
         pooled = self._max if self.method == "MAX" else self._mean
         return pooled(x, kernel, is_native=self._is_native(size))
 
@@ -169,16 +169,16 @@ class Pooling(Layer):
         return (rows * size[1] + columns).where(inside, -1)
 
 
-def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, generator: Generator | None) -> Tensor:
-    """An element of each window, drawn with probability x / sum of x; without a generator the mean of such draws."""
-    import torch
+def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:
+    """An element of each window, drawn with the probability x / sum of x; without a run the mean of such draws."""
+    from siamese_proto.layers.autograd.draws import uniform
 
     windows = x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
     windows = windows.flatten(4)  # (N, C, OH, OW, kernel h x kernel w)
-    if generator is None:
+    if run is None:
         return windows.square().sum(-1) / (windows.sum(-1) + FLOAT_MIN)
     sums = windows.detach().cumsum(-1)
-    drawn = 1 - torch.rand(sums.shape[:-1], generator=generator, dtype=x.dtype, device=x.device)  # in (0, 1]
+    drawn = 1 - uniform(x, sums.shape[:-1], run, key)  # in (0, 1]
     reached = sums >= (drawn * sums[..., -1]).unsqueeze(-1)
     return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
 

@@ -80,9 +80,8 @@ class SPP(Layer):
         width, left, right = split_in_bins(x.shape[3], 2**level)
         window = (height, width)
         if self.method == "STOCHASTIC":
-            return pool_stochastic(
-                x, window, window, None if self.phase == "TEST" else run.generator(f"{self.name}/{level}", x.device)
-            )
+            drawing = run if self.phase == "TRAIN" else None
+            return pool_stochastic(x, window, window, drawing, f"{self.name}/{level}")
         if top or left:
             # The lowest number rather than minus infinity, as Caffe starts from it.
             x = functional.pad(x, (left, right, top, bottom), value=LOWEST if self.method == "MAX" else 0.0)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+import torch._dynamo.testing
 from layer_cases import CASES, DYNAMIC, layer_and_bottoms
-from layer_harness import run
+from layer_harness import make, run
+
+from siamese_proto.layers.base import RunState
 
 NUMBERS = {"a": 1, "b": 2, "c": 2}
 
 
-def draws(case, phase):
-    """Whether the layer asks for a generator of its own at each pass, which torch.compile cannot trace."""
-    return phase == "TRAIN" and (case[0] == "Dropout" or "STOCHASTIC" in case[1])
+def phases(case):
+    """TRAIN, and TEST where a layer does something else then."""
+    other = case[0] in ("BatchNorm", "Dropout") or "STOCHASTIC" in case[1]
+    return ("TRAIN", "TEST") if other else ("TRAIN",)
 
 
-TRACED = [
-    (case, phase) for case in CASES if case[0] not in DYNAMIC for phase in ("TRAIN", "TEST") if not draws(case, phase)
-]
+TRACED = [(case, phase) for case in CASES if case[0] not in DYNAMIC for phase in phases(case)]
 
 
 @pytest.fixture(autouse=True)
@@ -53,3 +57,18 @@ def test_a_layer_is_traced_whole_and_computes_the_same(case, phase):
     assert len(plain) == len(traced)
     for expected, found in zip(plain, traced, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
+def test_each_iteration_draws_anew_without_being_traced_again():
+    layer = make('type: "Dropout"', phase="TRAIN")
+    state = RunState(seed=2**64 - 1)
+    x = torch.ones(3, 50)
+    traced = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    forward = torch.compile(lambda x: run(layer, x, state=state)[0], backend=traced, fullgraph=True)
+    drawn = []
+    for iteration in range(6):
+        state.iteration = iteration
+        drawn.append(forward(x))
+        assert torch.equal(drawn[-1], run(layer, x, state=state)[0])
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(drawn, 2))
+    assert traced.frame_count <= 2  # once as it is, once for any iteration
