@@ -45,6 +45,10 @@ def idle_fields(layer: LayerLike, message: schema.LayerParameter) -> Iterator[Id
             yield Idle(field.name, f"{field.name} has no effect on a layer of type {layer.type}, {read}")
     if message.loss_param.HasField("normalize") and message.loss_param.HasField("normalization"):
         yield Idle("loss_param.normalize", "loss_param.normalize has no effect: normalization is given too")
+    for index, wanted in enumerate(message.propagate_down):
+        if wanted and index in layer.labels:
+            path = f"propagate_down[{index}]"
+            yield Idle(path, f"propagate_down true has no effect: {layer.type} gives bottom {index} no gradient")
     for path in layer.unused_fields():
         head, _, name = path.partition("[")[0].rpartition(".")
         movable = "transform_param" in layer.reads and head != "transform_param"

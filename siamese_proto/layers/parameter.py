@@ -19,6 +19,7 @@ class Parameter(Layer):
     """A blob that is learned: the top is the parameter itself, which begins with zeros.
 
     () -> `shape`
+    Gradients of several uses and passes add up, as for every parameter; in Caffe the last one replaces the others.
     Caffe: parameter_layer.hpp
     """
 

@@ -114,6 +114,14 @@ TABLE = [
             "5: data_param.rand_skip has no effect; remove it",
         ],
     ),
+    (
+        layer("EuclideanLoss", "propagate_down: true\n propagate_down: false", bottoms=("x", "x")),
+        [],
+    ),
+    (
+        layer("SigmoidCrossEntropyLoss", "propagate_down: true\n propagate_down: true", bottoms=("x", "x")),
+        ["6: propagate_down true has no effect: SigmoidCrossEntropyLoss gives bottom 1 no gradient"],
+    ),
     # The first dialects: what is moved into transform_param has its effect there.
     (
         'layers { name: "it" type: DATA top: "y" data_param { source: "none" scale: 0.5 } }\n'

@@ -169,3 +169,26 @@ def test_a_parameter_is_a_blob_that_learns():
     x = values((2, 3), dtype=torch.float32)
     net.loss(net(x=x)).backward()
     torch.testing.assert_close(net.params["p"][0].grad, -2 * x / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "bottoms", "expected"),
+    [
+        ('type: "Tile" tile_param { tiles: 3 axis: -1 }', 1, "3 x axis -1"),
+        ('type: "Crop"', 2, "axis 2 offset 0"),
+        ('type: "Crop" crop_param { axis: 1 offset: 3 offset: 4 }', 2, "axis 1 offset 3, 4"),
+        ('type: "Filter" bottom: "x" bottom: "wanted"', 2, "by 'wanted'"),
+        ('type: "BatchReindex" bottom: "x" bottom: "order"', 2, "by 'order'"),
+        ('type: "Reduction" reduction_param { operation: MEAN axis: 1 coeff: 0.5 }', 1, "0.5 x MEAN from axis 1"),
+        ('type: "Reduction"', 1, "SUM from axis 0"),
+        ('type: "ArgMax" argmax_param { top_k: 5 axis: 1 out_max_val: true }', 1, "top 5 axis 1 values"),
+        ('type: "Parameter" parameter_param { shape { dim: 2 dim: 3 } }', 0, "(2, 3)"),
+        ('type: "LSTM" recurrent_param { num_output: 7 expose_hidden: true }', 4, "7 exposed"),
+        ('type: "RNN" recurrent_param { num_output: 7 }', 2, "7"),
+        ('type: "HingeLoss" hinge_loss_param { norm: L2 }', 2, "L2"),
+        ('type: "InfogainLoss" loss_param { ignore_label: 0 }', 3, "ignore 0"),
+        ('type: "InfogainLoss" infogain_loss_param { source: "H.bin" axis: 2 }', 2, "axis 2 H 'H.bin'"),
+    ],
+)
+def test_layers_say_their_settings_in_few_words(text, bottoms, expected):
+    assert make(text, bottoms).describe() == expected
