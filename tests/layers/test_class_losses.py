@@ -166,3 +166,16 @@ def test_without_the_matrix_a_net_can_be_looked_at_but_not_run(tmp_path):
     with pytest.raises(DataError) as caught:
         sp.Net(graph)(x=torch.zeros(2, 3), l=torch.zeros(2))
     assert str(caught.value) == missing
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+def test_the_loss_is_traced_whole_with_its_matrix_from_a_file(tmp_path):
+    graph = sp.build_graph(sp.parse_net(write(tmp_path, data=GAINS.ravel())))
+    layer, x, labels = graph.nodes[1].layer, values((2, 3)), torch.tensor([2.0, 0.0])
+    torch.compiler.reset()
+    traced = torch.compile(lambda x, labels: run(layer, x, labels)[0], backend="aot_eager", fullgraph=True)
+    found = [traced(x, labels), traced(x, labels)]
+    torch.compiler.reset()
+    expected = run(make('type: "InfogainLoss"', 3), x, labels, torch.from_numpy(GAINS))[0]
+    for total in (*found, run(layer, x, labels)[0]):
+        torch.testing.assert_close(total, expected)
