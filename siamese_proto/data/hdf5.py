@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
+from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema

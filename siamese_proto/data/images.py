@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamese_proto.data.datum import Decoding, Size, pixels_of, size_of
-from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema

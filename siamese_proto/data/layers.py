@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from siamese_proto.data.datum import Decoding, Size, parse_datum, size_of
-from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.data.store import Backend
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, quoted
+from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema

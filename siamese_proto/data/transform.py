@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from siamese_proto.data.datum import Decoding, Size
-from siamese_proto.data.paths import find_path
 from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.files import find_path
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.files import find_path
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
@@ -175,15 +176,14 @@ class InfogainLoss(Layer):
     def _read_gains(self) -> list[float]:
         """The values of H in the file `source`, read once."""
         if self._gains is None:
-            places = [Path(self.source), Path(self.context.folder or "") / self.source]
-            found = next((place for place in places if place.is_file()), None)
+            found = find_path(self.source, self.context.folder)
             field = "infogain_loss_param.source"
             if found is None:
                 raise SourceMissingError(
                     f"source {quoted(self.source)} is not there; write H as a BlobProto", field=field
                 )
             try:
-                blob = schema.BlobProto.FromString(found.read_bytes())
+                blob = schema.BlobProto.FromString(Path(found).read_bytes())
             except (OSError, DecodeError):
                 raise GraphError(f"source {quoted(self.source)} is no BlobProto, or damaged", field=field) from None
             self._gains = list(blob.data) or list(blob.double_data)

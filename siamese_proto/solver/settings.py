@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from siamese_proto.data.paths import find_path, where_tried
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
+from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
