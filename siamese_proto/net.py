@@ -330,9 +330,11 @@ class Net(nn.Module):
                 self.weights[param_id].copy_(torch.from_numpy(np.asarray(value, order="C")))
         return report
 
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Write a weights file; the suffix tells the format."""
+    def save_weights(self, path: str | os.PathLike[str], *, diffs: bool = False) -> None:
+        """Write a weights file; the suffix tells the format. With `diffs` those of Caffe hold the `grad`s too."""
         from siamese_proto.weights import write_weights
 
         values = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
-        write_weights(path, self.graph, values)
+        grads = {name: torch.zeros_like(t) if t.grad is None else t.grad for name, t in self.tensors.items() if diffs}
+        gradients = {name: grad.detach().cpu().numpy() for name, grad in grads.items()}
+        write_weights(path, self.graph, values, diffs=gradients if diffs else None)

@@ -27,23 +27,29 @@ _STOPPED = 130  # the exit status of programs ended by Ctrl-C
 @click.command()
 @flag("solver", required=True, metavar="FILE", help="The solver file.")
 @flag("weights", metavar="A,B", help="Weights files to begin with, copied by layer name, in place of the solver's.")
-@flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from.")
+@flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from; auto: the newest.")
+@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Let only the last N snapshots stay.")
+@click.option("--keep-best", metavar="OUTPUT[:max]", help="Keep PREFIX_best.caffemodel by an output of a test net.")
 @state_flags
 @click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
 @flag("sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too.")
 @flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does.")
+@click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder.")
 @click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
 @click.option("--allow-python-layers", is_flag=True, help="Let the net run the code of its Python layers.")
 def train(
     solver: str,
     weights: str | None,
     snapshot: str | None,
+    keep: int | None,
+    keep_best: str | None,
     level: int | None,
     stage: str | None,
     gpu: str | None,
     log_file: str | None,
     sigint_effect: str,
     sighup_effect: str,
+    tensorboard: str | None,
     no_fuse: bool,
     allow_python_layers: bool,
 ) -> None:
@@ -52,7 +58,7 @@ def train(
     Ctrl-C makes a snapshot and stops; a second one stops at once. Log lines are Caffe's. On a terminal a bar shows the
     progress instead of the training lines.
     """
-    if weights and snapshot:
+    if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
     on_terminal = sys.stderr.isatty()
     with contextlib.ExitStack() as stack:
@@ -66,6 +72,7 @@ def train(
             settings, split(weights), snapshot, fuse=not no_fuse, allow_python_layers=allow_python_layers
         )
         stack.callback(made.close)
+        _observe(made, keep, keep_best, tensorboard, stack)
         if progress is not None:
             _follow(made, progress)
         with answering_signals(made, sigint_effect, sighup_effect):
@@ -83,9 +90,21 @@ def _make_solver(
 ) -> Solver:
     from siamese_proto.solver import Solver
 
-    if snapshot is not None:
-        log("caffe.cpp:232", f"Resuming from {snapshot}")
     return Solver(settings, weights or None, snapshot, fuse=fuse, allow_python_layers=allow_python_layers)
+
+
+def _observe(
+    solver: Solver, keep: int | None, best: str | None, tensorboard: str | None, stack: contextlib.ExitStack
+) -> None:
+    from siamese_proto.solver.events import write_events
+    from siamese_proto.solver.keeping import keep_best, keep_last
+
+    if keep is not None:
+        keep_last(solver, keep)
+    if best is not None:
+        keep_best(solver, best)
+    if tensorboard is not None:
+        stack.callback(write_events(solver, tensorboard))
 
 
 @contextlib.contextmanager
@@ -141,7 +160,7 @@ def _follow(solver: Solver, progress: Any) -> None:
         if progress.get_time() - drawn >= 0.25 or solver.iteration == solver.settings.max_iter:
             drawn = progress.get_time()
             speed = progress.tasks[0].speed or 0
-            progress.update(task, loss=f"loss {solver.losses[-1]:.4g}", rate=f"{speed:.1f} iter/s")
+            progress.update(task, loss=f"loss {solver.recent_losses(1)[0]:.4g}", rate=f"{speed:.1f} iter/s")
 
     solver.callbacks.append(move)
 

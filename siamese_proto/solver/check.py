@@ -3,35 +3,67 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-from siamese_proto.compiler import check_net
-from siamese_proto.errors import Location, NetError
+from siamese_proto.compiler import as_finding, build_graph, check_net, old_dialect
+from siamese_proto.data.coverage import Coverage, coverage
+from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
+from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
-from siamese_proto.solver.settings import find_problems, read_settings
+from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
 
 
 def check_solver(path: str | os.PathLike[str]) -> list[Finding]:
     """The findings about a solver file in the order of its lines, then those about each net file that it names."""
     file = os.fspath(path)
     problems: list[NetError] = []
-    net_files: list[str] = []
+    nets: dict[tuple[str, int, tuple[str, ...]], NetSource] = {}
+    found: list[Finding] = []
     try:
         parsed = parse_solver(path)
+        found.extend(_of_old_dialects(parsed))
         problems.extend(find_problems(parsed))
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]
-        net_files = [source.parsed.file for source in sources if source.parsed.file != file]
+        nets = {(s.parsed.file, s.level, s.stages): s for s in sources if s.parsed.file != file}
+        found.extend(_tests_that_leave_records_out(parsed, settings))
     except NetError as problem:
         problems.append(problem)
     by_text = {str(problem): problem for problem in problems}
-    found = [_finding(problem, file) for problem in by_text.values()]
+    found.extend(as_finding(problem, "solver", file) for problem in by_text.values())
     found.sort(key=lambda finding: (finding.location.line, finding.location.column))
-    for net_file in dict.fromkeys(net_files):
-        found.extend(check_net(net_file))
-    return found
+    in_nets = (finding for state in nets for finding in check_net(*state))
+    return [*found, *{str(finding): finding for finding in in_nets}.values()]
 
 
-def _finding(problem: NetError, file: str) -> Finding:
-    location = problem.location or Location(file, 1)
-    return Finding(location, "error", "solver", str(problem).removeprefix(f"{problem.location}: "))
+def _of_old_dialects(parsed: ParsedSolver) -> Iterator[Finding]:
+    if parsed.upgrades:
+        location = parsed.source.find("type")
+        yield Finding(location, "warning", "old-dialect", old_dialect(parsed.upgrades, parsed.file))
+
+
+def _tests_that_leave_records_out(parsed: ParsedSolver, settings: Settings) -> Iterator[Finding]:
+    """Tests whose batches are fewer than their records: Caffe scores those that come first, and goes on from there."""
+    for index, test in enumerate(settings.test_nets):
+        source = test.source
+        try:
+            graph = build_graph(source.parsed, source.phase, source.level, source.stages)
+            sizes = [found for node in graph.nodes if node.layer is not None and (found := coverage(node.layer))]
+        except NetError:
+            continue  # told where the net is checked
+        for size in sizes[:1]:  # several are read in step
+            text = _missed(size, test.iterations)
+            if text:
+                yield Finding(parsed.source.find(f"test_iter[{index}]"), "warning", "test-iter", text)
+
+
+def _missed(size: Coverage, iterations: int) -> str:
+    tested = iterations * size.batch_size
+    if tested >= size.records:
+        return ""
+    needed = -(-size.records // size.batch_size)
+    return (
+        f"test_iter {iterations} with batches of {size.batch_size} tests {tested} of the {size.records} records of "
+        f"'{size.source}'; test_iter: {needed} tests all"
+    )

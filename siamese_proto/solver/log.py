@@ -63,6 +63,12 @@ def output_lines(graph: Graph, outputs: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
+def log_outputs(place: str, kind: str, graph: Graph, outputs: Mapping[str, Tensor]) -> None:
+    """Log every number in the net's outputs; `kind` is `Train` or `Test`."""
+    for position, text in enumerate(output_lines(graph, outputs)):
+        log(place, f"    {kind} net output #{position}: {text}")
+
+
 def output_line(name: str, value: float, weight: float) -> str:
     """One number of an output blob and what it adds to the loss."""
     weighted = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""

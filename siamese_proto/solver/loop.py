@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import NetError, SolverError
-from siamese_proto.net import Net
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.solver import finite, setup, snapshots
+from siamese_proto.solver.carried import import_carried
+from siamese_proto.solver.debug import DebugPass
 from siamese_proto.solver.feeding import place_feeders
-from siamese_proto.solver.log import log, number, output_lines
+from siamese_proto.solver.log import log, log_outputs, number
 from siamese_proto.solver.losses import Losses
+from siamese_proto.solver.newest import newest_complete
 from siamese_proto.solver.policies import learning_rate, next_step
 from siamese_proto.solver.scores import Scores
 from siamese_proto.solver.settings import Settings, read_settings
@@ -30,11 +32,14 @@ class Solver:
     """Trains a net as a solver file says.
 
     `solver` is a path or text, a parsed solver or Settings. `weights` names weights files to begin with, `snapshot` a
-    solver state to go on from. `data` maps data or Input layers of the training net to iterables of batches, read in
+    solver state to go on from; "auto" is the newest complete one of the snapshot_prefix, or none if there is none, and
+    then the weights count. `data` maps data or Input layers of the training net to iterables of batches, read in
     place of what the layers name. Raises NetError for whatever is wrong with the files, before training begins.
 
     `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
-    outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration.
+    outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each of
+    `snapshot_callbacks` after every snapshot, and each of `test_callbacks` after every test, with the solver and the
+    mean outputs of each test net.
     """
 
     def __init__(
@@ -48,7 +53,7 @@ class Solver:
         allow_python_layers: bool = False,
     ) -> None:
         self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
-        if weights and snapshot:
+        if weights and snapshot not in (None, "auto"):
             raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
         log("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
         setup.report(self.settings)
@@ -60,15 +65,21 @@ class Solver:
         log("solver.cpp:57", "Solver scaffolding done.")
         self.rule = setup.update_rule(self.settings, self.net)
         self.callbacks: list[Callable[[Solver], None]] = []
+        self.snapshot_callbacks: list[Callable[[Solver], None]] = []
+        self.test_callbacks: list[Callable[[Solver, list[dict[str, Tensor]]], None]] = []
         self.iteration = 0
         self.current_step = 0
         self.outputs: dict[str, Tensor] = {}
         self.stopped = False  # whether the last run ended early because somebody asked for it
         self.last_batch: dict[str, Any] = {}
         self.last_snapshot: Path | None = None
+        self.kept: list[int] = []  # iterations of the snapshots made that are there
+        self.best: dict[str, float] = {}  # scores that weights are kept for
         self._losses = Losses()
         self._requests: set[str] = set()
         self._displayed = (0, time.monotonic())
+        self._debug = {net: DebugPass(net) for net in (self.net, *self.test_nets) if self.settings.debug_info}
+        snapshot = newest_complete(self.settings.snapshot_prefix) if snapshot == "auto" else snapshot
         if snapshot is not None:
             self.restore(snapshot)
         else:
@@ -82,6 +93,7 @@ class Solver:
         log("solver.cpp:290", f"Learning Rate Policy: {self.settings.schedule.policy}")
         if self.settings.snapshot_after_train:
             snapshots.check_folder(self.settings.snapshot_prefix)
+        snapshots.clean(self.settings.snapshot_prefix)
         self.step(max(0, self.settings.max_iter - self.iteration))
         self._check_losses()
         if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():
@@ -128,14 +140,16 @@ class Solver:
 
     def test_all(self) -> list[dict[str, Tensor]]:
         """Test with every test net; the mean of each output over the net's test_iter batches."""
-        scores = []
+        scores: list[dict[str, Tensor]] = []
         for index in range(len(self.test_nets)):
             log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{index})")
             found = self._test(index)
             if self.stopped:
                 log("solver.cpp:391", "Test interrupted.")
-                break
+                return scores
             scores.append(found)
+        for callback in self.test_callbacks:
+            callback(self, scores)
         return scores
 
     # Its parts
@@ -143,19 +157,22 @@ class Solver:
     def _accumulate_gradients(self) -> Tensor:
         """Run forward and backward over iter_size batches; the mean of their losses."""
         passes = self.settings.rule.iter_size
+        debug = self._debug.get(self.net) if _is_due(self.settings.display, self.iteration) else None
         self.rule.zero_grad()
         total = torch.zeros((), device=self.net.device)
         for draw in range(passes):
-            loss = self._forward(draw)
+            loss = self._forward(draw, debug)
             if loss.requires_grad:  # a net without anything to learn has no way back
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+            if debug is not None:
+                debug.log_backward()
             total += loss.detach()
         return total / passes
 
-    def _forward(self, draw: int) -> Tensor:
+    def _forward(self, draw: int, debug: DebugPass | None = None) -> Tensor:
         self.net.run.iteration, self.net.run.draw = self.iteration, draw
         self.last_batch = self.batches.next_batch()
-        self.outputs = self.net(**self.last_batch)
+        self.outputs = self.net(**self.last_batch) if debug is None else debug.forward(self.last_batch)
         return self.net.loss(self.outputs)
 
     def _next_rate(self) -> float:
@@ -166,7 +183,8 @@ class Solver:
         return learning_rate(schedule, self.iteration, self.current_step)
 
     def _test(self, index: int) -> dict[str, Tensor]:
-        scores = Scores(self.test_nets[index])
+        net = self.test_nets[index]
+        scores = Scores(net, self._debug.get(net))
         scores.net.run.iteration = self.iteration
         for _ in range(self.settings.test_nets[index].iterations):
             self._answer_requests()
@@ -176,7 +194,7 @@ class Solver:
         if self.settings.test_compute_loss:
             log("solver.cpp:396", f"Test loss: {number(scores.loss())}")
         means = scores.means()
-        self._log_outputs("solver.cpp:414", "Test", scores.net, means)
+        log_outputs("solver.cpp:414", "Test", net.graph, means)
         return means
 
     def _display_training(self) -> None:
@@ -188,11 +206,7 @@ class Solver:
         span = f"({rate} iter/s, {number(seconds)}s/{self.settings.display} iters)"
         mean = number(self._losses.mean(self.settings.average_loss))
         log("solver.cpp:239", f"Iteration {self.iteration} {span}, loss = {mean}")
-        self._log_outputs("solver.cpp:258", "Train", self.net, self.outputs)
-
-    def _log_outputs(self, place: str, kind: str, net: Net, outputs: Mapping[str, Tensor]) -> None:
-        for position, text in enumerate(output_lines(net.graph, outputs)):
-            log(place, f"    {kind} net output #{position}: {text}")
+        log_outputs("solver.cpp:258", "Train", self.net.graph, self.outputs)
 
     def _check_losses(self) -> None:
         iteration = self._losses.first_not_finite()
@@ -207,6 +221,10 @@ class Solver:
         """The loss of every iteration since the start or the last `restore`: before its update, mean over iter_size."""
         return list(self._losses.floats())
 
+    def recent_losses(self, count: int | None = None) -> list[float]:
+        """The last `count` losses, those before a `restore` too; without it those that are averaged when displayed."""
+        return self._losses.recent(self.settings.average_loss if count is None else count)
+
     def snapshot(self) -> Path:
         """Write the weights, then the solver state, as PREFIX_iter_N; the path of the solver state.
 
@@ -214,7 +232,9 @@ class Solver:
         """
         self._check_losses()
         finite.check_parameters(self)
-        self.last_snapshot = snapshots.write(self, self._losses.recent(self.settings.average_loss))
+        self.last_snapshot = snapshots.take(self)
+        for callback in self.snapshot_callbacks:
+            callback(self)
         return self.last_snapshot
 
     def restore(self, path: PathLike) -> None:
@@ -226,6 +246,8 @@ class Solver:
         state = snapshots.read(self, path)
         self.iteration, self.current_step = state.iteration, state.current_step
         self._losses = Losses(self.iteration, state.recent_losses)
+        self.last_snapshot = Path(path)
+        self.kept, self.best = list(state.kept), dict(state.best)
         if state.seed is not None:
             self.net.run.seed = state.seed
         self.batches.go_to(state.positions)
@@ -233,6 +255,7 @@ class Solver:
             net.run.seed = self.net.run.seed
             tests = snapshots.tests_before(self.iteration, self.settings)
             place_feeders(net, dict.fromkeys(setup.data_layers(net), tests * test.iterations))
+        import_carried([self.net, *self.test_nets], state.carried)
 
     def request_stop(self) -> None:
         """Ask the running `solve` or `step` to end after this iteration; may be called from a signal handler."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,20 +40,19 @@ class Losses:
 
     def recent(self, count: int) -> list[float]:
         """The last `count` losses, or as many as there are, earlier ones included."""
-        return [*self._earlier, *self.floats()][-count:]
+        last = self.floats()[-count:]
+        missing = count - len(last)
+        return [*self._earlier[-missing:], *last] if missing else last
 
     def mean(self, count: int, *, then: Sequence[float] = ()) -> float:
         """The mean of the last `count` losses, those of `then` coming last; what is displayed."""
-        last = [*self._earlier, *self.floats(), *then][-count:]
+        last = [*self.recent(count), *then][-count:]
         return sum(last) / len(last)
 
     def first_not_finite(self) -> int | None:
         """The first iteration whose loss is infinite or not a number."""
-        for index, loss in self._unchecked():
+        for index, loss in enumerate(self.floats()[self._found_finite :], self._found_finite):
             if not math.isfinite(loss):
                 return self.first + index
             self._found_finite = index + 1
         return None
-
-    def _unchecked(self) -> Iterator[tuple[int, float]]:
-        return enumerate(self.floats()[self._found_finite :], self._found_finite)

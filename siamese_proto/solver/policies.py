@@ -1,7 +1,8 @@
 """Learning-rate policies (sgd_solver.cpp, GetLearningRate).
 
 Each is a pure function of the iteration and of the number of steps taken so far; only `step` and `multistep` use the
-latter. Rates are rounded to float32, in which Caffe computes them.
+latter. Rates are rounded to float32, in which Caffe computes them. `cosine`, and the warm-up that any policy can begin
+with, are our own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Schedule:
     stepsize: int = 0
     stepvalues: tuple[int, ...] = ()
     max_iter: int = 0
+    warmup: int = 0  # iterations
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,20 @@ def sigmoid(schedule: Schedule, iteration: int, current_step: int) -> float:
     return 0.5 * (1 + math.tanh(schedule.gamma * (iteration - schedule.stepsize) / 2))
 
 
+def cosine(schedule: Schedule, iteration: int, current_step: int) -> float:
+    """(1 + cos(pi (iteration - warmup) / (max_iter - warmup))) / 2; 1 before, 0 after
+
+    Not Caffe's. Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 (without restarts)
+    """
+    passed = (iteration - schedule.warmup) / (schedule.max_iter - schedule.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(max(passed, 0.0), 1.0)))
+
+
+def warmup(schedule: Schedule, iteration: int) -> float:
+    """(iteration + 1) / (warmup + 1), at most 1: the rate is the policy's from iteration `warmup` on; not Caffe's"""
+    return min(1.0, (iteration + 1) / (schedule.warmup + 1))
+
+
 POLICIES: Mapping[str, Policy] = {
     "fixed": Policy(fixed),
     "step": Policy(step, needs=("gamma", "stepsize")),
@@ -71,6 +87,7 @@ POLICIES: Mapping[str, Policy] = {
     "multistep": Policy(step, needs=("gamma", "stepvalue")),
     "poly": Policy(poly, needs=("power", "max_iter")),
     "sigmoid": Policy(sigmoid, needs=("gamma", "stepsize")),
+    "cosine": Policy(cosine, needs=("max_iter",)),
 }
 
 
@@ -91,6 +108,7 @@ def learning_rate(schedule: Schedule, iteration: int, current_step: int) -> floa
     """The rate of one iteration, before any lr_mult; `current_step` as `next_step` gave it for this iteration."""
     try:
         rate = schedule.base_lr * POLICIES[schedule.policy].factor(schedule, iteration, current_step)
+        rate *= warmup(schedule, iteration)
         return float(struct.unpack("f", struct.pack("f", rate))[0])
     except OverflowError:  # a gamma above 1 has grown out of single precision, where C++ goes on with infinity
         return math.inf

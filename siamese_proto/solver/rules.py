@@ -9,6 +9,7 @@ as fast as the history fades.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, overload
 
@@ -22,8 +23,10 @@ from siamese_proto.solver.settings import RuleSettings
 class UpdateRule(torch.optim.Optimizer):
     """Base of all rules: clips, averages and regularises the gradients in Caffe's order, then updates.
 
-    One param group a parameter, with its `lr_mult` and `decay_mult`; `lr` is the same in all. A parameter without a
-    gradient counts as having gradient zero, so that weight decay and history go on for it.
+    Parameters of one `lr_mult` and `decay_mult` are one param group; `lr` is the same in all. A parameter without a
+    gradient counts as having gradient zero, so that weight decay and history go on for it. With `keep_steps` an update
+    leaves in each `grad` what was subtracted from the parameter, as Caffe's does in its diff. Raises ValueError where a
+    parameter is given twice.
     """
 
     histories: ClassVar[tuple[str, ...]] = ("history",)  # one tensor a parameter for each, in Caffe's order
@@ -35,22 +38,25 @@ class UpdateRule(torch.optim.Optimizer):
         *,
         lr_mults: Sequence[float] | None = None,
         decay_mults: Sequence[float] | None = None,
+        keep_steps: bool = False,
     ) -> None:
+        if len(set(params)) < len(params):
+            raise ValueError("a parameter is given twice")
+        self.params = list(params)  # in net order
         self.settings = settings
+        self.keep_steps = keep_steps
         self.iteration = 0  # updates made so far
         ones = [1.0] * len(params)
+        grouped: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
+        for param, *mults in zip(params, lr_mults or ones, decay_mults or ones, strict=True):
+            grouped[mults[0], mults[1]].append(param)
         groups = [
-            {"params": [param], "lr_mult": lr_mult, "decay_mult": decay_mult}
-            for param, lr_mult, decay_mult in zip(params, lr_mults or ones, decay_mults or ones, strict=True)
+            {"params": members, "lr_mult": lr_mult, "decay_mult": decay_mult}
+            for (lr_mult, decay_mult), members in grouped.items()
         ]
         super().__init__(groups, {"lr": 0.0, "lr_mult": 1.0, "decay_mult": 1.0})
         for param in params:
             self.state[param] = {name: torch.zeros_like(param, requires_grad=False) for name in self.histories}
-
-    @property
-    def params(self) -> list[Tensor]:
-        """The parameters in net order."""
-        return [group["params"][0] for group in self.param_groups]
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate that the next update goes by."""
@@ -68,20 +74,35 @@ class UpdateRule(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        params = self.params
-        if params:
-            grads = [torch.zeros_like(param) if param.grad is None else param.grad for param in params]
-            clip(grads, self.settings.clip_gradients)
-            if self.settings.iter_size > 1:
-                torch._foreach_mul_(grads, 1 / self.settings.iter_size)
-            decays = [self.settings.weight_decay * group["decay_mult"] for group in self.param_groups]
-            regularise(params, grads, decays, self.settings.regularization)
-            self.update(params, grads, [group["lr"] * group["lr_mult"] for group in self.param_groups])
+        for param in self.params:
+            if param.grad is None:
+                param.grad = torch.zeros_like(param)
+        grads = [param.grad for param in self.params if param.grad is not None]
+        clip(grads, self.settings.clip_gradients)
+        if self.settings.iter_size > 1:
+            torch._foreach_mul_(grads, 1 / self.settings.iter_size)
+        for group in self.param_groups:
+            self._update(group["params"], group["lr"] * group["lr_mult"], group["decay_mult"])
         self.iteration += 1
         return loss
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        """Change weights and histories; one gradient and one rate a weight."""
+    def _update(self, weights: list[Tensor], rate: float, decay_mult: float) -> None:
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        decay = self.settings.weight_decay * decay_mult
+        if decay:
+            self.penalise(weights, grads, rate, decay)
+        histories = [[self.state[weight][name] for weight in weights] for name in self.histories]
+        steps = self.steps(grads, rate, *histories)
+        torch._foreach_sub_(weights, steps)
+        if self.keep_steps:
+            torch._foreach_copy_(grads, steps)
+
+    def penalise(self, weights: list[Tensor], grads: list[Tensor], rate: float, decay: float) -> None:
+        """Weight decay of one group, before its steps are computed: part of the gradient, as in Caffe."""
+        regularise(weights, grads, decay, self.settings.regularization)
+
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        """What to subtract from the weights of one group; changes the histories, one list for each kind."""
         raise NotImplementedError
 
     def history(self, name: str) -> list[Tensor]:
@@ -92,9 +113,8 @@ class UpdateRule(torch.optim.Optimizer):
         """Every history as Caffe's solver state lists them: one run over the parameters for each kind."""
         return [tensor for name in self.histories for tensor in self.history(name)]
 
-    @torch.no_grad()
-    def import_history(self, history: Sequence[Tensor], iteration: int) -> None:
-        """Take over the histories of a solver state; SolverError where they are not those of this rule and net."""
+    def check_history(self, history: Sequence[Tensor]) -> None:
+        """Raise SolverError where the histories of a solver state are not those of this rule over this net."""
         own = self.export_history()
         if len(history) != len(own):
             raise SolverError(
@@ -107,7 +127,12 @@ class UpdateRule(torch.optim.Optimizer):
                     f"history {index} of the solver state has shape {tuple(theirs.shape)}, but its parameter in this "
                     f"net has shape {tuple(mine.shape)}; it was written for another net"
                 )
-        for mine, theirs in zip(own, history, strict=True):
+
+    @torch.no_grad()
+    def import_history(self, history: Sequence[Tensor], iteration: int) -> None:
+        """Take over the histories of a solver state; SolverError where they are not those of this rule and net."""
+        self.check_history(history)
+        for mine, theirs in zip(self.export_history(), history, strict=True):
             mine.copy_(theirs.reshape(mine.shape))
         self.iteration = iteration
 
@@ -139,45 +164,42 @@ def clip(grads: list[Tensor], limit: float) -> None:
     torch._foreach_mul_(grads, limit / norm.clamp(min=max(limit, torch.finfo(norm.dtype).tiny)))
 
 
-def regularise(weights: list[Tensor], grads: list[Tensor], decays: list[float], kind: Literal["L2", "L1"]) -> None:
+def regularise(weights: list[Tensor], grads: list[Tensor], decay: float, kind: Literal["L2", "L1"]) -> None:
     """L2: `grad <- grad + decay weight`;  L1: `grad <- grad + decay sign(weight)`."""
-    chosen = [index for index, decay in enumerate(decays) if decay != 0]
-    if chosen:
-        penalised = [weights[index] for index in chosen]
-        slopes = torch._foreach_sign(penalised) if kind == "L1" else penalised
-        penalties = torch._foreach_mul(slopes, [decays[index] for index in chosen])
-        torch._foreach_add_([grads[index] for index in chosen], penalties)
+    torch._foreach_add_(grads, torch._foreach_sign(weights) if kind == "L1" else weights, alpha=decay)
 
 
 class SGD(UpdateRule):
     """`h <- momentum h + rate grad;  weight <- weight - h`.  (sgd_solver.cpp)"""
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        history = self.history("history")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        (history,) = histories
         torch._foreach_mul_(history, self.settings.momentum)
-        torch._foreach_add_(history, torch._foreach_mul(grads, rates))
-        torch._foreach_sub_(weights, history)
+        torch._foreach_add_(history, grads, alpha=rate)
+        return history
 
 
 class Nesterov(UpdateRule):
     """`h' <- momentum h + rate grad;  weight <- weight - ((1 + momentum) h' - momentum h)`.  (nesterov_solver.cpp)"""
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        history = self.history("history")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        (history,) = histories
         momentum = self.settings.momentum
         torch._foreach_mul_(history, momentum)
-        torch._foreach_add_(weights, history)
-        torch._foreach_add_(history, torch._foreach_mul(grads, rates))
-        torch._foreach_sub_(weights, torch._foreach_mul(history, 1 + momentum))
+        faded = [tensor.clone() for tensor in history]
+        torch._foreach_add_(history, grads, alpha=rate)
+        steps = torch._foreach_mul(history, 1 + momentum)
+        torch._foreach_sub_(steps, faded)
+        return list(steps)
 
 
 class AdaGrad(UpdateRule):
     """`h <- h + grad^2;  weight <- weight - rate grad / (sqrt(h) + delta)`.  (adagrad_solver.cpp)"""
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        history = self.history("history")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        (history,) = histories
         torch._foreach_addcmul_(history, grads, grads)
-        descend(weights, grads, history, rates, self.settings.delta)
+        return scaled(grads, history, rate, self.settings.delta)
 
 
 class RMSProp(UpdateRule):
@@ -186,10 +208,10 @@ class RMSProp(UpdateRule):
     rmsprop_solver.cpp
     """
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        history = self.history("history")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        (history,) = histories
         fade(history, torch._foreach_mul(grads, grads), self.settings.rms_decay)
-        descend(weights, grads, history, rates, self.settings.delta)
+        return scaled(grads, history, rate, self.settings.delta)
 
 
 class AdaDelta(UpdateRule):
@@ -201,16 +223,16 @@ class AdaDelta(UpdateRule):
 
     histories = ("gradients", "steps")
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        gradients, steps = self.history("gradients"), self.history("steps")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        squares, before = histories
         momentum, delta = self.settings.momentum, self.settings.delta
-        fade(gradients, torch._foreach_mul(grads, grads), momentum)
-        step = torch._foreach_div(torch._foreach_add(steps, delta), torch._foreach_add(gradients, delta))
-        torch._foreach_sqrt_(step)
-        torch._foreach_mul_(step, grads)
-        fade(steps, torch._foreach_mul(step, step), momentum)
-        torch._foreach_mul_(step, rates)
-        torch._foreach_sub_(weights, step)
+        fade(squares, torch._foreach_mul(grads, grads), momentum)
+        steps = torch._foreach_div(torch._foreach_add(before, delta), torch._foreach_add(squares, delta))
+        torch._foreach_sqrt_(steps)
+        torch._foreach_mul_(steps, grads)
+        fade(before, torch._foreach_mul(steps, steps), momentum)
+        torch._foreach_mul_(steps, rate)
+        return list(steps)
 
 
 class Adam(UpdateRule):
@@ -221,14 +243,30 @@ class Adam(UpdateRule):
     """
 
     histories = ("first", "second")
+    corrects_delta: ClassVar[bool] = False
 
-    def update(self, weights: list[Tensor], grads: list[Tensor], rates: list[float]) -> None:
-        first, second = self.history("first"), self.history("second")
+    def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
+        first, second = histories
         beta1, beta2, updates = self.settings.momentum, self.settings.momentum2, self.iteration + 1
         fade(first, grads, beta1)
         fade(second, torch._foreach_mul(grads, grads), beta2)
-        correction = math.sqrt(1 - beta2**updates) / (1 - beta1**updates)
-        descend(weights, first, second, [rate * correction for rate in rates], self.settings.delta)
+        correction = math.sqrt(1 - beta2**updates)
+        delta = self.settings.delta * (correction if self.corrects_delta else 1)
+        return scaled(first, second, rate * correction / (1 - beta1**updates), delta)
+
+
+class AdamW(Adam):
+    """`weight <- (1 - rate decay) weight`, then, with Adam's m and v,
+    `weight <- weight - rate (m / (1 - momentum^t)) / (sqrt(v / (1 - momentum2^t)) + delta)`.
+
+    No rule of Caffe's: decay is apart from the gradient, and delta is added to the corrected root, as in
+    torch.optim.AdamW.  (Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019)
+    """
+
+    corrects_delta = True
+
+    def penalise(self, weights: list[Tensor], grads: list[Tensor], rate: float, decay: float) -> None:
+        torch._foreach_mul_(weights, 1 - rate * decay)
 
 
 def fade(history: list[Tensor], news: Sequence[Tensor], keep: float) -> None:
@@ -237,17 +275,15 @@ def fade(history: list[Tensor], news: Sequence[Tensor], keep: float) -> None:
     torch._foreach_add_(history, list(news), alpha=1 - keep)
 
 
-def descend(
-    weights: list[Tensor], directions: list[Tensor], squares: list[Tensor], rates: list[float], delta: float
-) -> None:
-    """`weight <- weight - rate direction / (sqrt(square) + delta)`."""
-    steps = torch._foreach_sqrt(squares)
-    torch._foreach_add_(steps, delta)
-    steps = torch._foreach_div(directions, steps)
-    torch._foreach_mul_(steps, rates)
-    torch._foreach_sub_(weights, steps)
+def scaled(directions: list[Tensor], squares: list[Tensor], rate: float, delta: float) -> list[Tensor]:
+    """`rate direction / (sqrt(square) + delta)`."""
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, delta)
+    steps = torch._foreach_div(directions, roots)
+    torch._foreach_mul_(steps, rate)
+    return list(steps)
 
 
 RULES: Mapping[str, type[UpdateRule]] = {
-    rule.__name__: rule for rule in (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam)
+    rule.__name__: rule for rule in (SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam, AdamW)
 }

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from siamese_proto.net import Net
+from siamese_proto.solver.debug import DebugPass
 
 
 class Scores:
-    """The mean of every output of a net, and of its loss, over the batches run so far."""
+    """The mean of every output of a net, and of its loss, over the batches run so far; `debug` logs each in full."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, debug: DebugPass | None = None) -> None:
         self.net = net
+        self.debug = debug
         self.batches = 0
         self._totals: dict[str, Tensor] = {}
         self._loss = torch.zeros((), device=net.device)
@@ -23,7 +25,7 @@ class Scores:
     def run_batch(self) -> Mapping[str, Tensor]:
         """Run the net over its next batch; the outputs for this batch alone."""
         self.net.run.draw = self.batches
-        outputs: dict[str, Tensor] = self.net()
+        outputs: dict[str, Tensor] = self.net() if self.debug is None else self.debug.forward(self.net.pull())
         self._loss += self.net.loss(outputs)
         self._totals = {name: self._totals.get(name, 0) + value for name, value in outputs.items()}
         self.batches += 1

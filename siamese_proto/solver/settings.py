@@ -16,7 +16,7 @@ from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
 from siamese_proto.proto.reader import inline_net, parse_net, parse_solver, unknown_problems
 from siamese_proto.solver.policies import POLICIES, Schedule
 
-TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam")
+TYPES = ("SGD", "Nesterov", "AdaGrad", "RMSProp", "AdaDelta", "Adam", "AdamW")
 REGULARIZATIONS = ("L2", "L1")
 SnapshotFormat = Literal["BINARYPROTO", "HDF5"]
 # Where no file gives its name to the snapshots.
@@ -79,6 +79,8 @@ class Settings:
     snapshot_prefix: str  # a path; `_iter_N` and the suffixes follow
     snapshot_format: SnapshotFormat
     snapshot_after_train: bool
+    snapshot_diff: bool
+    debug_info: bool
     random_seed: int
     use_gpu: bool
     asks_for_gpu: bool  # written, not only left at Caffe's default
@@ -133,6 +135,7 @@ _LEAST: dict[str, tuple[float, str]] = {
     "average_loss": (1, "be positive"),
     "test_iter": (1, "be positive"),
     "stepvalue": (0, "not be negative"),
+    "warmup_iter": (0, "not be negative"),
 }
 
 
@@ -183,6 +186,8 @@ class _Reader:
             snapshot_prefix=self.snapshot_prefix(),
             snapshot_format="HDF5" if message.snapshot_format == message.HDF5 else "BINARYPROTO",
             snapshot_after_train=message.snapshot_after_train,
+            snapshot_diff=message.snapshot_diff,
+            debug_info=message.debug_info,
             random_seed=message.random_seed,
             use_gpu=message.solver_mode == message.GPU,
             asks_for_gpu=message.HasField("solver_mode") and message.solver_mode == message.GPU,
@@ -213,6 +218,8 @@ class _Reader:
                 raise self.problem("lr_policy", f"lr_policy {quoted(policy)} needs {field}, which is missing")
         if policy == "poly" and (message.max_iter == 0 or message.power < 0):
             raise self.problem("lr_policy", "lr_policy 'poly' needs a positive max_iter and a power of at least 0")
+        if policy == "cosine" and message.max_iter <= message.warmup_iter:
+            raise self.problem("lr_policy", "lr_policy 'cosine' needs a max_iter above warmup_iter")
         if list(message.stepvalue) != sorted(message.stepvalue):
             raise self.problem("stepvalue[0]", f"stepvalue is {list(message.stepvalue)}; it must not go down")
         return Schedule(
@@ -223,6 +230,7 @@ class _Reader:
             message.stepsize,
             tuple(message.stepvalue),
             message.max_iter,
+            message.warmup_iter,
         )
 
     def rule(self) -> RuleSettings:
@@ -237,8 +245,12 @@ class _Reader:
         if message.type in ("AdaGrad", "RMSProp") and message.momentum != 0:
             text = f"momentum is {message.momentum:g}, but {message.type} has none; leave it out"
             raise self.problem("momentum", text)
-        if message.type == "Adam" and message.momentum >= 1:
-            raise self.problem("momentum", f"momentum is {message.momentum:g}; for Adam it must be below 1")
+        if message.type in ("Adam", "AdamW") and message.momentum >= 1:
+            raise self.problem("momentum", f"momentum is {message.momentum:g}; for {message.type} it must be below 1")
+        if message.type == "AdamW" and message.regularization_type != "L2":
+            raise self.problem(
+                "regularization_type", "regularization_type is 'L1', but AdamW decays weights as L2 does"
+            )
         return RuleSettings(
             message.type,
             message.momentum,
@@ -347,5 +359,10 @@ class _Reader:
         found = []
         if message.HasField("test_interval") and message.test_interval and not message.test_iter:
             found.append("test_interval does nothing without test_iter: nothing is tested")
-        found += [f"{name} has no effect" for name in ("debug_info", "snapshot_diff") if getattr(message, name)]
+        if message.debug_info and not message.display and not message.test_iter:
+            found.append("debug_info does nothing without display: it is shown where losses are displayed")
+        if message.HasField("layer_wise_reduce"):
+            found.append("layer_wise_reduce has no effect: it is about gradients on several GPUs, and here one is used")
+        if message.device_id and message.solver_mode == message.CPU:
+            found.append("device_id has no effect with solver_mode: CPU")
         return tuple(f"{self.parsed.file}: {note}" for note in found)

@@ -99,7 +99,11 @@ def update_rule(settings: Settings, net: Net) -> UpdateRule:
         raise SolverError(f"{settings.net.parsed.file}: the net has no parameters, so there is nothing to train")
     lr_mults = [0.0 if param.statistic else param.lr_mult for param in params]
     return RULES[settings.rule.type](
-        list(net.tensors.values()), settings.rule, lr_mults=lr_mults, decay_mults=[p.decay_mult for p in params]
+        list(net.tensors.values()),
+        settings.rule,
+        lr_mults=lr_mults,
+        decay_mults=[param.decay_mult for param in params],
+        keep_steps=settings.snapshot_diff,
     )
 
 

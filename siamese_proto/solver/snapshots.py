@@ -6,11 +6,13 @@ Both are put in place whole; the weights first, so that a solver state never nam
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from torch import Tensor
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
+from siamese_proto.solver.carried import export_carried
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings
 from siamese_proto.weights import StoredState, find_weights, read_state, write_state
@@ -34,15 +37,18 @@ class Resumed:
 
     iteration: int
     current_step: int
-    seed: int | None
-    positions: Mapping[str, int]  # batches delivered, by data layer
-    recent_losses: Sequence[float]
+    seed: int | None = None
+    positions: Mapping[str, int] = field(default_factory=dict)  # batches delivered, by data layer
+    recent_losses: Sequence[float] = ()
+    kept: Sequence[int] = ()
+    best: Mapping[str, float] = field(default_factory=dict)
+    carried: Sequence[schema.CarriedState] = ()
 
 
-def names(settings: Settings, iteration: int) -> tuple[Path, Path]:
+def names(settings: Settings, iteration: int | Literal["best", "best_new"]) -> tuple[Path, Path]:
     """The files of one snapshot: weights and solver state."""
     suffix = ".h5" if settings.snapshot_format == "HDF5" else ""
-    stem = f"{settings.snapshot_prefix}_iter_{iteration}"
+    stem = f"{settings.snapshot_prefix}_{f'iter_{iteration}' if isinstance(iteration, int) else iteration}"
     return Path(f"{stem}.caffemodel{suffix}"), Path(f"{stem}.solverstate{suffix}")
 
 
@@ -60,43 +66,96 @@ def check_folder(prefix: str) -> None:
         raise SolverError(text) from error
 
 
-def write(solver: Solver, recent_losses: Sequence[float]) -> Path:
-    """Write weights and solver state of a run as it stands; the path of the solver state."""
+def clean(prefix: str) -> None:
+    """Remove what killed runs of this prefix left of snapshots they were writing."""
+    folder, stem = os.path.split(prefix)
+    left = re.compile(
+        rf"\.{re.escape(stem)}_(iter_\d+|best_new)\.(caffemodel|solverstate)(\.h5)?\.[0-9a-f]{{8}}\.partial"
+        rf"|{re.escape(stem)}_best_new\.(caffemodel|solverstate)(\.h5)?"
+    )
+    with suppress(OSError):
+        for name in os.listdir(folder or "."):
+            if left.fullmatch(name):
+                log("solver.cpp:464", f"Removing {os.path.join(folder, name)}, which a killed run left unfinished")
+                os.unlink(os.path.join(folder, name))
+
+
+def take(solver: Solver) -> Path:
+    """Write the snapshot of this iteration and count it among those that are there; the path of the solver state."""
+    weights, state = names(solver.settings, solver.iteration)
+    kept = [*(iteration for iteration in solver.kept if iteration != solver.iteration), solver.iteration]
+    write(solver, weights, state, kept=kept)
+    solver.kept = kept
+    return state
+
+
+def write(solver: Solver, weights: Path, state: Path, learned_net: Path | None = None, *, kept: Sequence[int]) -> None:
+    """Write weights and solver state of a run as it stands; `learned_net` is the name that the state gives them."""
     settings = solver.settings
-    weights, state = names(settings, solver.iteration)
     kind = "HDF5" if settings.snapshot_format == "HDF5" else "binary proto"
     log("solver.cpp:464", f"Snapshotting to {kind} file {weights}")
-    solver.net.save_weights(weights)
+    solver.net.save_weights(weights, diffs=settings.snapshot_diff)
     log("sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {state}")
     positions = solver.batches.positions()
     resume = schema.ResumeState(
         random_seed=solver.net.run.seed,
         data=[schema.DataPosition(layer=layer, batches=batches) for layer, batches in positions.items()],
-        recent_loss=recent_losses,
+        recent_loss=solver.recent_losses(),
+        type=settings.rule.type,
+        kept=kept,
+        best=[schema.BestScore(output=output, value=value) for output, value in solver.best.items()],
+        carried=export_carried([solver.net, *solver.test_nets]),
     )
     history = tuple(tensor.cpu().numpy() for tensor in solver.rule.export_history())
-    write_state(state, StoredState(solver.iteration, os.fspath(weights), solver.current_step, history, resume))
-    return state
+    named = os.fspath(learned_net or weights)
+    write_state(state, StoredState(solver.iteration, named, solver.current_step, history, resume))
 
 
 def read(solver: Solver, path: PathLike) -> Resumed:
     """Give weights and histories of a snapshot to the run; where the run stood is returned."""
+    file = os.fspath(path)
+    log("caffe.cpp:232", f"Resuming from {file}")
     stored = read_state(path)
-    log("sgd_solver.cpp:341", f"SGDSolver: restoring history from {os.fspath(path)}")
+    log("sgd_solver.cpp:341", f"SGDSolver: restoring history from {file}")
     weights = find_weights(path, stored.learned_net)
-    history = [torch.tensor(array) for array in stored.history]
-    try:
-        solver.rule.import_history(
-            owners_history(solver.net.graph, history, len(solver.rule.histories)), stored.iteration
+    mine, theirs = solver.settings.rule.type, stored.resume.type if stored.resume is not None else ""
+    if theirs and theirs != mine:
+        raise SolverError(
+            f"{file}: was written by the update rule {theirs}, but the solver says type: {quoted(mine)}; to go on with "
+            f"its weights alone, give them to --weights: {weights}"
         )
+    rule = solver.rule
+    history = [torch.tensor(array) for array in stored.history]
+    owned = owners_history(solver.net.graph, history, len(rule.histories))
+    if len(owned) != len(history):
+        text = f"{file}: has a history for every use of a shared parameter, as older versions of Caffe wrote them"
+        log("sgd_solver.cpp:341", f"{text}; those of the owners are taken")
+    try:
+        rule.check_history(owned)
     except NetError as error:
-        raise SolverError(f"{os.fspath(path)}: {error.message}") from None
-    solver.net.load_weights(weights)
+        raise SolverError(f"{file}: {error.message}") from None
+    report = solver.net.load_weights(weights)
+    if report.missing:
+        layers = ", ".join(map(quoted, report.missing))
+        raise SolverError(f"{file}: its weights, {weights}, have nothing for {layers}; it was written for another net")
+    rule.import_history(owned, stored.iteration)
+    return _resumed(stored, same_run=Path(path).resolve() == names(solver.settings, stored.iteration)[1].resolve())
+
+
+def _resumed(stored: StoredState, *, same_run: bool) -> Resumed:
     resume = stored.resume
     if resume is None:
-        return Resumed(stored.iteration, stored.current_step, None, {}, ())
-    positions = {position.layer: position.batches for position in resume.data}
-    return Resumed(stored.iteration, stored.current_step, resume.random_seed, positions, tuple(resume.recent_loss))
+        return Resumed(stored.iteration, stored.current_step)
+    return Resumed(
+        stored.iteration,
+        stored.current_step,
+        resume.random_seed,
+        {position.layer: position.batches for position in resume.data},
+        tuple(resume.recent_loss),
+        tuple(resume.kept) if same_run else (),  # else those are another prefix's files
+        {score.output: score.value for score in resume.best},
+        tuple(resume.carried),
+    )
 
 
 def owners_history(graph: Graph, history: list[Tensor], runs: int) -> list[Tensor]:

@@ -80,7 +80,7 @@ def write_weights(
 ) -> None:
     """Write the parameters of a net in the format that the suffix says; replaces `path` at once.
 
-    `values` (and `diffs`, for `snapshot_diff`; only `.caffemodel` has room for them) are by `Param.id`.
+    `values` (and `diffs`, for `snapshot_diff`; only Caffe's own two formats have room for them) are by `Param.id`.
     Raises NetError.
     """
     write_stored(path, stored_from_graph(os.fspath(path), graph, values, diffs))

@@ -83,7 +83,10 @@ def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None 
 
 
 def write_hdf5(path: Path, stored: StoredWeights) -> None:
-    """Write one group a layer and every array once, with its owner; replaces `path` at once."""
+    """Write one group a layer and every array once, with its owner; replaces `path` at once.
+
+    Where layers have diffs, these lie under /diff as the arrays do under /data, as in Caffe.
+    """
     import h5py
 
     written: set[str] = set()
@@ -100,6 +103,8 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
                 if blob is not None and array_key not in written:
                     written.add(array_key)
                     group.create_dataset(str(index), data=blob)
+                    if layer.diffs:
+                        root.require_group(f"diff/{key}").create_dataset(str(index), data=layer.diffs[index])
 
 
 def _group_key(label: str) -> str:

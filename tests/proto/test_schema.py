@@ -12,8 +12,8 @@ from siamese_proto.proto import schema
 PROTO = Path(siamese_proto.proto.__file__).parent
 ROOT = Path(__file__).parent.parent.parent
 # Our own additions, which Caffe's table does not have.
-OWN_MESSAGES = {"ResumeState", "DataPosition"}
-OWN_FIELDS = {("SolverState", "resume")}
+OWN_MESSAGES = {"ResumeState", "DataPosition", "BestScore", "CarriedState"}
+OWN_FIELDS = {("SolverState", "resume"), ("SolverParameter", "warmup_iter")}
 
 
 def _rows() -> set[tuple[str, ...]]:
@@ -73,9 +73,10 @@ def test_every_message_field_enum_and_default_is_that_of_caffe() -> None:
 
 
 def test_own_additions_stand_beyond_the_numbers_of_forks() -> None:
-    field = schema.SolverState.DESCRIPTOR.fields_by_name["resume"]
-    assert isinstance(field, FieldDescriptor)
-    assert field.number >= 10000
+    for message, name in OWN_FIELDS:
+        field = getattr(schema, message).DESCRIPTOR.fields_by_name[name]
+        assert isinstance(field, FieldDescriptor)
+        assert field.number >= 10000
 
 
 def test_loaded_classes_are_those_of_the_descriptor_set() -> None:

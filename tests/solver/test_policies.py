@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 
 from siamese_proto.solver.policies import POLICIES, Schedule, learning_rate, next_step
 
@@ -30,8 +32,40 @@ def test_a_policy_gives_the_rates_of_its_formula(schedule: Schedule, expected: l
     assert rates(schedule, 5) == pytest.approx(expected, rel=1e-6)
 
 
-def test_every_policy_of_caffe_is_there() -> None:
-    assert set(POLICIES) == {"fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid"}
+def test_every_policy_of_caffe_is_there_and_one_of_our_own() -> None:
+    assert set(POLICIES) == {"fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "cosine"}
+
+
+def test_cosine_falls_along_half_a_wave_after_the_warm_up() -> None:
+    schedule = Schedule("cosine", 0.8, max_iter=12, warmup=4)
+    rising = [0.8 * 1 / 5, 0.8 * 2 / 5, 0.8 * 3 / 5, 0.8 * 4 / 5]
+    falling = [0.8 * (1 + math.cos(math.pi * passed / 8)) / 2 for passed in range(8)]
+    assert rates(schedule, 12) == pytest.approx(rising + falling, rel=1e-6)
+    assert learning_rate(schedule, 12, 0) == learning_rate(schedule, 15, 0) == 0
+    torch_rates = []
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.8)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 12)
+    for _ in range(12):
+        torch_rates += scheduler.get_last_lr()
+        optimizer.step()
+        scheduler.step()
+    assert rates(Schedule("cosine", 0.8, max_iter=12), 12) == pytest.approx(torch_rates, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule("fixed", 0.5),
+        Schedule("step", 0.5, gamma=0.1, stepsize=2),
+        Schedule("multistep", 0.5, gamma=0.1, stepvalues=(1, 4)),
+        Schedule("poly", 0.5, power=2.0, max_iter=9),
+    ],
+    ids=lambda schedule: schedule.policy,
+)
+def test_a_warm_up_rises_to_what_the_policy_says(schedule: Schedule) -> None:
+    rising = [min(1, (iteration + 1) / 4) for iteration in range(8)]
+    expected = [rate * factor for rate, factor in zip(rates(schedule, 8), rising, strict=True)]
+    assert rates(replace(schedule, warmup=3), 8) == pytest.approx(expected, rel=1e-6)
 
 
 def test_multistep_takes_at_most_one_step_an_iteration() -> None:

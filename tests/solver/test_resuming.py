@@ -111,8 +111,8 @@ def test_a_state_of_another_update_rule_is_refused(write_run) -> None:
     with pytest.raises(SolverError) as caught:
         Solver(write_run(type='"Adam"'), snapshot="snap_iter_5.solverstate")
     assert str(caught.value) == (
-        "snap_iter_5.solverstate: the solver state holds 4 histories, but Adam over this net has 8; it was written "
-        "for another net or by another update rule"
+        "snap_iter_5.solverstate: was written by the update rule SGD, but the solver says type: 'Adam'; to go on with "
+        "its weights alone, give them to --weights: snap_iter_5.caffemodel"
     )
 
 

@@ -26,7 +26,7 @@ def read(lines: str = "", **fields: str | None) -> Settings:
     return read_settings(Path("solver.prototxt"))
 
 
-POLICIES = "fixed, step, exp, inv, multistep, poly, sigmoid"
+POLICIES = "fixed, step, exp, inv, multistep, poly, sigmoid, cosine"
 TEST = {"test_iter": "3", "test_interval": "5"}
 
 # fields that replace the good ones, lines that follow them (line 5 on), line of the error, message
@@ -68,11 +68,20 @@ MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
         {},
         'type: "Adm"',
         5,
-        "unknown type 'Adm'; it is one of SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam; did you mean 'Adam'?",
+        "unknown type 'Adm'; it is one of SGD, Nesterov, AdaGrad, RMSProp, AdaDelta, Adam, AdamW; did you mean 'Adam'?",
     ),
     ({}, 'regularization_type: "L3"', 5, "unknown regularization_type 'L3'; it is one of L2, L1"),
     ({}, 'type: "AdaGrad"\nmomentum: 0.9', 6, "momentum is 0.9, but AdaGrad has none; leave it out"),
     ({}, 'type: "Adam"\nmomentum: 1', 6, "momentum is 1; for Adam it must be below 1"),
+    ({}, 'type: "AdamW"\nmomentum: 1', 6, "momentum is 1; for AdamW it must be below 1"),
+    (
+        {},
+        'type: "AdamW"\nregularization_type: "L1"',
+        6,
+        "regularization_type is 'L1', but AdamW decays weights as L2 does",
+    ),
+    ({"lr_policy": '"cosine"'}, "warmup_iter: 10", 3, "lr_policy 'cosine' needs a max_iter above warmup_iter"),
+    ({}, "warmup_iter: -1", 5, "warmup_iter is -1; it must not be negative"),
     ({}, 'train_net: "net.prototxt"', 5, "net and train_net both name the net to train; keep one of them"),
     ({}, 'net_param { name: "x" }', 5, "net and net_param both name the net to train; keep one of them"),
     (
@@ -214,11 +223,14 @@ def test_the_command_line_changes_the_state_of_the_training_net_alone() -> None:
 
 
 def test_what_does_nothing_is_noted() -> None:
-    assert read("test_interval: 5\ndebug_info: true\nsnapshot_diff: true").notes == (
+    lines = "test_interval: 5\ndebug_info: true\nlayer_wise_reduce: false\ndevice_id: 2\nsolver_mode: CPU"
+    assert read(lines).notes == (
         "solver.prototxt: test_interval does nothing without test_iter: nothing is tested",
-        "solver.prototxt: debug_info has no effect",
-        "solver.prototxt: snapshot_diff has no effect",
+        "solver.prototxt: debug_info does nothing without display: it is shown where losses are displayed",
+        "solver.prototxt: layer_wise_reduce has no effect: it is about gradients on several GPUs, and here one is used",
+        "solver.prototxt: device_id has no effect with solver_mode: CPU",
     )
+    assert read("display: 5\ndebug_info: true\nsnapshot_diff: true\ndevice_id: 2").notes == ()
 
 
 def test_settings_are_read_without_torch() -> None:

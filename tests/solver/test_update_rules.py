@@ -63,8 +63,51 @@ def settings(kind: str, **more: object) -> RuleSettings:
     return RuleSettings(kind, momentum=M, momentum2=M2, rms_decay=DECAY, delta=DELTA, **more)  # type: ignore[arg-type]
 
 
-def test_every_rule_of_caffe_is_there() -> None:
-    assert set(RULES) == set(FORMULAS)
+def test_every_rule_of_caffe_is_there_and_one_of_our_own() -> None:
+    assert set(RULES) == {*FORMULAS, "AdamW"}
+
+
+def test_adamw_is_that_of_torch() -> None:
+    start = [torch.tensor([1.5, -0.5, 0.0]), torch.tensor([[2.0], [-3.0]])]
+    ours, theirs = ([tensor.double().clone().requires_grad_() for tensor in start] for _ in range(2))
+    rule = RULES["AdamW"](ours, settings("AdamW", weight_decay=0.2), lr_mults=[1, 2], decay_mults=[3, 0.5])
+    groups = [{"params": theirs[:1], "weight_decay": 0.2 * 3}, {"params": theirs[1:], "weight_decay": 0.2 * 0.5}]
+    optimizer = torch.optim.AdamW(groups, betas=(M, M2), eps=DELTA)
+    for t, rate in enumerate([0.5, 0.5, 0.1, 0.1, 0.3]):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.cos(torch.arange(one.numel(), dtype=torch.float64) + t).view_as(one)
+            other.grad = one.grad.clone()
+        rule.set_rate(rate)
+        optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, 2 * rate
+        rule.step()
+        optimizer.step()
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", FORMULAS)
+def test_what_was_subtracted_is_left_as_caffe_leaves_it_in_the_diff(kind: str) -> None:
+    weights = [torch.ones(2, requires_grad=True), torch.full((1, 3), -2.0, requires_grad=True)]
+    rule = RULES[kind](weights, settings(kind, weight_decay=0.1), lr_mults=[1, 2], keep_steps=True)
+    for step in range(3):
+        before = [weight.detach().clone() for weight in weights]
+        for weight in weights:
+            weight.grad = torch.full_like(weight, math.cos(step))
+        rule.set_rate(0.1)
+        rule.step()
+        for old, weight in zip(before, weights, strict=True):
+            assert torch.equal(old - weight.grad, weight.detach())
+
+
+def test_parameters_of_one_rate_and_decay_are_updated_together() -> None:
+    weights = [torch.ones(2, requires_grad=True) for _ in range(5)]
+    rule = RULES["SGD"](weights, RuleSettings(), lr_mults=[1, 2, 1, 2, 1], decay_mults=[1, 0, 1, 0, 0])
+    assert [len(group["params"]) for group in rule.param_groups] == [2, 2, 1]
+    for index, weight in enumerate(weights):
+        weight.grad = torch.full_like(weight, float(index))
+    rule.set_rate(1.0)
+    rule.step()
+    assert [history[0].item() for history in rule.export_history()] == [0, 2, 2, 6, 4]  # in the order of the net
 
 
 @pytest.mark.parametrize("regularization", ["L2", "L1"])
@@ -152,7 +195,7 @@ def test_statistics_have_a_history_but_are_left_alone() -> None:
 
 def test_a_parameter_is_taken_only_once() -> None:
     weight = torch.ones(2, requires_grad=True)
-    with pytest.raises(ValueError, match="more than one parameter group"):
+    with pytest.raises(ValueError, match="a parameter is given twice"):
         RULES["SGD"]([weight, weight], RuleSettings())
 
 
@@ -172,7 +215,7 @@ def train(rule: UpdateRule, weights: list[torch.Tensor], first: int, steps: int)
 
 
 @pytest.mark.parametrize("way", ["history", "state_dict"])
-@pytest.mark.parametrize("kind", FORMULAS)
+@pytest.mark.parametrize("kind", [*FORMULAS, "AdamW"])
 def test_a_rule_goes_on_bit_for_bit_from_its_history(kind: str, way: str) -> None:
     _, expected = trained(kind, 7)
     rule, weights = trained(kind, 3)
