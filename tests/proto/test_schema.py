@@ -12,8 +12,18 @@ from siamese_proto.proto import schema
 PROTO = Path(siamese_proto.proto.__file__).parent
 ROOT = Path(__file__).parent.parent.parent
 # Our own additions, which Caffe's table does not have.
-OWN_MESSAGES = {"ResumeState", "DataPosition", "BestScore", "CarriedState"}
-OWN_FIELDS = {("SolverState", "resume"), ("SolverParameter", "warmup_iter")}
+OWN_LAYERS = ("TripletLoss", "CenterLoss", "Distance", "Normalize", "Norm", "Permute", "Padding")
+OWN_MESSAGES = {"ResumeState", "DataPosition", "BestScore", "CarriedState", *(f"{name}Parameter" for name in OWN_LAYERS)}
+OWN_ENUMS = {"PairNormalization", "ContrastiveLossParameter.Label"}
+OWN_FIELDS = {
+    ("SolverState", "resume"),
+    ("SolverParameter", "warmup_iter"),
+    ("ContrastiveLossParameter", "label"),
+    ("ContrastiveLossParameter", "normalization"),
+    ("LayerParameter", "triplet_loss_param"),
+    *(("LayerParameter", f"{name.lower()}_param") for name in OWN_LAYERS[2:]),
+    ("LayerParameter", "center_loss_param"),
+}
 
 
 def _rows() -> set[tuple[str, ...]]:
@@ -28,13 +38,15 @@ def _described() -> set[tuple[str, ...]]:
     rows: set[tuple[str, ...]] = set()
     for file in described.file:
         for enum in file.enum_type:
-            rows |= {("enum", enum.name, value.name, str(value.number), "", "", "", "") for value in enum.value}
+            if enum.name not in OWN_ENUMS:
+                rows |= {("enum", enum.name, value.name, str(value.number), "", "", "", "") for value in enum.value}
         for message in file.message_type:
             if message.name in OWN_MESSAGES:
                 continue
             for enum in message.enum_type:
                 name = f"{message.name}.{enum.name}"
-                rows |= {("enum", name, value.name, str(value.number), "", "", "", "") for value in enum.value}
+                if name not in OWN_ENUMS:
+                    rows |= {("enum", name, value.name, str(value.number), "", "", "", "") for value in enum.value}
             for field in message.field:
                 if (message.name, field.name) not in OWN_FIELDS:
                     rows.add(_field_row(message.name, field))
