@@ -1,0 +1,105 @@
+"""What debug_info shows, against gradients and means computed by hand."""
+
+import logging
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from siamese_proto.solver import Solver
+from siamese_proto.solver.log import number
+
+# One number a blob, so that everything can be written down.
+NET = """
+name: "twin"
+layer { name: "in" type: "Input" top: "x" top: "x_p" input_param { shape { dim: 1 dim: 1 } shape { dim: 1 dim: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" param { name: "w" }
+  inner_product_param { num_output: 1 bias_term: false weight_filler { value: 3 } } }
+layer { name: "double" type: "Power" bottom: "ip" top: "ip" power_param { scale: 2 } }
+layer { name: "ip_p" type: "InnerProduct" bottom: "x_p" top: "ip_p" param { name: "w" }
+  inner_product_param { num_output: 1 bias_term: false weight_filler { value: 3 } } }
+layer { name: "apart" type: "EuclideanLoss" bottom: "ip" bottom: "ip_p" top: "apart" }
+layer { name: "small" type: "Reduction" bottom: "ip" top: "small" loss_weight: 0.5 }
+"""
+SOLVER = """
+net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 4 display: 3 debug_info: true snapshot_prefix: "snap"
+"""
+# x = 1, x_p = -4, w = 3: ip = 3, doubled 6, ip_p = -12, their difference 18.
+EXPECTED = """
+[Forward] Layer in, top blob x data: 1
+[Forward] Layer in, top blob x_p data: 4
+[Forward] Layer ip, top blob ip data: 3
+[Forward] Layer ip, param blob w data: 3
+[Forward] Layer double, top blob ip data: 6
+[Forward] Layer ip_double_0_split, top blob ip_double_0_split_0 data: 6
+[Forward] Layer ip_double_0_split, top blob ip_double_0_split_1 data: 6
+[Forward] Layer ip_p, top blob ip_p data: 12
+[Forward] Layer ip_p, param blob w data: 3
+[Forward] Layer apart, top blob apart data: 162
+[Forward] Layer small, top blob small data: 6
+[Backward] Layer small, bottom blob ip_double_0_split_1 diff: 0.5
+[Backward] Layer apart, bottom blob ip_double_0_split_0 diff: 18
+[Backward] Layer apart, bottom blob ip_p diff: 18
+[Backward] Layer ip_p, param blob 0 diff: 72
+[Backward] Layer ip_double_0_split, bottom blob ip diff: 18.5
+[Backward] Layer double, bottom blob ip diff: 37
+[Backward] Layer ip, param blob 0 diff: 109
+[Backward] All net params (data, diff): L1 norm = (3, 109); L2 norm = (3, 109)
+"""
+
+
+def debug_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    texts = [record.getMessage() for record in caplog.records if record.name == "siamese_proto.solver"]
+    return [text.removeprefix("    ") for text in texts if text.startswith(("    [Forward]", "    [Backward]"))]
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
+def test_every_value_and_gradient_is_shown_as_caffe_shows_it(
+    in_tmp: Path, caplog: pytest.LogCaptureFixture, fuse: bool
+) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    Path("net.prototxt").write_text(NET)
+    Path("solver.prototxt").write_text(SOLVER)
+    batches = [{"x": np.array([[1.0]], np.float32), "x_p": np.array([[-4.0]], np.float32)}]
+    solver = Solver("solver.prototxt", data={"in": batches}, fuse=fuse)
+    solver.step(3)
+    assert debug_lines(caplog) == EXPECTED.split("\n")[1:-1]  # at iteration 0, and not at 1 and 2
+    solver.step(1)
+    assert debug_lines(caplog) == 2 * EXPECTED.split("\n")[1:-1]
+    assert [record.levelname for record in caplog.records if "All net params" in record.getMessage()] == 2 * ["ERROR"]
+
+
+def test_a_shown_gradient_grows_over_the_passes_of_an_iteration(in_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    Path("net.prototxt").write_text(NET)
+    Path("solver.prototxt").write_text(SOLVER + "iter_size: 2")
+    batches = [{"x": np.array([[1.0]], np.float32), "x_p": np.array([[-4.0]], np.float32)}]
+    Solver("solver.prototxt", data={"in": batches}).step(1)
+    shown = [line.rpartition(" ")[2] for line in debug_lines(caplog) if "param blob 0 diff" in line]
+    assert shown == ["72", "109", str(109 + 72), "218"]
+
+
+def test_test_nets_show_every_batch_forward(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    solver = Solver(write_run(debug_info="true", display=None))
+    (means,) = solver.test_all()
+    solver.close()
+    lines = debug_lines(caplog)
+    assert not [line for line in lines if "Backward" in line]
+    losses = [float(found[1]) for line in lines if (found := re.search(r"Layer loss, top blob loss data: (\S+)", line))]
+    assert len(losses) == 3
+    assert means["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    weight = solver.net.params["hidden"][0].abs().mean().item()
+    assert lines.count(f"[Forward] Layer hidden, param blob w data: {number(weight)}") == 3
+
+
+def test_showing_does_not_change_a_run(write_run) -> None:
+    runs = []
+    for shown in ("true", "false"):
+        # Not fused: what is shown is computed tower by tower, which may round otherwise.
+        solver = Solver(write_run(debug_info=shown, random_seed=5, display=1), fuse=False)
+        solver.step(4)
+        solver.close()
+        runs.append(solver.losses)
+    assert runs[0] == runs[1]
