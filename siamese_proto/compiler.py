@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 from siamese_proto.errors import GraphError, Location, NetError, quoted
@@ -14,9 +16,11 @@ from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState
 from siamese_proto.layers.base import Layer, find_layer
+from siamese_proto.layers.claims import claim_settings
 from siamese_proto.proto import schema
+from siamese_proto.proto.load import PathOrText
 from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.reader import parse_net, unknown_problems
+from siamese_proto.proto.reader import UnknownFieldError, parse_net, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
 
 
@@ -42,12 +46,17 @@ def build_graph(
         parsed = _without_positions(parsed)
     state = NetState(phase, level, (*parsed.message.state.stage, *stages))
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
-    unknown = unknown_problems(parsed)
+    parsed, misread = claim_settings(parsed)
+    unknown = [*misread, *unknown_problems(parsed)]
 
     def report(problem: NetError) -> None:
-        """A misspelt field explains what its layer lacks; so it is named in place of that."""
+        """A misspelt field explains what its layer lacks, so it is named in place of that, unless the layer knows it."""
         causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
-        on_problem(causes[0] if causes else problem)
+        known = next((cause for cause in causes if cause.field == problem.field and problem.field is not None), None)
+        if known is not None:
+            unknown.remove(known)
+            problem.location = known.location
+        on_problem(causes[0] if causes and known is None else problem)
 
     graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)
     return replace(graph, problems=(*graph.problems, *unknown))
@@ -69,33 +78,61 @@ def load_graph(
     return build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
 
 
-def check_net(path: str | os.PathLike[str]) -> list[Finding]:
+def check_net(path: PathOrText, level: int = 0, stages: Iterable[str] = ()) -> list[Finding]:
     """Every finding about a net file, in the order of its lines; both phases are looked at."""
     try:
         parsed = parse_net(path)
     except NetError as problem:
-        return [_as_finding(problem, "syntax", os.fspath(path))]
-    found: dict[str, Finding] = {}
+        return [as_finding(problem, "syntax", os.fspath(path))]
+    found = {str(finding): finding for finding in _of_old_dialects(parsed)}
+    stages = tuple(stages)
     for phase in PHASES:
-        problems: list[NetError] = []
-        try:
-            graph = build_graph(parsed, phase, on_problem=problems.append)
-        except NetError as problem:
-            problems.append(problem)
-        else:
-            problems.extend(graph.problems)
-            # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
-            told = [finding for finding in lint(graph) if not problems or finding.code != "invariant"]
-            told.extend(_without_effect(graph, parsed))
-            found.update({str(finding): finding for finding in told})
-        findings = [_as_finding(problem, "net", parsed.file) for problem in problems]
-        found.update({str(finding): finding for finding in findings})
+        found.update({str(finding): finding for finding in _findings(parsed, phase, level, stages)})
     return sorted(found.values(), key=lambda finding: (finding.location.line, finding.location.column))
 
 
-def _without_effect(graph: Graph, parsed: ParsedNet) -> Iterator[Finding]:
+def _findings(parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...]) -> Iterator[Finding]:
+    problems: list[NetError] = []
+    try:
+        graph = build_graph(parsed, phase, level, stages, on_problem=problems.append)
+    except NetError as problem:
+        problems.append(problem)
+    else:
+        problems.extend(graph.problems)
+        sources = {source.location: source for source in parsed.layers}
+        for finding in lint(graph, lambda node, field: sources[node.location].find(field)):
+            # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
+            if not problems or finding.code != "invariant":
+                yield finding
+        yield from _without_effect(graph, sources)
+    yield from (as_finding(fault, "net", parsed.file) for fault in problems)
+
+
+def _of_old_dialects(parsed: ParsedNet) -> Iterator[Finding]:
+    """That a file has to be brought to today's dialect before it is used, and how to do it for good."""
+    if not parsed.upgrades:
+        return
+    old = [source.location for source in parsed.layers]
+    if all(note.startswith("layer ") for note in parsed.upgrades):
+        batch_norms = zip(parsed.message.layer, parsed.layers, strict=True)
+        old = [source.find("param[0]") for layer, source in batch_norms if layer.type == "BatchNorm" and layer.param]
+    if all(note.startswith("read as ") for note in parsed.upgrades):
+        old = []
+    location = old[0] if old else Location(parsed.file, 1)
+    yield Finding(location, "warning", "old-dialect", old_dialect(parsed.upgrades, parsed.file))
+
+
+def old_dialect(notes: Sequence[str], file: str) -> str:
+    """What was changed to bring a file to today's dialect, and the command that does it for good."""
+    more = f", and {len(notes) - 2} changes more" if len(notes) > 3 else ""
+    told = notes[:2] if more else notes
+    source = Path(file)
+    target = source.with_name(f"{source.stem}_new{source.suffix or '.prototxt'}")
+    return f"{'; '.join(told)}{more}. For good: siamese-proto upgrade {shlex.quote(file)} {shlex.quote(str(target))}"
+
+
+def _without_effect(graph: Graph, sources: Mapping[Location, Source]) -> Iterator[Finding]:
     """Fields that were written and change nothing, each at its own line."""
-    sources = {source.location: source for source in parsed.layers}
     for node in graph.nodes:
         for idle in idle_fields(node.layer, node.message) if node.layer is not None else ():
             text = f"layer {quoted(node.name)}: {idle.text}"
@@ -120,7 +157,10 @@ def _without_positions(message: schema.NetParameter) -> ParsedNet:
     return ParsedNet(upgraded, tuple(here for _ in upgraded.layer), here)
 
 
-def _as_finding(problem: NetError, code: str, file: str) -> Finding:
+def as_finding(problem: NetError, code: str, file: str) -> Finding:
+    """A problem as an error of this kind, or of the kind that it is itself; `file` is where it has no place."""
     location = problem.location or Location(file, 1)
-    text = str(problem).removeprefix(f"{problem.location}: ")
+    text = str(problem).removeprefix(f"{problem.location}: ").removeprefix(f"{file}: ")
+    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"))
+    code = next((name for kind, name in kinds if isinstance(problem, kind)), code)
     return Finding(location, "error", code, text)

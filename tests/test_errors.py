@@ -138,8 +138,8 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         net("num_output", "num_outputs"),
         CHECK,
-        "net.prototxt:7: error: layer 'feat': unknown field 'num_outputs' in inner_product_param; did you "
-        "mean 'num_output'? [net]",
+        "net.prototxt:7: error[unknown-field]: layer 'feat': unknown field 'num_outputs' in inner_product_param; did "
+        "you mean 'num_output'?",
     ),
     (
         net("num_output", "num_outputs"),
@@ -149,7 +149,7 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         net('"Slice"', '"Slise"'),
         CHECK,
-        "net.prototxt:4: error: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'? [net]",
+        "net.prototxt:4: error[unknown-layer]: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'?",
     ),
     (
         net('"Slice"', '"Slise"'),
@@ -159,13 +159,13 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         net('bottom: "feat_p"', 'bottom: "feat_pp"'),
         CHECK,
-        "net.prototxt:11: error: layer 'loss': unknown bottom blob 'feat_pp' (index 1); did you mean 'feat_p'? [net]",
+        "net.prototxt:11: error[net]: layer 'loss': unknown bottom blob 'feat_pp' (index 1); did you mean 'feat_p'?",
     ),
     (
         net("backend: LMDB", "backend: LMBD"),
         CHECK,
-        "net.prototxt:3: error: layer 'pair_data': unknown value 'LMBD' of data_param.backend, expected "
-        "one of LEVELDB, LMDB; did you mean 'LMDB'? [net]",
+        "net.prototxt:3: error[unknown-field]: layer 'pair_data': unknown value 'LMBD' of data_param.backend, expected "
+        "one of LEVELDB, LMDB; did you mean 'LMDB'?",
     ),
     (
         net("backend: LMDB", "backend: LMBD"),
@@ -181,109 +181,107 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         net('top: "feat_p"', 'top: "feat"'),
         CHECK,
-        "net.prototxt:8: error: layer 'feat_p': top blob 'feat' is produced by more than one layer; only a "
-        "layer that has it as bottom 0 too may change it in place [net]\n"
-        "net.prototxt:11: error: layer 'loss': unknown bottom blob 'feat_p' (index 1); did you mean "
-        "'feat'? [net]",
+        "net.prototxt:8: error[net]: layer 'feat_p': top blob 'feat' is produced by more than one layer; only a "
+        "layer that has it as bottom 0 too may change it in place\n"
+        "net.prototxt:11: error[net]: layer 'loss': unknown bottom blob 'feat_p' (index 1); did you mean "
+        "'feat'?",
     ),
     # text
-    (net('top: "sim"\n', 'top: "sim" {\n'), CHECK, "net.prototxt:2: error: expected a field name, found '{' [syntax]"),
+    (net('top: "sim"\n', 'top: "sim" {\n'), CHECK, "net.prototxt:2: error[syntax]: expected a field name, found '{'"),
     (
         net("slice_param { slice_point: 1 } }", "slice_param { slice_point: 1 }"),
         CHECK,
-        "net.prototxt:4: error: the '{' of 'layer' is never closed; another 'layer' begins inside it at "
-        "line 5 [syntax]",
+        "net.prototxt:4: error[syntax]: the '{' of 'layer' is never closed; another 'layer' begins inside it at line 5",
     ),
     (
         net("num_output: 3", 'num_output: "3"'),
         CHECK,
-        "net.prototxt:7: error: layer 'feat': 'num_output': expected an integer, found \"3\" [syntax]",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer, found \"3\"",
     ),
     (
         net("num_output: 3", "num_output: -3"),
         CHECK,
-        "net.prototxt:7: error: layer 'feat': 'num_output': expected an integer from 0 to 4294967295, "
-        "found '-3' [syntax]",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer from 0 to 4294967295, "
+        "found '-3'",
     ),
     (
         net("num_output: 3", "num_output: 3 num_output: 4"),
         CHECK,
-        "net.prototxt:7: error: layer 'feat': 'num_output' is given twice, first in line 7; it takes one "
-        "value [syntax]",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output' is given twice, first in line 7; it takes one value",
     ),
     (
         net('name: "tiny"', 'name: "tiny'),
         CHECK,
-        'net.prototxt:1: error: the text that begins with " does not end on its line; close the quote [syntax]',
+        'net.prototxt:1: error[syntax]: the text that begins with " does not end on its line; close the quote',
     ),
     (
         net("layer {", "<<<<<<< HEAD\nlayer {"),
         CHECK,
-        "net.prototxt:2: error: a marker of a version-control conflict (<<<<<<<); choose one side and "
-        "delete the markers [syntax]",
+        "net.prototxt:2: error[syntax]: a marker of a version-control conflict (<<<<<<<); choose one side and "
+        "delete the markers",
     ),
     (
         net("layer {", "layers {"),
         CHECK,
-        "net.prototxt:4: error: 'layer' beside 'layers' (line 2): the dialects cannot be mixed; write "
-        'every layer as layer { type: "..." } [syntax]',
+        "net.prototxt:4: error[syntax]: 'layer' beside 'layers' (line 2): the dialects cannot be mixed; write "
+        'every layer as layer { type: "..." }',
     ),
-    (holds(b""), CHECK, "net.prototxt:1: error: the file is empty: it holds no net [syntax]"),
+    (holds(b""), CHECK, "net.prototxt:1: error[syntax]: the file is empty: it holds no net"),
     (
         holds(b"\x0a\x04tiny\x00\x01\x02"),
         CHECK,
-        "net.prototxt:1: error: is not text (it holds the byte 0x04), expected a prototxt; is it a weights "
-        "file (.caffemodel)? [syntax]",
+        "net.prototxt:1: error[syntax]: is not text (it holds the byte 0x04), expected a prototxt; is it a weights "
+        "file (.caffemodel)?",
     ),
     (
         holds(b"\xef\xbb\xbf" + NET.encode().replace(b'"Slice"', b'"Slise"')),
         CHECK,
-        "net.prototxt:4: error: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'? [net]",
+        "net.prototxt:4: error[unknown-layer]: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'?",
     ),
     (
         holds(NET.replace("\n", "\r\n").replace('"Slice"', '"Slise"').encode()),
         CHECK,
-        "net.prototxt:4: error: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'? [net]",
+        "net.prototxt:4: error[unknown-layer]: layer 'slice': unknown layer type 'Slise'; did you mean 'Slice'?",
     ),
     (
-        holds(NET.encode().replace(b"tiny", b"ti\xffy")),
+        holds(NET.encode().replace(b'"tiny"', b'\xff"tiny"')),
         CHECK,
-        "net.prototxt:1: error: the byte 0xff is not UTF-8; save the file as UTF-8 [syntax]",
+        "net.prototxt:1: error[syntax]: unexpected character '\xff', expected a value for 'name'",
     ),
     # what layers want
     (
         net('bottom: "sim" top', "top"),
         CHECK,
-        "net.prototxt:11: error: layer 'loss': ContrastiveLoss takes 3 bottoms, got 2 [net]",
+        "net.prototxt:11: error[net]: layer 'loss': ContrastiveLoss takes 3 bottoms, got 2",
     ),
     (
         net("num_output: 3 ", ""),
         CHECK,
-        "net.prototxt:7: error: layer 'feat': num_output is missing; give a number [net]",
+        "net.prototxt:7: error[net]: layer 'feat': num_output is missing; give a number",
     ),
     (
         net("slice_point: 1", "slice_point: 2"),
         CHECK,
-        "net.prototxt:4: error: layer 'slice': slice_point 2 is not inside axis 1, which has size 2 [net]",
+        "net.prototxt:4: error[net]: layer 'slice': slice_point 2 is not inside axis 1, which has size 2",
     ),
     # sharing
     (
         last("num_output: 3", "num_output: 4"),
         CHECK,
-        "net.prototxt:9: error: layer 'feat_p': cannot share param 'w' with its owner, layer 'feat': the "
-        "owner's shape is (3, 15), this layer's is (4, 15) [net]",
+        "net.prototxt:9: error[net]: layer 'feat_p': cannot share param 'w' with its owner, layer 'feat': the "
+        "owner's shape is (3, 15), this layer's is (4, 15)",
     ),
     (
         last("lr_mult: 1", "lr_mult: 2"),
         CHECK,
-        "net.prototxt:9: error: layer 'feat_p': shared param 'w' has lr_mult 2 here, but 1 at its owner, "
-        "layer 'feat', or at an earlier user; they must be equal [net]",
+        "net.prototxt:9: error[net]: layer 'feat_p': shared param 'w' has lr_mult 2 here, but 1 at its owner, "
+        "layer 'feat', or at an earlier user; they must be equal",
     ),
     (
         last("decay_mult: 1", "decay_mult: 0"),
         CHECK,
-        "net.prototxt:9: error: layer 'feat_p': shared param 'w' has decay_mult 0 here, but 1 at its "
-        "owner, layer 'feat', or at an earlier user; they must be equal [net]",
+        "net.prototxt:9: error[net]: layer 'feat_p': shared param 'w' has decay_mult 0 here, but 1 at its "
+        "owner, layer 'feat', or at an earlier user; they must be equal",
     ),
     # databases
     (
@@ -346,13 +344,13 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         solver('lr_policy: "step"\n', ""),
         TRAIN,
-        "solver.prototxt:1: lr_policy is missing; it is one of fixed, step, exp, inv, multistep, poly, sigmoid",
+        "solver.prototxt:1: lr_policy is missing; it is one of fixed, step, exp, inv, multistep, poly, sigmoid, cosine",
     ),
     (
         solver('"step"', '"stepp"'),
         TRAIN,
         "solver.prototxt:5: unknown lr_policy 'stepp'; it is one of fixed, step, exp, inv, multistep, "
-        "poly, sigmoid; did you mean 'step'?",
+        "poly, sigmoid, cosine; did you mean 'step'?",
     ),
     (solver("stepsize: 4\n", ""), TRAIN, "solver.prototxt:5: lr_policy 'step' needs stepsize, which is missing"),
     (solver("max_iter: 5\n", ""), TRAIN, "solver.prototxt:1: max_iter is missing: how many iterations to train for"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from siamese_proto.compiler import check_net
-from siamese_proto.errors import Location, NetError
+from siamese_proto.cli.options import stages_and_level
+from siamese_proto.compiler import as_finding, check_net
+from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
 from siamese_proto.proto.kind import kind_of
 from siamese_proto.solver.check import check_solver
@@ -15,24 +17,46 @@ from siamese_proto.solver.check import check_solver
 
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@stages_and_level
+@click.option(
+    "--format",
+    "text_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="One line a finding, or one list of objects.",
+)
 @click.pass_context
-def check(ctx: click.Context, files: tuple[Path, ...]) -> None:
-    """Report every problem of nets and solver files, one a line; exit status 1 if one of them is an error."""
-    failed = False
-    for file in files:
-        found = _findings(file)
-        for finding in found:
-            click.echo(str(finding))
-        if not found:
-            click.echo(f"{file}: no problems")
-        failed |= any(finding.severity == "error" for finding in found)
-    ctx.exit(1 if failed else 0)
+def check(ctx: click.Context, files: tuple[Path, ...], level: int, stages: tuple[str, ...], text_format: str) -> None:
+    """Report every problem of nets and solver files, one a line: `file:line: error|warning[code]: text`.
+
+    Exit status 1 if one of them is an error, 0 if there are only warnings. A solver's own level and stages hold for
+    the nets that it names.
+    """
+    by_file = {file: _findings(file, level, stages) for file in files}
+    found = [finding for of_file in by_file.values() for finding in of_file]
+    if text_format == "json":
+        click.echo(json.dumps([_as_object(finding) for finding in found], indent=2, ensure_ascii=False))
+    else:
+        for file, of_file in by_file.items():
+            click.echo("\n".join(map(str, of_file)) or f"{file}: no problems")
+    ctx.exit(1 if any(finding.severity == "error" for finding in found) else 0)
 
 
-def _findings(file: Path) -> list[Finding]:
+def _as_object(finding: Finding) -> dict[str, str | int]:
+    place = finding.location
+    return {
+        "file": place.file,
+        "line": place.line,
+        "column": place.column,
+        "severity": finding.severity,
+        "code": finding.code,
+        "text": finding.text,
+    }
+
+
+def _findings(file: Path, level: int, stages: tuple[str, ...]) -> list[Finding]:
     try:
-        return check_solver(file) if kind_of(file) == "solver" else check_net(file)
+        return check_solver(file) if kind_of(file) == "solver" else check_net(file, level, stages)
     except NetError as problem:  # no prototxt at all, so neither of the two
-        location = problem.location or Location(str(file), 1)
-        text = str(problem).removeprefix(f"{problem.location}: ").removeprefix(f"{file}: ")
-        return [Finding(location, "error", "syntax", text)]
+        return [as_finding(problem, "syntax", str(file))]

@@ -9,6 +9,7 @@ import click
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Graph, Phase, Shape
+from siamese_proto.layers.user_code import register_layers
 from siamese_proto.proto.parsed import ParsedNet
 
 PHASES = ("TRAIN", "TEST")
@@ -21,17 +22,36 @@ def phase(*choices: str, default: str) -> Callable[[Callable[..., None]], Callab
     return click.option("--phase", type=kind, default=default, show_default=True, help="Which of the net's phases.")
 
 
+def user_layers(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that registers the user's own layer types before anything else is done."""
+    return click.option(
+        "--layers",
+        metavar="FILE",
+        multiple=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_register,
+        help="Run this Python file, which registers layer types with @sp.layer, first. Its code runs with your rights: "
+        "give files that you trust. Can be repeated.",
+    )(command)
+
+
 def net_state(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which layers of a phase are meant, and what its data look like."""
+    shape = click.option(
+        "--shape",
+        "shapes",
+        metavar="BLOB=N,C,H,W",
+        multiple=True,
+        callback=_shapes,
+        help="Shape of an input whose data are not there; can be repeated.",
+    )
+    return stages_and_level(shape(command))
+
+
+def stages_and_level(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which layers of a phase are meant."""
     for option in (
-        click.option(
-            "--shape",
-            "shapes",
-            metavar="BLOB=N,C,H,W",
-            multiple=True,
-            callback=_shapes,
-            help="Shape of an input whose data are not there; can be repeated.",
-        ),
         click.option(
             "--stage", "stages", metavar="A,B", default="", callback=_stages, help="Stages, separated by commas."
         ),
@@ -57,6 +77,11 @@ def graph_to_show(
     for note in graph.notes:
         click.echo(f"note: {note}; the shapes behind it can be given with --shape BLOB=N,C,H,W", err=True)
     return graph
+
+
+def _register(ctx: click.Context, param: click.Parameter, files: tuple[str, ...]) -> None:
+    for file in files if not ctx.resilient_parsing else ():
+        register_layers(file)
 
 
 def _stages(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:

@@ -53,14 +53,14 @@ class ImageData(DataLayer):
         self.out_of_use = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        channels, height, width = self.transform.output_size(self._size(self._entries()))
+        channels, height, width = self.transform.output_size(self._size(self.entries()))
         return (self.batch_size, channels, height, width), (self.batch_size,)
 
     def open(self, run: RunState) -> Feeder:
         from siamese_proto.data.feeder import PrefetchFeeder
 
         try:
-            entries = self._entries()
+            entries = self.entries()
         except SourceMissingError as error:
             raise DataError(error.message, field=error.field) from error
         size = self._size(entries)
@@ -96,7 +96,7 @@ class ImageData(DataLayer):
         channels, height, width = size_of(name.encode(), schema.Datum(data=data, encoded=True), self.decoding)
         return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
 
-    def _entries(self) -> Sequence[Entry]:
+    def entries(self) -> Sequence[Entry]:
         """The images of the list, which are tried from the working directory and from the folder of the net."""
         if not self.source:
             raise SourceMissingError("no source is given; write the list's path", field="image_data_param.source")

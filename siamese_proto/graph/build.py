@@ -143,7 +143,11 @@ class _Builder:
 
     def _make(self, selected: SelectedLayer) -> LayerLike | None:
         context = LayerContext(
-            self.state.phase, self.folder, selected.source.unknown, allow_python_layers=self.allow_python_layers
+            self.state.phase,
+            self.folder,
+            selected.source.unknown,
+            allow_python_layers=self.allow_python_layers,
+            location=selected.source.location,
         )
         message = selected.message
         if not message.type:
@@ -196,12 +200,7 @@ class _Builder:
     ) -> list[Shape | None]:
         """The shape of each top; None where it cannot be known."""
         given = [self.shapes.pop(name, None) if name is not None else None for name in names]
-        if any(shape is not None for shape in given) and selected.message.bottom:
-            raise GraphError(
-                f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
-                "inputs only"
-            )
-        if given and given[0] is not None:
+        if given and given[0] is not None and not selected.message.bottom:
             # What a data layer delivers besides its images is one number a record.
             return [shape if shape is not None else (given[0][0],) for shape in given]
         if layer is None or bottoms is None:
@@ -212,6 +211,11 @@ class _Builder:
             missing.at(location=selected.source.find(missing.field), layer=selected.message.name)
             self.notes.append(str(missing))
             return given
+        if any(shape is not None for shape in given):
+            raise GraphError(
+                f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
+                "inputs only"
+            )
         if len(shapes) != len(names):
             raise GraphError(f"{layer.type} makes {len(shapes)} tops, but {len(names)} are named", field="top[0]")
         return shapes

@@ -70,6 +70,7 @@ class LayerContext:
     folder: str | None = None  # of the file that describes the net: paths are tried from there too
     unknown: tuple[tuple[str, RawField], ...] = ()  # fields the schema does not know, as in proto.parsed.Source
     allow_python_layers: bool = False
+    location: Location | None = None  # of the layer
 
 
 class LayerLike(Protocol):
@@ -106,7 +107,7 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.location}: {self.severity}: {self.text} [{self.code}]"
+        return f"{self.location}: {self.severity}[{self.code}]: {self.text}"
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,25 @@
-"""What is wrong with a graph, and what is hardly meant: the invariants, and the near-misses of sharing."""
+"""What is wrong with a graph, and what is hardly meant: the invariants, and the near-misses of twins."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 
-from siamese_proto.errors import Location, did_you_mean, quoted
-from siamese_proto.graph.ir import Finding, Graph, Node, ParamUse
+from siamese_proto.errors import Location
+from siamese_proto.graph.ir import Finding, Graph
+from siamese_proto.graph.near_misses import near_misses
+from siamese_proto.graph.pair_loss import wrong_pairs
+from siamese_proto.graph.place import Place, of_the_layer
+from siamese_proto.graph.twins import find_towers
 
 
-def lint(graph: Graph) -> list[Finding]:
-    """Every finding, in the order of the layers. A graph that `build` made breaks no invariant."""
-    found = [*_invariants(graph), *_names_used_once(graph), *_partly_shared(graph)]
+def lint(graph: Graph, place: Place = of_the_layer) -> list[Finding]:
+    """Every finding, in the order of the text. A graph that `build` made breaks no invariant.
+
+    `place` tells where a field of a layer stands, for findings that are about one.
+    """
+    towers = find_towers(graph)
+    found = [*_invariants(graph), *near_misses(graph, towers, place), *wrong_pairs(graph, towers, place)]
     return sorted(found, key=lambda finding: (finding.location.line, finding.location.column))
 
 
@@ -32,55 +40,3 @@ def _invariants(graph: Graph) -> Iterator[Finding]:
         if owners[param.id] != 1:
             location = next((node.location for node in graph.nodes if node.id == param.owner), Location(graph.file, 1))
             yield Finding(location, "error", "invariant", f"{param.id} has {owners[param.id]} owners")
-
-
-def _users(graph: Graph) -> dict[str, list[tuple[Node, ParamUse]]]:
-    users: dict[str, list[tuple[Node, ParamUse]]] = defaultdict(list)
-    for node in graph.nodes:
-        for use in node.params:
-            users[use.param.id].append((node, use))
-    return users
-
-
-def _names_used_once(graph: Graph) -> Iterator[Finding]:
-    """A name is given to share; where others are shared, one that only one layer uses is likely misspelt."""
-    users = _users(graph)
-    shared = [param.name for param in graph.params if len(users[param.id]) > 1]
-    for param in graph.params:
-        if shared and param.name and len(users[param.id]) == 1:
-            node = users[param.id][0][0]
-            text = f"param name {quoted(param.name)} is used by this layer only, so its {param.role} is not shared"
-            yield Finding(
-                node.location,
-                "warning",
-                "shared-once",
-                f"layer {quoted(node.name)}: {text}{did_you_mean(param.name, shared)}",
-            )
-
-
-def _partly_shared(graph: Graph) -> Iterator[Finding]:
-    """Layers that share some of their blobs but not all of them."""
-    users = _users(graph)
-    for node in graph.nodes:
-        shared_with = {user.id: user for use in node.params for user, _ in users[use.param.id] if user.id != node.id}
-        for twin in shared_with.values():
-            if twin.type != node.type or not _stands_before(twin, node, graph):
-                continue
-            own = [
-                mine.role + _told_apart(mine, its)
-                for mine, its in zip(node.params, twin.params, strict=False)  # their numbers of blobs may differ
-                if mine.param.id != its.param.id
-            ]
-            if own:
-                text = f"shares parameters with layer {quoted(twin.name)}, but not its {' and '.join(own)}"
-                yield Finding(node.location, "warning", "partly-shared", f"layer {quoted(node.name)}: {text}")
-
-
-def _told_apart(mine: ParamUse, its: ParamUse) -> str:
-    if mine.param.name and its.param.name:
-        return f" ({quoted(mine.param.name)} here, {quoted(its.param.name)} there)"
-    return ""
-
-
-def _stands_before(first: Node, second: Node, graph: Graph) -> bool:
-    return graph.nodes.index(first) < graph.nodes.index(second)

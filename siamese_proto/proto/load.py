@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from siamese_proto.errors import Location, ParseError, did_you_mean
+from siamese_proto.errors import ParseError, did_you_mean
 
 PathOrText: TypeAlias = str | os.PathLike[str]
 
+_ENCODINGS: dict[str, tuple[str, ...]] = {"utf-8": (), "gb18030": ("read as GB18030, not UTF-8",)}
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
@@ -54,25 +56,15 @@ def _read(path: Path, file: str) -> bytes:
 def _decode(data: bytes, file: str) -> LoadedText:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return LoadedText(data.decode("utf-16", "replace"), file, ("read as UTF-16, not UTF-8",))
-    data = data.removeprefix(codecs.BOM_UTF8)
+    data = data.removeprefix(codecs.BOM_UTF8).removesuffix(b"\x1a")  # how DOS ended a text
     control = _CONTROL.search(data)
     if control:
         raise ParseError(
             f"{file}: is not text (it holds the byte 0x{control[0][0]:02x}), expected a prototxt; "
             "is it a weights file (.caffemodel)?"
         )
-    try:
-        return LoadedText(data.decode(), file)
-    except UnicodeDecodeError as error:
-        bad = error.start
-    try:
-        return LoadedText(data.decode("gb18030"), file, ("read as GB18030, not UTF-8",))
-    except UnicodeDecodeError:
-        raise ParseError(
-            f"the byte 0x{data[bad]:02x} is not UTF-8; save the file as UTF-8", location=_place(data, bad, file)
-        ) from None
-
-
-def _place(data: bytes, offset: int, file: str) -> Location:
-    before = data[:offset]
-    return Location(file, before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1)
+    for encoding, note in _ENCODINGS.items():
+        with contextlib.suppress(UnicodeDecodeError):
+            return LoadedText(data.decode(encoding), file, note)
+    # Every byte is a letter of Latin-1, which old comments are written in.
+    return LoadedText(data.decode("latin-1"), file, ("read as Latin-1, not UTF-8",))

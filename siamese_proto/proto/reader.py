@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor
@@ -163,6 +164,10 @@ def _layer_name(message: Message, block: Block) -> str | None:
     return names[0].data.decode("utf-8", "replace") if names and names[0].kind == "string" else None
 
 
+class UnknownFieldError(ParseError):
+    """A field, or a value of one, that the schema does not know."""
+
+
 def unknown_problems(parsed: ParsedNet | ParsedSolver) -> list[ParseError]:
     """An error, not raised, for each field and enum value that the schema does not know, in the order written.
 
@@ -192,5 +197,14 @@ def _unknown(message: Message, path: str, raw: RawField) -> ParseError:
     elif known:  # it was written in a V0 or V1 layer
         text = f"field {quoted(raw.name)}{where} belongs to today's dialect; write the layer as layer {{ ... }}"
     else:
-        text = f"unknown field {quoted(raw.name)}{where}{did_you_mean(raw.name, descriptor.fields_by_name)}"
-    return ParseError(text, location=raw.location, field=full)
+        text = f"unknown field {quoted(raw.name)}{where}{_nearest(raw.name, descriptor.fields_by_name)}"
+    return UnknownFieldError(text, location=raw.location, field=full)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """A hint; half of the letters of `roi_param` and `relu_param` are equal whatever stands before them."""
+    suffix = "_param"
+    if name.endswith(suffix):
+        hint = did_you_mean(name.removesuffix(suffix), (k.removesuffix(suffix) for k in known if k.endswith(suffix)))
+        return hint.replace("'?", f"{suffix}'?")
+    return did_you_mean(name, known)

@@ -164,8 +164,8 @@ def test_check_reports_every_problem_with_its_line(folder: Path) -> None:
     done = run("check", "net.prototxt", folder=folder)
     assert done.returncode == 1
     found = [line.split(": ")[:2] for line in done.stdout.splitlines()]
-    assert ["net.prototxt:4", "error"] in found
-    assert ["net.prototxt:7", "error"] in found
+    assert ["net.prototxt:4", "error[unknown-field]"] in found
+    assert ["net.prototxt:7", "error[net]"] in found
     assert "unknown bottom blob 'bb'" in done.stdout
 
 
@@ -176,7 +176,7 @@ def test_check_warns_of_what_is_nearly_shared_and_exits_with_0(folder: Path) -> 
     (folder / "net.prototxt").write_text(text)
     done = run("check", "net.prototxt", folder=folder)
     assert done.returncode == 0
-    assert any(line.startswith("net.prototxt:7: warning: ") for line in done.stdout.splitlines())
+    assert any(line.startswith("net.prototxt:7: warning[") for line in done.stdout.splitlines())
 
 
 def test_check_of_a_solver_reports_all_unknown_fields(folder: Path) -> None:
@@ -191,16 +191,16 @@ def test_check_of_a_solver_looks_into_its_net(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace('bottom: "b"', 'bottom: "bb"'))
     done = run("check", "solver.prototxt", folder=folder)
     assert done.returncode == 1
-    assert "net.prototxt:7: error: " in done.stdout
+    assert "net.prototxt:7: error[net]: " in done.stdout
 
 
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"layer {", "file.prototxt:1: error: "),
+        (b"layer {", "file.prototxt:1: error[syntax]: "),
         (b"\x0a\x03\x00\x01", "file.prototxt:"),
-        (b"", "file.prototxt:1: error: "),
-        (None, "file.prototxt:1: error: no such file"),
+        (b"", "file.prototxt:1: error[syntax]: "),
+        (None, "file.prototxt:1: error[syntax]: no such file"),
     ],
     ids=["open brace", "binary", "empty", "missing"],
 )

@@ -166,6 +166,20 @@ def test_lines_are_counted_whatever_ends_them(tmp_path: Path, end: str) -> None:
     assert parsed.layers[0].fields["name"] == Location(str(path), 4, 2)
 
 
+def test_bytes_of_no_other_encoding_are_letters_of_latin_1(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes("# r\u00e9seau\nname: 'caf\u00e9 noir'\n".encode("latin-1"))
+    parsed = parse_net(path)
+    assert parsed.message.name == "caf\u00e9 noir"
+    assert parsed.upgrades == ("read as Latin-1, not UTF-8",)
+
+
+def test_the_mark_that_ends_a_text_in_dos_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_bytes(b"name: 'n'\r\n\x1a")
+    assert parse_net(path).message == schema.NetParameter(name="n")
+
+
 def test_a_byte_order_mark_before_a_text_is_skipped() -> None:
     assert parse_net("\ufeffname: 'n'").message == schema.NetParameter(name="n")
 

@@ -282,7 +282,7 @@ FILES = [
         b"\x0a\x07caffenet\x12\x00",
         "{file}: is not text (it holds the byte 0x07), expected a prototxt; is it a weights file (.caffemodel)?",
     ),
-    (b"name: 'a'\nlayer { name: 'caf\xe9 ' }\n", "{file}:2: the byte 0xe9 is not UTF-8; save the file as UTF-8"),
+    (b"name: 'a'\nlayer { name \xe9 ' }\n", "{file}:2: unexpected character '\xe9', expected ':' or '{{' after 'name'"),
     (b"name: 'a'\r\nlayer {\r\n  top 'x'\r\n}\r\n", "{file}:3: expected ':' or '{{' after 'top', found 'x'"),
     (b"name: 'a'\rlayer {\r  top 'x'\r}\r", "{file}:3: expected ':' or '{{' after 'top', found 'x'"),
     (b"\xef\xbb\xbfname 'a'\n", "{file}:1: expected ':' or '{{' after 'name', found 'a'"),
