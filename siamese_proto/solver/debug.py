@@ -60,7 +60,8 @@ class DebugPass:
         self._before = {
             name: tensor.grad.clone() for name, tensor in self.net.tensors.items() if tensor.grad is not None
         }
-        given = {name: torch.as_tensor(value).to(self.net.device) for name, value in batch.items()}
+        kind = next(iter(self.net.tensors.values()), torch.zeros(())).dtype
+        given = {name: torch.as_tensor(value).to(self.net.device, kind) for name, value in batch.items()}
         values: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
         for step in self._steps:

@@ -30,6 +30,7 @@ class UpdateRule(torch.optim.Optimizer):
     """
 
     histories: ClassVar[tuple[str, ...]] = ("history",)  # one tensor a parameter for each, in Caffe's order
+    squares: ClassVar[tuple[str, ...]] = ()  # those that are never negative
 
     def __init__(
         self,
@@ -127,6 +128,12 @@ class UpdateRule(torch.optim.Optimizer):
                     f"history {index} of the solver state has shape {tuple(theirs.shape)}, but its parameter in this "
                     f"net has shape {tuple(mine.shape)}; it was written for another net"
                 )
+        kinds = [name for name in self.histories for _ in self.params]
+        if any(bool((theirs < 0).any()) for kind, theirs in zip(kinds, history, strict=True) if kind in self.squares):
+            raise SolverError(
+                f"the solver state has negative numbers where {type(self).__name__} keeps squares; it was written by "
+                "another update rule"
+            )
 
     @torch.no_grad()
     def import_history(self, history: Sequence[Tensor], iteration: int) -> None:
@@ -196,6 +203,8 @@ class Nesterov(UpdateRule):
 class AdaGrad(UpdateRule):
     """`h <- h + grad^2;  weight <- weight - rate grad / (sqrt(h) + delta)`.  (adagrad_solver.cpp)"""
 
+    squares = ("history",)
+
     def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
         (history,) = histories
         torch._foreach_addcmul_(history, grads, grads)
@@ -207,6 +216,8 @@ class RMSProp(UpdateRule):
 
     rmsprop_solver.cpp
     """
+
+    squares = ("history",)
 
     def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
         (history,) = histories
@@ -222,6 +233,7 @@ class AdaDelta(UpdateRule):
     """
 
     histories = ("gradients", "steps")
+    squares = histories
 
     def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
         squares, before = histories
@@ -243,6 +255,7 @@ class Adam(UpdateRule):
     """
 
     histories = ("first", "second")
+    squares = ("second",)
     corrects_delta: ClassVar[bool] = False
 
     def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:

@@ -22,6 +22,7 @@ from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
 from siamese_proto.solver.carried import export_carried
 from siamese_proto.solver.log import log
+from siamese_proto.solver.rules import UpdateRule
 from siamese_proto.solver.settings import Settings
 from siamese_proto.weights import StoredState, find_weights, read_state, write_state
 
@@ -126,7 +127,7 @@ def read(solver: Solver, path: PathLike) -> Resumed:
         )
     rule = solver.rule
     history = [torch.tensor(array) for array in stored.history]
-    owned = owners_history(solver.net.graph, history, len(rule.histories))
+    owned = owners_history(solver.net.graph, history, rule)
     if len(owned) != len(history):
         text = f"{file}: has a history for every use of a shared parameter, as older versions of Caffe wrote them"
         log("sgd_solver.cpp:341", f"{text}; those of the owners are taken")
@@ -158,14 +159,27 @@ def _resumed(stored: StoredState, *, same_run: bool) -> Resumed:
     )
 
 
-def owners_history(graph: Graph, history: list[Tensor], runs: int) -> list[Tensor]:
-    """The histories of owners alone: Caffe's older solver states have one for every use of a shared parameter."""
+def owners_history(graph: Graph, history: list[Tensor], rule: UpdateRule) -> list[Tensor]:
+    """The histories of owners alone: Caffe's older solver states have one for every use of a shared parameter.
+
+    A twin has twice as many uses as parameters, and Adam twice as many histories as SGD: where SGD could take the one
+    for the other, what no momentum looks like tells.
+    """
     uses = [use for node in graph.nodes for use in node.params]
+    runs = len(rule.histories)
     if len(uses) == len(graph.params) or len(history) != runs * len(uses):
         return history
     place = {use.param.id: index for index, use in enumerate(uses) if use.is_owner}
+    repeated = all(torch.equal(history[index], history[place[use.param.id]]) for index, use in enumerate(uses))
+    second = history[len(graph.params) :]
+    if not rule.squares and len(second) == len(graph.params) and not repeated and _are_squares(second):
+        return history
     owned = [place[param.id] for param in graph.params]
     return [history[run * len(uses) + index] for run in range(runs) for index in owned]
+
+
+def _are_squares(history: Sequence[Tensor]) -> bool:
+    return all(bool((tensor >= 0).all()) for tensor in history) and any(bool(tensor.any()) for tensor in history)
 
 
 def tests_before(iteration: int, settings: Settings) -> int:

@@ -9,6 +9,8 @@ one that an earlier layer has too get a group of another name, whose attribute `
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,17 +84,32 @@ def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None 
     return np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
 
 
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file that takes the place of `path` once the block is done.
+
+    It is made in memory: HDF5 itself may take the process down when it meets a full disk.
+    """
+    import h5py
+
+    with replacing(path) as partial:
+        with h5py.File(partial, "w", driver="core", backing_store=False) as root:
+            yield root
+            root.flush()
+            image = root.id.get_file_image()
+        with open(partial, "wb") as file:
+            file.write(image)
+
+
 def write_hdf5(path: Path, stored: StoredWeights) -> None:
     """Write one group a layer and every array once, with its owner; replaces `path` at once.
 
     Where layers have diffs, these lie under /diff as the arrays do under /data, as in Caffe.
     """
-    import h5py
-
     written: set[str] = set()
     layers = with_keys(stored).layers
     labels = unique_names(layer.name for layer in layers)
-    with replacing(path) as partial, h5py.File(partial, "w") as root:
+    with new_hdf5(path) as root:
         data = root.create_group("data")
         for label, layer in zip(labels, layers, strict=True):
             key = _group_key(label)

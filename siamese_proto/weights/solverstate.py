@@ -15,7 +15,7 @@ from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.caffemodel import as_text, map_file
 from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.formats import seems
-from siamese_proto.weights.hdf5 import read_dataset
+from siamese_proto.weights.hdf5 import new_hdf5, read_dataset
 from siamese_proto.weights.wire import LENGTH, WireError, fields, tag, varint
 
 _HISTORY = 3
@@ -120,9 +120,7 @@ def write_state(path: Path, state: StoredState) -> None:
 
 
 def _write_hdf5(path: Path, state: StoredState) -> None:
-    import h5py
-
-    with replacing(path) as partial, h5py.File(partial, "w") as root:
+    with new_hdf5(path) as root:
         root.create_dataset("iter", data=np.array([state.iteration], "<i4"))
         # Caffe reads a text of a fixed size that ends with a zero.
         name = state.learned_net.encode()

@@ -123,6 +123,50 @@ def test_weights_and_snapshot_together_are_wrong_usage() -> None:
     assert "--weights and --snapshot exclude each other" in result.stderr
 
 
+def test_auto_goes_on_from_the_newest_snapshot_or_starts_with_the_weights() -> None:
+    assert "No complete snapshot of snap is there; starting from iteration 0" in train("--snapshot", "auto").stderr
+    shutil.copy("snap_iter_6.caffemodel", "begin.caffemodel")
+    Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 8"))
+    result = train("--snapshot", "auto", "--weights", "begin.caffemodel")
+    assert result.exit_code == 0, result.output
+    assert "Resuming from snap_iter_6.solverstate" in result.stderr
+    assert "Finetuning from" not in result.stderr
+    for name in ("snap_iter_6.solverstate", "snap_iter_8.solverstate"):
+        Path(name).unlink()
+    assert "Finetuning from begin.caffemodel" in train("--snapshot", "auto", "--weights", "begin.caffemodel").stderr
+
+
+def test_the_last_and_the_best_are_kept_and_events_written() -> None:
+    pytest.importorskip("tensorboard")
+    Path("solver.prototxt").write_text(SOLVER + "snapshot: 1 test_iter: 2 test_interval: 2")
+    result = train("--keep", "2", "--keep-best", "loss", "--tensorboard", "events")
+    assert result.exit_code == 0, result.output
+    assert sorted(str(path) for path in Path().glob("snap*.solverstate")) == [
+        "snap_best.solverstate",
+        "snap_iter_5.solverstate",
+        "snap_iter_6.solverstate",
+    ]
+    assert list(Path("events").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("--keep-best", "accuracy"), 1, "no test net has an output 'accuracy' to keep the best by"),
+        (("--keep", "0"), 2, "0 is not in the range x>=1"),
+    ],
+)
+def test_wrong_wishes_for_what_to_keep_are_found_before_training(
+    arguments: tuple[str, ...], status: int, message: str
+) -> None:
+    Path("solver.prototxt").write_text(SOLVER + "test_iter: 2 test_interval: 2")
+    result = train(*arguments)
+    assert result.exit_code == status
+    assert message in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.output
+    assert not list(Path().glob("snap*"))
+
+
 def test_a_missing_flag_is_wrong_usage() -> None:
     result = run("train")
     assert result.exit_code == 2

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from siamese_proto.errors import SolverError
 from siamese_proto.solver import Solver
 from siamese_proto.weights import StoredState, read_state, write_state
 
@@ -57,19 +58,43 @@ def test_training_resumed_from_a_snapshot_of_caffe_follows_caffe(case: str, file
     follow(make_solver(case, snapshot=Path(case) / file), case)
 
 
-@pytest.mark.parametrize("case", ["sgd_fixed", "adam", "adadelta"])
+@pytest.mark.parametrize("sharers", ["repeated", "empty", "apart"])
+@pytest.mark.parametrize("case", ["sgd_fixed", "nesterov", "adagrad", "rmsprop", "adam", "adadelta"])
 def test_a_snapshot_of_the_layout_that_counts_sharers_is_gone_on_from(
-    case: str, caplog: pytest.LogCaptureFixture
+    case: str, sharers: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="siamese_proto.solver")
     state = read_state(Path(case) / "snap_iter_20.solverstate")
     runs = [state.history[first : first + 4] for first in range(0, len(state.history), 4)]
-    # The four owners' come first in this net, and the sharers' had nothing to say.
-    history = [array for run in runs for array in (*run, *(np.full_like(owned, 9) for owned in run))]
+    # The four owners' come first in this net.
+    factor = {"repeated": 1.0, "empty": 0.0, "apart": -0.25}[sharers]
+    history = [array for run in runs for array in (*run, *(owned * np.float32(factor) for owned in run))]
     path = Path(case) / "old.solverstate"
     write_state(path, StoredState(20, state.learned_net, state.current_step, tuple(history)))
     follow(make_solver(case, snapshot=path), case)
     assert f"{path}: has a history for every use of a shared parameter, as older versions of Caffe" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("case", "other", "message"),
+    [
+        ("sgd_fixed", "adam", "the solver state holds 8 histories, but SGD over this net has 4; it was written for "),
+        ("nesterov", "adadelta", "the solver state holds 8 histories, but Nesterov over this net has 4; it was "),
+        ("adam", "sgd_fixed", "the solver state holds 4 histories, but Adam over this net has 8; it was written for "),
+        (
+            "adagrad",
+            "sgd_fixed",
+            "the solver state has negative numbers where AdaGrad keeps squares; it was written by ",
+        ),
+        ("rmsprop", "adam", "the solver state has negative numbers where RMSProp keeps squares; it was written by "),
+        ("adadelta", "adam", "the solver state has negative numbers where AdaDelta keeps squares; it was written by "),
+    ],
+)
+def test_a_state_of_another_update_rule_of_caffe_is_refused(case: str, other: str, message: str) -> None:
+    path = Path(other) / "snap_iter_20.solverstate"
+    with pytest.raises(SolverError) as caught:
+        make_solver(case, snapshot=path)
+    assert str(caught.value).startswith(f"{path}: {message}")
 
 
 def test_the_recorded_loss_is_the_mean_of_the_accumulated_passes() -> None:

@@ -180,3 +180,45 @@ def test_a_snapshot_holds_what_caffe_would_write(write_run) -> None:
     for name, blobs in solver.net.params.items():
         for ours, theirs in zip(blobs, stored[name], strict=True):
             assert np.array_equal(ours.detach().numpy(), np.asarray(theirs).reshape(ours.shape))
+
+
+RECURRENT = """
+layer { name: "in" type: "Input" top: "x" top: "cont" top: "y" input_param {
+  shape { dim: 3 dim: 2 dim: 5 } shape { dim: 3 dim: 2 } shape { dim: 3 dim: 2 dim: 4 } } }
+layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "h" recurrent_param { num_output: 4
+  weight_filler { type: "uniform" min: -0.5 max: 0.5 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }
+"""
+
+
+def test_what_a_recurrent_layer_carries_on_comes_back_too(in_tmp: Path) -> None:
+    (in_tmp / "net.prototxt").write_text(RECURRENT)
+    settings = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 6 snapshot: 3 snapshot_prefix: "snap"'
+    (in_tmp / "solver.prototxt").write_text(settings)
+    draw = np.random.default_rng(1)
+    shapes = {"x": (3, 2, 5), "cont": (3, 2), "y": (3, 2, 4)}
+    batches = [{name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(6)]
+    for batch in batches:
+        batch["cont"][:] = 1  # every sequence goes on from the batch before
+    first = Solver("solver.prototxt", data={"in": batches})
+    first.solve()
+    resumed = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
+    resumed.solve()
+    assert resumed.losses == first.losses[3:]
+    assert_same(tensors(resumed), tensors(first))
+    anew = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
+    anew.net.run.carried.clear()
+    anew.step(1)
+    assert anew.losses != first.losses[3:4]
+
+
+@pytest.mark.parametrize("fields", [{"type": '"AdamW"'}, {"lr_policy": '"cosine"', "warmup_iter": 4}], ids=str)
+def test_our_own_rule_and_policy_go_on_bit_for_bit(write_run, fields: dict[str, object]) -> None:
+    first = Solver(write_run(**fields))
+    first.solve()
+    resumed = Solver("solver.prototxt", snapshot="snap_iter_5.solverstate")
+    resumed.solve()
+    assert resumed.losses == first.losses[5:]
+    assert_same(tensors(resumed), tensors(first))
+    for solver in (first, resumed):
+        solver.close()

@@ -1,0 +1,81 @@
+"""Weights files that runs begin with, and what is said of each."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NET
+
+from siamese_proto.net import Net
+from siamese_proto.solver import Solver
+
+TOWER = """
+layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 784 } } }
+layer { name: "hidden_p" type: "InnerProduct" bottom: "data" top: "hidden"
+  inner_product_param { num_output: 6 weight_filler { type: "xavier" } bias_filler { value: 0.5 } } }
+layer { name: "head" type: "InnerProduct" bottom: "hidden" top: "head" inner_product_param { num_output: 4 } }
+"""
+
+
+def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if getattr(record, "place", "") == "net.cpp:758"]
+
+
+def test_one_towers_weights_are_those_of_all_towers_that_share_them(
+    write_run, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    Net(TOWER).save_weights(write_run().with_name("tower.caffemodel"))
+    solver = Solver("solver.prototxt", weights="tower.caffemodel")
+    tower = Net(TOWER, weights="tower.caffemodel")
+    for layer in ("hidden", "hidden_p"):
+        for mine, theirs in zip(solver.net.params[layer], tower.params["hidden_p"], strict=True):
+            assert torch.equal(mine, theirs)
+    assert reports(caplog) == [
+        "tower.caffemodel: 1 layer loaded\n  not in the file, left as they were: 'feat', 'feat_p'\n"
+        "  not in the net, ignored: 'head'"
+    ]
+    assert solver.test_nets[0].params["hidden"][0] is solver.net.params["hidden_p"][0]
+    solver.close()
+
+
+@pytest.mark.parametrize("way", ["solver file", "commas", "argument"])
+def test_several_files_are_taken_one_after_the_other(write_run, caplog: pytest.LogCaptureFixture, way: str) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    path = write_run()
+    whole = Net("net.prototxt", "TRAIN", seed=1)
+    whole.save_weights("whole.caffemodel")
+    whole.close()
+    Net(TOWER, seed=2).save_weights("tower.caffemodel")
+    if way == "commas":
+        path = write_run(weights='"whole.caffemodel,tower.caffemodel"')
+    elif way == "solver file":
+        path.write_text(path.read_text() + 'weights: "whole.caffemodel" weights: "tower.caffemodel"')
+    solver = Solver(path, weights=["whole.caffemodel", "tower.caffemodel"] if way == "argument" else None)
+    assert torch.equal(solver.net.params["hidden"][0], Net(TOWER, weights="tower.caffemodel").params["hidden_p"][0])
+    assert torch.equal(solver.net.params["feat"][0], whole.params["feat"][0])
+    first, second = reports(caplog)
+    assert first == "whole.caffemodel: 4 layers loaded\n  4 shared parameters stored more than once, all copies equal"
+    assert second.startswith("tower.caffemodel: 1 layer loaded\n")
+    solver.close()
+
+
+def test_copies_that_differ_are_told_of_and_the_last_counts(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    apart = NET.replace('param { name: "fw" } param { name: "fb" }', "")
+    write_run(apart)
+    net = Net("net.prototxt", "TRAIN")
+    with torch.no_grad():
+        net.params["feat_p"][0].copy_(net.params["feat"][0] + 0.25)
+        net.params["feat_p"][1].copy_(net.params["feat"][1])
+    net.save_weights("apart.caffemodel")
+    Path("net.prototxt").write_text(NET)
+    solver = Solver("solver.prototxt", weights="apart.caffemodel")
+    assert torch.equal(solver.net.params["feat"][0], net.params["feat_p"][0])
+    (report,) = reports(caplog)
+    assert report.splitlines()[1:] == [
+        "  3 shared parameters stored more than once, all copies equal",
+        "  fw: the copies differ by up to 0.25; that of 'feat_p' was taken, not that of 'feat'",
+    ]
+    solver.close()

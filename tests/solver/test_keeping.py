@@ -1,0 +1,288 @@
+"""Which snapshots stay, which are gone on from, and what is cleaned up."""
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from solver_runs import assert_same, tensors
+
+from siamese_proto.errors import SolverError
+from siamese_proto.net import Net
+from siamese_proto.solver import Solver
+from siamese_proto.solver.keeping import keep_best, keep_last
+from siamese_proto.weights import read_state
+
+EVERY = {"snapshot": 2, "test_interval": 3, "random_seed": 4}
+UNTESTED = {"test_interval": 100, "test_initialization": "false"}  # by the run itself
+
+
+def present() -> list[str]:
+    return sorted(name for name in os.listdir() if name.startswith(("snap", ".snap")))
+
+
+def pairs(*stems: str) -> list[str]:
+    return sorted(f"snap_{stem}.{kind}" for stem in stems for kind in ("caffemodel", "solverstate"))
+
+
+def test_only_the_last_snapshots_stay(write_run) -> None:
+    solver = Solver(write_run(**EVERY))
+    keep_last(solver, 2)
+    solver.step(3)
+    assert present() == pairs("iter_2")
+    solver.step(5)
+    solver.close()
+    assert present() == pairs("iter_6", "iter_8")
+
+
+def test_files_that_the_run_did_not_write_stay(write_run) -> None:
+    write_run(**EVERY)
+    strangers = [*pairs("iter_1", "iter_900"), "snap_iter_3.txt", "snap_iter_x.caffemodel", "snapper_iter_2.caffemodel"]
+    for name in strangers:
+        Path(name).write_text("mine")
+    solver = Solver("solver.prototxt")
+    keep_last(solver, 1)
+    solver.step(6)
+    solver.close()
+    assert present() == sorted([*strangers, *pairs("iter_6")])
+    assert Path("snap_iter_1.caffemodel").read_text() == "mine"
+
+
+def test_a_resumed_run_goes_on_to_clear_away_what_it_wrote_before(write_run) -> None:
+    solver = Solver(write_run(**EVERY))
+    solver.step(5)
+    solver.close()
+    resumed = Solver("solver.prototxt", snapshot="auto")
+    keep_last(resumed, 1)
+    resumed.step(2)
+    resumed.close()
+    assert present() == pairs("iter_6")
+
+
+def test_snapshots_of_the_run_that_another_prefix_went_on_from_stay(write_run) -> None:
+    solver = Solver(write_run(**EVERY))
+    solver.step(4)
+    solver.close()
+    Path("other_iter_2.caffemodel").write_text("mine")
+    other = Solver(write_run(**EVERY, snapshot_prefix='"other"'), snapshot="snap_iter_4.solverstate")
+    keep_last(other, 1)
+    other.step(4)
+    other.close()
+    assert present() == pairs("iter_2", "iter_4")
+    assert sorted(str(path) for path in Path().glob("other*")) == [
+        "other_iter_2.caffemodel",
+        "other_iter_8.caffemodel",
+        "other_iter_8.solverstate",
+    ]
+
+
+def test_a_snapshot_that_cannot_be_removed_does_not_end_the_run(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    solver = Solver(write_run(**EVERY))
+    keep_last(solver, 1)
+    solver.step(2)
+    Path("snap_iter_2.caffemodel").unlink()
+    Path("snap_iter_2.caffemodel").mkdir()  # a folder cannot be unlinked
+    solver.step(4)
+    solver.close()
+    assert "snap_iter_2.caffemodel could not be removed" in caplog.text
+    assert solver.iteration == 6
+
+
+def test_the_best_by_a_loss_is_the_lowest(write_run) -> None:
+    solver = Solver(write_run(**{**EVERY, "snapshot": None}))
+    keep_best(solver, "loss")
+    seen: list[tuple[float, int, dict[str, torch.Tensor]]] = []
+    solver.test_callbacks.append(
+        lambda solver, scores: seen.append((scores[0]["loss"].item(), solver.iteration, tensors(solver)))
+    )
+    solver.solve()
+    solver.close()
+    value, iteration, weights = min(seen, key=lambda entry: entry[0])
+    assert [len(seen), solver.best] == [5, {"loss:min": value}]
+    state = read_state("snap_best.solverstate")
+    assert (state.iteration, state.learned_net) == (iteration, "snap_best.caffemodel")
+    assert_same(dict(Net("net.prototxt", "TRAIN", weights="snap_best.caffemodel").tensors.items()), weights)
+    resumed = Solver("solver.prototxt", snapshot="snap_best.solverstate")
+    assert (resumed.iteration, resumed.best) == (iteration, {"loss:min": value})
+    resumed.close()
+
+
+def scored(solver: Solver, values: list[float]) -> None:
+    """Report these values as the loss of tests, one after the other."""
+    for value in values:
+        for callback in solver.test_callbacks:
+            callback(solver, [{"loss": torch.tensor(value)}])
+        solver.step(1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values", "best"),
+    [
+        ("loss", [3.0, 2.0, 2.0, 5.0], 1),
+        ("loss:min", [3.0, 4.0, 5.0, 6.0], 0),
+        ("loss:max", [3.0, 4.0, 2.0, 4.0], 1),
+        ("loss", [math.nan, 3.0, math.nan, 2.0], 3),
+    ],
+)
+def test_the_direction_decides_and_the_first_of_equals_stays(
+    write_run, wanted: str, values: list[float], best: int
+) -> None:
+    solver = Solver(write_run(**UNTESTED))
+    keep_best(solver, wanted)
+    scored(solver, values)
+    solver.close()
+    assert read_state("snap_best.solverstate").iteration == best
+
+
+def test_a_resumed_run_remembers_what_was_best(write_run) -> None:
+    solver = Solver(write_run(**UNTESTED, snapshot=2))
+    keep_best(solver, "loss")
+    keep_last(solver, 1)
+    scored(solver, [3.0, 1.0])
+    solver.close()
+    resumed = Solver("solver.prototxt", snapshot="auto")
+    keep_best(resumed, "loss")
+    keep_last(resumed, 1)
+    scored(resumed, [2.0, 2.0, 2.0])
+    resumed.close()
+    assert read_state("snap_best.solverstate").iteration == 1
+    assert present() == pairs("best", "iter_4")
+
+
+NOT_FOUND = [
+    ("lost", "no test net has an output 'lost' to keep the best by; did you mean 'loss'?"),
+    ("x", "no test net has an output 'x' to keep the best by; there are 'loss'"),
+    ("loss:maximum", "'loss:maximum' asks to keep the best by 'maximum'; it is one of min, max"),
+]
+
+
+@pytest.mark.parametrize(("wanted", "message"), NOT_FOUND)
+def test_an_output_that_is_not_there_is_told_before_training(write_run, wanted: str, message: str) -> None:
+    solver = Solver(write_run())
+    with pytest.raises(SolverError) as caught:
+        keep_best(solver, wanted)
+    assert str(caught.value) == message
+    solver.close()
+
+
+def test_an_output_that_is_no_loss_needs_its_direction(write_run) -> None:
+    net = Path(write_run()).with_name("net.prototxt").read_text()
+    net += 'layer { name: "mean" type: "Reduction" bottom: "feat" top: "mean" }\n'
+    net += (
+        'layer { name: "two" type: "InnerProduct" bottom: "feat_p" top: "two" inner_product_param { num_output: 2 } }\n'
+    )
+    solver = Solver(write_run(net))
+    with pytest.raises(SolverError, match="whether a lower or a higher 'mean' is better is not said; give mean:max or"):
+        keep_best(solver, "mean")
+    with pytest.raises(
+        SolverError, match=r"output 'two' to keep the best by has shape \(7, 2\); it must be one number"
+    ):
+        keep_best(solver, "two:max")
+    keep_best(solver, "mean:max")
+    solver.step(1)
+    assert set(solver.best) == {"mean:max"}
+    solver.close()
+
+
+def test_without_a_test_net_there_is_no_best(write_run) -> None:
+    solver = Solver(write_run(test_iter=None, test_interval=None))
+    with pytest.raises(
+        SolverError, match="'loss' cannot be the output to keep the best by: the solver has no test net"
+    ):
+        keep_best(solver, "loss")
+    solver.close()
+
+
+def test_a_best_that_cannot_be_written_leaves_the_old_pair_and_is_tried_again(
+    write_run, caplog: pytest.LogCaptureFixture
+) -> None:
+    solver = Solver(write_run(**UNTESTED, snapshot=None))
+    keep_best(solver, "loss")
+    scored(solver, [3.0])
+    Path("snap_best_new.solverstate").mkdir()  # the state of the new pair cannot be put in place
+    scored(solver, [2.0])
+    assert "SNAPSHOT FAILED" in caplog.text
+    assert read_state("snap_best.solverstate").iteration == 0
+    Path("snap_best_new.solverstate").rmdir()
+    scored(solver, [2.5])
+    solver.close()
+    assert read_state("snap_best.solverstate").iteration == 2
+
+
+def test_the_newest_snapshot_is_gone_on_from(write_run) -> None:
+    solver = Solver(write_run(snapshot=4, random_seed=3))
+    solver.solve()
+    solver.close()
+    for name in pairs("iter_12"):
+        Path(name).unlink()
+    Path("snap_iter_9.caffemodel").touch()  # weights without a state are no snapshot
+    resumed = Solver("solver.prototxt", snapshot="auto")
+    assert (resumed.iteration, resumed.last_snapshot) == (8, Path("snap_iter_8.solverstate"))
+    resumed.solve()
+    assert resumed.losses == solver.losses[8:]
+    assert_same(tensors(resumed), tensors(solver))
+    resumed.close()
+
+
+@pytest.mark.parametrize("damage", ["state cut", "weights cut", "weights gone", "state empty"])
+@pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
+def test_a_snapshot_that_is_not_whole_is_passed_over(
+    write_run, caplog: pytest.LogCaptureFixture, damage: str, snapshot_format: str
+) -> None:
+    solver = Solver(write_run(snapshot=4, snapshot_format=snapshot_format))
+    solver.step(8)
+    solver.close()
+    what, how = damage.split()
+    suffix = ".h5" if snapshot_format == "HDF5" else ""
+    file = Path(f"snap_iter_8.{'solverstate' if what == 'state' else 'caffemodel'}{suffix}")
+    content = file.read_bytes()
+    file.unlink()
+    if how != "gone":
+        file.write_bytes(content[: len(content) // 2] if how == "cut" else b"")
+    resumed = Solver("solver.prototxt", snapshot="auto")
+    assert resumed.iteration == 4
+    assert f"Snapshot snap_iter_8.solverstate{suffix} is not complete, so the one before it is tried" in caplog.text
+    resumed.close()
+
+
+def test_without_a_snapshot_the_run_starts_with_its_weights(write_run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    first = Solver(write_run())
+    first.net.save_weights("begin.caffemodel")
+    first.close()
+    solver = Solver("solver.prototxt", weights="begin.caffemodel", snapshot="auto")
+    assert solver.iteration == 0
+    assert_same(tensors(solver), tensors(first))
+    assert "No complete snapshot of snap is there; starting from iteration 0" in caplog.text
+    solver.close()
+
+
+def test_newest_means_the_highest_number_of_this_prefix(write_run) -> None:
+    solver = Solver(write_run(snapshot=None, max_iter=20))
+    for iteration in (9, 10):
+        solver.step(iteration - solver.iteration)
+        solver.snapshot()
+    solver.close()
+    for name in ("snap_iter_30.solverstate.old", "snap_best.solverstate", "mysnap_iter_11.solverstate"):
+        Path(name).write_bytes(Path("snap_iter_9.solverstate").read_bytes())
+    resumed = Solver("solver.prototxt", snapshot="auto")
+    assert resumed.iteration == 10
+    resumed.close()
+
+
+def test_what_killed_writers_of_the_prefix_left_is_cleaned_when_a_run_starts(write_run) -> None:
+    ours = [
+        ".snap_iter_5.caffemodel.0123abcd.partial",
+        ".snap_iter_5.solverstate.h5.0123abcd.partial",
+        ".snap_best_new.caffemodel.0123abcd.partial",
+        "snap_best_new.caffemodel",
+    ]
+    others = [".snapper_iter_5.caffemodel.0123abcd.partial", ".snap_iter_5.log.0123abcd.partial", ".snap.partial"]
+    solver = Solver(write_run(max_iter=1, snapshot=None))
+    for name in ours + others:
+        Path(name).touch()
+    solver.solve()
+    solver.close()
+    assert [name for name in present() if "iter_1." not in name] == sorted(others)
