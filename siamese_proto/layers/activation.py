@@ -7,23 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from siamese_proto.errors import GraphError
-from siamese_proto.graph.ir import Shape
-from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.base import RunState, layer
 from siamese_proto.layers.checks import refuse_in_place
+from siamese_proto.layers.in_place import ElementWise, ReadsBottomBack
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-class ElementWise(Layer):
-    """A layer whose top has the shape of its bottom, each element computed from the one at its place."""
-
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [bottoms[0]]
-
-    def rows_independent(self) -> bool:
-        return True
 
 
 @layer("ReLU")
@@ -158,11 +148,11 @@ class Swish(ElementWise):
 
 
 @layer("Clip")
-class Clip(ElementWise):
+class Clip(ReadsBottomBack):
     """`y = max(min, min(max, x))`, both of which must be given; the gradient at min and max is that of `y = x`.
 
     (*S) -> (*S)
-    Where min is more than max, y is min.
+    Where min is more than max, y is min. In place the gradient passes everywhere, as in Caffe, which reads y for x.
     Caffe: clip_layer.cpp
     """
 
@@ -173,10 +163,13 @@ class Clip(ElementWise):
                 raise GraphError(f"{name} is missing: Clip needs both min and max", field="clip_param")
         self.low, self.high = settings.min, settings.max
 
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         if self.low > self.high:  # torch's clamp would give the maximum
-            return [bottoms[0].clamp(max=self.high).clamp(min=self.low)]
-        return [bottoms[0].clamp(self.low, self.high)]
+            return x.clamp(max=self.high).clamp(min=self.low)
+        return x.clamp(self.low, self.high)
+
+    def slope(self, y: Tensor) -> Tensor:
+        return ((y >= self.low) & (y <= self.high)).to(y.dtype)
 
     def describe(self) -> str:
         return f"{self.low:g} to {self.high:g}"
@@ -203,17 +196,21 @@ class Threshold(ElementWise):
 
 
 @layer("BNLL")
-class BNLL(ElementWise):
+class BNLL(ReadsBottomBack):
     """`y = log(1 + exp(x))`, the binomial normal log likelihood.
 
     (*S) -> (*S)
+    In place the gradient is that at y, as in Caffe, which reads y for x.
     Caffe: bnll_layer.cpp
     """
 
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+    def value(self, x: Tensor) -> Tensor:
         from torch.nn import functional
 
-        return [functional.softplus(bottoms[0], threshold=50)]  # as in Caffe; torch's own 20 is coarse for float64
+        return functional.softplus(x, threshold=50)  # as in Caffe; torch's own 20 is coarse for float64
+
+    def slope(self, y: Tensor) -> Tensor:
+        return y.sigmoid()
 
 
 @layer("Exp")

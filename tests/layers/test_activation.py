@@ -44,6 +44,19 @@ def test_clip_with_its_bounds_the_wrong_way_round_gives_the_lower_one():
     assert slope == [0] * 5
 
 
+def test_clip_in_place_lets_the_gradient_pass_everywhere():
+    y, slope = value_and_slope('type: "Clip" bottom: "b" top: "b" clip_param { min: -0.5 max: 2 }', [-1, -0.5, 0, 2, 3])
+    assert y == [-0.5, -0.5, 0, 2, 2]
+    assert slope == [1] * 5
+
+
+def test_bnll_in_place_has_the_slope_at_its_own_result():
+    numbers = np.array([-3.0, -0.5, 0, 2, 40])
+    y, slope = value_and_slope('type: "BNLL" bottom: "b" top: "b"', numbers.tolist())
+    np.testing.assert_allclose(y, np.log1p(np.exp(numbers)))
+    np.testing.assert_allclose(slope, 1 / (1 + np.exp(-np.array(y))))
+
+
 def test_threshold_counts_only_what_is_above_and_has_no_gradient():
     x = torch.tensor([-1.0, 0.3, 0.31], requires_grad=True)
     (top,) = run(make('type: "Threshold" threshold_param { threshold: 0.3 }'), x)
