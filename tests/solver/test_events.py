@@ -1,6 +1,7 @@
 """The events that TensorBoard reads."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -49,6 +50,27 @@ def test_a_resumed_run_replaces_the_events_that_it_makes_anew(write_run) -> None
     close()
     second.close()
     assert [step for step, _ in scalars("events")["train/loss"]] == list(range(8))
+
+
+FULL_DISK = """
+import resource
+from siamese_proto.solver import Solver
+from siamese_proto.solver.events import write_events
+solver = Solver("solver.prototxt")
+close = write_events(solver, "events")
+resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))
+solver.step(300)
+close()
+solver.close()
+print(solver.iteration)
+"""
+
+
+def test_a_run_outlives_events_that_cannot_be_written(write_run) -> None:
+    write_run(snapshot=0, display=1, test_iter=None, test_interval=None)
+    done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)
+    assert done.stdout == "300\n"
+    assert done.stderr.count("EVENTS FAILED, training goes on without them: ") == 1
 
 
 def test_a_missing_tensorboard_is_told_of(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
