@@ -13,14 +13,20 @@ from siamese_proto.proto.reader import parse_net, parse_solver
 
 if TYPE_CHECKING:
     from siamese_proto.drawing import draw
+    from siamese_proto.emitting import emit
     from siamese_proto.net import Net
     from siamese_proto.solver import Solver
 
-__all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "layer", "parse_net", "parse_solver"]
+__all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "emit", "layer", "parse_net", "parse_solver"]
 __version__ = "0.1.0"
 
 # torch takes two seconds to import, graphviz some hundredths: only who asks for them waits.
-_LAZY = {"Net": "siamese_proto.net", "Solver": "siamese_proto.solver", "draw": "siamese_proto.drawing"}
+_LAZY = {
+    "Net": "siamese_proto.net",
+    "Solver": "siamese_proto.solver",
+    "draw": "siamese_proto.drawing",
+    "emit": "siamese_proto.emitting",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -50,9 +50,10 @@ def build_graph(
     unknown = [*misread, *unknown_problems(parsed)]
 
     def report(problem: NetError) -> None:
-        """A misspelt field explains what its layer lacks, so it is named in place of that, unless the layer knows it."""
+        """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it."""
         causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
-        known = next((cause for cause in causes if cause.field == problem.field and problem.field is not None), None)
+        unknown_fields = [cause for cause in causes if isinstance(cause, UnknownFieldError)]
+        known = next((cause for cause in unknown_fields if cause.field == problem.field), None)
         if known is not None:
             unknown.remove(known)
             problem.location = known.location

@@ -41,11 +41,16 @@ def _constant(tensor: Tensor, filler: Filler, generator: Generator) -> None:
 
 
 def _uniform(tensor: Tensor, filler: Filler, generator: Generator) -> None:
+    """Uniform in [min, max)."""
+    if filler.min > filler.max:
+        raise GraphError(f"min {filler.min:g} of the filler 'uniform' is above its max {filler.max:g}")
     tensor.uniform_(filler.min, filler.max, generator=generator)
 
 
 def _gaussian(tensor: Tensor, filler: Filler, generator: Generator) -> None:
     """N(mean, std^2); with `sparse` each value is kept with probability sparse / shape[0], else 0."""
+    if filler.std < 0:
+        raise GraphError(f"std {filler.std:g} of the filler 'gaussian' is below 0")
     tensor.normal_(filler.mean, filler.std, generator=generator)
     if filler.sparse >= 0:
         keep = min(1.0, filler.sparse / tensor.shape[0])

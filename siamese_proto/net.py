@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,9 +96,10 @@ class Net(nn.Module):
         self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
         if self.graph.problems:
             raise self.graph.problems[0]
+        self._prepare()
         self.fused_graph, self._fused_nodes = fuse_towers(self.graph) if fuse else (self.graph, frozenset[str]())
-        self.run = RunState(seed if seed is not None else torch.initial_seed())
-        self.feeders: dict[str, Feeder] = {}
+        self.run = RunState(seed if seed is not None else int(torch.randint(2**62, ())))
+        self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = Weights()
         self._modules_of_layers = {
             module_name(node): LayerModule(node.layer, self.run)
@@ -116,6 +118,14 @@ class Net(nn.Module):
         for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
             self.load_weights(path)
 
+    def _prepare(self) -> None:
+        for node in self.graph.nodes:
+            try:
+                if isinstance(node.layer, Layer):
+                    node.layer.prepare()
+            except NetError as problem:
+                raise problem.at(location=node.location, layer=node.name) from None
+
     # Parameters
 
     def _make_weights(self, share_with: Net | None) -> None:
@@ -132,12 +142,18 @@ class Net(nn.Module):
                     location=owner.location,
                     layer=owner.name,
                 )
+            if found is None and isinstance(owner.layer, Layer):
+                found = owner.layer.first_values(param.index)
             if found is None:
-                found = torch.empty(param.shape)
                 try:
+                    found = torch.empty(param.shape)
                     fill(found, param.filler, self.run.generator(f"{owner.id}/{param.index}", found.device))
                 except NetError as problem:
                     raise problem.at(location=owner.location, layer=owner.name) from None
+                except RuntimeError:  # torch's, when memory is short
+                    size = f"{4 * math.prod(param.shape) / 2**30:.1f} GiB"
+                    fault = f"there is no memory for its {param.role} of shape {param.shape}, {size}"
+                    raise GraphError(fault, location=owner.location, layer=owner.name) from None
             self.weights.hold(param, found)
 
     def _unknown_shape(self, owner: Node) -> NetError:
@@ -185,7 +201,9 @@ class Net(nn.Module):
         """
         given = self._given(blobs)
         given.update(self.pull(given))
-        return self._run(given, every_blob=False)
+        outputs = self._run(given, every_blob=False)
+        self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
+        return outputs
 
     def blobs(self, **blobs: Any) -> dict[str, Tensor]:
         """Every blob by name, for looking inside; of one changed in place the last version."""
@@ -206,7 +224,7 @@ class Net(nn.Module):
             if not isinstance(node.layer, DataLayer) or node.id in touched:
                 continue
             try:
-                feeder = self.feeders.get(node.name) or self.feeders.setdefault(node.name, node.layer.open(self.run))
+                feeder = self.feeders.get(node.id) or self.feeders.setdefault(node.id, node.layer.open(self.run))
                 tensors = feeder.next_batch()
             except NetError as problem:
                 raise problem.at(location=node.location, layer=node.name) from None
@@ -269,9 +287,9 @@ class Net(nn.Module):
             for top, weight in zip(node.tops, node.loss_weights, strict=True)
             if weight != 0
         ]
-        wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self.graph.outputs
+        wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self._outputs(todo)
         outputs = [blob for blob in dict.fromkeys([*wanted, *weighted]) if todo.has(blob)]
-        if not outputs and (wanted or weighted):
+        if not outputs and (self.graph.outputs or weighted):
             missing = [top.name for node in self.graph.nodes if is_source(node) for top in node.tops]
             raise GraphError(
                 f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}; "
@@ -283,6 +301,13 @@ class Net(nn.Module):
         keys = {self._key(blob): blob for blob in outputs}
         program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program)
+
+    def _outputs(self, todo: Plan) -> list[Blob]:
+        """The blobs that no layer of the plan reads, in alphabetical order: features where the loss is left out."""
+        read = {bottom.id for node in todo.nodes for bottom in node.bottoms}
+        made = [*self.graph.outputs, *(top for node in todo.nodes for top in node.tops if not top.automatic)]
+        unread = [blob for blob in dict.fromkeys(made) if blob.id not in read]
+        return sorted(unread, key=lambda blob: blob.name.encode())
 
     def _reaches_into_towers(self, todo: Plan) -> bool:
         """Whether a layer of fused towers is left out, or what it computes is given: then each runs by itself."""

@@ -74,8 +74,9 @@ def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: di
     """
     code = fx.Graph()
     values: dict[str, fx.Node] = {}
-    for blob in todo.inputs:
-        values[blob.id] = code.placeholder(f"blob_{blob.name}")
+    for index, blob in enumerate(todo.inputs):
+        # fx pastes this name into its code: it must not be one from a file, nor be like a parameter's, `x_0`.
+        values[blob.id] = code.placeholder(f"blob{index}")
     params = {param.id: code.placeholder(param.id) for param in graph.params}
     for node in todo.nodes:
         bottoms = tuple(

@@ -214,3 +214,82 @@ def test_a_net_with_an_unknown_layer_is_built_but_not_run() -> None:
     assert sp.build_graph(sp.parse_net(text)).nodes[-1].layer is None
     with pytest.raises(sp.NetError, match=r"^<text>:10: layer 'odd': unknown layer type 'Contrastive'; did you mean"):
         sp.Net(text)
+
+
+HOSTILE = ["data/left", "a-b", "a b", 'a"b', "a,b", "0", "x=__import__('os').abort(), *q", "y@1", "é\n"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_blobs_of_any_name_run_and_no_name_is_code(name: str) -> None:
+    written = name.replace('"', '\\"').replace("\n", "\\n")
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "{written}" top: "y" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+    layer {{ name: "blob" type: "InnerProduct" bottom: "{written}" top: "z" inner_product_param {{ num_output: 5 }} }}
+    layer {{ name: "change" type: "Power" bottom: "y" top: "y" power_param {{ shift: 1 }} }}
+    """
+    outputs = sp.Net(text)(**{name: torch.ones(4, 3), "y": torch.zeros(4, 3)})
+    assert outputs["z"].shape == (4, 5)
+    assert torch.equal(outputs["y"], torch.ones(4, 3))
+
+
+def test_features_come_out_where_the_label_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+    batch = pair()
+    outputs = sp.Net(TWIN, phase="TRAIN")(x=batch["x"], x_p=batch["x_p"])
+    assert list(outputs) == ["f", "f_p"]
+    assert caplog.messages == ["left out, because what they read is not given: 'loss'"]
+    assert list(sp.Net(TWIN, phase="TRAIN")(x=batch["x"])) == ["f"]
+
+
+def test_dropout_draws_anew_with_every_pass_and_for_every_layer() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 30 } } }
+    layer { name: "drop" type: "Dropout" bottom: "x" top: "a" }
+    layer { name: "drop" type: "Dropout" bottom: "x" top: "b" }
+    """
+    net = sp.Net(text, phase="TRAIN", seed=1)
+    first, second = net(x=torch.ones(4, 30)), net(x=torch.ones(4, 30))
+    assert not torch.equal(first["a"], second["a"])
+    assert not torch.equal(first["a"], first["b"])
+    again = sp.Net(text, phase="TRAIN", seed=1)(x=torch.ones(4, 30))
+    assert torch.equal(first["a"], again["a"])
+
+
+def test_data_layers_of_one_name_each_read_their_own_source() -> None:
+    text = "".join(
+        f'layer {{ name: "d" type: "DummyData" top: "{top}" dummy_data_param {{ shape {{ dim: 2 dim: {size} }} '
+        f"data_filler {{ value: {size} }} }} }}\n"
+        for top, size in (("x", 3), ("y", 5))
+    )
+    outputs = sp.Net(text)()
+    assert torch.equal(outputs["x"], torch.full((2, 3), 3.0))
+    assert torch.equal(outputs["y"], torch.full((2, 5), 5.0))
+
+
+def test_without_a_seed_torchs_own_settles_the_first_values() -> None:
+    torch.manual_seed(5)
+    first, other = (sp.Net(TWIN).params["ip"][0] for _ in range(2))
+    torch.manual_seed(5)
+    again = sp.Net(TWIN).params["ip"][0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            "num_output: 4294967295",
+            "a top of shape (2, 4294967295) would have 8589934590 values, more than the 2147483647 of Caffe",
+        ),
+        ("num_output: 2 weight_filler { type: 'uniform' min: 2 }", "min 2 of the filler 'uniform' is above its max 1"),
+        ("num_output: 2 weight_filler { type: 'gaussian' std: -1 }", "std -1 of the filler 'gaussian' is below 0"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(settings: str, message: str) -> None:
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
+    layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {{ {settings} }} }}
+    """
+    with pytest.raises(sp.NetError) as caught:
+        sp.Net(text)
+    assert str(caught.value).startswith("<text>:3: layer 'ip': " + message)

@@ -15,8 +15,12 @@ COMMANDS = {
     "draw": "Draw a net as SVG, PNG, PDF or DOT.",
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",
+    "port": "Write a net as readable PyTorch source.",
     "plot": "Draw the curves of a training log.",
     "data": "Make databases, and look inside them.",
+    "deploy": "Make the net to use of the net that trains.",
+    "convert": "Bring weights to another format.",
+    "inspect": "List what a weights file or solver state holds.",
     "upgrade": "Bring nets, solver files and weights to today's dialect.",
 }
 

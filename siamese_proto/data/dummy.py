@@ -43,7 +43,7 @@ class DummyData(DataLayer):
         return self.shapes
 
     def open(self, run: RunState) -> Feeder:
-        return DummyFeeder(self.name, self.shapes, self.fillers, run.seed)
+        return DummyFeeder(self.key, self.shapes, self.fillers, run.seed)
 
 
 class DummyFeeder:

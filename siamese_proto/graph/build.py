@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from siamese_proto.proto.parsed import ParsedNet
 
 MakeLayer = Callable[[schema.LayerParameter, LayerContext], LayerLike]
 OnProblem = Callable[[NetError], None]
+_INT_MAX = 2**31 - 1
 
 
 @dataclass
@@ -148,6 +150,7 @@ class _Builder:
             selected.source.unknown,
             allow_python_layers=self.allow_python_layers,
             location=selected.source.location,
+            node_id=_identifier(selected.message.name or selected.message.type, self.ids),
         )
         message = selected.message
         if not message.type:
@@ -216,6 +219,8 @@ class _Builder:
                 f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
                 "inputs only"
             )
+        for shape in shapes:
+            _check_size(shape, "a top")
         if len(shapes) != len(names):
             raise GraphError(f"{layer.type} makes {len(shapes)} tops, but {len(names)} are named", field="top[0]")
         return shapes
@@ -235,6 +240,8 @@ class _Builder:
         shapes: Sequence[Shape | None] = [None] * len(roles)
         if bottoms is not None and roles:
             shapes = layer.param_shapes(bottoms)
+        for shape, role in zip(shapes, roles, strict=True):
+            _check_size(shape, f"its {role.role}")
         return [
             self.sharing.use(
                 node_id, message.name, index, role, shape, message.param[index] if index < len(message.param) else None
@@ -302,6 +309,14 @@ class _Builder:
 
 class UnknownLayerError(GraphError):
     """A layer type that is not registered."""
+
+
+def _check_size(shape: Shape | None, what: str) -> None:
+    """Caffe counts the values of a blob in an int (blob.cpp: Reshape); nothing larger is ever meant."""
+    if shape is not None and math.prod(shape) > _INT_MAX:
+        raise GraphError(
+            f"{what} of shape {shape} would have {math.prod(shape)} values, more than the {_INT_MAX} of Caffe"
+        )
 
 
 def _check_counts(message: schema.LayerParameter, layer: LayerLike) -> None:

@@ -71,6 +71,7 @@ class LayerContext:
     unknown: tuple[tuple[str, RawField], ...] = ()  # fields the schema does not know, as in proto.parsed.Source
     allow_python_layers: bool = False
     location: Location | None = None  # of the layer
+    node_id: str = ""  # the layer's id in the graph
 
 
 class LayerLike(Protocol):
@@ -122,8 +123,8 @@ class Blob:
 
     @property
     def id(self) -> str:
-        """`ip1`, and `ip1@1` once changed in place; unique in a graph."""
-        return f"{self.name}@{self.version}" if self.version else self.name
+        """`ip1`, and `ip1@1` once changed in place; unique in a graph, even where a file has a blob named `ip1@1`."""
+        return f"{self.name}@{self.version}" if self.version or "@" in self.name else self.name
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from siamese_proto.errors import GraphError
+from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import RunState, layer
 from siamese_proto.layers.checks import refuse_in_place
 from siamese_proto.layers.in_place import ElementWise, ReadsBottomBack
+from siamese_proto.layers.source import Source, by_module, call, expression, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ class ReLU(ElementWise):
             return [functional.leaky_relu(bottoms[0], self.negative_slope)]
         return [bottoms[0].relu()]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.negative_slope:
+            return by_module(call("nn.LeakyReLU", self.negative_slope))
+        return by_module("nn.ReLU()")
+
     def describe(self) -> str:
         return f"slope {self.negative_slope:g}" if self.negative_slope else ""
 
@@ -49,6 +56,9 @@ class Sigmoid(ElementWise):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].sigmoid()]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return by_module("nn.Sigmoid()")
+
 
 @layer("TanH")
 class TanH(ElementWise):
@@ -60,6 +70,9 @@ class TanH(ElementWise):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].tanh()]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return by_module("nn.Tanh()")
 
 
 @layer("AbsVal")
@@ -75,6 +88,9 @@ class AbsVal(ElementWise):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].abs()]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return expression("{0}.abs()")
 
 
 @layer("Power")
@@ -101,6 +117,14 @@ class Power(ElementWise):
             y = y + self.shift
         return [y.pow(self.power) if self.power != 1 else y]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.power == 0 or self.scale == 0:
+            constant = self.shift**self.power if self.power else 1.0
+            return expression(f"{{0}}.pow(0.0) * {literal(constant)}" if constant != 1 else "{0}.pow(0.0)")
+        y = "{0}" if self.scale == 1 else f"{{0}} * {literal(self.scale)}"
+        y += f" + {literal(self.shift)}" if self.shift else ""
+        return expression(y if self.power == 1 else f"({y}).pow({literal(self.power)})".replace("({0})", "{0}"))
+
     def describe(self) -> str:
         inner = linear(self.scale, self.shift)
         return inner if self.power == 1 else f"({inner}) ^ {self.power:g}"
@@ -122,6 +146,9 @@ class ELU(ElementWise):
 
         return [functional.elu(bottoms[0], self.alpha)]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return by_module(call("nn.ELU", alpha=(self.alpha, 1.0)))
+
     def describe(self) -> str:
         return f"alpha {self.alpha:g}"
 
@@ -142,6 +169,11 @@ class Swish(ElementWise):
 
         x = bottoms[0]
         return [functional.silu(x) if self.beta == 1 else x * (x * self.beta).sigmoid()]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.beta == 1:
+            return by_module("nn.SiLU()")
+        return expression(f"{{0}} * ({{0}} * {literal(self.beta)}).sigmoid()")
 
     def describe(self) -> str:
         return f"beta {self.beta:g}" if self.beta != 1 else ""
@@ -171,6 +203,14 @@ class Clip(ReadsBottomBack):
     def slope(self, y: Tensor) -> Tensor:
         return ((y >= self.low) & (y <= self.high)).to(y.dtype)
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        low, high = literal(self.low), literal(self.high)
+        if self.is_in_place:
+            return expression(f"clip_in_place({{0}}, {low}, {high})", "carried.in_place.clip_in_place")
+        if self.low > self.high:
+            return expression(f"{{0}}.clamp(max={high}).clamp(min={low})")
+        return expression(f"{{0}}.clamp({low}, {high})")
+
     def describe(self) -> str:
         return f"{self.low:g} to {self.high:g}"
 
@@ -190,6 +230,9 @@ class Threshold(ElementWise):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [(bottoms[0] > self.threshold).to(bottoms[0].dtype)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return expression(f"({{0}} > {literal(self.threshold)}).to({{0}}.dtype)")
 
     def describe(self) -> str:
         return f"> {self.threshold:g}"
@@ -212,6 +255,11 @@ class BNLL(ReadsBottomBack):
     def slope(self, y: Tensor) -> Tensor:
         return y.sigmoid()
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.is_in_place:
+            return expression("softplus_in_place({0})", "carried.in_place.softplus_in_place")
+        return by_module("nn.Softplus(threshold=50)")
+
 
 @layer("Exp")
 class Exp(ElementWise):
@@ -230,6 +278,11 @@ class Exp(ElementWise):
         inner = self.log_base * self.scale
         y = (bottoms[0] if inner == 1 else bottoms[0] * inner).exp()
         return [y * math.exp(self.log_base * self.shift) if self.shift else y]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        inner = self.log_base * self.scale
+        y = "{0}.exp()" if inner == 1 else f"({{0}} * {literal(inner)}).exp()"
+        return expression(y + (f" * {literal(math.exp(self.log_base * self.shift))}" if self.shift else ""))
 
     def describe(self) -> str:
         base = "e" if self.base == -1 else f"{self.base:g}"
@@ -256,6 +309,12 @@ class Log(ElementWise):
         y = (y + self.shift if self.shift else y).log()
         return [y / self.log_base if self.log_base != 1 else y]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        y = "{0}" if self.scale == 1 else f"{{0}} * {literal(self.scale)}"
+        y += f" + {literal(self.shift)}" if self.shift else ""
+        y = f"({y}).log()".replace("({0})", "{0}")
+        return expression(y if self.log_base == 1 else f"{y} / {literal(self.log_base)}")
+
     def describe(self) -> str:
         return ("log" if self.base == -1 else f"log base {self.base:g}") + f" ({linear(self.scale, self.shift)})"
 
@@ -281,8 +340,15 @@ class Dropout(ElementWise):
             return [x]
         from siamese_proto.layers.autograd.draws import uniform
 
-        kept = uniform(x, x.shape, run, self.name) >= self.ratio
+        kept = uniform(x, x.shape, run, self.key) >= self.ratio
         return [x * kept.to(x.dtype).div_(1 - self.ratio)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.phase == self.context.phase:  # the mode of the module is that of the net: train() or eval()
+            return by_module(call("nn.Dropout", self.ratio))
+        if self.phase == "TEST":
+            return expression("{0}")
+        return expression(call("functional.dropout", "{0}", self.ratio, training=(True, None)))
 
     def rows_independent(self) -> bool:
         # The mask of a row depends on its place in the batch and on the layer's name.

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 from siamese_proto.errors import GraphError, did_you_mean, quoted
 from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
 from siamese_proto.graph.select import PHASES
+from siamese_proto.layers.parameters import OwnSettings, own_settings
+from siamese_proto.layers.source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ class Layer:
     `field` at fault; who builds the graph adds file, line and layer name. The number of bottoms and tops has been
     checked against `bottoms` and `tops` before any method is called with shapes; `read` may set these two and `labels`
     where they depend on the settings. `reads` names the messages of settings that the type takes, where that is not
-    just the one that bears its name: others have no effect, and that is reported.
+    just the one that bears its name: others have no effect, and that is reported. `parameters` holds the settings of a
+    type registered with a dataclass of its own (see `layer`).
     """
 
     type: ClassVar[str] = ""  # set by @layer
@@ -66,14 +69,19 @@ class Layer:
     is_loss: ClassVar[bool] = False
     labels: Sequence[int] = ()
     differentiable: ClassVar[bool] = True
+    own_settings: ClassVar[OwnSettings | None] = None  # set by @layer
+    parameters: Any = None
 
     def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
         self.name: str = message.name
+        self.key = context.node_id or message.name  # what random draws depend on: layers of one name draw apart
         # A layer that says its own phase has it whatever net it stands in (net.cpp: Init).
         self.phase: Phase = PHASES[message.phase] if message.HasField("phase") else context.phase
         self.context = context
         self.bottom_count = len(message.bottom)
         self.top_count = max(len(message.top), 1 if self.is_loss else 0)
+        if self.own_settings is not None:
+            self.parameters = self.own_settings.of(message)
         self.read(message)
 
     def read(self, message: schema.LayerParameter) -> None:
@@ -94,6 +102,17 @@ class Layer:
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         """One tensor a top; bottoms are not to be changed."""
         raise NotImplementedError(f"layer type {self.type} has no forward")
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        """How the layer is written as PyTorch for bottoms of these shapes; None: it has no plain form there."""
+        return None
+
+    def first_values(self, index: int) -> Tensor | None:
+        """What parameter `index` begins with; None for the numbers that its filler draws."""
+        return None
+
+    def prepare(self) -> None:
+        """Called when a net that is to run is made of the graph; raises GraphError where this layer may not run."""
 
     def rows_independent(self) -> bool:
         """Whether row n of every top depends on row n of the bottoms alone, so that batches can be joined and split."""
@@ -141,8 +160,24 @@ _REGISTERED: dict[str, type[Layer]] = {}
 AnyLayer = TypeVar("AnyLayer", bound=type[Layer])
 
 
-def layer(name: str, *, replace: bool = False) -> Callable[[AnyLayer], AnyLayer]:
-    """Class decorator that registers a layer type. A name already taken is refused unless `replace` is given."""
+def layer(
+    name: str,
+    *,
+    replace: bool = False,
+    parameters: type | None = None,
+    field: str | None = None,
+    number: int | None = None,
+) -> Callable[[AnyLayer], AnyLayer]:
+    """Class decorator that registers a layer type. A name already taken is refused unless `replace` is given.
+
+    `parameters` is a frozen dataclass of the settings that files write in `field`, `my_layer_param { ... }`; a layer
+    finds its own in `self.parameters`. `number` is that field's number in binary files, above those of Caffe; left out,
+    one is made of the name. What can stand in the dataclass: `parameters.own_settings`.
+    Raises ValueError for a name, field or number that is taken.
+    """
+    if (parameters is None) != (field is None):
+        raise ValueError(f"layer type {name!r}: give parameters and field, the name of the message, together")
+    own = own_settings(parameters, field, number) if parameters is not None and field is not None else None
 
     def register(cls: AnyLayer) -> AnyLayer:
         if name in _REGISTERED and not replace:
@@ -152,6 +187,7 @@ def layer(name: str, *, replace: bool = False) -> Callable[[AnyLayer], AnyLayer]
         cls.type = name
         if "reads" not in vars(cls):
             cls.reads = settings_named(name) or cls.reads
+        cls.own_settings = own or cls.own_settings
         _REGISTERED[name] = cls
         return cls
 

@@ -75,3 +75,15 @@ def check_positive(settings: Message, name: str, message: str) -> None:
     if getattr(settings, name) < 1:
         fault = f"{name} 0 must be at least 1" if settings.HasField(name) else f"{name} is missing; give a number"
         raise GraphError(fault, field=f"{message}.{name}")
+
+
+def check_equal_features(bottoms: Sequence[Shape]) -> None:
+    """GraphError unless every bottom holds as many values a row as bottom 0."""
+    first = prod(bottoms[0][1:])
+    for index, bottom in enumerate(bottoms):
+        if prod(bottom[1:]) != first:
+            raise GraphError(
+                f"bottom 0 of shape {bottoms[0]} has {first} features and bottom {index} of shape {bottom} has "
+                f"{prod(bottom[1:])}: they must be equal",
+                field=f"bottom[{index}]",
+            )

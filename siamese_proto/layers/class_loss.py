@@ -16,6 +16,7 @@ from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
 from siamese_proto.layers.labels import explain_bad_labels, labels_along
 from siamese_proto.layers.loss import divisor, read_ignored, read_normalization
+from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class HingeLoss(RowLoss):
         hinge = (1 + scores * signs).relu()
         return [(hinge.square() if self.norm == "L2" else hinge).sum() / len(scores)]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        module = call("HingeLoss", power=(2 if self.norm == "L2" else 1, 1))
+        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.HingeLoss",))
+
     def describe(self) -> str:
         return self.norm
 
@@ -89,6 +94,10 @@ class MultinomialLogisticLoss(RowLoss):
             self._checked(labels, probabilities.shape[1])
             raise
         return [-floored_log(picked).sum() / len(probabilities)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        helper = "carried.losses.MultinomialLogisticLoss"
+        return Source(("{module}({0}, {1})",), "MultinomialLogisticLoss()", helpers=(helper,))
 
 
 @layer("InfogainLoss")
@@ -156,6 +165,14 @@ class InfogainLoss(Layer):
             raise
         outer = scores.shape[:axis].numel()
         return [total / divisor(self.normalization, outer, labels.numel(), counted), probabilities][: self.top_count]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if len(bottoms) < 3:
+            return None  # H lies in a file of Caffe's
+        labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
+        settings = {"normalization": (self.normalization, "VALID"), "with_probabilities": (self.top_count > 1, False)}
+        module = call("InfogainLoss", **labels, **settings)
+        return Source(("{module}({0}, {1}, {2})",), module, helpers=("carried.losses.InfogainLoss",))
 
     def unused_fields(self) -> Sequence[str]:
         return ["infogain_loss_param.source"] if self.source and self.bottom_count > 2 else []

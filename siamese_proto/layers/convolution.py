@@ -10,6 +10,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive, check_same_shapes
+from siamese_proto.layers.source import Source, call, same
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Convolution(Windowed):
     bottoms = Arity(1, None)
     tops = Arity(1, None)
     same_count = True
+    torch_names = ("nn.Conv", "functional.conv")
 
     def read(self, message: schema.LayerParameter) -> None:
         super().read(message)
@@ -165,6 +167,28 @@ class Convolution(Windowed):
             y = operate(x, weight, bias) if rank else operate(x.unsqueeze(-1), weight, bias).squeeze(-1)
             tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
         return tops
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axis = canonical_axis(self.axis, bottoms[0])
+        channels, spatial = bottoms[0][axis], bottoms[0][axis + 1 :]
+        rank = len(spatial)
+        module, function = (f"{name}{rank or 1}d" for name in self.torch_names)
+        windows = [same(sizes) for sizes in self.windows(rank)] if rank else [1, 1, 0, 1]
+        kernel, (stride, padding, dilation) = windows[0], windows[1:]
+        steps = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1), "groups": (self.group, 1)}
+        bias = "{p1}" if len(self.roles) > 1 else "None"
+        # One dimension of size 1, over which a window of size 1 slides, where there is none.
+        x, weight = ("{x}", "{p0}") if rank else ("{x}.unsqueeze(-1)", "{p0}.unsqueeze(-1)")
+        apart = call(function, x, weight, bias, **steps) + ("" if rank else ".squeeze(-1)")
+        made = call(
+            module, channels, self.num_output, kernel_size=(kernel, None), **steps, bias=(len(self.roles) > 1, True)
+        )
+        return Source(
+            tuple(joined_rows("{module}({x})", i, axis) for i in range(len(bottoms))),
+            made if rank else "",
+            ("weight", "bias")[: len(self.roles)],
+            tuple(joined_rows(apart, i, axis) for i in range(len(bottoms))),
+        )
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(prod(top) for top in tops) * prod(self.param_shapes(bottoms)[0][1:])
@@ -228,3 +252,13 @@ def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str
 def by(sizes: Shape) -> str:
     """`5x3` for (5, 3), `5x5` for (5,), which stands for all dimensions."""
     return "x".join(str(size) for size in (sizes * 2 if len(sizes) == 1 else sizes))
+
+
+def joined_rows(text: str, index: int, axis: int) -> str:
+    """The expression `text` of a batch `{x}`, which is bottom `index` with the dimensions before `axis` made one."""
+    bottom = f"{{{index}}}"
+    if axis == 0:
+        return f"{text.replace('{x}', f'{bottom}.unsqueeze(0)')}.squeeze(0)"
+    if axis == 1:
+        return text.replace("{x}", bottom)
+    return f"{text.replace('{x}', f'{bottom}.flatten(0, {axis - 1})')}.unflatten(0, {bottom}.shape[:{axis}])"

@@ -24,6 +24,8 @@ class Deconvolution(Convolution):
     Caffe: base_conv_layer.cpp, deconv_layer.cpp
     """
 
+    torch_names = ("nn.ConvTranspose", "functional.conv_transpose")
+
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return sum(prod(bottom) for bottom in bottoms) * prod(self.param_shapes(bottoms)[0][1:])
 

@@ -9,6 +9,7 @@ from siamese_proto.errors import DataError
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, layer, read_filler
 from siamese_proto.layers.checks import check_positive
+from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Embed(Layer):
             self._explain(numbers)
             raise
         return [picked + params[1] if len(params) > 1 else picked]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if len(self.roles) > 1:
+            return Source(apart=("functional.embedding({0}.long(), {p0}) + {p1}",))
+        made = call("nn.Embedding", self.rows, self.columns)
+        return Source(("{module}({0}.long())",), made, ("weight",), ("functional.embedding({0}.long(), {p0})",))
 
     def rows_independent(self) -> bool:
         return True

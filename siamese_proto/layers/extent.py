@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
+from siamese_proto.layers.source import Source, call, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Tile(Layer):
         import torch
 
         return [torch.cat([bottoms[0]] * self.tiles, self.axis)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axis = canonical_axis(self.axis, bottoms[0])
+        counts = (self.tiles if index == axis else 1 for index in range(len(bottoms[0])))
+        return expression(call("{0}.repeat", *counts))
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -83,6 +89,14 @@ class Crop(Layer):
         for axis, start in enumerate(starts, y.dim() - len(starts)):
             y = y.narrow(axis, start, reference.shape[axis])
         return [y]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        starts = self._starts(bottoms[0])
+        cuts = [":"] * (len(bottoms[0]) - len(starts))
+        for axis, start in enumerate(starts, len(cuts)):
+            size = f"{{1}}.shape[{axis}]"
+            cuts.append(f"{start} : {start} + {size}" if start else f": {size}")
+        return expression(f"{{0}}[{', '.join(cuts)}]")
 
     def rows_independent(self) -> bool:
         return self.axis > 0

@@ -10,6 +10,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import RunState, canonical_axis, layer
 from siamese_proto.layers.convolution import Windowed
+from siamese_proto.layers.source import Source, call, expression, same
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ class Im2col(Windowed):
         inside = range(axis + 1 + rank, axis + 1 + 2 * rank)
         windows = x.permute(*range(axis + 1), *inside, *counts)  # (*N, C, *kernel, *T)
         return [windows.flatten(axis, axis + rank)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axis, spatial = canonical_axis(self.axis, bottoms[0]), bottoms[0][-2:]
+        if axis != 1 or len(bottoms[0]) != 4:
+            return None
+        kernel, stride, pad, dilation = (same(sizes) for sizes in self.windows(2))
+        settings = {"dilation": (dilation, 1), "padding": (pad, 0), "stride": (stride, 1)}
+        unfolded = call("functional.unfold", "{0}", kernel, **settings)
+        return expression(f"{unfolded}.unflatten(2, {self.slid(spatial)})")
 
     def check_rank(self, bottom: Shape, rank: int) -> None:
         if rank < 1:

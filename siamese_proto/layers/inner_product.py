@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive
+from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ class InnerProduct(Layer):
 
         weight = params[0].t() if self.transpose else params[0]
         return [functional.linear(bottoms[0].flatten(self.axis), weight, params[1] if len(params) > 1 else None)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axis = canonical_axis(self.axis, bottoms[0])
+        x = "{0}" if axis == len(bottoms[0]) - 1 else f"{{0}}.flatten({axis})"
+        has_bias = len(self.roles) > 1
+        weight, bias = "{p0}.t()" if self.transpose else "{p0}", ", {p1}" if has_bias else ""
+        made = call("nn.Linear", prod(bottoms[0][axis:]), self.num_output, bias=(has_bias, True))
+        return Source(
+            (f"{{module}}({x})",),
+            "" if self.transpose else made,
+            ("weight", "bias")[: len(self.roles)],
+            (f"functional.linear({x}, {weight}{bias})",),
+        )
 
     def rows_independent(self) -> bool:
         return self.axis > 0

@@ -10,6 +10,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches
+from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ def divisor(normalization: str, outer: int, total: int, counted: Tensor | None) 
     return max(1, {"FULL": total, "VALID": total, "BATCH_SIZE": outer, "NONE": 1}[normalization])
 
 
+def pair_divisor(normalization: str, pairs: int) -> int:
+    """What a sum over N pairs or triplets is divided by: 2 N (HALF_MEAN), N (MEAN) or 1 (SUM)."""
+    return {"HALF_MEAN": 2 * pairs, "MEAN": pairs, "SUM": 1}[normalization]
+
+
 @layer("ContrastiveLoss")
 class ContrastiveLoss(Layer):
     """`1 / (2 N) sum of [y d^2 + (1 - y) max(margin - d, 0)^2]` with `d = |a - b|`.
@@ -48,6 +54,7 @@ class ContrastiveLoss(Layer):
     a and b (N, C) or (N, C, 1, 1), y (N) -> ()
     With `legacy_version` the second term is `(1 - y) max(margin - d^2, 0)`.
     y is cut to a whole number: 0 means different, any other similar. Caffe's gradient is finite at d = 0.
+    Our own: with `label` DIFFERENT it is the other way round; `normalization` MEAN has 1 / N before the sum, SUM 1.
     Caffe: contrastive_loss_layer.cpp; Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping
     """
 
@@ -56,8 +63,11 @@ class ContrastiveLoss(Layer):
     labels = (2,)
 
     def read(self, message: schema.LayerParameter) -> None:
-        self.margin = message.contrastive_loss_param.margin
-        self.legacy = message.contrastive_loss_param.legacy_version
+        settings = message.contrastive_loss_param
+        self.margin = settings.margin
+        self.legacy = settings.legacy_version
+        self.label = schema.ContrastiveLossParameter.Label.Name(settings.label)
+        self.normalization = schema.ContrastiveLossParameter.Normalization.Name(settings.normalization)
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         check_batches(bottoms, 1, 2)
@@ -83,11 +93,23 @@ class ContrastiveLoss(Layer):
 
         rows = len(bottoms[0])
         a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])
-        similar = bottoms[2].detach().reshape(rows).abs() >= 1
-        return [contrastive_loss(a, b, similar, margin=self.margin, legacy=self.legacy)]
+        labels = bottoms[2].detach().reshape(rows).abs()
+        similar = labels >= 1 if self.label == "SIMILAR" else labels < 1
+        loss = contrastive_loss(a, b, similar, margin=self.margin, legacy=self.legacy)
+        if self.normalization != "HALF_MEAN":
+            loss = loss * (2 * rows / pair_divisor(self.normalization, rows))
+        return [loss]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        module = call("ContrastiveLoss", margin=(self.margin, None), legacy=(self.legacy, False))
+        labels = "{2}" if self.label == "SIMILAR" else "({2}.abs() < 1).to({0}.dtype)"
+        factor = {"HALF_MEAN": "", "MEAN": " * 2", "SUM": " * (2 * len({0}))"}[self.normalization]
+        loss = f"{{module}}({{0}}, {{1}}, {labels}){factor}"
+        return Source((loss,), module, helpers=("carried.losses.ContrastiveLoss",))
 
     def describe(self) -> str:
-        return f"margin {self.margin:g}" + " legacy" * self.legacy
+        reverse = " label 1 different" * (self.label == "DIFFERENT")
+        return f"margin {self.margin:g}" + " legacy" * self.legacy + reverse
 
 
 @layer("EuclideanLoss")
@@ -110,6 +132,9 @@ class EuclideanLoss(Layer):
         a, b = bottoms
         difference = a - (b if b.shape == a.shape else b.reshape(a.shape))
         return [difference.square().sum() / (2 * len(a))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return Source(("{module}({0}, {1})",), "EuclideanLoss()", helpers=("carried.losses.EuclideanLoss",))
 
 
 @layer("SigmoidCrossEntropyLoss")
@@ -144,6 +169,11 @@ class SigmoidCrossEntropyLoss(Layer):
         counted = None if self.ignored is None else (targets.trunc() != self.ignored).to(x.dtype)
         total = functional.binary_cross_entropy_with_logits(x, targets, counted, reduction="sum")
         return [total / divisor(self.normalization, len(x), x.numel(), counted)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        settings = {"ignore_label": (self.ignored, None), "normalization": (self.normalization, "BATCH_SIZE")}
+        module = call("SigmoidCrossEntropyLoss", **settings)
+        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.SigmoidCrossEntropyLoss",))
 
     def describe(self) -> str:
         return "" if self.ignored is None else f"ignore {self.ignored}"

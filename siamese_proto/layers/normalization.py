@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.source import Source, by_module, call, expression, lengthened, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class BatchNorm(Layer):
         self.fraction, self.eps = settings.moving_average_fraction, settings.eps
         given = settings.HasField("use_global_stats")
         self.uses_stored = settings.use_global_stats if given else self.phase == "TEST"
+        self.is_said = given
         # A file for both phases may well give the fraction; one that always takes what is stored may not.
         self.is_fixed = given and settings.use_global_stats and settings.HasField("moving_average_fraction")
 
@@ -70,6 +72,14 @@ class BatchNorm(Layer):
             variance.mul_(self.fraction).add_(batch_variance)
             factor.mul_(self.fraction).add_(1)
         return [y]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        settings = {"fraction": (float(f"{self.fraction:.7g}"), 0.999), "eps": (float(f"{self.eps:.7g}"), 1e-5)}
+        # Without a word the mode of the module decides, as the phase does.
+        said = self.uses_stored if self.is_said or self.phase != self.context.phase else None
+        module = call("BatchNorm", bottoms[0][1], **settings, use_global_stats=(said, None))
+        names = ("mean", "variance", "factor")
+        return by_module(module, names, helpers=["carried.normalization.BatchNorm"])
 
     def rows_independent(self) -> bool:
         return self.uses_stored
@@ -117,6 +127,13 @@ class LRN(Layer):
         means = functional.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
         return [x * (1 + self.alpha * means).pow(-self.beta)]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.is_within:
+            module = call("WithinChannelNorm", self.size, self.alpha, self.beta)
+            return by_module(module, helpers=["carried.normalization.WithinChannelNorm"])
+        settings = {"alpha": (self.alpha, None), "beta": (self.beta, None), "k": (self.k, 1.0)}
+        return by_module(call("nn.LocalResponseNorm", self.size, **settings))
+
     def rows_independent(self) -> bool:
         return True
 
@@ -160,6 +177,13 @@ class MVN(Layer):
         x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
         axes = (1, 2, 3) if self.is_across else (2, 3)
         return [normalize(x, axes, self.eps) if self.divides else x - x.mean(axes, keepdim=True)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        x = lengthened("{0}", 4 - len(bottoms[0]))
+        axes = "(1, 2, 3)" if self.is_across else "(2, 3)"
+        if not self.divides:
+            return expression(f"{x} - {x}.mean({axes}, keepdim=True)")
+        return expression(f"normalize({x}, {axes}, {literal(self.eps)})", "autograd.mean_variance.normalize")
 
     def rows_independent(self) -> bool:
         return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ class Parameter(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [params[0]]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return Source(apart=("{p0}",))
 
     def describe(self) -> str:
         return str(self.shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.source import Source, by_module, call, same, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -74,9 +75,26 @@ class Pooling(Layer):
         if self.method == "STOCHASTIC":
             # Zeros that hang over are never drawn.
             x = self._padded(x, kernel, 0.0)
-            return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.name)]
+            return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.key)]
         pooled = self._max if self.method == "MAX" else self._mean
         return pooled(x, kernel, is_native=self._is_native(size))
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.method == "STOCHASTIC":
+            return None
+        with_mask = self.top_count > 1
+        if self.kernel is None and not with_mask:
+            return by_module("nn.AdaptiveMaxPool2d(1)" if self.method == "MAX" else "nn.AdaptiveAvgPool2d(1)")
+        size = (bottoms[0][2], bottoms[0][3])
+        kernel = self.kernel or size
+        if with_mask or not self._is_native(size):
+            settings = {"ceil_mode": (self.ceil, True), "with_mask": (with_mask, False)}
+            pool = call("WindowPool", shown(self.method), kernel, self.stride, pad=(self.pad, (0, 0)), **settings)
+            return by_module(pool, helpers=["carried.pooling.WindowPool"])
+        steps = {"stride": (same(self.stride), None), "padding": (same(self.pad), 0)}
+        rounding = {"ceil_mode": (self.ceil and self.stride != (1, 1), False)}
+        name = "nn.MaxPool2d" if self.method == "MAX" else "nn.AvgPool2d"
+        return by_module(call(name, kernel_size=(same(kernel), None), **steps, **rounding))
 
     def rows_independent(self) -> bool:
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.

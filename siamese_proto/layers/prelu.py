@@ -9,6 +9,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Filler, ParamRole, Shape
 from siamese_proto.layers.activation import ElementWise
 from siamese_proto.layers.base import RunState, layer, read_filler
+from siamese_proto.layers.source import Source, by_module
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class PReLU(ElementWise):
         from torch.nn import functional
 
         return [functional.prelu(bottoms[0], params[0].reshape(-1))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        apart = "functional.prelu({0}, {p0}.reshape(-1))"
+        return by_module("" if self.is_shared else f"nn.PReLU({bottoms[0][1]})", ["weight"], apart)
 
     def describe(self) -> str:
         return "one slope for all channels" if self.is_shared else ""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
+from siamese_proto.layers.source import Source, call, expression, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class Reduction(Layer):
             x = x.square()
         y = x.mean(-1) if self.operation == "MEAN" else x.sum(-1)
         return [y * self.coefficient if self.coefficient != 1 else y]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        x = "{0}" if canonical_axis(self.axis, bottoms[0]) == len(bottoms[0]) - 1 else f"{{0}}.flatten({self.axis})"
+        x += {"ASUM": ".abs()", "SUMSQ": ".square()"}.get(self.operation, "")
+        y = x + (".mean(-1)" if self.operation == "MEAN" else ".sum(-1)")
+        return expression(y if self.coefficient == 1 else f"{y} * {literal(self.coefficient)}")
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -98,6 +105,10 @@ class ArgMax(Layer):
             return [values if self.with_values else places]
         found = torch.stack((places, values) if self.with_values else (places,), 1)  # (N, 1 or 2, top_k)
         return [found.reshape(*found.shape, *(1,) * (bottoms[0].dim() - 3))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        settings = {"axis": (self.axis, None), "with_values": (self.with_values, False)}
+        return expression(call("highest", "{0}", self.top_k, **settings), "carried.choices.highest")
 
     def rows_independent(self) -> bool:
         return self.axis is None or self.axis > 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.source import Source, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Filter(Layer):
         kept = selector.detach().flatten().nonzero().squeeze(1)  # (M,)
         return [blob.index_select(0, kept) for blob in blobs]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        *blobs, selector = (f"{{{index}}}" for index in range(len(bottoms)))
+        return Source(tuple(f"{blob}[{selector}.flatten() != 0]" for blob in blobs))
+
     def describe(self) -> str:
         return f"by {quoted(self.selector)}"
 
@@ -90,6 +95,9 @@ class BatchReindex(Layer):
                     f"row number {int(bad[0])} is outside the batch of {len(x)}, 0 to {len(x) - 1}", layer=self.name
                 ) from None
             raise
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return expression("{0}.index_select(0, {1}.long())")
 
     def describe(self) -> str:
         return f"by {quoted(self.numbers)}"

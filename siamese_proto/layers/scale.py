@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Filler, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
+from siamese_proto.layers.source import Source, by_module, call, lengthened
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -107,6 +108,19 @@ class Scale(Spread):
             return [x * factor]
         return [self.aligned(params[-1], x).addcmul(x, factor)]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        spread = self.spread_shape(bottoms)
+        axis = canonical_axis(self.axis, bottoms[0]) if spread else 0
+        behind = len(bottoms[0]) - axis - len(spread) if spread else 0
+        factor = lengthened("{p0}" if self.is_learned else "{1}", behind)
+        bias = lengthened(f"{{p{len(self.roles) - 1}}}", behind)
+        apart = f"torch.addcmul({bias}, {{0}}, {factor})" if self.has_bias else f"{{0}} * {factor}"
+        if not self.is_learned:
+            return Source((apart,), apart=(apart,))
+        settings = {"axis": (axis, 1), "bias": (self.has_bias, False)}
+        module, names = call("Scale", *spread, **settings), ("scale", "bias")[: len(self.roles)]
+        return by_module(module if spread else "", names, apart, ["carried.normalization.Scale"] if spread else [])
+
     def describe(self) -> str:
         return super().describe() + (" + bias" if self.has_bias else "")
 
@@ -132,3 +146,9 @@ class Bias(Spread):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0] + self.aligned(params[0] if self.is_learned else bottoms[1], bottoms[0])]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        spread = self.spread_shape(bottoms)
+        behind = len(bottoms[0]) - canonical_axis(self.axis, bottoms[0]) - len(spread) if spread else 0
+        sum_of_both = "{0} + " + lengthened("{p0}" if self.is_learned else "{1}", behind)
+        return Source((sum_of_both,), apart=(sum_of_both,))

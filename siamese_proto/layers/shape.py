@@ -10,6 +10,7 @@ from siamese_proto.errors import DataError, GraphError
 from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import read_axis, refuse_in_place
+from siamese_proto.layers.source import Source, expression, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Slice(Layer):
             )
         return x.tensor_split(self.top_count, self.axis)
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.top_count == 1:
+            return expression("{0}")
+        return expression(f"{{0}}.tensor_split({shown(self.points or self.top_count)}, dim={self.axis})")
+
     def rows_independent(self) -> bool:
         return self.axis > 0
 
@@ -109,6 +115,12 @@ class Concat(Layer):
 
         return [torch.cat(tuple(bottoms), self.axis)] if len(bottoms) > 1 else [bottoms[0]]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if len(bottoms) == 1:
+            return expression("{0}")
+        joined = ", ".join(f"{{{index}}}" for index in range(len(bottoms)))
+        return expression(f"torch.cat(({joined}), dim={self.axis})")
+
     def rows_independent(self) -> bool:
         return self.axis > 0
 
@@ -135,6 +147,9 @@ class Split(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0]] * self.top_count
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return Source(("{0}",) * self.top_count)
+
     def rows_independent(self) -> bool:
         return True
 
@@ -155,6 +170,9 @@ class Silence(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return []
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return Source()
 
     def rows_independent(self) -> bool:
         return True
@@ -178,6 +196,14 @@ class Flatten(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].reshape(self._flattened(tuple(bottoms[0].shape)))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        start, end = (axis % len(bottoms[0]) for axis in (self.axis, self.end_axis))
+        if end < start:
+            return expression(f"{{0}}.unsqueeze({start})")
+        return expression(
+            f"{{0}}.flatten({self.axis})" if end == len(bottoms[0]) - 1 else f"{{0}}.flatten({start}, {end})"
+        )
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -227,6 +253,15 @@ class Reshape(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].reshape(self._reshaped(tuple(bottoms[0].shape)))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        start = self.axis if self.axis >= 0 else len(bottoms[0]) + 1 + self.axis
+        dims = [*bottoms[0][:start], *self.dims]
+        dims += bottoms[0][start + self.num_axes :] if self.num_axes != -1 else ()
+        sizes = [str(size or bottoms[0][index]) for index, size in enumerate(dims)]
+        if start > 0 or self.dims[:1] == (0,):
+            sizes[0] = "len({0})"  # of any batch
+        return expression(f"{{0}}.reshape({', '.join(sizes)})")
 
     def rows_independent(self) -> bool:
         # With axis -1 all axes stay; with a leading 0 the batch is copied, and equal counts keep each row by itself.

@@ -10,6 +10,7 @@ from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
 from siamese_proto.layers.labels import explain_bad_labels, labels_along
 from siamese_proto.layers.loss import divisor, read_ignored, read_normalization
+from siamese_proto.layers.source import Source, by_module, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Softmax(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].softmax(self.axis)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return by_module(call("nn.Softmax", dim=(self.axis, None)))
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -77,6 +81,12 @@ class SoftmaxWithLoss(Layer):
             raise
         outer = scores.shape[:axis].numel()
         return [total / divisor(self.normalization, outer, labels.numel(), counted), probabilities][: self.top_count]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
+        settings = {"normalization": (self.normalization, "VALID"), "with_probabilities": (self.top_count > 1, False)}
+        module = call("SoftmaxWithLoss", **labels, **settings)
+        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.SoftmaxWithLoss",))
 
     def describe(self) -> str:
         return "" if self.ignored is None else f"ignore {self.ignored}"

@@ -10,6 +10,7 @@ from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_positive
 from siamese_proto.layers.pooling import LOWEST, pool_stochastic
+from siamese_proto.layers.source import Source, call, expression, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -51,6 +52,12 @@ class SPP(Layer):
         pooled = [self._pooled(bottoms[0], level, run) for level in range(self.levels)]
         return pooled if self.levels == 1 else [torch.cat([bins.flatten(1) for bins in pooled], 1)]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        if self.method == "STOCHASTIC":
+            return None
+        pooled = call("pyramid_pool", "{0}", self.levels, shown(self.method))
+        return expression(pooled, "carried.pooling.pyramid_pool")
+
     def rows_independent(self) -> bool:
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
         return self.method != "STOCHASTIC" or self.phase == "TEST"
@@ -81,7 +88,7 @@ class SPP(Layer):
         window = (height, width)
         if self.method == "STOCHASTIC":
             drawing = run if self.phase == "TRAIN" else None
-            return pool_stochastic(x, window, window, drawing, f"{self.name}/{level}")
+            return pool_stochastic(x, window, window, drawing, f"{self.key}/{level}")
         if top or left:
             # The lowest number rather than minus infinity, as Caffe starts from it.
             x = functional.pad(x, (left, right, top, bottom), value=LOWEST if self.method == "MAX" else 0.0)

@@ -12,17 +12,8 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     TRAIN: _ClassVar[Phase]
     TEST: _ClassVar[Phase]
-
-class PairNormalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
-    __slots__ = ()
-    HALF_MEAN: _ClassVar[PairNormalization]
-    MEAN: _ClassVar[PairNormalization]
-    SUM: _ClassVar[PairNormalization]
 TRAIN: Phase
 TEST: Phase
-HALF_MEAN: PairNormalization
-MEAN: PairNormalization
-SUM: PairNormalization
 
 class BlobShape(_message.Message):
     __slots__ = ("dim",)
@@ -538,6 +529,14 @@ class ContrastiveLossParameter(_message.Message):
         DIFFERENT: _ClassVar[ContrastiveLossParameter.Label]
     SIMILAR: ContrastiveLossParameter.Label
     DIFFERENT: ContrastiveLossParameter.Label
+    class Normalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        HALF_MEAN: _ClassVar[ContrastiveLossParameter.Normalization]
+        MEAN: _ClassVar[ContrastiveLossParameter.Normalization]
+        SUM: _ClassVar[ContrastiveLossParameter.Normalization]
+    HALF_MEAN: ContrastiveLossParameter.Normalization
+    MEAN: ContrastiveLossParameter.Normalization
+    SUM: ContrastiveLossParameter.Normalization
     MARGIN_FIELD_NUMBER: _ClassVar[int]
     LEGACY_VERSION_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
@@ -545,8 +544,8 @@ class ContrastiveLossParameter(_message.Message):
     margin: float
     legacy_version: bool
     label: ContrastiveLossParameter.Label
-    normalization: PairNormalization
-    def __init__(self, margin: _Optional[float] = ..., legacy_version: _Optional[bool] = ..., label: _Optional[_Union[ContrastiveLossParameter.Label, str]] = ..., normalization: _Optional[_Union[PairNormalization, str]] = ...) -> None: ...
+    normalization: ContrastiveLossParameter.Normalization
+    def __init__(self, margin: _Optional[float] = ..., legacy_version: _Optional[bool] = ..., label: _Optional[_Union[ContrastiveLossParameter.Label, str]] = ..., normalization: _Optional[_Union[ContrastiveLossParameter.Normalization, str]] = ...) -> None: ...
 
 class ConvolutionParameter(_message.Message):
     __slots__ = ("num_output", "bias_term", "pad", "kernel_size", "stride", "dilation", "pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "group", "weight_filler", "bias_filler", "engine", "axis", "force_nd_im2col")
@@ -1478,6 +1477,14 @@ class TripletLossParameter(_message.Message):
         EUCLIDEAN: _ClassVar[TripletLossParameter.Distance]
     SQUARED: TripletLossParameter.Distance
     EUCLIDEAN: TripletLossParameter.Distance
+    class Normalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        HALF_MEAN: _ClassVar[TripletLossParameter.Normalization]
+        MEAN: _ClassVar[TripletLossParameter.Normalization]
+        SUM: _ClassVar[TripletLossParameter.Normalization]
+    HALF_MEAN: TripletLossParameter.Normalization
+    MEAN: TripletLossParameter.Normalization
+    SUM: TripletLossParameter.Normalization
     MARGIN_FIELD_NUMBER: _ClassVar[int]
     FORM_FIELD_NUMBER: _ClassVar[int]
     DISTANCE_FIELD_NUMBER: _ClassVar[int]
@@ -1485,8 +1492,8 @@ class TripletLossParameter(_message.Message):
     margin: float
     form: TripletLossParameter.Form
     distance: TripletLossParameter.Distance
-    normalization: PairNormalization
-    def __init__(self, margin: _Optional[float] = ..., form: _Optional[_Union[TripletLossParameter.Form, str]] = ..., distance: _Optional[_Union[TripletLossParameter.Distance, str]] = ..., normalization: _Optional[_Union[PairNormalization, str]] = ...) -> None: ...
+    normalization: TripletLossParameter.Normalization
+    def __init__(self, margin: _Optional[float] = ..., form: _Optional[_Union[TripletLossParameter.Form, str]] = ..., distance: _Optional[_Union[TripletLossParameter.Distance, str]] = ..., normalization: _Optional[_Union[TripletLossParameter.Normalization, str]] = ...) -> None: ...
 
 class CenterLossParameter(_message.Message):
     __slots__ = ("num_output", "center_filler", "axis")

@@ -85,7 +85,7 @@ class BatchSource:
         return {**batch, **self.net.pull(batch)}
 
     def positions(self) -> dict[str, int]:
-        """How many batches each data layer has delivered, by layer name."""
+        """How many batches each data layer has delivered: by node id, and by layer name where the caller gives them."""
         read = {layer: feeder.batches for layer, feeder in self.net.feeders.items()}
         return {**read, **{feeder.layer: feeder.batches for feeder in self.given}}
 
@@ -93,7 +93,8 @@ class BatchSource:
         """Go on behind so many batches; layers that are not named begin with their first record."""
         for feeder in self.given:
             feeder.skip(positions.get(feeder.layer, feeder.batches))
-        place_feeders(self.net, {name: n for name, n in positions.items() if name not in self.given_layers()})
+        given = {node.id for node in self.net.graph.nodes if node.name in self.given_layers()}
+        place_feeders(self.net, {node: n for node, n in positions.items() if node not in given})
 
     def given_layers(self) -> set[str]:
         """Names of the layers whose batches the caller gives."""
@@ -101,12 +102,12 @@ class BatchSource:
 
 
 def place_feeders(net: Net, positions: Mapping[str, int]) -> None:
-    """Open the net's data layers anew, each behind so many batches."""
+    """Open the net's data layers anew, each behind so many batches, which are told by node id."""
     net.close()
     for node in net.graph.nodes:
-        if isinstance(node.layer, DataLayer) and positions.get(node.name, 0):
-            net.feeders[node.name] = node.layer.open(net.run)
-            net.feeders[node.name].skip(positions[node.name])
+        if isinstance(node.layer, DataLayer) and positions.get(node.id, 0):
+            net.feeders[node.id] = node.layer.open(net.run)
+            net.feeders[node.id].skip(positions[node.id])
 
 
 def given_batches(graph: Graph, data: Mapping[str, Iterable[Any]]) -> list[GivenBatches]:

@@ -19,6 +19,9 @@ from torch import Tensor
 from siamese_proto.errors import SolverError
 from siamese_proto.solver.settings import RuleSettings
 
+# So many numbers of one history do not have the same sign by chance, unless the net has but one layer.
+_ENOUGH = 16
+
 
 class UpdateRule(torch.optim.Optimizer):
     """Base of all rules: clips, averages and regularises the gradients in Caffe's order, then updates.
@@ -128,12 +131,26 @@ class UpdateRule(torch.optim.Optimizer):
                     f"history {index} of the solver state has shape {tuple(theirs.shape)}, but its parameter in this "
                     f"net has shape {tuple(mine.shape)}; it was written for another net"
                 )
+
+    def check_signs(self, history: Sequence[Tensor]) -> None:
+        """Raise SolverError where histories that do not say which rule wrote them cannot be this one's.
+
+        Squares are never negative; moments of several layers are never all positive.
+        """
         kinds = [name for name in self.histories for _ in self.params]
-        if any(bool((theirs < 0).any()) for kind, theirs in zip(kinds, history, strict=True) if kind in self.squares):
-            raise SolverError(
-                f"the solver state has negative numbers where {type(self).__name__} keeps squares; it was written by "
-                "another update rule"
-            )
+        squares = [theirs for kind, theirs in zip(kinds, history, strict=True) if kind in self.squares]
+        moments = [theirs for kind, theirs in zip(kinds, history, strict=True) if kind not in self.squares]
+        told = [theirs for theirs in moments if theirs.count_nonzero() >= _ENOUGH]
+        for wrong, text in (
+            (any(bool((theirs < 0).any()) for theirs in squares), "negative numbers where {} keeps squares"),
+            (
+                len(told) > 1 and not any(bool((theirs < 0).any()) for theirs in moments),
+                "only squares where {} has none",
+            ),
+        ):
+            if wrong:
+                found = text.format(type(self).__name__)
+                raise SolverError(f"the solver state has {found}; it was written by another update rule")
 
     @torch.no_grad()
     def import_history(self, history: Sequence[Tensor], iteration: int) -> None:

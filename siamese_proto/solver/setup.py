@@ -116,4 +116,4 @@ def load_weights(net: Net, weights: PathLike | Sequence[PathLike]) -> None:
 
 def data_layers(net: Net) -> list[str]:
     """Names of the layers that read data."""
-    return [node.name for node in net.graph.nodes if isinstance(node.layer, DataLayer)]
+    return [node.id for node in net.graph.nodes if isinstance(node.layer, DataLayer)]

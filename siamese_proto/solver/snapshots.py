@@ -133,6 +133,8 @@ def read(solver: Solver, path: PathLike) -> Resumed:
         log("sgd_solver.cpp:341", f"{text}; those of the owners are taken")
     try:
         rule.check_history(owned)
+        if not theirs:
+            rule.check_signs(owned)
     except NetError as error:
         raise SolverError(f"{file}: {error.message}") from None
     report = solver.net.load_weights(weights)

@@ -88,8 +88,13 @@ def write_weights(
 
 def write_stored(path: Path, stored: StoredWeights) -> None:
     """Write what a weights file held in the format that the suffix says; replaces `path` at once."""
+    check_format(path)
     file = os.fspath(path)
-    suffix = os.path.splitext(file)[1].lower()
-    if suffix not in _WRITERS:
+    _WRITERS[os.path.splitext(file)[1].lower()](file, stored)
+
+
+def check_format(path: Path) -> None:
+    """Raise WeightsError, before any work is done, where the name of a file to write says no format."""
+    file = os.fspath(path)
+    if os.path.splitext(file)[1].lower() not in _WRITERS:
         raise WeightsError(f"{file}: the name must end with .caffemodel, .caffemodel.h5, .safetensors or .pt")
-    _WRITERS[suffix](file, stored)

@@ -8,6 +8,7 @@ one that an earlier layer has too get a group of another name, whose attribute `
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +19,13 @@ import numpy as np
 from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
 from siamese_proto.weights.files import DAMAGED, Path, problem
-from siamese_proto.weights.stored import StoredLayer, StoredWeights, unique_names, with_keys
+from siamese_proto.weights.stored import StoredLayer, StoredWeights, entry_of, listed_layer, unique_names, with_keys
 
 if TYPE_CHECKING:
     import h5py
 
 _NAME = "layer_name"
+_LAYERS = "siamese_proto_layers"  # a dataset of our own: what Caffe's layout does not say of the layers, as JSON
 _MOST_PACKED = 1100  # deflate makes data at most 1032 times smaller
 
 
@@ -37,11 +39,28 @@ def read_hdf5(path: Path) -> StoredWeights:
             data = root.get("data")
             if not isinstance(data, h5py.Group):
                 raise problem(file, "is an HDF5 file without the group /data that holds the layers of a net")
+            if isinstance(root.get(_LAYERS), h5py.Dataset):
+                return _read_listed(file, root)
             layers: list[StoredLayer] = []
             _read_groups(file, data, "", layers, {data})
             return StoredWeights(file, tuple(layers), owners_only=True)
     except DAMAGED as error:
         raise problem(file, f"is no HDF5 file, or is damaged or cut off ({error})") from error
+
+
+def _read_listed(file: str, root: h5py.File) -> StoredWeights:
+    """The layers as the list of our own says: in their order, with shared arrays under each of their layers."""
+    import h5py
+
+    entries = json.loads(bytes(root[_LAYERS][()]))
+    arrays: dict[str, Array] = {}
+    for key in {str(key) for entry in entries for key, _ in entry["blobs"]}:
+        dataset = root["data"].get(key)
+        if not isinstance(dataset, h5py.Dataset):
+            raise problem(file, f"its list of layers names {key!r}, which is not there")
+        arrays[key] = read_dataset(file, dataset, f"blob {key}")
+    layers = tuple(listed_layer(entry, arrays) for entry in entries)
+    return StoredWeights(file, layers, str(root[_LAYERS].attrs.get("name", "")))
 
 
 def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredLayer], seen: set[h5py.Group]) -> None:
@@ -106,7 +125,8 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
 
     Where layers have diffs, these lie under /diff as the arrays do under /data, as in Caffe.
     """
-    written: set[str] = set()
+    written: dict[str, str] = {}  # the path of every array by its key
+    entries = []
     layers = with_keys(stored).layers
     labels = unique_names(layer.name for layer in layers)
     with new_hdf5(path) as root:
@@ -118,10 +138,15 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
                 group.attrs[_NAME] = layer.name
             for index, (array_key, blob) in enumerate(zip(layer.keys, layer.blobs, strict=True)):
                 if blob is not None and array_key not in written:
-                    written.add(array_key)
+                    written[array_key] = f"{key}/{index}"
                     group.create_dataset(str(index), data=blob)
-                    if layer.diffs:
-                        root.require_group(f"diff/{key}").create_dataset(str(index), data=layer.diffs[index])
+            if all(array_key in written for array_key in layer.keys):
+                blobs = [blob for blob in layer.blobs if blob is not None]
+                entries.append(entry_of(layer, [written[array_key] for array_key in layer.keys], blobs))
+        if len(entries) == len(layers):
+            text = json.dumps(entries, ensure_ascii=False).encode("utf-8", "surrogatepass")
+            listed = root.create_dataset(_LAYERS, data=np.frombuffer(text, np.uint8))
+            listed.attrs["name"] = stored.name
 
 
 def _group_key(label: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -152,3 +153,27 @@ def same_bits(one: Array, other: Array) -> bool:
         return True
     word = np.dtype(f"u{one.dtype.itemsize}")
     return bool(np.array_equal(one.reshape(-1).view(word), other.reshape(-1).view(word)))
+
+
+def entry_of(layer: StoredLayer, places: Sequence[str], blobs: Sequence[Array]) -> dict[str, object]:
+    """A layer as files that keep arrays by name list it: `places` are the names of its blobs' arrays."""
+    return {
+        "name": layer.name,
+        "type": layer.type,
+        "bottoms": layer.bottoms,
+        "tops": layer.tops,
+        "blobs": [(place, blob.shape) for place, blob in zip(places, blobs, strict=True)],
+    }
+
+
+def listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> StoredLayer:
+    """The layer of an entry that `entry_of` made. Raises ValueError, KeyError or TypeError where it is none."""
+    blobs = [(str(key), arrays[key].reshape([int(size) for size in shape])) for key, shape in entry["blobs"]]
+    return StoredLayer(
+        name=str(entry["name"]),
+        type=str(entry["type"]),
+        bottoms=tuple(map(str, entry["bottoms"])),
+        tops=tuple(map(str, entry["tops"])),
+        blobs=tuple(blob for _, blob in blobs),
+        keys=tuple(key for key, _ in blobs),
+    )

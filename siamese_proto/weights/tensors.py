@@ -10,14 +10,13 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
 from siamese_proto.weights.files import DAMAGED, Path, problem
-from siamese_proto.weights.stored import StoredLayer, StoredWeights, with_keys
+from siamese_proto.weights.stored import StoredLayer, StoredWeights, entry_of, listed_layer, with_keys
 
 _METADATA = "__metadata__"  # safetensors' own name for it; in a .pt file an entry beside the tensors
 
@@ -57,8 +56,8 @@ def read_pt(path: Path) -> StoredWeights:
 def _stored(file: str, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> StoredWeights:
     if "layers" in metadata:
         try:
-            layers = [_listed_layer(entry, arrays) for entry in json.loads(metadata["layers"])]
-        except (ValueError, KeyError, TypeError) as error:
+            layers = [listed_layer(entry, arrays) for entry in json.loads(metadata["layers"])]
+        except DAMAGED as error:
             raise problem(file, f"its list of layers does not fit its arrays ({error})") from error
         return StoredWeights(file, tuple(layers), metadata.get("name", ""))
     found: dict[str, dict[int, Array]] = {}
@@ -74,18 +73,6 @@ def _stored(file: str, arrays: Mapping[str, Array], metadata: Mapping[str, str])
             for layer, blobs in found.items()
         ),
         owners_only=True,
-    )
-
-
-def _listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> StoredLayer:
-    blobs = [(str(key), arrays[key].reshape([int(size) for size in shape])) for key, shape in entry["blobs"]]
-    return StoredLayer(
-        name=str(entry["name"]),
-        type=str(entry["type"]),
-        bottoms=tuple(map(str, entry["bottoms"])),
-        tops=tuple(map(str, entry["tops"])),
-        blobs=tuple(blob for _, blob in blobs),
-        keys=tuple(key for key, _ in blobs),
     )
 
 
@@ -120,13 +107,5 @@ def _unique(stored: StoredWeights) -> tuple[dict[str, Array], dict[str, str]]:
         blobs = list(zip(layer.keys, layer.all_blobs(stored.file), strict=True))
         for key, blob in blobs:
             arrays.setdefault(key, blob)
-        entries.append(
-            {
-                "name": layer.name,
-                "type": layer.type,
-                "bottoms": layer.bottoms,
-                "tops": layer.tops,
-                "blobs": [(key, blob.shape) for key, blob in blobs],
-            }
-        )
+        entries.append(entry_of(layer, layer.keys, [blob for _, blob in blobs]))
     return arrays, {"format": "pt", "name": stored.name, "layers": json.dumps(entries, ensure_ascii=False)}

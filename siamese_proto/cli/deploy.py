@@ -1,0 +1,40 @@
+"""siamese-proto deploy: the net to use, from the net that trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from siamese_proto.cli.options import net_state
+from siamese_proto.deploy import deploy as deploy_net
+from siamese_proto.files import check_writable
+from siamese_proto.graph.ir import Shape
+from siamese_proto.proto.reader import parse_net
+from siamese_proto.proto.writer import save_text
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The net to write.")
+@click.option("--both", is_flag=True, help="All towers, with the distance of their features as output.")
+@click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated.")
+@net_state
+def deploy(
+    model: Path,
+    out: Path,
+    both: bool,
+    outputs: tuple[str, ...],
+    level: int,
+    stages: tuple[str, ...],
+    shapes: dict[str, Shape],
+) -> None:
+    """Write the net to use from MODEL, the net that trains: Input layers for data, no losses, no labels.
+
+    Of a twin one tower, up to its features; with --both all of them and their distance. Weights trained with MODEL fit
+    by layer name.
+    """
+    check_writable(out)
+    made = deploy_net(parse_net(model), both=both, outputs=outputs, shapes=shapes, level=level, stages=stages)
+    save_text(out, made.text)
+    click.echo(f"{out}: written, with {sum(layer.type != 'Input' for layer in made.net.message.layer)} layers")

@@ -1,0 +1,39 @@
+"""siamese-proto inspect: what a file of weights or a solver state holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from siamese_proto.weights.contents import Contents, contents
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "text_format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def inspect(file: Path, text_format: str) -> None:
+    """List what FILE holds: layers and arrays of a weights file in any format, or the history of a solver state.
+
+    For each array its shape, type, smallest, largest and mean number, which array it is a copy of, and how many of
+    its numbers are not finite.
+    """
+    found = contents(file)
+    click.echo(
+        json.dumps(asdict(found), indent=2) if text_format == "json" else _as_text(found), nl=text_format == "json"
+    )
+
+
+def _as_text(found: Contents) -> str:
+    rows: list[tuple[str, ...]] = [("layer", "type", "blob", "shape", "numbers", "least", "most", "mean", "")]
+    for row in found.rows:
+        notes = [f"same as {row.same_as}"] if row.same_as else []
+        notes += [f"{row.not_finite} not finite"] if row.not_finite else []
+        shape = "x".join(map(str, row.shape)) or "()"
+        numbers = [f"{value:.4g}" if value is not None else "" for value in (row.least, row.most, row.mean)]
+        rows.append((row.layer, row.type, str(row.blob), shape, row.kind, *numbers, ", ".join(notes)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*found.head, *(lines if found.rows else []), found.total])

@@ -1,0 +1,101 @@
+"""Statements broken into lines as ruff (and Black) break them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+WIDTH = 120
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+def statement(code: str, indent: int = 0, remark: str = "") -> list[str]:
+    """A statement as lines, with a remark behind it, or above it where there is no room."""
+    margin = " " * indent
+    beside = f"{margin}{code}  # {remark}" if remark else margin + code
+    if len(beside) <= WIDTH:
+        return [beside]
+    above = [margin + line for line in _wrapped(f"# {remark}", WIDTH - indent)] if remark else []
+    return [*above, *(line for line in broken(code, indent))]
+
+
+def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
+    """`code` in lines of at most WIDTH characters where its last bracket lets it be broken; `behind` ends it."""
+    margin = " " * indent
+    begin = _last_bracket(code)
+    if len(margin + code + behind) <= WIDTH or begin is None:
+        yield margin + code + behind
+        return
+    end = _matching(code, begin)
+    head, inner, tail = code[: begin + 1], code[begin + 1 : end], code[end:]
+    yield margin + head
+    is_tuple = inner.endswith(",")
+    if len(margin) + 4 + len(inner) <= WIDTH and not is_tuple:
+        yield f"{margin}    {inner}"
+    else:
+        for part in _parts(inner):
+            yield from broken(part, indent + 4, ",")
+    yield margin + tail + behind
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """A comment in lines of at most `width` characters."""
+    lines = []
+    while len(line) > width:
+        cut = line.rfind(" ", 3, width + 1)
+        if cut < 3:
+            break
+        lines.append(line[:cut])
+        line = f"# {line[cut + 1 :]}"
+    return [*lines, line]
+
+
+def _last_bracket(code: str) -> int | None:
+    """Where the last outermost pair of brackets that holds something begins."""
+    found = None
+    position = 0
+    while position < len(code):
+        if code[position] == '"':
+            position = _end_of_text(code, position)
+        elif code[position] in _OPENING:
+            end = _matching(code, position)
+            found = position if end > position + 1 else found
+            position = end
+        position += 1
+    return found
+
+
+def _matching(code: str, begin: int) -> int:
+    """Where the bracket at `begin` is closed."""
+    depth, position = 0, begin
+    while position < len(code):
+        if code[position] == '"':
+            position = _end_of_text(code, position)
+        elif code[position] in _OPENING:
+            depth += 1
+        elif code[position] in _CLOSING:
+            depth -= 1
+            if depth == 0:
+                return position
+        position += 1
+    raise ValueError(f"a bracket is not closed: {code}")
+
+
+def _end_of_text(code: str, begin: int) -> int:
+    """Where the text literal at `begin` ends; none holds a quote, which `names.text` escapes."""
+    return code.index('"', begin + 1)
+
+
+def _parts(inner: str) -> Iterator[str]:
+    """What commas separate between a pair of brackets."""
+    start = position = 0
+    while position < len(inner):
+        if inner[position] == '"':
+            position = _end_of_text(inner, position)
+        elif inner[position] in _OPENING:
+            position = _matching(inner, position)
+        elif inner[position] == ",":
+            yield inner[start:position].strip()
+            start = position + 1
+        position += 1
+    if inner[start:].strip():
+        yield inner[start:].strip()

@@ -1,0 +1,88 @@
+"""Which blobs of a net are worth computing once it is trained, and what they are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.twins import Towers, find_towers
+
+
+class Ancestry:
+    """Who makes each blob, and what that needs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.maker: dict[str, Node] = {}
+        self._before: dict[str, frozenset[str]] = {}
+        self.learned: set[str] = set()  # ids of blobs that some parameter has a part in
+        for node in graph.nodes:
+            before = frozenset({node.id}).union(*(self._before.get(blob.id, frozenset()) for blob in node.bottoms))
+            learned = bool(node.params) or any(blob.id in self.learned for blob in node.bottoms)
+            for top in node.tops:
+                self.maker[top.id] = node
+                self._before[top.id] = before
+                if learned:
+                    self.learned.add(top.id)
+
+    def nodes_before(self, blob: Blob) -> frozenset[str]:
+        """Ids of the layers that a blob is computed by, its maker included."""
+        return self._before.get(blob.id, frozenset())
+
+
+def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
+    """For each tower the blobs that it hands on, in one order; empty where the net has no towers.
+
+    Of several groups of towers the last: those before it lead to it.
+    """
+    groups = find_towers(graph)
+    shared = [towers for towers in groups if towers.shares_any] or groups
+    if not shared:
+        return ()
+    place = {node.id: index for index, node in enumerate(graph.nodes)}
+    last = max(shared, key=lambda towers: max(place[node.id] for node in towers.tower(0)))
+    return _handed_on(graph, last)
+
+
+def _handed_on(graph: Graph, towers: Towers) -> Sequence[Sequence[Blob]]:
+    inside = {node.id for row in towers.rows for node in row}
+    within = {blob.id for node in graph.nodes if node.id in inside for blob in node.bottoms}
+    outside = {
+        blob.id for node in graph.nodes if node.id not in inside and node.type != "Silence" for blob in node.bottoms
+    }
+    found: list[list[Blob]] = [[] for _ in range(towers.count)]
+    for row in towers.rows:
+        for tops in zip(*(node.tops for node in row), strict=False):
+            if any(top.id in outside or top.id not in within for top in tops):
+                for blobs, top in zip(found, tops, strict=True):
+                    blobs.append(top)
+    return found
+
+
+def predictions(graph: Graph, ancestry: Ancestry) -> list[tuple[Blob, Node | None]]:
+    """What losses compare with labels, each with its loss, and what nobody reads: only what parameters have part in."""
+    found: dict[str, tuple[Blob, Node | None]] = {}
+    for node in graph.nodes:
+        if not _judges(node):
+            continue
+        labels = node.layer.labels if node.layer is not None else ()
+        for index, blob in enumerate(node.bottoms):
+            if index not in labels and blob.id in ancestry.learned:
+                known = found.get(blob.id, (blob, None))[1]
+                found[blob.id] = (blob, known or (node if node.layer is not None and node.layer.is_loss else None))
+    judged = {top.id for node in graph.nodes if _judges(node) for top in node.tops}
+    for blob in graph.outputs:
+        if blob.id not in judged and blob.id in ancestry.learned and not _behind(blob, judged, ancestry, graph):
+            found.setdefault(blob.id, (blob, None))
+    return list(found.values())
+
+
+def _judges(node: Node) -> bool:
+    """Whether a layer measures what the net computes, and adds nothing to it."""
+    if node.layer is None:
+        return any(node.loss_weights)
+    return node.layer.is_loss or node.type == "Accuracy" or any(node.loss_weights)
+
+
+def _behind(blob: Blob, judged: set[str], ancestry: Ancestry, graph: Graph) -> bool:
+    before = ancestry.nodes_before(blob)
+    return any(node.id in before and judged & {top.id for top in node.tops} for node in graph.nodes)

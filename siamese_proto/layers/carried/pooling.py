@@ -1,0 +1,85 @@
+"""Caffe's pooling where torch's kernels do other windows, or none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from siamese_proto.layers.pooling import LOWEST
+from siamese_proto.layers.spp import split_in_bins
+
+
+class WindowPool(nn.Module):
+    """The maximum (MAX) or mean (AVE) of each window, with as many windows as Caffe counts.
+
+    (N, C, H, W) -> (N, C, OH, OW), and with `with_mask` the index h W + w of each maximum, -1 beyond the picture
+    """
+
+    def __init__(
+        self,
+        method: str,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pad: tuple[int, int] = (0, 0),
+        *,
+        ceil_mode: bool = True,
+        with_mask: bool = False,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.kernel = kernel
+        self.stride = stride
+        self.pad = pad
+        self.ceil_mode = ceil_mode
+        self.with_mask = with_mask
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The pooled picture, and where its maxima are if wanted."""
+        height, width = x.shape[2:]
+        counts = [self.windows(size, axis) for axis, size in enumerate((height, width))]
+        # Cut or lengthened at the far ends to where the last windows end.
+        below, right = (
+            (counts[i] - 1) * self.stride[i] + self.kernel[i] - self.pad[i] - x.shape[2 + i] for i in (0, 1)
+        )
+        value = LOWEST if self.method == "MAX" else 0.0
+        padded = functional.pad(x, (self.pad[1], right, self.pad[0], below), value=value)
+        if self.method == "AVE":
+            return self.mean(padded, height, width)
+        if not self.with_mask:
+            return functional.max_pool2d(padded, self.kernel, self.stride)
+        y, indices = functional.max_pool2d(padded, self.kernel, self.stride, return_indices=True)
+        rows = indices.div(padded.shape[3], rounding_mode="floor") - self.pad[0]
+        columns = indices % padded.shape[3] - self.pad[1]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        return y, (rows * width + columns).where(inside, -1).to(x.dtype)
+
+    def windows(self, size: int, axis: int) -> int:
+        """How many windows there are along an axis: none starts behind the picture and its near pad."""
+        stride, pad = self.stride[axis], self.pad[axis]
+        count = (size + 2 * pad - self.kernel[axis] + (stride - 1 if self.ceil_mode else 0)) // stride + 1
+        return count - 1 if any(self.pad) and (count - 1) * stride >= size + pad else count
+
+    def mean(self, padded: Tensor, height: int, width: int) -> Tensor:
+        """The sum of each window divided by the part of it inside the picture and its pads."""
+        total = functional.avg_pool2d(padded, self.kernel, self.stride, divisor_override=1)
+        parts = []
+        for axis, size in enumerate((height, width)):
+            starts = torch.arange(total.shape[2 + axis]) * self.stride[axis]
+            parts.append((starts + self.kernel[axis]).clamp(max=size + 2 * self.pad[axis]) - starts)
+        return total / torch.outer(*parts).to(total)
+
+
+def pyramid_pool(x: Tensor, levels: int, method: str) -> Tensor:
+    """The maximum (MAX) or mean (AVE) in 1 x 1, 2 x 2, 4 x 4, .. bins, joined.
+
+    (N, C, H, W) -> (N, C x sum of 4^level);  of one level alone (N, C, 1, 1)
+    """
+    pooled = []
+    for level in range(levels):
+        height, top, bottom = split_in_bins(x.shape[2], 2**level)
+        width, left, right = split_in_bins(x.shape[3], 2**level)
+        padded = functional.pad(x, (left, right, top, bottom), value=LOWEST if method == "MAX" else 0.0)
+        pool = functional.max_pool2d if method == "MAX" else functional.avg_pool2d
+        pooled.append(pool(padded, (height, width)))
+    return pooled[0] if levels == 1 else torch.cat([bins.flatten(1) for bins in pooled], 1)

@@ -1,0 +1,111 @@
+"""The triplet loss of embeddings: our own, under the plainest of the meanings that its name has had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from siamese_proto.errors import GraphError, quoted
+from siamese_proto.graph.ir import Shape, exactly
+from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.checks import check_batches, check_equal_features
+from siamese_proto.layers.distance import measure
+from siamese_proto.layers.loss import pair_divisor
+from siamese_proto.layers.parameters import binary_settings
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Fields of forks, in text, and the layers that they belong to.
+OTHER_MEANINGS = {
+    "losstype": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
+    "num_triplets": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
+    "num_negatives": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
+    "use_pair": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
+    "alpha": "the sum over all triplets of a batch, made of (features, label)",
+    "separate": "the sum over all triplets of a batch, made of (features, label)",
+    "ids_per_batch": "the sum over all triplets of a batch, made of (features, label)",
+    "num_per_id": "the sum over all triplets of a batch, made of (features, label)",
+    "sim_type": "the ranking of a batch by similarities",
+    "mu": "the ranking of a batch by similarities",
+    "sample": "the ranking of a batch by similarities",
+}
+SAME_NUMBER = 203  # the fork that means what we mean; its only field is margin = 1
+OTHER_NUMBERS = {137: "losstype", 140: "alpha", 201: "sim_type"}  # of other forks, and a field that tells them
+CHOICES = (
+    "TripletLoss has meant several layers; this one takes (anchor, positive, negative), with form HINGE, RATIO or "
+    "SOFTMAX, distance SQUARED or EUCLIDEAN and normalization HALF_MEAN, MEAN or SUM in triplet_loss_param. Cut the "
+    "batch in three with Slice and choose among these, or register a class of your own: "
+    '@sp.layer("TripletLoss", replace=True)'
+)
+
+
+@layer("TripletLoss")
+class TripletLoss(Layer):
+    """`1 / (2 N) sum of max(0, margin + d(a, p) - d(a, n))` with `d(a, b) = |a - b|^2`.
+
+    anchor a, positive p, negative n (N, *K) each -> ()
+    `distance`: SQUARED, or EUCLIDEAN, d = |a - b|, whose gradient at 0 is 0.
+    `form`: HINGE as above; RATIO: max(0, 1 - d(a, n) / (d(a, p) + margin)); SOFTMAX: s^2 + (1 - t)^2 with
+    (s, t) = softmax(d(a, p), d(a, n)), which has no margin.
+    `normalization`: HALF_MEAN 1 / (2 N), MEAN 1 / N, SUM 1.
+    Not in BVLC Caffe. Schroff, Kalenichenko, Philbin: FaceNet; Hoffer, Ailon: Deep Metric Learning Using Triplet
+    Network (SOFTMAX)
+    """
+
+    bottoms = exactly(3)
+    is_loss = True
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.triplet_loss_param
+        self._refuse_other_meanings(message)
+        same = binary_settings(message, SAME_NUMBER)
+        if same is not None and not message.HasField("triplet_loss_param"):
+            settings = schema.TripletLossParameter.FromString(same)
+        self.margin = settings.margin
+        self.form = schema.TripletLossParameter.Form.Name(settings.form)
+        self.distance = schema.TripletLossParameter.Distance.Name(settings.distance)
+        self.normalization = schema.TripletLossParameter.Normalization.Name(settings.normalization)
+        self.unused = ["triplet_loss_param.margin"] if self.form == "SOFTMAX" and settings.HasField("margin") else []
+
+    def _refuse_other_meanings(self, message: schema.LayerParameter) -> None:
+        for path, raw in self.context.unknown:
+            if path == "triplet_loss_param" and raw.name in OTHER_MEANINGS:
+                text = f"{quoted(raw.name)} belongs to another TripletLoss: {OTHER_MEANINGS[raw.name]}. {CHOICES}"
+                raise GraphError(text, field=f"{path}.{raw.name}")
+        for number, field in OTHER_NUMBERS.items():
+            if binary_settings(message, number) is not None:
+                text = f"field {number} holds the settings of another TripletLoss: {OTHER_MEANINGS[field]}. {CHOICES}"
+                raise GraphError(text, field="type")
+        if self.bottom_count != 3:
+            raise GraphError(f"it has {self.bottom_count} bottoms, not 3. {CHOICES}", field="type")
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        check_batches(bottoms, 1, 2)
+        check_equal_features(bottoms)
+        return [()]
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        anchor, positive, negative = (bottom.reshape(len(bottom), -1) for bottom in bottoms)  # (N, K)
+        near = measure(self.distance, anchor, positive)  # (N,)
+        far = measure(self.distance, anchor, negative)
+        if self.form == "SOFTMAX":
+            losses = 2 * (near - far).sigmoid().square()  # s is that sigmoid, and 1 - t is s
+        elif self.form == "RATIO":
+            losses = (1 - far / (near + self.margin)).relu()
+        else:
+            losses = (self.margin + near - far).relu()
+        return [losses.sum() / pair_divisor(self.normalization, len(anchor))]
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.unused
+
+    def describe(self) -> str:
+        margin = "" if self.form == "SOFTMAX" else f"margin {self.margin:g}"
+        words = [
+            margin,
+            self.form.lower() * (self.form != "HINGE"),
+            self.distance.lower() * (self.distance != "SQUARED"),
+        ]
+        return " ".join(filter(None, words))
