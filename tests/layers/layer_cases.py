@@ -91,6 +91,11 @@ SETTINGS = {
     ],
     "ContrastiveLoss": [
         ("contrastive_loss_param {{ margin: {b} }}", [(4, 3), (4, 3), (4,)], 1),
+        (
+            "contrastive_loss_param {{ label: DIFFERENT normalization: MEAN margin: {c} }}",
+            [(4, 3), (4, 3), (4,)],
+            1,
+        ),
         ("contrastive_loss_param {{ legacy_version: true }}", [(4, 3, 1, 1), (4, 3), (4, 1, 1, 1)], 1),
     ],
     "EuclideanLoss": [("", [(4, 3, 2), (4, 6)], 1)],
@@ -223,6 +228,38 @@ SETTINGS = {
         ("infogain_loss_param {{ axis: {b} }}", [(2, 4, 4), (2, 4), (4, 4)], 2),
         ("loss_param {{ ignore_label: {a} normalization: FULL }}", [(3, 5), (3, 1), (1, 1, 5, 5)], 1),
     ],
+    "TripletLoss": [
+        ("triplet_loss_param {{ margin: {b} }}", [(4, 3), (4, 3), (4, 3)], 1),
+        ("triplet_loss_param {{ distance: EUCLIDEAN normalization: MEAN }}", [(5, 3, 2), (5, 6), (5, 6, 1)], 1),
+        ("triplet_loss_param {{ form: RATIO normalization: SUM margin: {a} }}", [(4, 3)] * 3, 1),
+        ("triplet_loss_param {{ form: SOFTMAX distance: EUCLIDEAN }}", [(4, 3)] * 3, 1),
+    ],
+    "CenterLoss": [
+        ("center_loss_param {{ num_output: 3 }}", [(4, 5, 2), (4,)], 1),
+        ("center_loss_param {{ num_output: 4 axis: -1 }}", [(2, 3, 5), (2, 3)], 1),
+    ],
+    "Distance": [
+        (f"distance_param {{{{ metric: {metric} }}}}", [(4, 3, 2), (4, 6)], 1)
+        for metric in ("EUCLIDEAN", "SQUARED", "L1", "EXP_L1", "COSINE_SIMILARITY", "COSINE_DISTANCE", "DOT")
+    ],
+    "Normalize": [
+        ("", [IMAGE], 2),
+        ("normalize_param {{ normalize_type: L1 eps: 0.{a} }}", [(3, 5)], 1),
+        ("normalize_param {{ across_spatial: true eps: 0.{b} }}", [IMAGE], 2),
+        ("norm_param {{ across_spatial: false channel_shared: false }}", [(3, 5, 2)], 1),
+        ("norm_param {{ eps: 0.{b} }}", [IMAGE], 1),
+    ],
+    "Permute": [
+        ("permute_param {{ order: 0 order: {c} order: 1 }}", [IMAGE], 1),
+        ("permute_param {{ order: {b} }}", [(3, 5, 7)], 1),
+        ("", [(3, 5)], 1),
+    ],
+    "Padding": [
+        ("padding_param {{ pad: {b} }}", [IMAGE], 1),
+        ("padding_param {{ mode: REPLICATE pad_h: {a} pad: 3 }}", [IMAGE], 1),
+        ("padding_param {{ mode: CONSTANT value: -{b} pad_w: {c} }}", [IMAGE], 1),
+    ],
+    "ChannelDropout": [("dropout_param {{ dropout_ratio: 0.3 }}", [IMAGE], 1)],
 }
 # How many rows come out is known only when they run.
 DYNAMIC = {"Filter"}

@@ -17,7 +17,7 @@ NUMBERS = {"a": 1, "b": 2, "c": 2}
 
 def phases(case):
     """TRAIN, and TEST where a layer does something else then."""
-    other = case[0] in ("BatchNorm", "Dropout") or "STOCHASTIC" in case[1]
+    other = case[0] in ("BatchNorm", "Dropout", "ChannelDropout") or "STOCHASTIC" in case[1]
     return ("TRAIN", "TEST") if other else ("TRAIN",)
 
 

@@ -13,8 +13,14 @@ PROTO = Path(siamese_proto.proto.__file__).parent
 ROOT = Path(__file__).parent.parent.parent
 # Our own additions, which Caffe's table does not have.
 OWN_LAYERS = ("TripletLoss", "CenterLoss", "Distance", "Normalize", "Norm", "Permute", "Padding")
-OWN_MESSAGES = {"ResumeState", "DataPosition", "BestScore", "CarriedState", *(f"{name}Parameter" for name in OWN_LAYERS)}
-OWN_ENUMS = {"PairNormalization", "ContrastiveLossParameter.Label"}
+OWN_MESSAGES = {
+    "ResumeState",
+    "DataPosition",
+    "BestScore",
+    "CarriedState",
+    *(f"{name}Parameter" for name in OWN_LAYERS),
+}
+OWN_ENUMS = {"ContrastiveLossParameter.Label", "ContrastiveLossParameter.Normalization"}
 OWN_FIELDS = {
     ("SolverState", "resume"),
     ("SolverParameter", "warmup_iter"),
@@ -38,8 +44,7 @@ def _described() -> set[tuple[str, ...]]:
     rows: set[tuple[str, ...]] = set()
     for file in described.file:
         for enum in file.enum_type:
-            if enum.name not in OWN_ENUMS:
-                rows |= {("enum", enum.name, value.name, str(value.number), "", "", "", "") for value in enum.value}
+            rows |= {("enum", enum.name, value.name, str(value.number), "", "", "", "") for value in enum.value}
         for message in file.message_type:
             if message.name in OWN_MESSAGES:
                 continue
