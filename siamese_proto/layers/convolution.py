@@ -87,14 +87,28 @@ class Windowed(Layer):
         ):
             extent = dilation * (kernel - 1) + 1
             padded = size + 2 * pad
-            if extent > padded:
+            if extent - padded >= stride:  # Caffe rounds the quotient towards 0: one window may reach a little beyond
                 dilated = f" (dilation {dilation} makes it {extent})" if dilation > 1 else ""
                 raise GraphError(
                     f"kernel size {kernel}{dilated} is larger than the padded bottom, {size} + 2 x {pad} = {padded}",
                     field=self.field(KERNEL, i, len(spatial)),
                 )
-            counts.append((padded - extent) // stride + 1)
+            counts.append(max(padded - extent, 0) // stride + 1)
         return tuple(counts)
+
+    def overhang(self, spatial: Shape) -> Shape:
+        """How far the window reaches beyond the pad along each dimension, where a single one does."""
+        sizes = zip(spatial, *self.windows(len(spatial)), strict=True)
+        return tuple(max(dilation * (kernel - 1) + 1 - size - 2 * pad, 0) for size, kernel, _, pad, dilation in sizes)
+
+    def filled(self, x: Tensor, rank: int) -> Tensor:
+        """The bottom, its last `rank` dimensions lengthened with zeros by what `overhang` tells."""
+        from torch.nn import functional
+
+        overhang = self.overhang(tuple(x.shape[x.dim() - rank :]))
+        if not any(overhang):
+            return x
+        return functional.pad(x, [length for size in reversed(overhang) for length in (0, size)])
 
     def field(self, names: tuple[str, str, str], dimension: int, rank: int) -> str:
         """The field that sets a quantity for a dimension."""
@@ -111,6 +125,7 @@ class Convolution(Windowed):
     (N, C, *S) -> (N, num_output, *T), T = floor((S + 2 pad - dilation (kernel - 1) - 1) / stride) + 1;
     each of several bottoms, all of one shape, to its own top through the same weights;
     with `axis` a, N stands for the first a axes.  weight (num_output, C / group, *kernel), bias (num_output,)
+    A kernel may be larger than the padded bottom by less than the stride: one window then reaches beyond, over zeros.
     Where nothing follows the channels there are no windows: `y[n, o] = b[o] + sum over c of w[o, c] x[n, c]`.
     Caffe: base_conv_layer.cpp, conv_layer.cpp
     """
@@ -172,6 +187,8 @@ class Convolution(Windowed):
         axis = canonical_axis(self.axis, bottoms[0])
         channels, spatial = bottoms[0][axis], bottoms[0][axis + 1 :]
         rank = len(spatial)
+        if any(self.overhang(spatial)):
+            return None
         module, function = (f"{name}{rank or 1}d" for name in self.torch_names)
         windows = [same(sizes) for sizes in self.windows(rank)] if rank else [1, 1, 0, 1]
         kernel, (stride, padding, dilation) = windows[0], windows[1:]
@@ -221,7 +238,8 @@ class Convolution(Windowed):
         if rank == 0:
             return lambda x, weight, bias: functional.conv1d(x, weight, bias, groups=self.group)
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        return lambda x, weight, bias: convolve(x, weight, bias, self.stride, self.pad, self.dilation, self.group)
+        settings = (self.stride, self.pad, self.dilation, self.group)
+        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings)
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:

@@ -32,6 +32,9 @@ class Deconvolution(Convolution):
     def weighed(self, channels: int) -> Shape:
         return channels, self.num_output // self.group
 
+    def overhang(self, spatial: Shape) -> Shape:
+        return (0,) * len(spatial)
+
     def convolved(self, spatial: Shape) -> Shape:
         sizes = []
         for i, (size, kernel, stride, pad, dilation) in enumerate(

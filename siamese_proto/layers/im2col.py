@@ -44,6 +44,7 @@ class Im2col(Windowed):
         axis = canonical_axis(self.axis, x.shape)
         rank = x.dim() - axis - 1
         kernels, strides, pads, dilations = self.windows(rank)
+        x = self.filled(x, rank)
         if any(pads):
             x = functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)])
         for i, (kernel, stride, dilation) in enumerate(zip(kernels, strides, dilations, strict=True)):
@@ -55,7 +56,7 @@ class Im2col(Windowed):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         axis, spatial = canonical_axis(self.axis, bottoms[0]), bottoms[0][-2:]
-        if axis != 1 or len(bottoms[0]) != 4:
+        if axis != 1 or len(bottoms[0]) != 4 or any(self.overhang(spatial)):
             return None
         kernel, stride, pad, dilation = (same(sizes) for sizes in self.windows(2))
         settings = {"dilation": (dilation, 1), "padding": (pad, 0), "stride": (stride, 1)}

@@ -146,6 +146,27 @@ def test_im2col_lays_windows_out_as_channels(settings, shape, sizes):
     np.testing.assert_array_equal(run(layer, x)[0].numpy(), expected)
 
 
+def test_one_window_may_reach_beyond_the_padded_bottom_by_less_than_the_stride():
+    # Heights 2 + 2 x 1 = 4 for windows of 5 with stride 2, widths 3 for windows of 2: Caffe rounds -1 / 2 up to 0.
+    settings = "convolution_param { %s kernel_h: 5 kernel_w: 2 stride_h: 2 stride_w: 1 pad_h: 1 pad_w: 0 }"
+    x = values((2, 3, 2, 3)).requires_grad_()
+    layer = make(f'type: "Convolution" {settings % "num_output: 4"}')
+    assert layer.top_shapes([(2, 3, 2, 3)]) == [(2, 4, 1, 2)]
+    weight, bias = values((4, 3, 5, 2), 1), values((4,), 2)
+    (y,) = run(layer, x, params=[weight, bias])
+    expected = np.zeros((2, 4, 1, 2)) + bias.numpy().reshape(1, 4, 1, 1)
+    for column in range(2):
+        seen, weighed = x.detach().numpy()[..., column : column + 2], weight.numpy()[:, :, 1:3]
+        expected[:, :, 0, column] += np.einsum("nchw,ochw->no", seen, weighed)
+    np.testing.assert_allclose(y.detach().numpy(), expected)
+    assert torch.autograd.gradcheck(lambda x: run(layer, x, params=[weight, bias])[0], [x])
+
+    (windows,) = run(make(f'type: "Im2col" {settings % ""}'), x)
+    np.testing.assert_allclose(
+        np.einsum("nkhw,ok->nohw", windows.detach(), weight.flatten(1)), expected - bias.numpy().reshape(1, 4, 1, 1)
+    )
+
+
 def test_im2col_takes_the_axis_of_the_channels():
     layer = make('type: "Im2col" convolution_param { kernel_size: 2 axis: 2 }')
     x = values((2, 3, 4, 5, 6))
