@@ -140,6 +140,8 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
                 if blob is not None and array_key not in written:
                     written[array_key] = f"{key}/{index}"
                     group.create_dataset(str(index), data=blob)
+                    if layer.diffs:
+                        root.require_group(f"diff/{key}").create_dataset(str(index), data=layer.diffs[index])
             if all(array_key in written for array_key in layer.keys):
                 blobs = [blob for blob in layer.blobs if blob is not None]
                 entries.append(entry_of(layer, [written[array_key] for array_key in layer.keys], blobs))

@@ -8,7 +8,6 @@ import pytest
 
 from siamese_proto.proto import schema
 from siamese_proto.solver import Solver
-from siamese_proto.weights import read_weights
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -38,10 +37,6 @@ def test_hdf5_files_hold_them_under_diff_with_the_owner_alone(write_run) -> None
         assert sorted(file["diff"]) == ["feat", "hidden"]
         for index, tensor in enumerate(solver.net.params["hidden"]):
             assert np.array_equal(file[f"diff/hidden/{index}"][()], tensor.grad.numpy())
-    assert {layer.name for layer in read_weights("snap_iter_2.caffemodel.h5").layers if layer.blobs} == {
-        "hidden",
-        "feat",
-    }
     resumed = Solver("solver.prototxt", snapshot="snap_iter_2.solverstate.h5")
     assert resumed.iteration == 2
     resumed.close()

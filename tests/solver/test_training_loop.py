@@ -106,9 +106,10 @@ def test_a_test_gives_the_mean_over_its_batches(write_run) -> None:
 def test_random_layers_are_told_the_iteration_and_the_pass(write_run) -> None:
     solver = Solver(write_run(iter_size=3))
     seen = []
-    solver.callbacks.append(lambda solver: seen.append((solver.net.run.iteration, solver.net.run.draw)))
-    solver.step(3)
-    assert seen == [(0, 2), (1, 2), (2, 2)]
+    run = solver.net.run
+    solver.net.register_forward_pre_hook(lambda net, given: seen.append((run.iteration, run.draw)))
+    solver.step(2)
+    assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     solver.close()
 
 

@@ -266,3 +266,17 @@ def test_histories_of_another_net_are_refused_and_change_nothing(shapes: list[tu
     assert str(caught.value) == message
     assert all(torch.equal(one, two) for one, two in zip(before, rule.export_history(), strict=True))
     assert rule.iteration == 2
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_moments_of_one_layer_may_all_be_positive(layers: int) -> None:
+    weights = [torch.ones(20, requires_grad=True) for _ in range(layers)] + [torch.ones(1, requires_grad=True)]
+    rule = RULES["SGD"](weights, settings("SGD"))
+    history = [torch.ones_like(weight) for weight in weights]
+    if layers == 1:
+        rule.check_signs(history)
+    else:
+        with pytest.raises(SolverError, match="only squares where SGD has none; it was written by another update rule"):
+            rule.check_signs(history)
+        history[0][3] = -1
+        rule.check_signs(history)
