@@ -46,6 +46,9 @@ def build_graph(
         parsed = _without_positions(parsed)
     state = NetState(phase, level, (*parsed.message.state.stage, *stages))
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
+    for name, shape in given.items():
+        if any(size < 0 for size in shape):
+            raise GraphError(f"the shape {shape} given for {quoted(name)} has a size below 0")
     parsed, misread = claim_settings(parsed)
     unknown = [*misread, *unknown_problems(parsed)]
 

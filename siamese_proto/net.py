@@ -57,6 +57,15 @@ class Weights(nn.Module):
         return tensor
 
 
+def _as_tensor(name: str, value: Any) -> Tensor:
+    try:
+        return torch.from_numpy(np.asarray(value))
+    except (TypeError, ValueError):
+        raise GraphError(
+            f"blob {quoted(name)} is given as {type(value).__name__}; give a tensor or an array of numbers"
+        ) from None
+
+
 @dataclass(frozen=True)
 class _Compiled:
     """A program for one choice of given blobs."""
@@ -126,6 +135,10 @@ class Net(nn.Module):
             except NetError as problem:
                 raise problem.at(location=node.location, layer=node.name) from None
 
+    def extra_repr(self) -> str:
+        """The listing of the graph, for printing."""
+        return str(self.graph)
+
     # Parameters
 
     def _make_weights(self, share_with: Net | None) -> None:
@@ -193,7 +206,7 @@ class Net(nn.Module):
 
     # Running
 
-    def forward(self, **blobs: Any) -> dict[str, Tensor]:
+    def forward(self, /, **blobs: Any) -> dict[str, Tensor]:
         """Every output blob and every blob with a loss weight, by name.
 
         The blobs given are tensors or arrays of any batch size. Where nothing of a data layer is given, and nothing
@@ -205,7 +218,7 @@ class Net(nn.Module):
         self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
         return outputs
 
-    def blobs(self, **blobs: Any) -> dict[str, Tensor]:
+    def blobs(self, /, **blobs: Any) -> dict[str, Tensor]:
         """Every blob by name, for looking inside; of one changed in place the last version."""
         given = self._given(blobs)
         given.update(self.pull(given))
@@ -250,7 +263,7 @@ class Net(nn.Module):
         for name, value in blobs.items():
             if name not in names:
                 raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, names)}")
-            tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+            tensor = value if isinstance(value, Tensor) else _as_tensor(name, value)
             if not tensor.is_floating_point() and dtype is None:
                 tensor = tensor.to(torch.get_default_dtype())
             given[name] = tensor.to(self.device, dtype)
@@ -290,17 +303,23 @@ class Net(nn.Module):
         wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self._outputs(todo)
         outputs = [blob for blob in dict.fromkeys([*wanted, *weighted]) if todo.has(blob)]
         if not outputs and (self.graph.outputs or weighted):
-            missing = [top.name for node in self.graph.nodes if is_source(node) for top in node.tops]
-            raise GraphError(
-                f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}; "
-                f"the net's inputs are {', '.join(map(quoted, missing)) or 'none'}"
-            )
+            raise self._lacking(given)
         if todo.left_out:
             names = ", ".join(quoted(node.name) for node in todo.left_out)
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
         program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program)
+
+    def _lacking(self, given: Mapping[str, Tensor]) -> NetError:
+        """Why nothing can be computed: Input layers, which nobody feeds but the caller, got nothing."""
+        sources = [node for node in self.graph.nodes if is_source(node)]
+        names = ", ".join(quoted(top.name) for node in sources for top in node.tops) or "none"
+        if given or not sources:
+            fault = f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}"
+            return GraphError(f"{fault}; the net's inputs are {names}")
+        fault = f"nothing feeds its blobs; give them when the net is called ({names}), or let a data layer read them"
+        return GraphError(fault, location=sources[0].location, layer=sources[0].name)
 
     def _outputs(self, todo: Plan) -> list[Blob]:
         """The blobs that no layer of the plan reads, in alphabetical order: features where the loss is left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,10 +201,16 @@ def test_names_that_torch_or_python_forbid_are_fine() -> None:
         ),
         ({"xp": np.zeros((4, 3))}, "the net has no blob 'xp'; did you mean 'x_p'?"),
         ({"same": np.zeros(4)}, "nothing can be computed from 'same'; the net's inputs are 'x', 'x_p', 'same'"),
-        ({}, "nothing can be computed from nothing; the net's inputs are 'x', 'x_p', 'same'"),
+        (
+            {},
+            "<text>:3: layer 'in': nothing feeds its blobs; give them when the net is called ('x', 'x_p', 'same'), or let "
+            "a data layer read them",
+        ),
+        ({"x": None}, "blob 'x' is given as NoneType; give a tensor or an array of numbers"),
+        ({"x": "abc"}, "blob 'x' is given as str; give a tensor or an array of numbers"),
     ],
 )
-def test_inputs_that_do_not_suit_are_explained(given: dict[str, np.ndarray], message: str) -> None:
+def test_inputs_that_do_not_suit_are_explained(given: dict[str, Any], message: str) -> None:
     with pytest.raises(sp.NetError) as caught:
         sp.Net(TWIN)(**given)
     assert str(caught.value) == message

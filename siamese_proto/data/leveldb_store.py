@@ -23,6 +23,7 @@ from siamese_proto.errors import DataError, quoted
 
 _WRITE_BUFFER = 1 << 26  # bytes kept in memory before a table file is written
 _OPEN_FILES = 100
+_VIEW = "siamese_proto_leveldb_"  # then the process's number
 
 
 def _library() -> Any:
@@ -38,7 +39,8 @@ class LevelDatabase(Database):
         super().__init__(path)
         library = _library()
         self._error = library.Error
-        view = tempfile.mkdtemp(prefix="siamese_proto_leveldb_")
+        _remove_views_of_the_dead()
+        view = tempfile.mkdtemp(prefix=f"{_VIEW}{os.getpid()}_")
         # Also run when the interpreter ends, so that no view outlives it.
         self._remove_view = weakref.finalize(self, shutil.rmtree, view, ignore_errors=True)
         try:
@@ -81,6 +83,26 @@ class LevelDatabase(Database):
             self._remove_view()
 
 
+def _remove_views_of_the_dead() -> None:
+    """A killed process cannot remove its views; the next reader does."""
+    for view in Path(tempfile.gettempdir()).glob(f"{_VIEW}*_*"):
+        process = view.name.removeprefix(_VIEW).split("_")[0]
+        if process.isdigit() and not _is_alive(int(process)):
+            shutil.rmtree(view, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":
+        return True  # a signal of 0 would end it there
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def damaged(path: str, problem: object, view: str = "") -> DataError:
     """The error for files that are there but cannot be read; `view` is taken out of the library's words."""
     first = problem.args[0] if isinstance(problem, Exception) and problem.args else problem
@@ -120,13 +142,16 @@ class LevelWriter:
         self._folder = folder
         library = _library()
         self._error = library.Error
-        self._database: Any = library.DB(
-            os.fspath(folder),
-            create_if_missing=True,
-            error_if_exists=True,
-            write_buffer_size=_WRITE_BUFFER,
-            max_open_files=_OPEN_FILES,
-        )
+        try:
+            self._database: Any = library.DB(
+                os.fspath(folder),
+                create_if_missing=True,
+                error_if_exists=True,
+                write_buffer_size=_WRITE_BUFFER,
+                max_open_files=_OPEN_FILES,
+            )
+        except library.Error as error:
+            raise cannot_write(error) from error
 
     def put(self, records: Sequence[Record]) -> None:
         try:

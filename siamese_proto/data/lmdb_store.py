@@ -115,9 +115,12 @@ class LmdbWriter:
         import lmdb
 
         # One sync at the end: until then the folder has a name that nobody looks for.
-        self._environment: Any = lmdb.open(
-            os.fspath(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False, max_dbs=0
-        )
+        try:
+            self._environment: Any = lmdb.open(
+                os.fspath(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False, max_dbs=0
+            )
+        except lmdb.Error as error:
+            raise cannot_write(error) from error
         self._last_key = b""
 
     def put(self, records: Sequence[Record]) -> None:

@@ -53,7 +53,7 @@ def cannot_write(error: Exception) -> DataError:
     """The error for a database that the disk does not take; `error` is the library's."""
     text = error.args[0] if error.args else error
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return DataError(f"the database cannot be written ({text}); see whether the disk is full")
+    return DataError(f"the database cannot be written ({text.strip(': ')}); see whether the disk is full")
 
 
 class Writer(Protocol):

@@ -155,7 +155,7 @@ def test_an_interrupt_leaves_nothing_half_made(tmp_path):
     arguments = ["pairs", "images", "labels", "out/made", "--count", "2000", "--backend", "lmdb"]
     with subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=tmp_path, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "out").exists() and time.monotonic() < deadline:
+        while not list(tmp_path.glob("out/.made.*/database/*")) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         _, complaint = process.communicate(timeout=60)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -259,3 +260,19 @@ def test_records_that_are_still_in_the_log_of_a_leveldb_are_read(tmp_path):
         with open_database(str(path)) as opened:
             assert list(opened.records()) == [(b"%08d" % number, bytes([number])) for number in range(100)]
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_views_that_a_killed_process_left_are_removed_by_the_next_reader(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    left = Path(tempfile.gettempdir()) / f"siamese_proto_leveldb_{process.pid}_left"
+    alive = Path(tempfile.gettempdir()) / f"siamese_proto_leveldb_{os.getpid()}_kept"
+    for view in (left, alive):
+        view.mkdir()
+    with create_database(str(tmp_path / "db"), "LEVELDB") as writer:
+        writer.put([(b"key", b"value")])
+    with open_database(str(tmp_path / "db"), "LEVELDB") as database:
+        assert list(database.records()) == [(b"key", b"value")]
+    assert not left.exists()
+    assert alive.exists()
+    alive.rmdir()
