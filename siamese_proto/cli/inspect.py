@@ -21,9 +21,7 @@ def inspect(file: Path, text_format: str) -> None:
     its numbers are not finite.
     """
     found = contents(file)
-    click.echo(
-        json.dumps(asdict(found), indent=2) if text_format == "json" else _as_text(found), nl=text_format == "json"
-    )
+    click.echo(json.dumps(asdict(found), indent=2) if text_format == "json" else _as_text(found))
 
 
 def _as_text(found: Contents) -> str:

@@ -67,7 +67,8 @@ def _of_weights(path: Path) -> Contents:
     count = sum(_count(row.shape) for row in own)
     total = f"{len(stored.layers)} layers, {len(own)} arrays, {count:,} numbers"
     if len(own) < len(rows):
-        total += f"; {len(rows) - len(own)} blobs are copies"
+        copies = len(rows) - len(own)
+        total += "; 1 blob is a copy" if copies == 1 else f"; {copies} blobs are copies"
     head = (f"{stored.file}: {stored.name or 'a net without a name'}",)
     return Contents(stored.file, head, tuple(rows), total)
 

@@ -1,0 +1,110 @@
+"""siamese-proto convert: the same numbers in another format."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cli_runner import run
+from click.testing import CliRunner, Result
+
+from siamese_proto.cli import main
+from siamese_proto.proto import schema
+from siamese_proto.weights import StoredLayer, StoredWeights, read_weights, write_stored
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SUFFIXES = [".caffemodel.h5", ".safetensors", ".pt", ".caffemodel"]
+
+
+def convert(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["convert", *map(str, arguments)])
+
+
+def numbers(path: Path) -> list[tuple[str, list[tuple[tuple[int, ...], str, bytes]]]]:
+    """Every layer that has arrays, in the order of the file, with the bytes of each."""
+    return [
+        (layer.name, [(blob.shape, blob.dtype.name, blob.tobytes()) for blob in layer.all_blobs(str(path))])
+        for layer in read_weights(path).layers
+        if layer.blobs
+    ]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", ["flagship/snap_iter_100", "solver/adam/snap_iter_20"])
+def test_a_caffemodel_comes_back_from_every_format_with_the_same_bytes(name: str, suffix: str, tmp_path: Path) -> None:
+    """Twins: what layers share comes back under each of them."""
+    source = GOLDEN / f"{name}.caffemodel"
+    assert convert(source, tmp_path / f"a{suffix}").exit_code == 0
+    done = convert(tmp_path / f"a{suffix}", tmp_path / "b.caffemodel")
+    assert done.exit_code == 0, done.output
+    assert numbers(tmp_path / "b.caffemodel") == numbers(source)
+    assert len(numbers(source)) == len({name for name, _ in numbers(source)}) > 3
+
+
+def test_what_caffe_saved_as_hdf5_converts_too(tmp_path: Path) -> None:
+    """Its shared arrays stand with their owner alone, so those layers that borrow them have none."""
+    source = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
+    assert convert(source, tmp_path / "b.safetensors").exit_code == 0
+    binary = dict(numbers(source.with_name("snap_iter_20.caffemodel")))
+    found = numbers(tmp_path / "b.safetensors")
+    assert found
+    assert all(binary[name] == blobs for name, blobs in found)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_odd_numbers_shapes_and_names_survive(suffix: str, tmp_path: Path) -> None:
+    bits = np.array([0x7FC00001, 0x80000000, 0x00000001, 0xFF800000, 0x7F7FFFFF, 0x3F800000], np.uint32)
+    layers = (
+        StoredLayer("a/b", "Convolution", blobs=(bits.view(np.float32).reshape(1, 2, 3, 1),)),
+        StoredLayer("\u5377\u79ef", "InnerProduct", blobs=(np.array([[math.pi]]), np.zeros((2, 0), np.float32))),
+        StoredLayer("a/b", "Scale", blobs=(np.float32([7]),)),
+    )
+    write_stored(tmp_path / "w.caffemodel", StoredWeights("w", layers, "n"))
+    before = numbers(tmp_path / "w.caffemodel")
+    assert convert(tmp_path / "w.caffemodel", tmp_path / f"a{suffix}").exit_code == 0
+    assert convert(tmp_path / f"a{suffix}", tmp_path / "b.caffemodel").exit_code == 0
+    assert numbers(tmp_path / "b.caffemodel") == before
+
+
+def test_old_dialects_and_unpacked_numbers_convert(tmp_path: Path) -> None:
+    old = schema.NetParameter(name="old")
+    v1 = old.layers.add(name="ip", type=schema.V1LayerParameter.INNER_PRODUCT)
+    v1.blobs.add(num=1, channels=1, height=2, width=3, data=[1, 2, 3, 4, 5, 6])
+    (tmp_path / "v1.caffemodel").write_bytes(old.SerializeToString() + b"\xc2\x3e\x03abc")  # a field of a fork: 1000
+    for suffix in SUFFIXES:
+        assert convert(tmp_path / "v1.caffemodel", tmp_path / f"a{suffix}").exit_code == 0
+        (layer,) = read_weights(tmp_path / f"a{suffix}").layers
+        assert (layer.name, layer.all_blobs("")[0].shape) == ("ip", (1, 1, 2, 3))
+        assert layer.all_blobs("")[0].ravel().tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_was_written_is_said(tmp_path: Path) -> None:
+    done = run("convert", GOLDEN / "flagship" / "init.caffemodel", "w.safetensors", folder=tmp_path)
+    size = (tmp_path / "w.safetensors").stat().st_size
+    assert (done.returncode, done.stdout) == (0, f"w.safetensors: 20 blobs of 19 layers, {size:,} bytes\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("none.caffemodel", "w.pt", "none.caffemodel: cannot be read: No such file or directory"),
+        (
+            "w.caffemodel",
+            "w.onnx",
+            "w.onnx: the name must end with .caffemodel, .caffemodel.h5, .safetensors or .pt",
+        ),
+        ("w.caffemodel", "no/w.pt", "cannot write 'no/w.pt': there is no folder 'no'"),
+        ("text.caffemodel", "w.pt", "text.caffemodel: is no weights file; it looks like a text file"),
+    ],
+)
+def test_what_cannot_be_converted(
+    source: str, target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.caffemodel").write_bytes((GOLDEN / "flagship" / "init.caffemodel").read_bytes())
+    Path("text.caffemodel").write_text("hello")
+    done = convert(source, target)
+    assert (done.exit_code, done.stderr) == (1, message + "\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.caffemodel", "w.caffemodel"]

@@ -1,0 +1,219 @@
+"""The net to use computes what the net that trained computed, from the same weights found by layer name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import siamese_proto as sp
+from siamese_proto.compiler import check_net
+from siamese_proto.deploy import Deployment, deploy
+from siamese_proto.graph.ir import Shape
+
+GOLDEN = Path(__file__).parent / "golden"
+FLAGSHIP = GOLDEN / "flagship" / "net.prototxt"
+PAIRS = {"pair_data": (64, 2, 28, 28)}
+
+
+def deployed(text: str, *outputs: str, both: bool = False, **shapes: Shape) -> Deployment:
+    made = deploy(sp.parse_net(text), both=both, outputs=outputs, shapes=shapes)
+    assert [finding for finding in check_net(made.text) if finding.severity == "error"] == []
+    return made
+
+
+def listed(made: Deployment) -> list[str]:
+    return [f"{', '.join(m.top)} = {m.type}({', '.join(m.bottom)})" for m in made.net.message.layer]
+
+
+def weights_of(text: str | Path, path: Path, **shapes: Shape) -> sp.Net:
+    """A net with values drawn at random everywhere, saved to a file."""
+    net = sp.Net(text, "TRAIN", shapes=shapes, fuse=False)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for tensor in net.tensors.values():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.6 - 0.2)
+    net.save_weights(path)
+    return net
+
+
+def test_one_tower_computes_the_features_of_the_twin(tmp_path: Path) -> None:
+    made = deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS)
+    (tmp_path / "deploy.prototxt").write_text(made.text)
+    tower = sp.Net(tmp_path / "deploy.prototxt", "TEST")
+    report = tower.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
+    assert report.missing == ()
+    twin = sp.Net(FLAGSHIP, "TEST", shapes=PAIRS, fuse=False)
+    twin.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
+    pairs = torch.rand(5, 2, 28, 28, generator=torch.Generator().manual_seed(1))
+    blobs = twin.blobs(pair_data=pairs, sim=torch.ones(5))
+    assert [layer.name for layer in made.net.message.layer][:2] == ["data", "conv1"]
+    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (1, 1, 28, 28)
+    for side, name in ((0, "feat"), (1, "feat_p")):
+        torch.testing.assert_close(tower(data=pairs[:, side : side + 1])["feat"], blobs[name], rtol=1e-6, atol=1e-7)
+    assert "scale: 0.00390625" in made.comments[0]
+
+
+def test_both_towers_give_their_distance(tmp_path: Path) -> None:
+    made = deploy(sp.parse_net(FLAGSHIP), both=True, shapes=PAIRS)
+    (tmp_path / "deploy.prototxt").write_text(made.text)
+    both = sp.Net(tmp_path / "deploy.prototxt", "TEST", fuse=False)
+    assert both.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel").missing == ()
+    one = sp.Net(deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS).text, "TEST")
+    one.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
+    left, right = torch.rand(2, 5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    right[4] = left[4]
+    expected = (one(data=left)["feat"].double() - one(data=right)["feat"].double()).norm(dim=1)  # (N,)
+    found = both(data=left, data_p=right)
+    assert list(found) == ["distance"]
+    torch.testing.assert_close(found["distance"].double(), expected, rtol=1e-4, atol=1e-5)
+    assert found["distance"][4] == 0
+    types = {layer.type for layer in made.net.message.layer}
+    assert types == {"Input", "Convolution", "Pooling", "InnerProduct", "ReLU", "Eltwise", "Reduction", "Power"}
+    assert len(both.graph.params) == 10  # still shared
+
+
+def dense(name: str, bottom: str, outputs: int, params: str = "") -> str:
+    settings = f'inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }}'
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {params} {settings} }}\n'
+
+
+def loss(kind: str, *bottoms: str) -> str:
+    return f'layer {{ name: "loss" type: "{kind}" {" ".join(f"bottom: {b!r}" for b in bottoms)} top: "loss" }}\n'
+
+
+DATA = (
+    'layer { name: "d" type: "DummyData" top: "x" top: "y" include { phase: TRAIN }\n'
+    "  dummy_data_param { shape { dim: 8 dim: 6 } shape { dim: 8 } } }\n"
+    'layer { name: "d" type: "DummyData" top: "x" top: "y" include { phase: TEST }\n'
+    "  dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }\n"
+)
+HEADS = (
+    dense("ip1", "x", 5, "param { lr_mult: 1 } param { lr_mult: 2 }")
+    + 'layer { name: "drop" type: "Dropout" bottom: "ip1" top: "ip1" }\n'
+    + dense("ip2", "ip1", 3)
+)
+TOP = 'layer { name: "acc" type: "Accuracy" bottom: "ip2" bottom: "y" top: "acc" include { phase: TEST } }\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "last"), [("SoftmaxWithLoss", "Softmax"), ("HingeLoss", None), ("EuclideanLoss", None)]
+)
+def test_a_plain_net_loses_its_data_labels_and_losses(kind: str, last: str | None, tmp_path: Path) -> None:
+    text = f'name: "plain"\n{DATA}{HEADS}{TOP if kind != "EuclideanLoss" else ""}'
+    label = "y" if kind != "EuclideanLoss" else "t"
+    if label == "t":
+        text += 'layer { name: "t" type: "DummyData" top: "t" dummy_data_param { shape { dim: 4 dim: 3 } } }\n'
+    made = deployed((text + loss(kind, "ip2", label)).replace("dim: 8", "dim: 4"))
+    expected = ["x = Input()", "ip1 = InnerProduct(x)", "ip1 = Dropout(ip1)", "ip2 = InnerProduct(ip1)"]
+    assert listed(made) == expected + ([f"prob = {last}(ip2)"] if last else [])
+    assert not any(
+        m.param or m.include or m.inner_product_param.HasField("weight_filler") for m in made.net.message.layer
+    )
+    trained = weights_of((text + loss(kind, "ip2", label)).replace("dim: 8", "dim: 4"), tmp_path / "w.caffemodel")
+    net = sp.Net(made.text, "TEST")
+    assert net.load_weights(tmp_path / "w.caffemodel").missing == ()
+    x = torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
+    weight, bias, weight2, bias2 = trained.tensors.values()
+    scores = (x @ weight.T + bias) @ weight2.T + bias2
+    found = net(x=x)["prob" if last else "ip2"]
+    torch.testing.assert_close(found, scores.softmax(1) if last else scores)
+
+
+def twin(before: str = "", after: str = "", first: str = "a", second: str = "b") -> str:
+    shared = 'param { name: "w" } param { name: "c" }'
+    return (
+        'layer { name: "d" type: "DummyData" top: "pairs" top: "sim"\n'
+        "  dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }\n"
+        + before
+        + f'layer {{ name: "cut" type: "Slice" bottom: "{"scaled" if before else "pairs"}" top: "a" top: "b" }}\n'.replace(
+            'top: "b" }', 'top: "b" slice_param { axis: 1 } }'
+        )
+        + dense("one", first, 5, shared)
+        + dense("two", second, 5, shared)
+        + after
+        + loss("ContrastiveLoss", "one", "two", "sim")
+    )
+
+
+def test_what_is_done_to_all_pairs_before_they_are_cut_is_done_to_one_side_too(tmp_path: Path) -> None:
+    text = twin('layer { name: "s" type: "Power" bottom: "pairs" top: "scaled" power_param { scale: 0.5 shift: 2 } }\n')
+    made = deployed(text)
+    assert listed(made) == ["pairs = Input()", "scaled = Power(pairs)", "one = InnerProduct(scaled)"]
+    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (1, 3)
+    trained = weights_of(text, tmp_path / "w.caffemodel")
+    net = sp.Net(made.text, "TEST")
+    net.load_weights(tmp_path / "w.caffemodel")
+    pairs = torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
+    blobs = trained.blobs(pairs=pairs, sim=torch.ones(4))
+    torch.testing.assert_close(net(pairs=pairs[:, :3])["one"], blobs["one"])
+    both = deployed(text, both=True)
+    assert listed(both)[:3] == ["pairs = Input()", "scaled = Power(pairs)", "a, b = Slice(scaled)"]
+
+
+def test_what_learns_before_the_towers_part_keeps_them_together() -> None:
+    text = twin(dense("s", "pairs", 6).replace('top: "s"', 'top: "scaled"'))
+    with pytest.raises(sp.NetError) as raised:
+        deployed(text)
+    assert str(raised.value) == (
+        "<text>:3: layer 's' works on the data of all towers before they part, so one tower cannot do without the "
+        "others; deploy all with --both"
+    )
+    assert listed(deployed(text, both=True))[-1] == "distance = Power(squared_distance)"
+
+
+def test_three_towers_give_two_distances() -> None:
+    text = (
+        'layer { name: "d" type: "Input" top: "a" top: "p" top: "n" input_param { shape { dim: 4 dim: 6 } } }\n'
+        + "".join(dense(f"f_{side}", side, 5, 'param { name: "w" } param { name: "c" }') for side in "apn")
+        + 'layer { name: "t" type: "TripletLoss" bottom: "f_a" bottom: "f_p" bottom: "f_n" top: "t" }\n'
+    )
+    assert listed(deployed(text)) == ["a = Input()", "f_a = InnerProduct(a)"]
+    assert [line.partition(" ")[0] for line in listed(deployed(text, both=True))] == [
+        *("a", "p", "n", "f_a", "f_p", "f_n"),
+        *("difference1", "squared_distance1", "distance1", "difference2", "squared_distance2", "distance2"),
+    ]
+
+
+def test_towers_that_a_learned_head_joins_keep_it() -> None:
+    text = twin(
+        after='layer { name: "cat" type: "Concat" bottom: "one" bottom: "two" top: "cat" }\n' + dense("score", "cat", 2)
+    ).replace(loss("ContrastiveLoss", "one", "two", "sim"), loss("SoftmaxWithLoss", "score", "sim"))
+    made = deployed(text, both=True)
+    assert listed(made)[-3:] == ["cat = Concat(one, two)", "score = InnerProduct(cat)", "prob = Softmax(score)"]
+
+
+def test_outputs_can_be_named() -> None:
+    assert listed(deployed(DATA + HEADS, "ip1")) == ["x = Input()", "ip1 = InnerProduct(x)", "ip1 = Dropout(ip1)"]
+    with pytest.raises(sp.NetError, match="the net has no blob 'ip11'; did you mean 'ip1'"):
+        deployed(DATA + HEADS, "ip11")
+
+
+def test_a_shape_that_is_not_known_is_asked_for() -> None:
+    parsed = sp.parse_net(FLAGSHIP.read_text())
+    with pytest.raises(sp.NetError) as raised:
+        deploy(parsed)
+    assert str(raised.value) == (
+        "the shape of 'data' is not known, because its data are not there; give it, for example "
+        "--shape data=1,3,224,224"
+    )
+    made = deploy(parsed, shapes={"data": (7, 1, 28, 28)})
+    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (7, 1, 28, 28)
+    with pytest.raises(
+        sp.NetError, match="a shape is given for 'dat', which is no blob of the net; did you mean 'data'"
+    ):
+        deploy(parsed, shapes={"data": (7, 1, 28, 28), "dat": (1,)})
+
+
+def test_unknown_fields_and_layers_of_the_tower_are_kept() -> None:
+    text = DATA + HEADS.replace("num_output: 5", "num_output: 5 fork: 3") + loss("SoftmaxWithLoss", "ip2", "y")
+    text += 'layer { name: "v" type: "Fork" bottom: "ip2" top: "v" fork_param { deep: 1 } }\n'
+    made = deploy(sp.parse_net(text))
+    assert "fork: 3" in made.text
+    assert "fork_param" in made.text
+
+
+def test_a_net_without_towers_has_no_two() -> None:
+    with pytest.raises(sp.NetError, match="the net has no towers; leave out --both"):
+        deployed(DATA + HEADS, both=True)
