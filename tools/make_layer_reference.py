@@ -26,8 +26,9 @@ not to be edited.
 
 Shapes read `bottoms -> tops`, outermost axis first: N rows of a batch, C channels, H and W an image; `*S` stands for
 any number of axes. Axes count from 0, negative ones from the end. Gradients are those of Caffe; where they are not the
-derivative of the formula, the text says so. "Caffe:" names the file of BVLC Caffe 1.0 that defines the layer. Fields
-that are written and change nothing are reported by `siamese-proto check` with their line.
+derivative of the formula, the text says so. "Caffe:" names the file of BVLC Caffe 1.0 that defines the layer;
+layers "not in BVLC Caffe" are our own, and [layers of your own](custom_layers.md) says more of them. Fields that are
+written and change nothing are reported by `siamese-proto check` with their line.
 """
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from siamese_proto.cli.options import stages_and_level, user_layers
+from siamese_proto.cli.options import stages_and_level
 from siamese_proto.compiler import as_finding, check_net
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
@@ -18,7 +18,6 @@ from siamese_proto.solver.check import check_solver
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
 @stages_and_level
-@user_layers
 @click.option(
     "--format",
     "text_format",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto import drawing
-from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, user_layers
+from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase
 from siamese_proto.drawing import RankDir
 from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net
@@ -18,7 +18,6 @@ from siamese_proto.proto.reader import parse_net
 @click.argument("out", type=click.Path())
 @phase(*PHASES, ALL, default="TRAIN")
 @net_state
-@user_layers
 @click.option(
     "--rankdir",
     type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),

@@ -50,12 +50,13 @@ def net_state(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def stages_and_level(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say which layers of a phase are meant."""
+    """Add the options that say which layers of a phase are meant, and which types of layers there are besides ours."""
     for option in (
         click.option(
             "--stage", "stages", metavar="A,B", default="", callback=_stages, help="Stages, separated by commas."
         ),
         click.option("--level", type=int, default=0, show_default=True, help="Level of the net."),
+        user_layers,
     ):
         command = option(command)
     return command

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import siamese_proto.summary as table
-from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase, user_layers
+from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
 from siamese_proto.graph.ir import Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -24,7 +24,6 @@ FORMATS: dict[str, Callable[[table.Summary], str]] = {
 @click.argument("model", type=click.Path())
 @phase(*PHASES, default="TRAIN")
 @net_state
-@user_layers
 @click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True)
 def summary(
     model: str,
