@@ -63,6 +63,9 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     shapes = {top: shape for feeder in given for top, shape in feeder.shapes().items()}
     net = _net(source, options, shapes=shapes, seed=seed(settings))
     net.to(device(settings))
+    if not any(weight for node in net.graph.nodes for weight in node.loss_weights):
+        text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
+        log("solver.cpp:102", text, level=logging.WARNING)
     return net, BatchSource(net, given)
 
 

@@ -110,3 +110,24 @@ def test_a_net_without_parameters_cannot_be_trained(in_tmp: Path) -> None:
     (in_tmp / "plain_solver.prototxt").write_text(PLAIN_SOLVER)
     with pytest.raises(NetError, match="the net has no parameters, so there is nothing to train"):
         Solver(in_tmp / "plain_solver.prototxt")
+
+
+def test_a_net_without_a_loss_trains_nothing_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = """
+    layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } }
+    """
+    (tmp_path / "net.prototxt").write_text(text)
+    (tmp_path / "solver.prototxt").write_text('net: "net.prototxt" base_lr: 0.01 lr_policy: "fixed" max_iter: 1')
+    Solver(tmp_path / "solver.prototxt").close()
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"{tmp_path}/net.prototxt: no layer of the training net has a loss, so nothing is learned"]
+
+
+def test_input_layers_that_nobody_feeds_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NetError) as caught:
+        plain(tmp_path, "").step(1)
+    assert str(caught.value) == (
+        f"{tmp_path}/plain.prototxt:2: layer 'in': nothing feeds its blobs; give them when the net is called ('x', "
+        "'y'), or let a data layer read them"
+    )
