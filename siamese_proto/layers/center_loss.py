@@ -11,6 +11,7 @@ from siamese_proto.graph.ir import ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive
 from siamese_proto.layers.labels import explain_bad_labels
+from siamese_proto.layers.source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class CenterLoss(Layer):
         except (IndexError, RuntimeError):
             explain_bad_labels(labels, self.classes, self.name)
             raise
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        x = "{0}" if len(bottoms[0]) == 2 and self._axis(bottoms[0]) == 1 else "{0}.reshape({1}.numel(), -1)"
+        loss = f"center_loss({x}, {{1}}.reshape(-1).long(), {{p0}})"
+        return Source(apart=(loss,), helpers=("autograd.centers.center_loss",))
 
     def describe(self) -> str:
         return f"{self.classes} centres"

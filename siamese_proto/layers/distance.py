@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches, check_equal_features
+from siamese_proto.layers.source import Source, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ class Distance(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         a, b = (bottom.reshape(len(bottom), -1) for bottom in bottoms)  # (N, K)
         return [measure(self.metric, a, b).unsqueeze(1)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        a, b = (f"{{{i}}}" + ".flatten(1)" * (len(shape) > 2) for i, shape in enumerate(bottoms))
+        if self.metric.startswith("COSINE"):
+            cosine = f"functional.cosine_similarity({a}, {b}, eps={SMALLEST_NORM})[:, None]"
+            return expression(f"1 - {cosine}" if self.metric == "COSINE_DISTANCE" else cosine)
+        forms = {
+            "DOT": f"({a} * {b}).sum(1, keepdim=True)",
+            "SQUARED": f"({a} - {b}).square().sum(1, keepdim=True)",
+            "EUCLIDEAN": f"torch.linalg.vector_norm({a} - {b}, dim=1, keepdim=True)",
+            "L1": f"({a} - {b}).abs().sum(1, keepdim=True)",
+            "EXP_L1": f"torch.exp(-({a} - {b}).abs().sum(1, keepdim=True))",
+        }
+        return expression(forms[self.metric])
 
     def rows_independent(self) -> bool:
         return True

@@ -9,6 +9,7 @@ from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.ir import Arity, Filler, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, layer, read_filler
 from siamese_proto.layers.parameters import binary_settings
+from siamese_proto.layers.source import Source, lengthened, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -87,6 +88,17 @@ class Normalize(Layer):
         if params:
             y = y * params[0].reshape(-1, *(1,) * (x.dim() - 2))  # (C, 1, ..) or (1, 1, ..)
         return [y, length][: self.top_count]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axes = str(tuple(range(1, len(bottoms[0])))) if self.across_spatial and len(bottoms[0]) > 2 else "1"
+        size = f"{{0}}.abs().sum({axes}, keepdim=True) + {literal(self.eps)}"
+        if self.kind == "L2":
+            size = f"({{0}}.square().sum({axes}, keepdim=True) + {literal(self.eps)}).sqrt()"
+        y = f"{{0}} / {size}" if self.kind == "L2" else f"{{0}} / ({size})"
+        if not self.has_scale:
+            return Source((y, size)[: self.top_count])
+        scale = "{p0}" if self.is_shared else lengthened("{p0}", len(bottoms[0]) - 2)
+        return Source(apart=(f"{y} * {scale}", size)[: self.top_count])
 
     def rows_independent(self) -> bool:
         return True

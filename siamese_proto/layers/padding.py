@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.source import Source, by_module, call, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ class Padding(Layer):
             return [functional.pad(bottoms[0], border, value=self.value)]
         return [functional.pad(bottoms[0], border, mode=self.mode.lower())]
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        border = f"({self.width}, {self.width}, {self.height}, {self.height})"
+        if self.mode == "CONSTANT":
+            return expression(call("functional.pad", "{0}", border, value=(self.value, 0.0)))
+        return expression(call("functional.pad", "{0}", border, mode=(self.mode.lower(), None)))
+
     def rows_independent(self) -> bool:
         return True
 
@@ -99,6 +106,12 @@ class ChannelDropout(Layer):
         shape = (*x.shape[:2], *(1,) * (x.dim() - 2))  # (N, C, 1, ..)
         kept = uniform(x, shape, run, self.key) >= self.ratio
         return [x * kept.to(x.dtype).div_(1 - self.ratio)]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        kinds = {2: "Dropout", 4: "Dropout2d", 5: "Dropout3d"}  # torch takes three axes for an image without a batch
+        if self.phase == self.context.phase and len(bottoms[0]) in kinds:  # the mode of the module is that of the net
+            return by_module(call(f"nn.{kinds[len(bottoms[0])]}", self.ratio))
+        return expression("{0}") if self.phase == "TEST" else None
 
     def rows_independent(self) -> bool:
         # The mask of a row depends on its place in the batch and on the layer's name.

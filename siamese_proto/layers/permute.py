@@ -9,6 +9,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.parameters import binary_settings
+from siamese_proto.layers.source import Source, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ class Permute(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [bottoms[0].permute(self._axes(bottoms[0].dim())).contiguous()]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        axes = ", ".join(map(str, self._axes(len(bottoms[0]))))
+        return expression(f"{{0}}.permute({axes}).contiguous()")
 
     def rows_independent(self) -> bool:
         return not self.order or self.order[0] == 0

@@ -150,7 +150,7 @@ class PythonLayer(Layer):
                 layer=self.name,
             )
         if torch.compiler.is_compiling():  # it cannot look into the user's code, and goes around it
-            call = torch.compiler.disable(call)
+            call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]  # torch leaves it without types
         return call(self.worker, self.in_place, bottoms, params)
 
     def unused_fields(self) -> Sequence[str]:

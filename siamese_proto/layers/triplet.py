@@ -12,6 +12,7 @@ from siamese_proto.layers.checks import check_batches, check_equal_features
 from siamese_proto.layers.distance import measure
 from siamese_proto.layers.loss import pair_divisor
 from siamese_proto.layers.parameters import binary_settings
+from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class TripletLoss(Layer):
         else:
             losses = (self.margin + near - far).relu()
         return [losses.sum() / pair_divisor(self.normalization, len(anchor))]
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        words = {"form": (self.form, "HINGE"), "distance": (self.distance, "SQUARED")}
+        module = call("TripletLoss", self.margin, **words, normalization=(self.normalization, "HALF_MEAN"))
+        return Source(("{module}({0}, {1}, {2})",), module, helpers=("carried.triplets.TripletLoss",))
 
     def unused_fields(self) -> Sequence[str]:
         return self.unused
