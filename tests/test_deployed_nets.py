@@ -127,9 +127,8 @@ def twin(before: str = "", after: str = "", first: str = "a", second: str = "b")
         'layer { name: "d" type: "DummyData" top: "pairs" top: "sim"\n'
         "  dummy_data_param { shape { dim: 4 dim: 6 } shape { dim: 4 } } }\n"
         + before
-        + f'layer {{ name: "cut" type: "Slice" bottom: "{"scaled" if before else "pairs"}" top: "a" top: "b" }}\n'.replace(
-            'top: "b" }', 'top: "b" slice_param { axis: 1 } }'
-        )
+        + f'layer {{ name: "cut" type: "Slice" bottom: "{"scaled" if before else "pairs"}" top: "a" top: "b"\n'
+        + "  slice_param { axis: 1 } }\n"
         + dense("one", first, 5, shared)
         + dense("two", second, 5, shared)
         + after
