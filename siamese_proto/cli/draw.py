@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from siamese_proto import drawing
-from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase
+from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, python_layers
 from siamese_proto.drawing import RankDir
-from siamese_proto.graph.ir import Shape
+from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
 
@@ -18,6 +18,7 @@ from siamese_proto.proto.reader import parse_net
 @click.argument("out", type=click.Path())
 @phase(*PHASES, ALL, default="TRAIN")
 @net_state
+@python_layers
 @click.option(
     "--rankdir",
     type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
@@ -32,6 +33,7 @@ def draw(
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
+    allow_python_layers: bool,
     rankdir: RankDir,
 ) -> None:
     """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf or .dot.
@@ -40,6 +42,10 @@ def draw(
     """
     drawing.check_output(out)
     parsed = parse_net(Path(model))
-    graph = graph_to_show(parsed, "TEST" if phase == "TEST" else "TRAIN", level, stages, shapes)
-    test = graph_to_show(parsed, "TEST", level, stages, shapes) if phase == ALL else None
+
+    def shown(phase: Phase) -> Graph:
+        return graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+
+    graph = shown("TEST" if phase == "TEST" else "TRAIN")
+    test = shown("TEST") if phase == ALL else None
     drawing.render(drawing.draw(graph, rankdir=rankdir, test=test), out)

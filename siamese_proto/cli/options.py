@@ -36,6 +36,12 @@ def user_layers(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def python_layers(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the leave to run the code of Python layers."""
+    text = "Let the net run the code of its Python layers."
+    return click.option("--allow-python-layers", is_flag=True, help=text)(command)
+
+
 def net_state(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which layers of a phase are meant, and what its data look like."""
     shape = click.option(
@@ -63,7 +69,13 @@ def stages_and_level(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def graph_to_show(
-    parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...], shapes: dict[str, Shape]
+    parsed: ParsedNet,
+    phase: Phase,
+    level: int,
+    stages: tuple[str, ...],
+    shapes: dict[str, Shape],
+    *,
+    allow_python_layers: bool = False,
 ) -> Graph:
     """The graph of a net that is to be looked at: what is wrong with its layers is told, and the rest shown."""
 
@@ -72,7 +84,7 @@ def graph_to_show(
             raise problem  # not a fault of the net's
         click.echo(f"warning: {problem}", err=True)
 
-    graph = build_graph(parsed, phase, level, stages, shapes, on_problem=tell)
+    graph = build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers, on_problem=tell)
     for unknown in graph.problems:
         tell(unknown)
     for note in graph.notes:

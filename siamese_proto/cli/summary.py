@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 import siamese_proto.summary as table
-from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
+from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase, python_layers
 from siamese_proto.graph.ir import Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -24,6 +24,7 @@ FORMATS: dict[str, Callable[[table.Summary], str]] = {
 @click.argument("model", type=click.Path())
 @phase(*PHASES, default="TRAIN")
 @net_state
+@python_layers
 @click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True)
 def summary(
     model: str,
@@ -31,13 +32,15 @@ def summary(
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
+    allow_python_layers: bool,
     text_format: str,
 ) -> None:
     """Print the layers of MODEL: type, settings, output shapes, parameters, who shares them, multiply-adds.
 
     Totals count a shared parameter once.
     """
-    made = table.summarize(graph_to_show(parse_net(Path(model)), phase, level, stages, shapes))
+    parsed = parse_net(Path(model))
+    made = table.summarize(graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers))
     if text_format in FORMATS:
         click.echo(FORMATS[text_format](made), nl=False)
     elif sys.stdout.isatty():

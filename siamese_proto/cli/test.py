@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, split, state_flags
-from siamese_proto.cli.options import user_layers
+from siamese_proto.cli.options import python_layers, user_layers
 
 
 @click.command()
@@ -17,7 +17,7 @@ from siamese_proto.cli.options import user_layers
 @state_flags
 @click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
 @user_layers
-@click.option("--allow-python-layers", is_flag=True, help="Let the net run the code of its Python layers.")
+@python_layers
 def test(
     model: str,
     weights: str,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, plain_lines, split, state_flags
-from siamese_proto.cli.options import user_layers
+from siamese_proto.cli.options import python_layers, user_layers
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -38,7 +38,7 @@ _STOPPED = 130  # the exit status of programs ended by Ctrl-C
 @click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder.")
 @click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
 @user_layers
-@click.option("--allow-python-layers", is_flag=True, help="Let the net run the code of its Python layers.")
+@python_layers
 def train(
     solver: str,
     weights: str | None,

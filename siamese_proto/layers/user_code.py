@@ -90,6 +90,8 @@ def import_module(name: str, folder: str | None) -> ModuleType:
     `import caffe` in it gives a stand-in with Layer, TRAIN and TEST, unless a real Caffe can be imported.
     Raises GraphError where there is none, or where it fails.
     """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise GraphError(f"{quoted(name)} is no name of a Python module", field="python_param.module")
     folders = [os.getcwd(), *([folder] if folder is not None else [])]
     spec = _find(name, folders)
     key = (name, spec.origin or "" if spec is not None else "")

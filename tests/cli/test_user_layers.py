@@ -109,6 +109,10 @@ def test_python_layers_are_shown_and_not_run_unless_allowed(folder: Path) -> Non
         "unasked; allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
     )
     assert not (folder / "it_ran").exists()
+    done = run("summary", "python.prototxt", "--allow-python-layers", "--format", "csv", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "half.Half" in done.stdout.splitlines()[3]
+    assert (folder / "it_ran").exists()
     done = run("train", "--solver", "solver.prototxt", "--allow-python-layers", folder=folder)
     assert done.returncode == 0, done.stderr
     assert (folder / "it_ran").exists()

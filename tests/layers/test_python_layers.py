@@ -425,6 +425,8 @@ def test_an_exception_of_the_users_code_is_one_error_with_its_line(folder, where
             TWO.replace("mylayers", "mylayrs"),
             "there is no Python module 'mylayrs' in the working directory, beside the net or in PYTHONPATH",
         ),
+        (TWO.replace("mylayers", "../mylayers.py"), "'../mylayers.py' is no name of a Python module"),
+        (TWO.replace("mylayers", ".mylayers"), "'.mylayers' is no name of a Python module"),
         (TWO.replace("L2Norm", "L2Nrm"), "module 'mylayers' has no class 'L2Nrm'"),
         (TWO.replace('layer: "L2Norm"', ""), "layer is missing; give the name of a Python layer"),
         (TWO.replace('module: "mylayers"', ""), "module is missing; give the name of a Python module"),

@@ -7,6 +7,8 @@ from typing import Literal
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import siamese_proto as sp
 from siamese_proto.compiler import check_net
@@ -149,7 +151,7 @@ def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("written", "told"),
     [
         ("mrgin: 2", "4: layer 'l': unknown field 'mrgin' in my_loss_param; did you mean 'margin'?"),
         ("margin: 1 mode: SOF", "4: layer 'l': 'mode': expected one of HARD, SOFT, found 'SOF'"),
@@ -168,9 +170,9 @@ def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_
         ("mean: true\n margin: -1", "5: layer 'l': margin is below 0"),
     ],
 )
-def test_what_is_wrong_with_settings_is_told_with_its_line(my_loss, settings, told):
+def test_what_is_wrong_with_settings_is_told_with_its_line(my_loss, written, told):
     with pytest.raises(sp.NetError) as caught:
-        sp.Net(NET.replace("SETTINGS", settings))
+        sp.Net(NET.replace("SETTINGS", written))
     assert str(caught.value) == f"<text>:{told}"
 
 
@@ -345,3 +347,57 @@ def test_a_file_of_layers_that_is_not_there_or_no_python_is_told(tmp_path):
     (tmp_path / "mine.txt").write_text("")
     with pytest.raises(sp.NetError, match=r"is no Python file: its name must end in .py"):
         register_layers(tmp_path / "mine.txt")
+
+
+# Any text
+
+NAMES = [
+    "margin",
+    "mode",
+    "mean",
+    "label",
+    "weighting",
+    "powers",
+    "parts",
+    "weight_filler",
+    "count",
+    "type",
+    "other",
+    "1",
+]
+VALUES = [
+    "1",
+    "-2.5",
+    "1e999",
+    "nan",
+    "-inf",
+    "0x1F",
+    "99999999999999999999",
+    "true",
+    "SOFT",
+    '"a\\377b"',
+    "''",
+    "[1, 2]",
+    "[]",
+]
+
+
+def blocks(inner):
+    fields = st.tuples(st.sampled_from(NAMES), inner).map(lambda pair: f"{pair[0]}{pair[1]}")
+    return st.lists(fields, max_size=4).map(lambda texts: " { " + " ".join(texts) + " }")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.recursive(st.sampled_from(VALUES).map(lambda value: f": {value}"), blocks, max_leaves=12))
+def test_whatever_stands_in_the_settings_they_are_read_or_told(my_loss, text):
+    written = NET.replace("my_loss_param {\n    SETTINGS\n  }", f"my_loss_param{text}")
+    assert written != NET
+    found = settings_or_error(written)
+    assert isinstance(found, MyLossParameters) or "\n" not in str(found)
+
+
+def settings_or_error(text):
+    try:
+        return sp.Net(text).graph.nodes[1].layer.parameters
+    except sp.NetError as error:
+        return error
