@@ -15,7 +15,10 @@ def statement(code: str, indent: int = 0, remark: str = "") -> list[str]:
     if len(beside) <= WIDTH:
         return [beside]
     above = [margin + line for line in _wrapped(f"# {remark}", WIDTH - indent)] if remark else []
-    return [*above, *(line for line in broken(code, indent))]
+    targets, equals, value = code.partition(" = ")
+    if equals and "," in targets and len(margin + code) > WIDTH >= indent + 4 + len(value):
+        return [*above, f"{margin}{targets} = (", f"{margin}    {value}", f"{margin})"]
+    return [*above, *broken(code, indent)]
 
 
 def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
@@ -27,14 +30,27 @@ def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
         return
     end = _matching(code, begin)
     head, inner, tail = code[: begin + 1], code[begin + 1 : end], code[end:]
+    parts = list(_parts(inner))
+    ends_with_comma = inner.rstrip().endswith(",")
     yield margin + head
-    is_tuple = inner.endswith(",")
-    if len(margin) + 4 + len(inner) <= WIDTH and not is_tuple:
+    if len(margin) + 4 + len(inner) <= WIDTH and not ends_with_comma:
         yield f"{margin}    {inner}"
     else:
-        for part in _parts(inner):
-            yield from broken(part, indent + 4, ",")
+        # A comma behind what stands in brackets alone would make a tuple of it.
+        comma = "," if len(parts) > 1 or ends_with_comma or not _is_group(code, begin) else ""
+        for part in parts:
+            yield from broken(part, indent + 4, comma)
     yield margin + tail + behind
+
+
+def _follows_a_name(code: str, begin: int) -> bool:
+    """Whether the bracket at `begin` is that of a call or an index."""
+    before = code[:begin]
+    return before[-1:].isalnum() or before[-1:] in tuple("_)]")
+
+
+def _is_group(code: str, begin: int) -> bool:
+    return code[begin] == "(" and not _follows_a_name(code, begin)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
@@ -58,7 +74,8 @@ def _last_bracket(code: str) -> int | None:
             position = _end_of_text(code, position)
         elif code[position] in _OPENING:
             end = _matching(code, position)
-            found = position if end > position + 1 else found
+            is_index = code[position] == "[" and _follows_a_name(code, position)
+            found = position if end > position + 1 and not is_index else found
             position = end
         position += 1
     return found

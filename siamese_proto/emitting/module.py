@@ -181,11 +181,12 @@ class _Writer:
     def title(self) -> str:
         """The docstring of the module."""
         graph = self.plan.graph
-        origin = f" of {shortened(os.path.basename(graph.file))}" if os.path.exists(graph.file) else ""
+        origin = f"{shortened(os.path.basename(graph.file))}, " if os.path.exists(graph.file) else ""
         return (
-            f'"""{self.described()}{origin}, phase {graph.phase}, as PyTorch modules.\n\n'
-            "It needs torch alone. Run as a program it loads the weights that lie beside it under its own name, or\n"
-            'those named on the command line, and prints the shapes of the outputs for a random batch.\n"""'
+            f'"""{self.described()} as PyTorch modules.\n\n'
+            f"Written by siamese-proto from {origin}phase {graph.phase}. It needs torch alone. Run as a program it\n"
+            "loads the weights that lie beside it under its own name, or those named on the command line, and prints\n"
+            'the shapes of the outputs for a random batch.\n"""'
         )
 
     def described(self) -> str:

@@ -1,0 +1,35 @@
+"""Every golden case of a layer type with a plain form, ported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ported_nets import compare
+
+import siamese_proto as sp
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "layers"
+WITHOUT_PLAIN_FORM = {"RNN", "LSTM", "LSTMUnit"}
+CASES = sorted(path.stem for path in GOLDEN.glob("*.npz"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_ported_layer_computes_what_the_net_computes(case: str) -> None:
+    with np.load(GOLDEN / f"{case}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    meta = json.loads(str(arrays.pop("meta")))
+    if WITHOUT_PLAIN_FORM.intersection(meta["layer_types"]) or case in ("infogain", "silence"):
+        pytest.skip("no plain form, or no output")
+    net = sp.Net(GOLDEN / f"{case}.prototxt", phase=meta["phase"], fuse=False)
+    with torch.no_grad():
+        for place, value in arrays.items():
+            kind, _, rest = place.partition("/")
+            if kind == "param":
+                layer, _, index = rest.rpartition("/")
+                net.params[layer][int(index)].copy_(torch.from_numpy(value))
+    values = {key.partition("/")[2]: torch.from_numpy(value) for key, value in arrays.items() if key[:7] == "bottom/"}
+    compare(net, values)

@@ -1,0 +1,112 @@
+"""Nets of every kind, ported: the same numbers, in source that a reviewer would take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ported_nets import compare, executed, some_values
+from zoo import ZOO
+
+import siamese_proto as sp
+from siamese_proto.emitting import port
+
+ROOT = Path(__file__).parents[2]
+# What the nets of the project read from databases that need not be there.
+SHAPES = {"pair_data": (4, 2, 28, 28), "pair": (8, 2, 12, 12)}
+FILES = [
+    *sorted((ROOT / "prototxt").glob("*/*.prototxt")),
+    *(ROOT / "tests" / "golden" / place / "net.prototxt" for place in ("flagship", "solver")),
+]
+NETS = [path for path in FILES if "solver" not in path.stem]
+
+
+def zoo_net(name: str, phase: str = "TEST") -> sp.Net:
+    net = sp.Net(ZOO[name], phase=phase, fuse=False, seed=1)
+    with torch.no_grad():  # statistics are zeros at first
+        for param in net.graph.params:
+            if param.statistic:
+                net.tensors[param.id].uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(3))
+    return net
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_ported_net_computes_what_the_net_computes(name: str) -> None:
+    net = zoo_net(name)
+    module = compare(net, some_values(net))
+    learned = [param for param in net.graph.params if not param.statistic]
+    assert len(list(module.parameters())) == len(learned)
+    assert len(module.state_dict()) == len(net.graph.params)
+
+
+@pytest.mark.parametrize("name", ["ResNet", "shared statistics", "LeNet twin"])
+def test_it_does_so_in_training_too(name: str) -> None:
+    net = zoo_net(name, "TRAIN")
+    compare(net, some_values(net), relative=2e-6)
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("path", NETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_nets_of_the_project_are_ported(path: Path, phase: str) -> None:
+    text = path.read_text()
+    known = sp.build_graph(sp.parse_net(text), phase=phase).blobs()
+    net = sp.Net(text, phase=phase, shapes={name: shape for name, shape in SHAPES.items() if name in known}, fuse=False)
+    compare(net, some_values(net), relative=2e-6)
+
+
+def test_fused_towers_and_one_tower_class_compute_the_same() -> None:
+    plain = zoo_net("triplet")
+    fused = sp.Net(plain.graph, seed=1)
+    fused.load_state_dict(plain.state_dict())
+    compare(fused, some_values(plain), relative=2e-6)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sources of the zoo."""
+    folder = tmp_path_factory.mktemp("sources")
+    for index, name in enumerate(ZOO):
+        (folder / f"net_{index}.py").write_text(sp.emit(zoo_net(name).graph))
+    return folder
+
+
+def test_every_source_is_formatted_and_lint_clean(sources: Path) -> None:
+    ruff = [sys.executable, "-m", "ruff"]
+    settings = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
+    formatted = subprocess.run([*ruff, "format", "--diff", *settings, "."], cwd=sources, capture_output=True, text=True)
+    assert formatted.returncode == 0, formatted.stdout + formatted.stderr
+    # Programs print.
+    checked = [*ruff, "check", *settings, "--extend-ignore", "T20", "--output-format", "concise", "."]
+    linted = subprocess.run(checked, cwd=sources, capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_a_twin_is_one_tower_that_forward_once_runs() -> None:
+    ported = port(zoo_net("LeNet twin").graph)
+    assert ported.source.count("(nn.Module):") == 3  # the tower, the net and the loss
+    assert sorted(ported.keys.values()) == [
+        f"tower.{layer}.{kind}" for layer in ("conv", "feat", "ip") for kind in ("bias", "weight")
+    ]
+    module = executed(ported).eval()
+    images = torch.rand(3, 1, 9, 11)
+    assert torch.equal(module.forward_once(images), module.tower(images))
+
+
+def test_a_pseudo_siamese_net_is_one_class_with_two_modules() -> None:
+    module = executed(port(zoo_net("pseudo-siamese").graph))
+    assert type(module.tower_1) is type(module.tower_2)
+    assert len(list(module.parameters())) == 12
+    assert not hasattr(module, "forward_once")
+
+
+def test_a_half_twin_shares_its_trunk_and_owns_its_heads() -> None:
+    keys = port(zoo_net("half-twin with a trunk").graph).keys.values()
+    assert sorted(key for key in keys if key.endswith("weight")) == [
+        "feat.weight",
+        "feat_p.weight",
+        "tower.conv.weight",
+        "tower.ip.weight",
+    ]

@@ -1,0 +1,252 @@
+"""Nets of every kind that is met in the wild, small."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def layer(name: str, kind: str, bottoms: str, tops: str = "", settings: str = "", params: Sequence[str] = ()) -> str:
+    """A layer whose top is called as itself unless said otherwise; `params` are the contents of its `param` entries."""
+    wires = "".join(f' bottom: "{blob}"' for blob in bottoms.split()) + "".join(
+        f' top: "{blob}"' for blob in (tops or name).split()
+    )
+    shared = "".join(f" param {{ {param} }}" for param in params)
+    return f'layer {{ name: "{name}" type: "{kind}"{wires}{shared} {settings} }}\n'
+
+
+def given(name: str, *shape: int) -> str:
+    """An Input."""
+    return layer(name, "Input", "", name, f"input_param {{ shape {{ {' '.join(f'dim: {size}' for size in shape)} }} }}")
+
+
+def named(*names: str) -> list[str]:
+    return [f'name: "{name}"' if name else "" for name in names]
+
+
+def convolution(name: str, bottom: str, count: int, settings: str = "kernel_size: 3", **more: Sequence[str]) -> str:
+    fillers = 'weight_filler { type: "gaussian" std: 0.3 } bias_filler { type: "gaussian" std: 0.3 }'
+    settings = f"convolution_param {{ num_output: {count} {settings} {fillers} }}"
+    return layer(name, "Convolution", bottom, "", settings, more.get("params", ()))
+
+
+def product(name: str, bottom: str, count: int, settings: str = "", **more: Sequence[str]) -> str:
+    fillers = 'weight_filler { type: "gaussian" std: 0.3 } bias_filler { type: "gaussian" std: 0.3 }'
+    settings = f"inner_product_param {{ num_output: {count} {settings} {fillers} }}"
+    return layer(name, "InnerProduct", bottom, "", settings, more.get("params", ()))
+
+
+def pool(name: str, bottom: str, settings: str = "pool: MAX kernel_size: 2 stride: 2") -> str:
+    return layer(name, "Pooling", bottom, "", f"pooling_param {{ {settings} }}")
+
+
+def relu(blob: str) -> str:
+    return layer(f"relu_{blob}", "ReLU", blob, blob)
+
+
+def lenet(end: str, bottom: str, conv: Sequence[str] = (), ip: Sequence[str] = (), feat: Sequence[str] = ()) -> str:
+    """A LeNet tower in small; what is named is shared."""
+    return (
+        convolution(f"conv{end}", bottom, 4, params=named(*conv))
+        + pool(f"pool{end}", f"conv{end}")
+        + product(f"ip{end}", f"pool{end}", 7, params=named(*ip))
+        + relu(f"ip{end}")
+        + product(f"feat{end}", f"ip{end}", 3, params=named(*feat))
+    )
+
+
+CONV, IP, FEAT = ("conv_w", "conv_b"), ("ip_w", "ip_b"), ("feat_w", "feat_b")
+ALL = {"conv": CONV, "ip": IP, "feat": FEAT}
+PAIR = given("data", 5, 2, 9, 11) + layer("cut", "Slice", "data", "left right", "slice_param { slice_point: 1 }")
+LABELLED = PAIR + given("sim", 5)
+CONTRASTIVE = layer("loss", "ContrastiveLoss", "feat feat_p sim", "", "contrastive_loss_param { margin: 2.5 }")
+
+
+def batch_norm(name: str, bottom: str) -> str:
+    scale = 'scale_param { bias_term: true filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 } }'
+    return layer(f"bn_{name}", "BatchNorm", bottom, name) + layer(f"scale_{name}", "Scale", name, name, scale)
+
+
+INCEPTION = (
+    given("data", 2, 6, 10, 13)
+    + convolution("inception_3a/1x1", "data", 3, "kernel_size: 1")
+    + convolution("inception_3a/3x3_reduce", "data", 4, "kernel_size: 1")
+    + relu("inception_3a/3x3_reduce")
+    + convolution("inception_3a/3x3", "inception_3a/3x3_reduce", 5, "kernel_size: 3 pad: 1")
+    + convolution("inception_3a/5x5_reduce", "data", 2, "kernel_size: 1")
+    + convolution("inception_3a/5x5", "inception_3a/5x5_reduce", 3, "kernel_size: 5 pad: 2")
+    + pool("inception_3a/pool", "data", "pool: MAX kernel_size: 3 stride: 1 pad: 1")
+    + convolution("inception_3a/pool_proj", "inception_3a/pool", 2, "kernel_size: 1")
+    + layer(
+        "inception_3a/output",
+        "Concat",
+        "inception_3a/1x1 inception_3a/3x3 inception_3a/5x5 inception_3a/pool_proj",
+    )
+    + pool("pool5/7x7_s1", "inception_3a/output", "pool: AVE global_pooling: true")
+    + product("loss3/classifier", "pool5/7x7_s1", 4)
+)
+RESNET = (
+    given("data", 3, 4, 7, 8)
+    + convolution("res2a_branch1", "data", 6, "kernel_size: 1 stride: 2 bias_term: false")
+    + batch_norm("res2a_1", "res2a_branch1")
+    + convolution("res2a_branch2a", "data", 5, "kernel_size: 3 pad: 1 stride: 2 bias_term: false")
+    + batch_norm("res2a_2a", "res2a_branch2a")
+    + relu("res2a_2a")
+    + convolution("res2a_branch2b", "res2a_2a", 6, "kernel_size: 3 pad: 1 bias_term: false")
+    + batch_norm("res2a_2b", "res2a_branch2b")
+    + layer("res2a", "Eltwise", "res2a_1 res2a_2b")
+    + relu("res2a")
+    + pool("pool5", "res2a", "pool: AVE kernel_size: 4 stride: 1")
+    + product("fc", "pool5", 3)
+)
+ALEXNET = (
+    given("data", 2, 3, 27, 29)
+    + convolution("conv1", "data", 6, "kernel_size: 5 stride: 2")
+    + relu("conv1")
+    + layer("norm1", "LRN", "conv1", "", "lrn_param { local_size: 5 alpha: 0.1 beta: 0.75 }")
+    + pool("pool1", "norm1", "pool: MAX kernel_size: 3 stride: 2")
+    + convolution("conv2", "pool1", 8, "kernel_size: 3 pad: 1 group: 2")
+    + layer("norm2", "LRN", "conv2", "", "lrn_param { local_size: 3 alpha: 0.2 norm_region: WITHIN_CHANNEL }")
+    + pool("pool2", "norm2", "pool: AVE kernel_size: 3 stride: 2 pad: 1")
+    + product("fc6", "pool2", 11)
+    + layer("drop6", "Dropout", "fc6", "fc6", "dropout_param { dropout_ratio: 0.5 }")
+    + product("fc7", "fc6", 4)
+    + layer("prob", "Softmax", "fc7")
+)
+FCN = (
+    given("data", 2, 3, 12, 15)
+    + convolution("conv", "data", 5, "kernel_size: 3 pad: 4 dilation: 2")
+    + pool("pool", "conv", "pool: MAX kernel_size: 2 stride: 2")
+    + convolution("score", "pool", 4, "kernel_size: 1")
+    + layer(
+        "upscore",
+        "Deconvolution",
+        "score",
+        "",
+        'convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 weight_filler { type: "bilinear" } }',
+    )
+    + layer("cropped", "Crop", "upscore data", "", "crop_param { axis: 2 offset: 2 offset: 1 }")
+    + given("label", 2, 1, 12, 15)
+    + layer("loss", "SoftmaxWithLoss", "cropped label", "", "loss_param { ignore_label: 255 normalization: FULL }")
+)
+HEADS = (
+    given("data", 4, 5)
+    + given("label", 4)
+    + product("ip", "data", 6)
+    + layer("aux", "SoftmaxWithLoss", "ip label", "", "loss_weight: 0.3")
+    + relu("ip")
+    + product("scores", "ip", 3)
+    + layer("loss", "SoftmaxWithLoss", "scores label")
+    + layer("hit", "Accuracy", "scores label")
+)
+TRIPLET = (
+    given("anchor", 4, 1, 9, 10)
+    + given("same", 4, 1, 9, 10)
+    + given("other", 4, 1, 9, 10)
+    + lenet("", "anchor", **ALL)
+    + lenet("_s", "same", **ALL)
+    + lenet("_o", "other", **ALL)
+    + layer("near", "EuclideanLoss", "feat feat_s")
+    + layer("apart", "Eltwise", "feat feat_o", "", "eltwise_param { coeff: 1 coeff: -1 }")
+    + layer("far", "Reduction", "apart", "", "reduction_param { operation: SUMSQ axis: 1 coeff: -0.5 }")
+)
+NINE = "".join(given(f"image{tower}", 2, 1, 8, 9) for tower in range(9))
+NINE += "".join(lenet(f"_{tower}", f"image{tower}", **ALL) for tower in range(9))
+NINE += layer("all", "Concat", " ".join(f"feat_{tower}" for tower in range(9)))
+TWICE = (
+    given("data", 3, 6)
+    + product("once", "data", 6, params=named("w", "b"))
+    + relu("once")
+    + product("twice", "once", 6, params=named("w", "b"))
+)
+TIED = (
+    given("data", 3, 6)
+    + product("code", "data", 4, params=named("w"))
+    + product("decoded", "code", 6, "transpose: true", params=['name: "w"'])
+)
+FROZEN = (
+    LABELLED
+    + convolution("conv", "left", 4, params=['name: "w" lr_mult: 0', 'name: "b" lr_mult: 0'])
+    + convolution("conv_p", "right", 4, params=['name: "w" lr_mult: 0', 'name: "b" lr_mult: 0'])
+    + product("feat", "conv", 3, params=['name: "fw"', 'name: "fb" lr_mult: 0'])
+    + product("feat_p", "conv_p", 3, params=['name: "fw"', 'name: "fb" lr_mult: 0'])
+    + CONTRASTIVE
+)
+ONE_SIDE = (
+    LABELLED
+    + lenet("", "left", **ALL)
+    + lenet("_p", "right", **ALL).replace('name: "conv_w"', 'name: "conv_w" lr_mult: 0')
+    + CONTRASTIVE
+)
+IN_PLACE_READ_BEFORE = (
+    given("data", 3, 6)
+    + product("ip", "data", 5)
+    + layer("kept", "Power", "ip", "", "power_param { scale: 2 shift: -1 }")
+    + relu("ip")
+    + layer("sum", "Eltwise", "ip kept")
+)
+FUNCTIONS = given("data", 3, 6) + product("ip", "data", 5)
+for number, (kind, settings) in enumerate(
+    [
+        ("ReLU", "relu_param { negative_slope: 0.2 }"),
+        ("BNLL", ""),
+        ("Clip", "clip_param { min: 0.1 max: 1.2 }"),
+        ("Power", "power_param { power: 2 shift: 0.5 }"),
+        ("Power", "power_param { scale: 0 shift: 0.5 power: 3 }"),
+        ("Power", "power_param { power: 3 }"),
+        ("Exp", "exp_param { base: 2 scale: -0.5 shift: 0.25 }"),
+        ("Log", "log_param { base: 10 scale: 0.5 shift: 60 }"),
+        ("Swish", "swish_param { beta: 1.5 }"),
+        ("ELU", "elu_param { alpha: 0.4 }"),
+        ("PReLU", "prelu_param { channel_shared: true }"),
+        ("Sigmoid", ""),
+        ("TanH", ""),
+        ("MVN", ""),
+        ("Threshold", ""),
+    ]
+):
+    FUNCTIONS += layer(f"function{number}", kind, "ip", "", settings)
+FUNCTIONS += layer("in_place", "BNLL", "ip", "ip") + layer(
+    "clipped", "Clip", "ip", "ip", "clip_param { min: 1 max: 2 }"
+)
+ODD_WINDOWS = (
+    given("data", 2, 3, 10, 11)
+    + pool("gaps", "data", "pool: AVE kernel_size: 2 stride: 4")
+    + pool("wide", "data", "pool: MAX kernel_size: 3 stride: 2 pad: 2")
+    + pool("floor", "data", "pool: MAX kernel_size: 3 stride: 2 round_mode: FLOOR")
+    + layer("places", "Pooling", "data", "high where", "pooling_param { kernel_h: 2 kernel_w: 3 stride: 2 }")
+)
+SHARED_NORM = (
+    PAIR
+    + "".join(
+        convolution(f"conv{end}", bottom, 4, params=named(*CONV))
+        + layer(f"bn{end}", "BatchNorm", f"conv{end}", f"conv{end}", "", named("mean", "variance", "factor"))
+        + product(f"feat{end}", f"conv{end}", 3, params=named(*FEAT))
+        for end, bottom in (("", "left"), ("_p", "right"))
+    )
+    + layer("distance", "Eltwise", "feat feat_p", "", "eltwise_param { coeff: 1 coeff: -1 }")
+)
+
+ZOO = {
+    "LeNet twin": LABELLED + lenet("", "left", **ALL) + lenet("_p", "right", **ALL) + CONTRASTIVE,
+    "half-twin with a trunk": LABELLED + lenet("", "left", CONV, IP) + lenet("_p", "right", CONV, IP) + CONTRASTIVE,
+    "half-twin with own biases": LABELLED
+    + lenet("", "left", **ALL)
+    + lenet("_p", "right", ("conv_w", ""), ("ip_w", ""), ("feat_w", ""))
+    + CONTRASTIVE,
+    "pseudo-siamese": LABELLED + lenet("", "left") + lenet("_p", "right") + CONTRASTIVE,
+    "triplet": TRIPLET,
+    "nine towers": NINE,
+    "inception": INCEPTION,
+    "ResNet": RESNET,
+    "AlexNet": ALEXNET,
+    "FCN": FCN,
+    "two losses": HEADS,
+    "one layer twice": TWICE,
+    "tied": TIED,
+    "frozen": FROZEN,
+    "frozen on one side": ONE_SIDE,
+    "in place": IN_PLACE_READ_BEFORE,
+    "functions": FUNCTIONS,
+    "odd windows": ODD_WINDOWS,
+    "shared statistics": SHARED_NORM,
+}
