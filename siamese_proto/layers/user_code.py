@@ -166,4 +166,7 @@ def _origin_of_top(name: str, spec: ModuleSpec, folders: Sequence[str]) -> str |
 
 def _is_found(name: str) -> bool:
     top = name.partition(".")[0]
-    return top in sys.modules or (top.isidentifier() and importlib.util.find_spec(top) is not None)
+    if top in sys.modules:
+        return True
+    spec = importlib.util.find_spec(top)
+    return spec is not None and spec.origin is not None  # a mere folder, a checkout of Caffe say, has none

@@ -363,6 +363,12 @@ def test_caffe_is_there_only_while_a_module_is_imported(folder):
     assert sys.path == before
 
 
+def test_a_folder_named_caffe_is_no_caffe(folder, monkeypatch):
+    (folder / "caffe").mkdir()
+    monkeypatch.syspath_prepend(folder)
+    assert allowed(inputs("x", (4, 3)) + python("L2Norm", "x", "y")).graph.blobs()["y"].shape == (4, 3)
+
+
 def test_a_real_caffe_is_left_alone(folder, monkeypatch):
     class RealLayer:
         """As Boost makes it: built from a message alone, with blobs that cannot be set."""
