@@ -18,7 +18,9 @@ def claim_settings(parsed: ParsedNet) -> tuple[ParsedNet, list[ParseError]]:
     They stand there as a binary file holds them, under the number of their field, so that layers, writers and whoever
     compares layers meet one form. They are no longer among the unknown fields.
     """
-    kinds = registered()
+    kinds = {name: kind for name, kind in registered().items() if kind.own_settings is not None}
+    if not any(layer.type in kinds for layer in parsed.message.layer):
+        return parsed, []
     message = schema.NetParameter()
     message.CopyFrom(parsed.message)
     sources: list[Source] = []
