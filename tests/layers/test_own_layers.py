@@ -10,6 +10,7 @@ import torch
 from layer_harness import make, message, refused, run, values
 
 import siamese_proto as sp
+from siamese_proto.compiler import check_net
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import LayerContext
 from siamese_proto.layers.base import RunState, find_layer
@@ -423,3 +424,33 @@ def test_the_normalization_of_contrastive_loss_scales_its_gradient_too(normaliza
 def test_what_our_own_layers_refuse(text, bottoms, tops, told, field):
     error = refused(text, bottoms, tops)
     assert (error.message, error.field) == (told, field)
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [
+        (
+            'type: "TripletLoss" bottom: "a" bottom: "p" bottom: "n" triplet_loss_param { form: SOFTMAX\n margin: 1 }',
+            "triplet_loss_param.margin has no effect; remove it",
+        ),
+        (
+            'type: "Padding" bottom: "a" top: "t" padding_param { mode: REPLICATE\n value: 1 }',
+            "padding_param.value has no effect; remove it",
+        ),
+        (
+            'type: "Python" bottom: "a" top: "t" python_param { module: "m" layer: "L"\n share_in_parallel: true }',
+            "python_param.share_in_parallel has no effect; remove it",
+        ),
+        (
+            'type: "Normalize" bottom: "a" top: "t"\n mvn_param { }',
+            "mvn_param has no effect on a layer of type Normalize, which reads normalize_param and norm_param",
+        ),
+    ],
+)
+def test_settings_of_our_own_layers_without_effect_are_told(layer, told):
+    dims = "shape { dim: 4 dim: 3 dim: 5 dim: 7 }"
+    net = f'layer {{ name: "d" type: "Input" top: "a" top: "p" top: "n" input_param {{ {dims} }} }}\n'
+    net += f'layer {{ name: "it" {layer} }}'
+    assert [str(finding) for finding in check_net(net)] == [
+        f"<text>:3: warning[no-effect]: layer 'it': {told}",
+    ]
