@@ -33,7 +33,7 @@ def check(ctx: click.Context, files: tuple[Path, ...], level: int, stages: tuple
     Exit status 1 if one of them is an error, 0 if there are only warnings. A solver's own level and stages hold for
     the nets that it names.
     """
-    by_file = {file: _findings(file, level, stages) for file in files}
+    by_file = {file: findings(file, level, stages) for file in files}
     found = [finding for of_file in by_file.values() for finding in of_file]
     if text_format == "json":
         click.echo(json.dumps([_as_object(finding) for finding in found], indent=2, ensure_ascii=False))
@@ -55,7 +55,8 @@ def _as_object(finding: Finding) -> dict[str, str | int]:
     }
 
 
-def _findings(file: Path, level: int, stages: tuple[str, ...]) -> list[Finding]:
+def findings(file: Path, level: int = 0, stages: tuple[str, ...] = ()) -> list[Finding]:
+    """What there is to say of a file, whatever it holds."""
     try:
         return check_solver(file) if kind_of(file) == "solver" else check_net(file, level, stages)
     except NetError as problem:  # no prototxt at all, so neither of the two

@@ -6,7 +6,7 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
@@ -100,6 +100,7 @@ class _Builder:
         self.read: set[str] = set()  # ids of blobs that some layer reads
         self.nodes: list[DraftNode] = []
         self.ids: set[str] = set()
+        self.counts: dict[str, int] = {}  # of the ids made of one name
         self.sharing = Sharing()
         self.notes: list[str] = []
         self.problems: list[NetError] = []
@@ -123,7 +124,7 @@ class _Builder:
         weights = _loss_weights(message, layer, len(top_names))
         known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
         shapes = self._shapes(selected, layer, top_names, known if len(known) == len(bottoms) else None)
-        node_id = _identifier(message.name or message.type, self.ids)
+        node_id = _identifier(message.name or message.type, self.ids, self.counts)
         uses = self._uses(node_id, message, layer, known if len(known) == len(bottoms) else None)
         tops = [self._top(selected, index, name, shapes[index]) for index, name in enumerate(top_names)]
         self.ids.add(node_id)
@@ -138,7 +139,7 @@ class _Builder:
             self.latest[name] = Blob(name, self.latest[name].version + 1 if name in self.latest else 0)
             self.shapes.pop(name, None)
         tops = [self.latest[name] for name in dict.fromkeys(message.top)]
-        node_id = _identifier(message.name or message.type, self.ids)
+        node_id = _identifier(message.name or message.type, self.ids, self.counts)
         self.ids.add(node_id)
         self.read.update(bottom.id for bottom in bottoms)
         self.nodes.append(DraftNode(node_id, selected, None, bottoms, tops, [], (0.0,) * len(tops)))
@@ -150,7 +151,7 @@ class _Builder:
             selected.source.unknown,
             allow_python_layers=self.allow_python_layers,
             location=selected.source.location,
-            node_id=_identifier(selected.message.name or selected.message.type, self.ids),
+            node_id=_identifier(selected.message.name or selected.message.type, self.ids, self.counts),
         )
         message = selected.message
         if not message.type:
@@ -347,14 +348,15 @@ def _loss_weights(message: schema.LayerParameter, layer: LayerLike | None, tops:
     return tuple(message.loss_weight)
 
 
-def _identifier(name: str, taken: Iterable[str]) -> str:
+def _identifier(name: str, taken: Set[str], counts: dict[str, int]) -> str:
     """`name` as a Python identifier that nobody else has: real files repeat names and use every character."""
     base = re.sub(r"[^0-9A-Za-z_]", "_", name) or "layer"
     if base[0].isdigit() or keyword.iskeyword(base):
         base = f"_{base}"
-    taken = set(taken)
-    found, count = base, 1
+    count = counts.get(base, 1)
+    found = base if count == 1 else f"{base}_{count}"
     while found in taken:
         count += 1
         found = f"{base}_{count}"
+    counts[base] = count
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from siamese_proto.errors import did_you_mean, quoted
@@ -62,9 +62,10 @@ def _partly_shared(graph: Graph, users: Users, place: Place) -> Iterator[Finding
     """Layers that share some of their blobs but not all of them."""
     order = {node.id: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        others = {user.id: user for use in node.params for user, _, _ in users[use.param.id] if user.id != node.id}
-        for twin in others.values():
-            if twin.type != node.type or order[twin.id] > order[node.id]:
+        # The owner alone stands for all that share: of a thousand users each pair would be too much to tell.
+        owners = {users[use.param.id][0][0].id: users[use.param.id][0][0] for use in node.params}
+        for twin in owners.values():
+            if twin.type != node.type or order[twin.id] >= order[node.id]:
                 continue
             own = [
                 (index, mine.role + _told_apart(mine, its))
@@ -98,9 +99,9 @@ def _unshared_rows(towers: Towers) -> Iterator[Finding]:
 
 def _strangers(row: Row) -> Iterator[tuple[Node, Node]]:
     """Layers of a row that learn and have no tensor in common with any other, each with the row's first layer."""
+    uses = Counter(id for node in row for id in {use.param.id for use in node.params})
     for node in row[1:]:
-        own = {use.param.id for use in node.params}
-        if own and not any(own & {use.param.id for use in other.params} for other in row if other is not node):
+        if node.params and all(uses[use.param.id] == 1 for use in node.params):
             yield node, row[0]
 
 
