@@ -18,6 +18,10 @@ def statement(code: str, indent: int = 0, remark: str = "") -> list[str]:
     targets, equals, value = code.partition(" = ")
     if equals and "," in targets and len(margin + code) > WIDTH >= indent + 4 + len(value):
         return [*above, f"{margin}{targets} = (", f"{margin}    {value}", f"{margin})"]
+    links = _chain(value)
+    if equals and len(links) > 2 and len(margin + code) > WIDTH:  # calls of methods stand below one another
+        inner = (line for link in links for line in broken(link, indent + 4))
+        return [*above, f"{margin}{targets} = (", *inner, f"{margin})"]
     return [*above, *broken(code, indent)]
 
 
@@ -41,6 +45,19 @@ def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
         for part in parts:
             yield from broken(part, indent + 4, comma)
     yield margin + tail + behind
+
+
+def _chain(code: str) -> list[str]:
+    """`f(..).g(..).h(..)` as f(..), .g(..) and .h(..)."""
+    links, start, position = [], 0, 0
+    while position < len(code):
+        if code[position] in _OPENING:
+            position = _matching(code, position)
+            if code[position + 1 : position + 2] == ".":
+                links.append(code[start : position + 1])
+                start = position + 1
+        position += 1
+    return [*links, code[start:]]
 
 
 def _follows_a_name(code: str, begin: int) -> bool:

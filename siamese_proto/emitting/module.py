@@ -104,9 +104,13 @@ class _Writer:
             methods.append(self._forward_once(main_tower, calls[id(main_tower)][0]))
             calls[id(main_tower)] = ["self.forward_once"] * len(main_tower.rows[0])
         inside = {node.id for region in self.plan.regions for row in region.rows for node in row}
+        users: defaultdict[tuple[str, ...], list[Node]] = defaultdict(list)  # of a module, by its parameters
+        for node in self.plan.nodes:
+            if node.params and node.id in self.plan.modular:
+                users[tuple(use.param.id for use in node.params)].append(node)
         for node in self.plan.nodes:
             if node.id not in inside:
-                self.net.add_layer(node, self._alike(node))
+                self.net.add_layer(node, users.get(tuple(use.param.id for use in node.params), [node]))
         methods.append(self._forward(calls))
         if self.weights and not self.is_single:
             methods.append(self._total_loss())
@@ -116,12 +120,6 @@ class _Writer:
     def _tower(self, region: Region, number: int) -> tuple[Class, str]:
         name = "Tower" if number == 1 else f"Tower{number}"
         return tower_class(region, name, self.plan, self.variables)
-
-    def _alike(self, node: Node) -> list[Node]:
-        """The layers that are one module with this one."""
-        ids = [use.param.id for use in node.params]
-        modular = [other for other in self.plan.nodes if other.id in self.plan.modular]
-        return [other for other in modular if ids and [use.param.id for use in other.params] == ids] or [node]
 
     def _hold(self, region: Region, made: Class) -> list[str]:
         """Give the net the modules of a region; returns what is called for each tower."""

@@ -79,15 +79,18 @@ class Names:
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.taken = set(taken)
+        self.counts: dict[str, int] = {}  # how often a name was wanted: real files repeat them
 
     def new(self, wanted: str) -> str:
         """`wanted` in lower case, or the nearest name that is still free."""
         base = _plain(wanted).lower()
-        found, count = base, 1
+        count = self.counts.get(base, 1)
+        found = base if count == 1 else f"{base}_{count}"
         while found in self.taken or keyword.iskeyword(found) or keyword.issoftkeyword(found):
             count += 1
             found = f"{base}_{count}"
         self.taken.add(found)
+        self.counts[base] = count
         return found
 
 
@@ -96,8 +99,9 @@ def class_name(name: str, taken: Iterable[str]) -> str:
     words = re.findall(r"[A-Za-z0-9]+", name)
     joined = "".join(word[0].upper() + word[1:] for word in words)[:_LONGEST]
     base = joined if joined[:1].isalpha() else f"Net{joined}"
-    reserved = {*taken, *keyword.kwlist, *dir(builtins), "Tensor", "Path", "Any", "Tower"}
-    found, count = base if base not in reserved else f"{base}Net", 1
+    reserved = {*taken, *keyword.kwlist, *dir(builtins), "Tensor", "Path", "Any"}
+    is_taken = base in reserved or re.fullmatch(r"Tower\d*", base)  # so the towers' classes are called
+    found, count = f"{base}Net" if is_taken else base, 1
     while found in reserved:
         count += 1
         found = f"{base}Net{count}"

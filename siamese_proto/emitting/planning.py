@@ -169,12 +169,14 @@ def _modular(
     modular = set()
     for node in nodes:
         of_owners = [owners[use.param.id] for use in node.params]
-        if is_plain(node) and all(is_plain(owner) and key(owner) == key(node) for owner in of_owners):
+        is_first = all(owner is node for owner in of_owners)
+        may_be_one = is_first or not sources[node.id].has_state
+        if may_be_one and is_plain(node) and all(is_plain(owner) and key(owner) == key(node) for owner in of_owners):
             modular.add(node.id)
         elif node.params and not sources[node.id].apart:
             raise GraphError(
                 f"it shares parameters in a way that a layer of type {node.type} has no plain PyTorch form for: "
-                "all of them must be shared with one layer of the same settings and lr_mult, or none",
+                "all must be shared with one layer of the same settings and lr_mult, and without memory, or none",
                 location=node.location,
                 layer=node.name,
             )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer, read_filler
+from siamese_proto.layers.source import Source, call, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -70,6 +71,15 @@ class Recurrent(Layer):
 
     def describe(self) -> str:
         return str(self.num_output) + " exposed" * self.exposed
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        static = prod(bottoms[2][1:]) if self.has_static else 0
+        settings = {"static": (static, 0), "exposed": (self.exposed, False)}
+        module = call(self.type, prod(bottoms[0][2:]), self.num_output, **settings)
+        arguments = ", ".join(f"{{{index}}}" for index in range(len(bottoms)))
+        names = tuple(role.role.lower() for role in self.params())
+        helpers = (f"carried.recurrent.{self.type}",)
+        return Source((f"{{module}}({arguments})",), module, names, helpers=helpers, has_state=not self.exposed)
 
     def _input_roles(self, suffix: str) -> list[ParamRole]:
         roles = [ParamRole(f"W_x{suffix}", self.weight_filler), ParamRole(f"b_{suffix}", self.bias_filler)]
@@ -214,6 +224,9 @@ class LSTMUnit(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return lstm_unit(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(-1))
+
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return expression("lstm_unit({0}, {1}, {2})", "carried.recurrent.lstm_unit")
 
 
 def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:

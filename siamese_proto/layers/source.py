@@ -18,7 +18,8 @@ class Source:
     module's names for the layer's parameters, in their order. `apart` are the same expressions without a module: in
     them `{p0}`, `{p1}`, .. stand for the parameters. They serve where a parameter belongs to another layer, and where
     torch has no such module. `helpers` are what the text uses besides torch: names in the sub-packages of this folder,
-    `carried.losses.ContrastiveLoss`, whose source is carried along.
+    `carried.losses.ContrastiveLoss`, whose source is carried along. A module that `has_state` remembers what it saw, so
+    that layers cannot share it.
     """
 
     tops: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class Source:
     names: tuple[str, ...] = ()
     apart: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
+    has_state: bool = False
 
 
 def by_module(module: str, names: Sequence[str] = (), apart: str = "", helpers: Sequence[str] = ()) -> Source:

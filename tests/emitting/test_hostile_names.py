@@ -46,6 +46,7 @@ NASTY = (
     "print",
     "ContrastiveLoss",
     "Tower",
+    "tower2",
     "1st",
     "Größe \u0416 \u6f22\u5b57 \u202e\U0001f600",
     "null\x00",
@@ -72,9 +73,10 @@ def skeleton(source: str) -> str:
     tree = ast.parse(source)
     ours = {"torch", "nn", "functional", "Tensor", "self", "ctx", "cast", "Path", "sys", "json", "math", *dir(builtins)}
     for node in ast.walk(tree):
-        for field in ("id", "attr", "arg", "name"):
+        is_own = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+        for field in ("attr",) if is_own else ("id", "arg", "name"):
             name = getattr(node, field, None)
-            if isinstance(name, str) and name not in ours:
+            if isinstance(name, str) and (is_own or name not in ours):
                 assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name), name
                 setattr(node, field, "x")
         if isinstance(node, ast.Constant) and isinstance(node.value, str):

@@ -13,7 +13,9 @@ from siamese_proto.emitting.layout import WIDTH, statement
 LONG = [f"{letter * 24}" for letter in "abcdefg"]
 CALL = f"y = torch.cat(({', '.join(LONG[:4])}), dim=1)"
 MANY = f"y = torch.cat(({', '.join(LONG)}), dim=1)"
+CHAIN = f"y = functional.conv1d({', '.join(LONG[:4])}, groups=2).squeeze(-1).unflatten(0, x.shape[:3])"
 STATEMENTS = [
+    CHAIN,
     "y = self.conv(x)",
     CALL,
     MANY,

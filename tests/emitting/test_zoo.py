@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from ported_nets import compare, executed, some_values
-from zoo import ZOO
+from zoo import ZOO, given, layer, named
 
 import siamese_proto as sp
 from siamese_proto.emitting import port
+from siamese_proto.emitting.helpers import carried
 
 ROOT = Path(__file__).parents[2]
 # What the nets of the project read from databases that need not be there.
@@ -110,3 +112,44 @@ def test_a_half_twin_shares_its_trunk_and_owns_its_heads() -> None:
         "tower.conv.weight",
         "tower.ip.weight",
     ]
+
+
+def test_a_ported_net_takes_any_batch_size() -> None:
+    net = zoo_net("LeNet twin")
+    generator = torch.Generator().manual_seed(5)
+    values = {"data": torch.randn(7, 2, 9, 11, generator=generator), "sim": torch.ones(7)}
+    compare(net, values)
+
+
+def recurrent(name: str, bottom: str) -> str:
+    settings = 'recurrent_param { num_output: 4 weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } }'
+    return layer(name, "LSTM", f"{bottom} cont", "", settings, named("w", "b", "h"))
+
+
+def test_recurrent_layers_go_on_where_the_last_batch_ended() -> None:
+    net = sp.Net(given("x", 3, 2, 5) + given("cont", 3, 2) + recurrent("lstm", "x"), phase="TEST", seed=1)
+    ported = port(net.graph)
+    module = executed(ported).eval()
+    module.load_state_dict({key: net.tensors[param].detach() for param, key in ported.keys.items()})
+    for seed in range(3):
+        values = {**some_values(net, seed), "cont": torch.ones(3, 2)}
+        assert torch.allclose(module(**values), net(**values)["lstm"], rtol=1e-6, atol=1e-6)
+
+
+def test_layers_with_memory_of_their_own_are_not_made_one() -> None:
+    text = given("x", 3, 2, 5) + given("y", 3, 2, 5) + given("cont", 3, 2)
+    with pytest.raises(sp.NetError, match=r"layer 'right': it shares parameters in a way that a layer of type LSTM"):
+        sp.emit(sp.build_graph(sp.parse_net(text + recurrent("left", "x") + recurrent("right", "y"))))
+
+
+def test_no_two_helpers_have_one_name() -> None:
+    carried_files = sorted((ROOT / "siamese_proto" / "layers" / "carried").glob("*.py"))
+    helpers = [
+        f"carried.{path.stem}.{node.name}"
+        for path in carried_files
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    ]
+    texts, imports = carried(helpers)
+    assert len(texts) > len(helpers)
+    assert {module.partition(".")[0] for module, _ in imports} <= {"torch", *sys.stdlib_module_names}

@@ -215,6 +215,23 @@ ODD_WINDOWS = (
     + pool("floor", "data", "pool: MAX kernel_size: 3 stride: 2 round_mode: FLOOR")
     + layer("places", "Pooling", "data", "high where", "pooling_param { kernel_h: 2 kernel_w: 3 stride: 2 }")
 )
+SHAPES = (
+    given("x", 2, 3, 4, 5, 6)
+    + convolution("over_axis_2", "x", 4, "kernel_size: 2 axis: 2")
+    + convolution("solid", "x", 4, "kernel_size: 2 kernel_size: 1 kernel_size: 3 stride: 2 group: 1")
+    + layer("flat", "Flatten", "x", "", "flatten_param { axis: 2 end_axis: 3 }")
+    + convolution("last_axis", "flat", 8, "axis: -1 group: 2")
+    + layer("line", "Flatten", "x")
+    + layer("reshaped", "Reshape", "x", "", "reshape_param { axis: 1 num_axes: 2 shape { dim: 2 dim: -1 } }")
+    + layer("copied", "Reshape", "x", "", "reshape_param { shape { dim: 0 dim: 0 dim: -1 dim: 3 } }")
+    + layer("parts", "Slice", "flat", "part1 part2 part3", "slice_param { axis: -1 }")
+    + layer("tiled", "Tile", "part1", "", "tile_param { axis: 2 tiles: 3 }")
+    + layer("biased", "Bias", "part2", "", 'bias_param { axis: 1 num_axes: 2 filler { type: "gaussian" } }')
+    + layer("means", "Reduction", "flat", "", "reduction_param { operation: MEAN axis: 2 }")
+    + layer("weighed", "Scale", "part3 means", "", "scale_param { axis: 0 }")
+    + layer("best", "ArgMax", "flat", "", "argmax_param { axis: 1 top_k: 2 }")
+    + layer("highest", "Eltwise", "part1 part2 part3", "high", "eltwise_param { operation: MAX }")
+)
 SHARED_NORM = (
     PAIR
     + "".join(
@@ -247,6 +264,7 @@ ZOO = {
     "frozen on one side": ONE_SIDE,
     "in place": IN_PLACE_READ_BEFORE,
     "functions": FUNCTIONS,
+    "shapes": SHAPES,
     "odd windows": ODD_WINDOWS,
     "shared statistics": SHARED_NORM,
 }
