@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from siamese_proto.emitting.layout import statement
-from siamese_proto.emitting.names import MODULE_ATTRIBUTES, OWN_ATTRIBUTES, Names, comment, text
+from siamese_proto.emitting.names import MODULE_ATTRIBUTES, OWN_ATTRIBUTES, Names, comment, common, text
 from siamese_proto.emitting.planning import Call, Plan, Region, Step, shape_of, takes_its_own_gradient
 from siamese_proto.emitting.scope import Line, Scope, function
 from siamese_proto.graph.ir import Blob, Node, ParamUse
@@ -26,11 +26,11 @@ class Class:
     modules: dict[tuple[str, ...], str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)  # parameter id -> path, `conv1.weight`
 
-    def add_layer(self, node: Node, alike: Sequence[Node]) -> None:
+    def add_layer(self, node: Node, alike: Sequence[Node], *, in_towers: bool = False) -> None:
         """Make the layer's module, or its parameters where it has none; `alike` are the layers it stands for."""
         if node.id in self.plan.modular:
             if self._key(node) not in self.modules:
-                self._add_module(node, alike)
+                self._add_module(node, alike, in_towers=in_towers)
             return
         for use, role in zip(node.params, _roles(node), strict=True):
             if use.param.id not in self.params and self.plan.owners[use.param.id] is node:
@@ -63,9 +63,10 @@ class Class:
             return (self.plan.sources[node.id].module, *(use.param.id for use in node.params))
         return (node.id,)
 
-    def _add_module(self, node: Node, alike: Sequence[Node]) -> None:
+    def _add_module(self, node: Node, alike: Sequence[Node], *, in_towers: bool) -> None:
         source = self.plan.sources[node.id]
-        name = self.attributes.new(node.name or node.type)
+        names = [other.name for other in alike]
+        name = self.attributes.new((common(names, node.name) if in_towers else node.name) or node.type)
         self.modules[self._key(node)] = name
         frozen = [inner for use, inner in self._inner(node) if use.param.id in self.plan.frozen]
         whole = bool(frozen) and len(frozen) == len(node.params)
@@ -149,9 +150,9 @@ def tower_class(region: Region, name: str, plan: Plan, variables: frozenset[str]
     """The class of a region's towers and its text; its parameters are those of the first tower."""
     made = Class(name, plan, variables)
     for row in region.rows:
-        made.add_layer(row[0], row)
+        made.add_layer(row[0], row, in_towers=True)
     inputs, outputs = ends(Call(region, 0))
-    scope = Scope(variables, inputs, plan.batch)
+    scope = Scope(variables, inputs, plan.batch, common_names(region))
     body = scope.written(lines_of(made, scope, [row[0] for row in region.rows], outputs, {}), outputs, returned=True)
     count = len(region.rows[0])
     branches = "both branches" if count == 2 else f"all {count} branches"
@@ -160,6 +161,13 @@ def tower_class(region: Region, name: str, plan: Plan, variables: frozenset[str]
     doc = docstring(title, scope.signature(inputs, outputs))
     forward = function("forward", scope.inputs, result_type(len(outputs)), "Run one branch.", body)
     return made, made.written(doc, [forward])
+
+
+def common_names(region: Region) -> dict[str, str]:
+    """What the first tower's blobs are called in the class: by what their names have in common in all towers."""
+    made = {tops[0].id: tops for row in region.rows for tops in zip(*(node.tops for node in row), strict=True)}
+    names = {blob: common([top.name for top in tops], tops[0].name) for blob, tops in made.items()}
+    return names | {blobs[0].id: common([blob.name for blob in blobs], "x") for blobs in region.inputs}
 
 
 def result_type(count: int) -> str:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from siamese_proto.emitting.classes import Class, docstring, ends, lines_of, result_type, tower_class
+from siamese_proto.emitting.classes import Class, common_names, docstring, ends, lines_of, result_type, tower_class
 from siamese_proto.emitting.helpers import Import, carried
 from siamese_proto.emitting.layout import statement
 from siamese_proto.emitting.names import VARIABLES, class_name, shortened, text
@@ -143,7 +143,7 @@ class _Writer:
 
     def _forward_once(self, region: Region, called: str) -> list[str]:
         inputs, outputs = ends(Call(region, 0))
-        scope = Scope(self.variables, inputs, self.plan.batch)
+        scope = Scope(self.variables, inputs, self.plan.batch, common_names(region))
         result = result_type(len(outputs))
         body = statement(f"return {called}({', '.join(scope.inputs)})", 8)
         return function("forward_once", scope.inputs, result, "Run one branch: all of them are this one tower.", body)

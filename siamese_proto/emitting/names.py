@@ -5,7 +5,8 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 # What every torch module has: an attribute of the same name would hide it.
 MODULE_ATTRIBUTES = frozenset(
@@ -92,6 +93,19 @@ class Names:
         self.taken.add(found)
         self.counts[base] = count
         return found
+
+
+def common(names: Sequence[str], otherwise: str) -> str:
+    """What the names of a thing have in common in all towers: `conv` of `conv_a` and `conv_b`, or of `l_conv`."""
+    prefix = _start(names).rstrip("_-./ ")
+    suffix = _start([name[::-1] for name in names])[::-1].lstrip("_-./ ")
+    return next((part for part in (prefix, suffix) if len(part) > 1), otherwise)
+
+
+def _start(names: Sequence[str]) -> str:
+    """The letters that all names begin with."""
+    letters = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))  # the shortest ends it
+    return "".join(column[0] for column in letters)
 
 
 def class_name(name: str, taken: Iterable[str]) -> str:

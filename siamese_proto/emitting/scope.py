@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from siamese_proto.emitting.layout import WIDTH, broken, statement
@@ -27,10 +27,13 @@ class Line:
 class Scope:
     """The body of a function that takes and returns blobs."""
 
-    def __init__(self, taken: Iterable[str], inputs: Sequence[Blob], batch: int | None) -> None:
+    def __init__(
+        self, taken: Iterable[str], inputs: Sequence[Blob], batch: int | None, called: Mapping[str, str] | None = None
+    ) -> None:
         self.names = Names(taken)
         self.batch = batch
-        self.variables = {blob.id: self.names.new(blob.name) for blob in inputs}
+        self.called = called or {}  # better names than those of the blobs, by their ids
+        self.variables = {blob.id: self.names.new(self.called.get(blob.id, blob.name)) for blob in inputs}
         self.inputs = [self.variables[blob.id] for blob in inputs]
 
     def written(self, lines: Sequence[Line], results: Sequence[Blob], *, returned: bool) -> list[str]:
@@ -72,7 +75,7 @@ class Scope:
         if top.version and before in self.variables and last_read.get(before, -1) <= index:
             self.variables[top.id] = self.variables[before]  # changed in place: nobody reads the old value any more
         else:
-            self.variables[top.id] = self.names.new(top.name)
+            self.variables[top.id] = self.names.new(self.called.get(top.id, top.name))
         return self.variables[top.id]
 
 

@@ -69,7 +69,8 @@ class Eltwise(Layer):
                 return expression(" * ".join(names))
             return expression(f"quotient_product(({', '.join(names)}))", "autograd.product.quotient_product")
         factors = self.coefficients or (1.0,) * len(bottoms)
-        terms = [name if c == 1 else f"{literal(c)} * {name}" for name, c in zip(names, factors, strict=True)]
+        signs = {1.0: "", -1.0: "-"}
+        terms = [signs.get(c, f"{literal(c)} * ") + name for name, c in zip(names, factors, strict=True)]
         return expression(" + ".join(terms).replace("+ -", "- "))
 
     def rows_independent(self) -> bool:

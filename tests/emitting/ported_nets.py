@@ -50,11 +50,13 @@ def give_weights(net: sp.Net, module: nn.Module, ported: Ported) -> None:
 def compare(net: sp.Net, values: Mapping[str, Tensor], relative: float = 1e-6) -> nn.Module:
     """Check that the ported net computes outputs, gradients and statistics of the net; returns the ported one."""
     ported = port(net.graph)
-    module = executed(ported).train(net.graph.phase == "TRAIN")
+    dtype = next(iter(net.tensors.values())).dtype if net.tensors else torch.get_default_dtype()
+    module = executed(ported).train(net.graph.phase == "TRAIN").to(dtype)
     give_weights(net, module, ported)
     labels = {node.bottoms[index].name for node in net.graph.nodes for index in node.layer.labels}
     ours, theirs = (
-        {name: value.clone().requires_grad_(name not in labels) for name, value in values.items()} for _ in range(2)
+        {name: value.to(dtype, copy=True).requires_grad_(name not in labels) for name, value in values.items()}
+        for _ in range(2)
     )
     outputs = net(**ours)
     found = module(**{argument: theirs[blob] for blob, argument in ported.inputs.items()})
