@@ -174,14 +174,28 @@ class Convolution(Windowed):
         rank = weight.dim() - 2
         if rank == 0:  # one dimension of size 1, over which a window of size 1 slides
             weight = weight.unsqueeze(-1)
+        is_faster = self.gains_from_channels_last(weight)
+        weight = channels_last(weight) if is_faster else weight
         operate = self.operation(rank)
         tops = []
         for bottom in bottoms:
             lead = () if self.axis == 1 else bottom.shape[: canonical_axis(self.axis, bottom.shape)]
             x = bottom if self.axis == 1 else bottom.reshape(-1, *bottom.shape[len(lead) :])
+            x = channels_last(x) if is_faster else x
             y = operate(x, weight, bias) if rank else operate(x.unsqueeze(-1), weight, bias).squeeze(-1)
             tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
         return tops
+
+    def gains_from_channels_last(self, weight: Tensor) -> bool:
+        """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0007."""
+        return (
+            weight.dim() == 4
+            and weight.device.type == "cpu"
+            and weight.shape[1] <= 32
+            and max(weight.shape[2:]) <= 5
+            and self.group == 1
+            and set(self.dilation) == {1}
+        )
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         axis = canonical_axis(self.axis, bottoms[0])
@@ -280,3 +294,13 @@ def joined_rows(text: str, index: int, axis: int) -> str:
     if axis == 1:
         return text.replace("{x}", bottom)
     return f"{text.replace('{x}', f'{bottom}.flatten(0, {axis - 1})')}.unflatten(0, {bottom}.shape[:{axis}])"
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same values with the channels innermost in memory, (N, C, H, W)."""
+    import torch
+
+    if x.shape[1] == 1:  # any order will do for torch then, unless the strides say plainly which is meant
+        n, _, height, width = x.shape
+        return x.reshape(n, height, width, 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
