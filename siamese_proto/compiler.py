@@ -25,7 +25,7 @@ from siamese_proto.proto.upgrade import upgrade_net
 
 
 def build_graph(
-    parsed: ParsedNet | schema.NetParameter,
+    parsed: str | os.PathLike[str] | ParsedNet | schema.NetParameter,
     phase: Phase = "TRAIN",
     level: int = 0,
     stages: Iterable[str] = (),
@@ -34,7 +34,7 @@ def build_graph(
     allow_python_layers: bool = False,
     on_problem: OnProblem = stop_at_once,
 ) -> Graph:
-    """The graph of a parsed net, or of a bare message, for one phase, level and set of stages.
+    """The graph of a parsed net, of a path or text, or of a bare message, for one phase, level and set of stages.
 
     The stages that the file's own `state` names hold too, as in Caffe. `shapes` gives shapes of inputs by blob name,
     for nets whose database is not there: `{"pair_data": (64, 2, 28, 28)}`. Layers and fields that nobody knows are
@@ -44,6 +44,8 @@ def build_graph(
         raise GraphError(f"phase is {phase!r}; it must be 'TRAIN' or 'TEST'")
     if isinstance(parsed, schema.NetParameter):
         parsed = _without_positions(parsed)
+    elif not isinstance(parsed, ParsedNet):
+        parsed = parse_net(parsed)
     state = NetState(phase, level, (*parsed.message.state.stage, *stages))
     given = {name: tuple(shape) for name, shape in (shapes or {}).items()}
     for name, shape in given.items():
@@ -78,8 +80,7 @@ def load_graph(
     """The graph of whatever describes a net: a path or text, a parsed net, a message, or a graph (kept as it is)."""
     if isinstance(model, Graph):
         return model
-    parsed = parse_net(model) if isinstance(model, str | os.PathLike) else model
-    return build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+    return build_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
 
 
 def check_net(path: PathOrText, level: int = 0, stages: Iterable[str] = ()) -> list[Finding]:

@@ -391,6 +391,16 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     # other commands
     (
         lambda folder: None,
+        ("summary", "solver.prototxt"),
+        "solver.prototxt:1: this is a solver file, not a net; give the net that it names",
+    ),
+    (
+        lambda folder: None,
+        ("train", "--solver", "net.prototxt"),
+        'net.prototxt:1: this is a net, not a solver file; name it in one: net: "FILE"',
+    ),
+    (
+        lambda folder: None,
         ("draw", "net.prototxt", "nowhere/net.svg"),
         "cannot write 'nowhere/net.svg': there is no folder 'nowhere'",
     ),

@@ -30,6 +30,9 @@ def parse_net(path_or_text: PathOrText) -> ParsedNet:
     loaded = load_text(path_or_text)
     message, source = read_message(loaded.text, schema.NetParameter, loaded.file)
     _refuse_empty(source, "net")
+    if not (message.layer or message.layers or message.input):
+        told = _names(source) & {"base_lr", "lr_policy", "max_iter", "net", "train_net"}
+        _refuse_other(source, told, "this is a solver file, not a net; give the net that it names")
     return upgrade_read_net(message, source, notes=loaded.notes)
 
 
@@ -41,6 +44,8 @@ def parse_solver(path_or_text: PathOrText) -> ParsedSolver:
     loaded = load_text(path_or_text)
     message, source = read_message(loaded.text, schema.SolverParameter, loaded.file)
     _refuse_empty(source, "solver setting")
+    told = _names(source) & {"layer", "layers", "input"}
+    _refuse_other(source, told, 'this is a net, not a solver file; name it in one: net: "FILE"')
     return upgrade_read_solver(message, source, notes=loaded.notes)
 
 
@@ -56,6 +61,17 @@ def inline_net(parsed: ParsedSolver, path: str) -> ParsedNet:
 def _refuse_empty(source: Source, what: str) -> None:
     if not source.fields and not source.unknown:
         raise ParseError(f"the file is empty: it holds no {what}", location=source.location)
+
+
+def _names(source: Source) -> set[str]:
+    """The unknown fields at the top level."""
+    return {field.name for path, field in source.unknown if not path}
+
+
+def _refuse_other(source: Source, told: set[str], fault: str) -> None:
+    """A file of the other kind, told by fields that this kind does not have."""
+    if told:
+        raise ParseError(fault, location=source.location)
 
 
 def read_message(text: str, message_class: type[AnyMessage], file: str = "<text>") -> tuple[AnyMessage, Source]:
