@@ -46,8 +46,9 @@ def test_a_ported_net_computes_what_the_net_computes(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ResNet", "shared statistics", "LeNet twin"])
 def test_it_does_so_in_training_too(name: str) -> None:
-    net = zoo_net(name, "TRAIN")
-    compare(net, some_values(net), relative=2e-6)
+    net = zoo_net(name, "TRAIN").double()
+    # In single precision the gradient of a bias before BatchNorm, which is 0, would be rounding alone.
+    compare(net, some_values(net))
 
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
