@@ -41,9 +41,12 @@ def read_pt(path: Path) -> StoredWeights:
 
     file = os.fspath(path)
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with open(file, "rb") as opened:  # by its name alone torch might take it for a file of safetensors
+            content = torch.load(opened, map_location="cpu", weights_only=True)
     except (*DAMAGED, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).split("\n")[0]
+        # torch's own words on pickles tell people to turn the safety off.
+        is_pickle = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds objects other than tensors, or is damaged" if is_pickle else str(error).split("\n")[0]
         raise problem(file, f"is no file of tensors that torch can load safely ({reason})") from error
     if not isinstance(content, dict):
         raise problem(file, f"holds a {type(content).__name__}; a dict of tensors is needed")

@@ -230,3 +230,10 @@ def test_a_state_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> Non
     for name in ("s.solverstate", "s.solverstate.h5"):
         with pytest.raises(NetError, match="cannot be written: No such file or directory"):
             write_state(tmp_path / "none" / name, state)
+
+
+def test_a_zip_named_safetensors_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"PK\x03\x04")
+    with pytest.raises(WeightsError, match="is no file of tensors that torch can load safely"):
+        read_weights(path)
