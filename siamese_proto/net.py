@@ -258,6 +258,7 @@ class Net(nn.Module):
     def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The blobs that a caller handed in, as tensors on the net's device and of its type."""
         dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else None
+        device = self.device if self.graph.params else None  # a net without any computes where its blobs are
         names = self.graph.blobs()
         given = {}
         for name, value in blobs.items():
@@ -266,7 +267,7 @@ class Net(nn.Module):
             tensor = value if isinstance(value, Tensor) else _as_tensor(name, value)
             if not tensor.is_floating_point() and dtype is None:
                 tensor = tensor.to(torch.get_default_dtype())
-            given[name] = tensor.to(self.device, dtype)
+            given[name] = tensor.to(device=device, dtype=dtype)
         return given
 
     def _upstream(self, given: Collection[str]) -> set[str]:

@@ -300,3 +300,11 @@ def test_numbers_that_cannot_be_meant_are_refused(settings: str, message: str) -
     with pytest.raises(sp.NetError) as caught:
         sp.Net(text)
     assert str(caught.value).startswith("<text>:3: layer 'ip': " + message)
+
+
+def test_a_net_without_parameters_computes_where_its_blobs_are() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
+    layer { name: "r" type: "ReLU" bottom: "x" top: "y" }
+    """
+    assert sp.Net(text)(x=torch.empty(4, 3, device="meta"))["y"].device.type == "meta"
