@@ -1,4 +1,21 @@
-"""From a graph to DOT text."""
+"""From a graph to DOT text.
+
+What stands in an SVG made by `render` or `to_svg` can be found by its id and class; they hold numbers, never a name from
+the file. The numbers are places in the graph that is drawn, which `drawn_graph` gives for the same options:
+
+- `layer-3`: node 3 of `nodes`. A box is `<g id="layer-3" class="node layer layer-3 layer-4 param-0 param-1">`: its id
+  is its first layer's, its classes name every layer in it (those that work in place follow their producer; of
+  collapsed towers the layers of all towers) and every parameter that they use.
+- `param-0`: parameter 0 of `params`. Inside a box each parameter is a `<g class="chip param-0">`, shared or not.
+- `blob-5`: blob 5 of the blobs in the order they are made, each once (`blob_numbers`). A wire is
+  `<g id="wire-7" class="edge wire blob-5">`, a label's with `label` as well. Outputs are `<g id="output-0" class="node
+  output blob-5">`, and their wires `<g id="wire-output-0" class="edge wire blob-5">`.
+- ties, the dashed lines between layers that share, are `<g id="tie-0" class="edge tie param-0 param-1">`.
+- the legend is `<g id="legend" class="cluster legend">`, and each of its parameters a
+  `<g id="legend-0" class="chip entry param-0">` within (number: the parameter's). Boxes of towers drawn as one stand in
+  `<g id="tower-0" class="cluster tower">`.
+- the drawing as a whole is `<g id="net" class="graph style-plain detail-blobs">`.
+"""
 
 from __future__ import annotations
 
