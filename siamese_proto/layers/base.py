@@ -123,7 +123,7 @@ class Layer:
         return 0
 
     def describe(self) -> str:
-        """Settings in few words, for drawings and summaries: `20 x 5x5`, `MAX 2x2 / 2`."""
+        """Settings in few words, for drawings and summaries: `20 x 5x5, stride 1`, `MAX 2x2/2`."""
         return ""
 
     def unused_fields(self) -> Sequence[str]:

@@ -40,11 +40,10 @@ class Windowed(Layer):
         return self.axis > 0
 
     def describe(self) -> str:
-        words = [by(self.kernel)] if self.kernel else []
-        words += [f"/ {by(self.stride)}"] if set(self.stride) != {1} else []
-        words += [f"pad {by(self.pad)}"] if any(self.pad) else []
-        words += [f"dilation {by(self.dilation)}"] if set(self.dilation) != {1} else []
-        return " ".join(words)
+        words = [by(self.kernel), f"stride {short(self.stride)}"] if self.kernel else []
+        words += [f"pad {short(self.pad)}"] if any(self.pad) else []
+        words += [f"dilation {short(self.dilation)}"] if set(self.dilation) != {1} else []
+        return ", ".join(words)
 
     def parted(self, bottom: Shape) -> tuple[Shape, int, Shape]:
         """A bottom's dimensions before the channels, their number, and those after; GraphError for too few settings."""
@@ -225,9 +224,8 @@ class Convolution(Windowed):
         return sum(prod(top) for top in tops) * prod(self.param_shapes(bottoms)[0][1:])
 
     def describe(self) -> str:
-        words = [str(self.num_output), *(["x"] if self.kernel else []), super().describe()]
-        words += [f"group {self.group}"] if self.group > 1 else []
-        return " ".join(filter(None, words))
+        window = f" x {super().describe()}" if self.kernel else ""
+        return f"{self.num_output}{window}" + (f", group {self.group}" if self.group > 1 else "")
 
     def check_rank(self, bottom: Shape, rank: int) -> None:
         if rank > 3:
@@ -284,6 +282,11 @@ def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str
 def by(sizes: Shape) -> str:
     """`5x3` for (5, 3), `5x5` for (5,), which stands for all dimensions."""
     return "x".join(str(size) for size in (sizes * 2 if len(sizes) == 1 else sizes))
+
+
+def short(sizes: Shape) -> str:
+    """`2` for (2, 2) and (2,), `2x1` for (2, 1)."""
+    return str(sizes[0]) if len(set(sizes)) == 1 else by(sizes)
 
 
 def joined_rows(text: str, index: int, axis: int) -> str:

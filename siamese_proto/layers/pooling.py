@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.convolution import by, short
 from siamese_proto.layers.source import Source, by_module, call, same, shown
 from siamese_proto.proto import schema
 
@@ -103,12 +104,8 @@ class Pooling(Layer):
     def describe(self) -> str:
         if self.kernel is None:
             return f"{self.method} global"
-        words = [self.method, "x".join(map(str, self.kernel))]
-        for name, (height, width), usual in (("/", self.stride, (1, 1)), ("pad", self.pad, (0, 0))):
-            words += [f"{name} {height}" if height == width else f"{name} {height}x{width}"] * (
-                (height, width) != usual
-            )
-        return " ".join(words)
+        words = f"{self.method} {by(self.kernel)}/{short(self.stride)}"
+        return words + (f", pad {short(self.pad)}" if any(self.pad) else "")
 
     def _pooled(self, size: Pair) -> Pair:
         """Height and width of the top; GraphError where no window fits."""

@@ -243,9 +243,9 @@ def test_a_number_outside_the_table_is_named(number):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('type: "Deconvolution" convolution_param { num_output: 21 kernel_size: 4 stride: 2 }', "21 x 4x4 / 2x2"),
+        ('type: "Deconvolution" convolution_param { num_output: 21 kernel_size: 4 stride: 2 }', "21 x 4x4, stride 2"),
         ('type: "Convolution" convolution_param { num_output: 21 }', "21"),
-        ('type: "Im2col" convolution_param { kernel_size: 3 stride: 2 pad: 1 }', "3x3 / 2x2 pad 1x1"),
+        ('type: "Im2col" convolution_param { kernel_size: 3 stride: 2 pad: 1 }', "3x3, stride 2, pad 1"),
         ('type: "SPP" spp_param { pyramid_height: 3 pool: AVE }', "AVE 3 levels"),
         ('type: "SPP" spp_param { pyramid_height: 1 }', "MAX 1 level"),
         ('type: "Embed" embed_param { num_output: 5 input_dim: 7 }', "7 to 5"),

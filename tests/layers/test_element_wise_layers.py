@@ -158,12 +158,12 @@ def test_one_input_shape_serves_all_tops():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('type: "Convolution" convolution_param { num_output: 20 kernel_size: 5 }', "20 x 5x5"),
+        ('type: "Convolution" convolution_param { num_output: 20 kernel_size: 5 }', "20 x 5x5, stride 1"),
         (
             'type: "Convolution" convolution_param { num_output: 4 kernel_h: 3 kernel_w: 5 stride: 2 pad: 1 group: 2 }',
-            "4 x 3x5 / 2x2 pad 1x1 group 2",
+            "4 x 3x5, stride 2, pad 1, group 2",
         ),
-        ('type: "Pooling" pooling_param { kernel_size: 2 stride: 2 }', "MAX 2x2 / 2"),
+        ('type: "Pooling" pooling_param { kernel_size: 2 stride: 2 }', "MAX 2x2/2"),
         ('type: "Pooling" pooling_param { pool: AVE global_pooling: true }', "AVE global"),
         ('type: "InnerProduct" inner_product_param { num_output: 500 }', "500"),
         ('type: "ContrastiveLoss" contrastive_loss_param { margin: 1 }', "margin 1"),
