@@ -6,7 +6,7 @@ from importlib import metadata
 
 import click
 
-from siamese_proto.cli.group import LazyGroup
+from siamese_proto.cli.group import MainGroup
 
 # torch takes seconds to load, so a command is imported when it is called, and its help in the list stands here
 COMMANDS = {
@@ -25,7 +25,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, commands_help=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=MainGroup, commands_help=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("siamese-proto"), prog_name="siamese-proto")
 def main() -> None:
     """Train, test, draw and check Caffe-style nets, siamese ones above all."""

@@ -37,12 +37,15 @@ class OneLineProblems(click.Command):
             ctx.exit(INTERRUPTED)
 
 
-class LazyGroup(OneLineProblems, click.Group):
-    """A group whose command `x` is the object `x` of the module siamese_proto.cli.x."""
+class LazyGroup(click.Group):
+    """A group whose command `x` is the object `x` of the module `package`.x."""
 
-    def __init__(self, *args: Any, commands_help: Mapping[str, str], **settings: Any) -> None:
+    def __init__(
+        self, *args: Any, commands_help: Mapping[str, str], package: str = "siamese_proto.cli", **settings: Any
+    ) -> None:
         super().__init__(*args, **settings)
         self.commands_help = commands_help
+        self.package = package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the commands, in the order in which one meets them."""
@@ -52,9 +55,9 @@ class LazyGroup(OneLineProblems, click.Group):
         """The command of this name; imports its module."""
         if cmd_name not in self.commands_help:
             return None
-        command = getattr(import_module(f"siamese_proto.cli.{cmd_name}"), cmd_name)
+        command = getattr(import_module(f"{self.package}.{cmd_name}"), cmd_name)
         if not isinstance(command, click.Command):
-            raise TypeError(f"siamese_proto.cli.{cmd_name}.{cmd_name} is no click command")
+            raise TypeError(f"{self.package}.{cmd_name}.{cmd_name} is no click command")
         return command
 
     def resolve_command(
@@ -63,13 +66,17 @@ class LazyGroup(OneLineProblems, click.Group):
         """As click does, with a hint where the name is not known."""
         if args and args[0] not in self.commands_help and not args[0].startswith("-"):
             hint = did_you_mean(args[0], self.commands_help)
-            ctx.fail(f"no such command {quoted(args[0])}{hint or '; `siamese-proto --help` lists them'}")
+            ctx.fail(f"no such command {quoted(args[0])}{hint or f'; `{ctx.command_path} --help` lists them'}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.commands_help.items()))
+
+
+class MainGroup(OneLineProblems, LazyGroup):
+    """The group that all others stand in, and that tells the problems of all."""
 
 
 def _show_warning(

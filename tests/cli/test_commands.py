@@ -271,7 +271,7 @@ def test_problems_are_one_line_on_stderr(arguments: list[str], status: int, mess
     ("arguments", "message"),
     [
         (["drw"], "no such command 'drw'; did you mean 'draw'?"),
-        (["frobnicate"], "no such command 'frobnicate'; `siamese-proto --help` lists them"),
+        (["frobnicate"], "no such command 'frobnicate'; `python -m siamese_proto --help` lists them"),
         (["draw", "net.prototxt"], "Missing argument 'OUT'."),
         (["draw", "net.prototxt", "x.svg", "--phase", "DEPLOY"], "'DEPLOY' is not one of"),
         (["summary", "net.prototxt", "--shape", "pairs"], "'pairs' is not of the form pair_data=64,2,28,28"),

@@ -1,0 +1,37 @@
+"""siamese-proto data digits: pair databases of the digits that come along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from siamese_proto.cli.data.making import make_pairs
+from siamese_proto.cli.data.options import backend, draw, fraction, overwrite, seed
+
+
+@click.command()
+@click.argument("folder", metavar="OUTDIR", default=".")
+@backend
+@click.option("--train-count", type=click.IntRange(min=1), default=6000, show_default=True)
+@click.option("--test-count", type=click.IntRange(min=1), default=2000, show_default=True)
+@draw
+@fraction
+@seed
+@overwrite
+def digits(
+    folder: str, backend: str, train_count: int, test_count: int, seed: int, overwrite: bool, **drawing: Any
+) -> None:
+    """Make a train and a test pair database in OUTDIR from the 1,797 handwritten digits that come along.
+
+    The images of the two are not the same ones. Names: digits_train_BACKEND and digits_test_BACKEND.
+    """
+    from siamese_proto.data.digits import load_digits
+
+    for number, (part, count, (pixels, classes)) in enumerate(
+        zip(("train", "test"), (train_count, test_count), load_digits(), strict=True)
+    ):
+        out = str(Path(folder) / f"digits_{part}_{backend.lower()}")
+        # Another seed for each, so that the two are not drawn alike.
+        make_pairs(out, backend, pixels, classes, count=count, seed=2 * seed + number, overwrite=overwrite, **drawing)
