@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from itertools import takewhile
 
 from siamese_proto.errors import did_you_mean, quoted
 from siamese_proto.graph.ir import Filler, Finding, Graph, Node, ParamUse
@@ -21,22 +22,34 @@ def near_misses(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
     for node in graph.nodes:
         for index, use in enumerate(node.params):
             users[use.param.id].append((node, index, use))
-    yield from _names_used_once(graph, users, place)
+    parted = {node.id for group in towers for row in _parted_rows(group, users) for node in row}
+    yield from _names_used_once(graph, users, parted, place)
     yield from _partly_shared(graph, users, place)
     for group in towers:
-        yield from _unshared_rows(group) if group.shares_any else _unshared_towers(group)
+        yield from _unshared_rows(group, parted) if group.shares_any else _unshared_towers(group)
     for shared in users.values():
         yield from _one_sided_multipliers(shared, place)
         yield from _other_fillers(shared, place)
 
 
-def _names_used_once(graph: Graph, users: Users, place: Place) -> Iterator[Finding]:
+def _parted_rows(towers: Towers, users: Users) -> Sequence[Row]:
+    """The rows where a half-twin parts on purpose: the first or the last that learn, two at least, and each of their
+    layers gives every parameter a name of its own. A single row might as well be a misspelt one."""
+    rows = [row for row in towers.rows if row[0].params]
+    own = [all(use.param.name and len(users[use.param.id]) == 1 for node in row for use in node.params) for row in rows]
+    first, last = (len(list(takewhile(bool, side))) for side in (own, own[::-1]))
+    if first == len(rows):
+        return ()
+    return (rows[:first] if first > 1 else []) + (rows[-last:] if last > 1 else [])
+
+
+def _names_used_once(graph: Graph, users: Users, parted: Set[str], place: Place) -> Iterator[Finding]:
     """A name is given to share; where others are shared, one that only one layer uses is likely misspelt."""
     shared = [param.name for param in graph.params if len(users[param.id]) > 1]
     for param in graph.params:
         if shared and param.name and len(users[param.id]) == 1:
             node, index, use = users[param.id][0]
-            if _tied_otherwise(node, index, use, users):
+            if node.id in parted or _tied_otherwise(node, index, use, users):
                 continue
             text = f"param name {quoted(param.name)} is used by this layer only, so its {param.role} is not shared"
             location = place(node, f"param[{index}].name")
@@ -86,10 +99,12 @@ def _told_apart(mine: ParamUse, its: ParamUse) -> str:
     return ""
 
 
-def _unshared_rows(towers: Towers) -> Iterator[Finding]:
+def _unshared_rows(towers: Towers, parted: Set[str]) -> Iterator[Finding]:
     """Layers of towers that share others, at the same place in each of them, that share nothing."""
     for row in towers.rows:
         for node, twin in _strangers(row):
+            if node.id in parted:
+                continue
             text = (
                 f"stands where layer {quoted(twin.name)} stands in its tower, but shares no parameters with it, "
                 "although other layers of these towers do; give both the same param names"

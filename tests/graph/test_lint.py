@@ -65,6 +65,28 @@ CASES = {
             "10: warning[unshared-twin]: layer 'one_p': stands where layer 'one' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
         ],
     ),
+    "a half-twin whose upper layers have names of their own": (
+        TWIN + dense("three", "two", named("l3", "m3"))
+        + (OTHER + dense("three_p", "two_p", named("r3", "s3"))).replace(DEEP, named("r2", "s2"))
+        + loss("three", "three_p"),
+        [],
+    ),
+    "a half-twin whose lower layers have names of their own": (
+        (TWIN + dense("three", "two", named("w3", "b3"))).replace(BOTH, named("l1", "m1")).replace(DEEP, named("l2", "m2"))
+        + (OTHER + dense("three_p", "two_p", named("w3", "b3"))).replace(BOTH, named("r1", "s1")).replace(DEEP, named("r2", "s2"))
+        + loss("three", "three_p"),
+        [],
+    ),
+    "a single layer with names of its own": (
+        TWIN + OTHER.replace(DEEP, named("w3", "b3")) + loss("two", "two_p"),
+        [
+            "8: warning[shared-once]: layer 'two': param name 'w2' is used by this layer only, so its weight is not shared; did you mean 'w'?",
+            "8: warning[shared-once]: layer 'two': param name 'b2' is used by this layer only, so its bias is not shared; did you mean 'b'?",
+            "14: warning[unshared-twin]: layer 'two_p': stands where layer 'two' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names",
+            "15: warning[shared-once]: layer 'two_p': param name 'w3' is used by this layer only, so its weight is not shared; did you mean 'w'?",
+            "15: warning[shared-once]: layer 'two_p': param name 'b3' is used by this layer only, so its bias is not shared; did you mean 'b'?",
+        ],
+    ),
     "three towers, one of them apart": (
         dense("a", "x", BOTH) + dense("b", "y", BOTH) + dense("c", "x")
         + "".join(dense(f"{name}2", name, DEEP, 3) for name in "abc"),
