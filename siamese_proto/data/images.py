@@ -108,7 +108,7 @@ class ImageData(DataLayer):
                 " 'path label' a line",
                 field="image_data_param.source",
             )
-        lines = _read_list(source, Path(source).stat().st_mtime_ns)
+        lines = read_list(source, Path(source).stat().st_mtime_ns)
         first = find_path(self.root + lines[0][0], folder)
         if first is None:
             raise SourceMissingError(
@@ -196,7 +196,7 @@ def _bytes_of(name: str) -> bytes:
 
 
 @functools.lru_cache(maxsize=4)
-def _read_list(source: str, stamp: int) -> Sequence[Entry]:
+def read_list(source: str, stamp: int) -> Sequence[Entry]:
     """Path and label of each line, split at the last space; DataError with the line that is none."""
     entries = []
     try:
