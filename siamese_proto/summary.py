@@ -1,4 +1,4 @@
-"""What a net is made of, as a table: layers, shapes, parameters and who shares them, multiply-adds."""
+"""What a net is made of, as a table: layers, shapes, parameters and who shares them, multiply-adds, memory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,28 @@ import dataclasses
 import io
 import json
 import math
+import re
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from siamese_proto.graph.ir import Graph, Node, Shape
+from rich.cells import cell_len
+
+from siamese_proto.graph.ir import Graph, Node, ParamUse, Shape
+
+BYTES_A_NUMBER = 4  # blobs hold single precision
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One parameter blob of a layer."""
+
+    name: str  # the shared name, or what the blob is to its layer
+    shape: Shape | None
+    parameters: int | None  # numbers in it; None: not known
+    lr_mult: float
+    trainable: bool  # whether the solver changes it: no statistic, and lr_mult is not 0
+    shared_with: tuple[str, ...]  # other layers that use it, in the order they run
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,11 @@ class Row:
     outputs: tuple[Shape | None, ...]  # one shape a top; None: not known
     parameters: int | None  # numbers in the blobs the layer uses, shared ones included; None: not known
     shared_with: tuple[str, ...]  # other layers that use one of its parameters, in the order they run
+    trainable: int | None  # how many of its parameters the solver changes; None: not known
+    lr_mults: tuple[float, ...]  # of each blob
     multiply_adds: int | None  # of one forward pass; None: not known
+    activation_bytes: int | None  # that the outputs take; 0 for what works in place; None: not known
+    blobs: tuple[Blob, ...]
 
 
 @dataclass(frozen=True)
@@ -35,27 +57,34 @@ class Summary:
     rows: tuple[Row, ...]
     parameters: int  # every tensor once, however many layers use it
     unshared_parameters: int  # how many there would be if every layer had its own
+    trainable_parameters: int  # every tensor once, those that the solver changes
     multiply_adds: int
+    activation_bytes: int
     complete: bool
     notes: tuple[str, ...]  # why shapes are not known
 
 
 def summarize(graph: Graph) -> Summary:
     """The table of a graph, rows in the order the layers run."""
-    users: defaultdict[str, list[Node]] = defaultdict(list)
+    users: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for node in graph.nodes:
         for use in node.params:
-            users[use.param.id].append(node)
-    rows = tuple(_row(graph, node, users) for node in graph.nodes)
-    sizes = [_size(param.shape) for param in graph.params]
+            users[use.param.id][node.id] = node.name
+    order = {node.id: place for place, node in enumerate(graph.nodes)}
+    rows = tuple(_row(node, users, order) for node in graph.nodes)
+    known = [row for row in rows if None not in (row.parameters, row.multiply_adds, row.activation_bytes)]
     return Summary(
         name=graph.name,
         phase=graph.phase,
         rows=rows,
-        parameters=sum(size or 0 for size in sizes),
+        parameters=sum(_size(param.shape) or 0 for param in graph.params),
         unshared_parameters=sum(row.parameters or 0 for row in rows),
+        trainable_parameters=sum(
+            _size(param.shape) or 0 for param in graph.params if param.lr_mult and not param.statistic
+        ),
         multiply_adds=sum(row.multiply_adds or 0 for row in rows),
-        complete=not any(row.parameters is None or row.multiply_adds is None for row in rows),
+        activation_bytes=sum(row.activation_bytes or 0 for row in rows),
+        complete=len(known) == len(rows),
         notes=graph.notes,
     )
 
@@ -81,19 +110,40 @@ def to_json(summary: Summary) -> str:
 
 
 def to_csv(summary: Summary) -> str:
-    """One line a layer below a line of titles; lists are joined with `;`, what is not known is empty."""
+    """One line a layer below a line of titles; lists are joined with `;`, what is not known is empty.
+
+    Texts that a spreadsheet would compute, such as `=1+1`, get a `'` before them, as people type them; JSON has all
+    texts as they are.
+    """
+    titles = [field.name for field in dataclasses.fields(Row) if field.name != "blobs"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in dataclasses.fields(Row)])
-    for row in summary.rows:
-        outputs = ";".join("" if shape is None else "x".join(map(str, shape)) for shape in row.outputs)
-        shared = ";".join(row.shared_with)
-        writer.writerow([row.layer, row.type, row.settings, outputs, row.parameters, shared, row.multiply_adds])
+    writer.writerow(titles)
+    writer.writerows([_csv_cell(getattr(row, title)) for title in titles] for row in summary.rows)
     return text.getvalue()
 
 
-TITLES = ("Layer", "Type", "Settings", "Outputs", "Parameters", "Shared with", "Multiply-adds")
-NUMBERS = ("Parameters", "Multiply-adds")  # titles of the columns that are set to the right
+TITLES = (
+    "Layer",
+    "Type",
+    "Settings",
+    "Outputs",
+    "Parameters",
+    "Shared with",
+    "Trainable",
+    "lr_mult",
+    "Multiply-adds",
+    "Memory",
+)
+NUMBERS = ("Parameters", "Multiply-adds", "Memory")  # titles of the columns that are set to the right
+DISPENSABLE = (
+    "Settings",
+    "lr_mult",
+    "Memory",
+    "Trainable",
+    "Multiply-adds",
+)  # what to leave out first for want of room
+_MOST_NAMES = 3
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -103,63 +153,125 @@ def cells(row: Row) -> tuple[str, ...]:
         row.type,
         row.settings,
         ", ".join(shape_text(shape) for shape in row.outputs),
-        "?" if row.parameters is None else f"{row.parameters:,}" if row.parameters else "",
-        ", ".join(row.shared_with),
-        "?" if row.multiply_adds is None else count_text(row.multiply_adds) if row.multiply_adds else "",
+        _counted(row.parameters, "{:,}".format),
+        _sharers(row),
+        _trainable(row),
+        ", ".join(f"{mult:g}" for mult in row.lr_mults),
+        _counted(row.multiply_adds, count_text),
+        _counted(row.activation_bytes, bytes_text),
     )
+
+
+def bytes_text(count: int) -> str:
+    """`431 B`, `1.47 MB`: three figures and a unit, in powers of ten."""
+    text = count_text(count)
+    return f"{text}B" if " " in text else f"{text} B"
 
 
 def totals(summary: Summary) -> list[str]:
     """The lines below the table."""
-    least = "" if summary.complete else "at least "
-    saved = summary.unshared_parameters - summary.parameters
-    unshared = f" ({summary.unshared_parameters:,} if nothing were shared)" if saved else ""
+    shared = summary.unshared_parameters > summary.parameters
+    unshared = f" ({summary.unshared_parameters:,} if nothing were shared)" if shared else ""
+    lines = [f"Parameters: {_total(summary, summary.parameters, '{:,}'.format)}{unshared}"]
+    if summary.trainable_parameters < summary.parameters:
+        lines.append(f"Trainable parameters: {_total(summary, summary.trainable_parameters, '{:,}'.format)}")
     return [
-        f"Parameters: {least}{summary.parameters:,}{unshared}",
-        f"Multiply-adds of a forward pass: {least}{summary.multiply_adds:,}",
-        *(f"Note: {note}" for note in summary.notes),
+        *lines,
+        f"Multiply-adds of a forward pass: {_total(summary, summary.multiply_adds, '{:,}'.format)}",
+        f"Memory of all outputs: {_total(summary, summary.activation_bytes, bytes_text)}",
     ]
+
+
+def notes(summary: Summary) -> list[str]:
+    """Why something is not known, one line each."""
+    return [f"Note: {note}" for note in summary.notes]
+
+
+def columns_that_fit(lines: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[str]]:
+    """Which columns of these lines of cells to show in a width, and the titles of those there is no room for.
+
+    Columns with nothing in them are not shown. Each column takes two places more than its widest cell.
+    """
+    widths = [max((cell_len(one_line(line[column])) for line in lines), default=0) for column in range(len(TITLES))]
+    shown = [column for column, needed in enumerate(widths) if needed]
+    left_out = []
+    for title in DISPENSABLE:
+        column = TITLES.index(title)
+        if sum(max(widths[each], cell_len(TITLES[each])) + 2 for each in shown) <= width:
+            break
+        if column in shown:
+            shown.remove(column)
+            left_out.append(title)
+    return shown, left_out
 
 
 def to_text(summary: Summary) -> str:
     """A table in plain text, columns set apart by two spaces, and the totals below."""
-    lines = [TITLES, *(cells(row) for row in summary.rows)]
-    lines = [tuple(_one_line(text) for text in line) for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(TITLES))]
+    lines = [tuple(one_line(text) for text in line) for line in (TITLES, *map(cells, summary.rows))]
+    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(TITLES))]
 
     def set_out(line: tuple[str, ...]) -> str:
-        parts = [
-            text.rjust(width) if title in NUMBERS else text.ljust(width)
-            for text, width, title in zip(line, widths, TITLES, strict=True)
-        ]
+        parts = []
+        for text, width, title in zip(line, widths, TITLES, strict=True):
+            gap = " " * (width - cell_len(text))
+            parts.append(gap + text if title in NUMBERS else text + gap)
         return "  ".join(parts).rstrip()
 
-    head = f"{_one_line(summary.name) or 'net'} ({summary.phase})"
-    return "\n".join([head, "", *map(set_out, lines), "", *totals(summary)]) + "\n"
+    below = [one_line(text) for text in (*totals(summary), *notes(summary))]
+    return "\n".join([heading(summary), "", *map(set_out, lines), "", *below]) + "\n"
 
 
 def to_markdown(summary: Summary) -> str:
-    """A table as GitHub reads it, and the totals below."""
+    """A table as GitHub reads it, and the totals below; names are texts there too, whatever they hold."""
 
-    def line(texts: tuple[str, ...]) -> str:
+    def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(_markdown(text) for text in texts) + " |"
 
-    rule = "|---|---|---|---|--:|---|--:|"
+    rule = "|" + "|".join("--:" if title in NUMBERS else "---" for title in TITLES) + "|"
     table = [line(TITLES), rule, *(line(cells(row)) for row in summary.rows)]
-    return "\n".join([*table, "", *(f"{_markdown(total)}  " for total in totals(summary))]) + "\n"
+    below = [f"{_markdown(text)}  " for text in (*totals(summary), *notes(summary))]
+    return "\n".join([*table, "", *below]) + "\n"
 
 
-def _row(graph: Graph, node: Node, users: dict[str, list[Node]]) -> Row:
-    sharers = {user.id for use in node.params for user in users[use.param.id]} - {node.id}
-    sizes = [_size(use.shape) for use in node.params]
+def heading(summary: Summary) -> str:
+    """Name and phase of the net."""
+    return f"{one_line(summary.name) or 'net'} ({summary.phase})"
+
+
+def one_line(text: str) -> str:
+    """A text with what cannot be printed, line breaks among it, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _row(node: Node, users: Mapping[str, Mapping[str, str]], order: Mapping[str, int]) -> Row:
+    blobs = tuple(_blob(use, node, users[use.param.id]) for use in node.params)
+    sharers = {id_: name for use in node.params for id_, name in users[use.param.id].items() if id_ != node.id}
+    sizes = [blob.parameters for blob in blobs]
+    known = node.layer is not None and None not in sizes
     return Row(
         layer=node.name,
         type=node.type,
         settings=node.layer.describe() if node.layer else "",
         outputs=tuple(top.shape for top in node.tops),
-        parameters=None if node.layer is None or None in sizes else sum(size or 0 for size in sizes),
-        shared_with=tuple(other.name for other in graph.nodes if other.id in sharers) if sharers else (),
+        parameters=sum(size or 0 for size in sizes) if known else None,
+        shared_with=tuple(sharers[id_] for id_ in sorted(sharers, key=order.__getitem__)),
+        trainable=sum(blob.parameters or 0 for blob in blobs if blob.trainable) if known else None,
+        lr_mults=tuple(blob.lr_mult for blob in blobs),
         multiply_adds=_multiply_adds(node),
+        activation_bytes=_activation_bytes(node),
+        blobs=blobs,
+    )
+
+
+def _blob(use: ParamUse, node: Node, users: Mapping[str, str]) -> Blob:
+    param = use.param
+    return Blob(
+        name=param.name or use.role,
+        shape=use.shape,
+        parameters=_size(use.shape),
+        lr_mult=0.0 if param.statistic else param.lr_mult,
+        trainable=param.lr_mult != 0 and not param.statistic,
+        shared_with=tuple(name for id_, name in users.items() if id_ != node.id),
     )
 
 
@@ -171,18 +283,74 @@ def _multiply_adds(node: Node) -> int | None:
     return node.layer.multiply_adds(bottoms, tops)
 
 
+def _activation_bytes(node: Node) -> int | None:
+    read = {bottom.name for bottom in node.bottoms}
+    sizes = [_size(top.shape) for top in node.tops if top.name not in read]
+    return None if None in sizes else BYTES_A_NUMBER * sum(size or 0 for size in sizes)
+
+
 def _size(shape: Shape | None) -> int | None:
     return None if shape is None else math.prod(shape)
+
+
+def _sharers(row: Row) -> str:
+    """Who uses the same parameters, and which, where it is not all of them."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for blob in row.blobs:
+        groups.setdefault(blob.shared_with, []).append(blob.name)
+    if len(groups) == 1:
+        return _some(row.shared_with)
+    return "; ".join(f"{', '.join(names)}: {_some(others)}" for others, names in groups.items() if others)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST_NAMES])} and {more} more"
+
+
+def _trainable(row: Row) -> str:
+    if not row.blobs:
+        return ""
+    trained = sum(blob.trainable for blob in row.blobs)
+    if trained in (0, len(row.blobs)):
+        return "yes" if trained else "no"
+    return "partly" if row.trainable is None else f"{row.trainable:,}"
+
+
+def _counted(count: int | None, shown: Callable[[int], str]) -> str:
+    return "?" if count is None else shown(count) if count else ""
+
+
+def _total(summary: Summary, count: int, shown: Callable[[int], str]) -> str:
+    if summary.complete:
+        return shown(count)
+    return f"at least {shown(count)}" if count else "not known"
 
 
 def _three_figures(number: float) -> str:
     return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+# what spreadsheets take for the beginning of a formula, at the start of a cell; `;` and tabs begin cells for some
+_FORMULA = re.compile(r"(^|[;,\t\r\n|])([^\S\t\r\n]*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20\t\r])")
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, tuple):
+        value = ";".join(_csv_text(part) for part in value)
+    return _FORMULA.sub(r"\1\2'", value) if isinstance(value, str) else value
+
+
+def _csv_text(part: Shape | str | float | None) -> str:
+    if isinstance(part, tuple):
+        return "x".join(map(str, part))
+    return "" if part is None else f"{part:g}" if isinstance(part, float) else str(part)
+
+
+_MARKED = re.compile(
+    r"[\\|`*_<>\[\]&~#$:@!]|(?<=www)\."
+)  # what Markdown, tables and links of themselves give a meaning
 
 
 def _markdown(text: str) -> str:
-    escaped = "".join("\\" + c if c in "\\|`*_<>[]" else c for c in text)
-    return " ".join(escaped.split())
+    return _MARKED.sub(r"\\\g<0>", one_line(text))

@@ -35,9 +35,10 @@ def summary(
     allow_python_layers: bool,
     text_format: str,
 ) -> None:
-    """Print the layers of MODEL: type, settings, output shapes, parameters, who shares them, multiply-adds.
+    """Print the layers of MODEL: type, settings, output shapes, parameters and who shares them, what is trained and at
+    which learning-rate multipliers, multiply-adds, memory of the outputs.
 
-    Totals count a shared parameter once.
+    Totals count a shared parameter once, and say how many there would be if nothing were shared.
     """
     parsed = parse_net(Path(model))
     made = table.summarize(graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers))
@@ -56,14 +57,18 @@ def _show(made: table.Summary) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
-    shown = Table(
-        title=Text(f"{made.name or 'net'} ({made.phase})", style="bold"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    for title in table.TITLES:
+    lines = [table.cells(row) for row in made.rows]
+    columns, left_out = table.columns_that_fit(lines, console.width - 1)
+    shown = Table(title=Text(table.heading(made), style="bold"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        title = table.TITLES[column]
         is_number = title in table.NUMBERS
         shown.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    for row in made.rows:
-        shown.add_row(*(Text(text) for text in table.cells(row)), style=None if row.parameters else "dim")
+    for row, line in zip(made.rows, lines, strict=True):
+        texts = (Text(table.one_line(line[column])) for column in columns)
+        shown.add_row(*texts, style=None if row.parameters else "dim")
     console.print(shown)
     for total in table.totals(made):
         console.print(Text(total))
+    if left_out:
+        console.print(Text(f"No room here for {', '.join(left_out)}; --format md, csv and json have them", style="dim"))

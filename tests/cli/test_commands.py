@@ -128,18 +128,19 @@ def test_summary_is_a_table_that_counts_shared_parameters_once(folder: Path) -> 
     done = run("summary", "net.prototxt", *SHAPES, folder=folder)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "twin (TRAIN)"
-    assert "ip InnerProduct 3 7x3 63 ip_b 420" in lines
-    assert "ip_b InnerProduct 3 7x3 63 ip 420" in lines
-    assert lines[-2:] == [
+    assert "ip InnerProduct 3 7x3 63 ip_b yes 1, 1 420 84 B" in lines
+    assert "ip_b InnerProduct 3 7x3 63 ip yes 1, 1 420 84 B" in lines
+    assert lines[-3:] == [
         "Parameters: 63 (126 if nothing were shared)",
         "Multiply-adds of a forward pass: 840",
+        f"Memory of all outputs: {4 * (7 * 2 * 5 * 4 + 7 + 2 * 7 * 5 * 4 + 2 * 7 * 3 + 1) / 1000:.2f} kB",
     ]
 
 
 def test_summary_says_what_is_not_known(folder: Path) -> None:
     done = run("summary", "net.prototxt", folder=folder)
     assert done.returncode == 0
-    assert "Parameters: at least 0" in done.stdout
+    assert "Parameters: not known" in done.stdout
     assert "Note: " in done.stdout
 
 
@@ -150,8 +151,8 @@ def test_summary_in_csv_and_markdown(folder: Path) -> None:
     assert [row["layer"] for row in rows] == ["pairs", "cut", "ip", "ip_b", "loss"]
     assert (rows[2]["outputs"], rows[2]["parameters"], rows[2]["shared_with"]) == ("7x3", "63", "ip_b")
     table = run("summary", "net.prototxt", "--format", "md", *SHAPES, folder=folder).stdout.splitlines()
-    assert {line.count("|") for line in table[:7]} == {8}
-    assert "| ip\\_b | InnerProduct | 3 | 7x3 | 63 | ip | 420 |" in table
+    assert {line.count("|") for line in table[:7]} == {11}
+    assert "| ip\\_b | InnerProduct | 3 | 7x3 | 63 | ip | yes | 1, 1 | 420 | 84 B |" in table
 
 
 def test_check_tells_nets_from_solvers_and_finds_nothing_in_good_files(folder: Path) -> None:
