@@ -1,0 +1,259 @@
+"""Open labelled images of every kind people have them in.
+
+with open_labelled("faces") as images:  # a folder with one sub-folder a class
+    image, label = images.image(7), images.labels[7]
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from siamese_proto.data.datum import Size
+from siamese_proto.data.image_stores import ArrayStore, FileStore, Form, ImageStore, RecordStore
+from siamese_proto.errors import DataError, quoted
+from siamese_proto.files import find_path, where_tried
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from siamese_proto.data.datum import Pixels
+    from siamese_proto.data.image_stores import Labels
+
+Kind = Literal["AUTO", "IDX", "FOLDER", "LIST", "CSV", "DATABASE", "DIGITS"]
+Split = Literal["all", "train", "test"]
+SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_DIGITS = {"digits": None, "digits:all": "all", "digits:train": "train", "digits:test": "test"}
+_IDX_OF_IMAGES = bytes((0, 0, 8, 3))
+
+
+class LabelledImages:
+    """Images with a class each; any of them can be read at any time, from several threads at once.
+
+    `labels` are the classes as the source numbers them, (N,) int64; `names` tell images apart in messages;
+    `class_names` has a name for each label where the source has names (the sub-folders of a folder).
+    """
+
+    def __init__(self, store: ImageStore, rows: NDArray[Any] | None = None) -> None:
+        self._store = store
+        self._rows = rows
+        self.source = store.source
+        self.class_names: Mapping[int, str] = store.class_names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """(N,) int64."""
+        labels = self._store.labels()
+        return labels if self._rows is None else labels[self._rows]
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """A path, the key of a record, or `file[number]`, for each image."""
+        names = self._store.names()
+        return names if self._rows is None else [names[row] for row in self._rows.tolist()]
+
+    @property
+    def shape(self) -> Size:
+        """(C, H, W) of the source's first image; the others may differ where no size is asked for."""
+        return self._store.size
+
+    def image(self, index: int) -> Pixels:
+        """(C, H, W), uint8 or float32; grey, or blue, green, red. DataError with its name if it cannot be read."""
+        return self._store.read(index if self._rows is None else int(self._rows[index]))
+
+    def images(self, indices: NDArray[Any]) -> Pixels | list[Pixels]:
+        """Several images: one array (n, C, H, W) where they lie in memory, else a list of (C, H, W)."""
+        return self._store.read_many(indices if self._rows is None else self._rows[indices])
+
+    def selected(self, indices: NDArray[Any]) -> LabelledImages:
+        """Some of the images, in this order; they share their source with these."""
+        return LabelledImages(self._store, indices if self._rows is None else self._rows[indices])
+
+    def name_of_class(self, label: int) -> str:
+        """The class's name, or its number."""
+        return self.class_names.get(label, str(label))
+
+    def unreadable(self) -> dict[int, DataError]:
+        """The images that cannot be read, by index: headers are read, and files whose end looks cut are decoded."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        rows = range(len(self)) if self._rows is None else self._rows.tolist()
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            problems = threads.map(self._problem, rows)
+            return {index: problem for index, problem in enumerate(problems) if problem is not None}
+
+    def _problem(self, row: int) -> DataError | None:
+        try:
+            self._store.check(row)
+        except DataError as error:
+            return error
+        return None
+
+    def close(self) -> None:
+        """Give files back; a second call does nothing."""
+        self._store.close()
+
+    def __enter__(self) -> LabelledImages:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_labelled(
+    source: str,
+    kind: Kind = "AUTO",
+    *,
+    labels: str = "",
+    root_folder: str = "",
+    folder: str | None = None,
+    split: Split = "all",
+    is_color: bool | None = None,
+    new_size: tuple[int, int] = (0, 0),
+) -> LabelledImages:
+    """Open labelled images; raises DataError where they are not there or not what `kind` says.
+
+    `source` is an IDX file of images (`labels` beside it is found by its name, or given), a folder with one sub-folder
+    a class, a list of lines `path label`, a labelled LMDB or LevelDB, or `digits`, the handwritten ones that come with
+    the package: `split`, or the endings `:train` and `:test`, then chooses between two parts that share no image. Paths
+    in a list begin with `root_folder` and are tried from the working directory, the list's folder and `folder`, the
+    source itself from the working directory and from `folder`. Every image is brought to colour or grey (`is_color`;
+    None: as the first one is) and to `new_size`, (height, width), where that is given, bilinearly.
+    """
+    form = Form(is_color, new_size)
+    found = find_path(source, folder)
+    if kind == "DIGITS" or (kind == "AUTO" and found is None and source in _DIGITS):
+        return LabelledImages(_digits(source, split, form))
+    if found is None:
+        raise DataError(f"{quoted(source)} is not there{where_tried(source, folder)}; check the path")
+    kind = guess_kind(found) if kind == "AUTO" else kind
+    if kind == "IDX":
+        return LabelledImages(
+            _idx(found, (find_path(labels, folder) or labels) if labels else labels_beside(found), form)
+        )
+    if kind == "FOLDER":
+        return LabelledImages(_folder(found, form))
+    if kind == "LIST":
+        return LabelledImages(_list(found, root_folder, folder, form))
+    if kind == "DATABASE":
+        from siamese_proto.data.database import open_database
+
+        return LabelledImages(RecordStore(open_database(found), form))
+    raise DataError(f"{quoted(source)} names pairs of images, not classes; give a list with 'path label' a line")
+
+
+def guess_kind(path: str) -> Kind:
+    """What kind of source a path is, by its files: never DIGITS, which are no file."""
+    from siamese_proto.data.database import guess_backend
+
+    if guess_backend(path):
+        return "DATABASE"
+    if Path(path).is_dir():
+        return "FOLDER"
+    if Path(path).suffix.lower() == ".csv":
+        return "CSV"
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4)
+        if head[:2] == b"\x1f\x8b":
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(4)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{quoted(path)} cannot be read: {error}; check the file") from error
+    return "IDX" if head == _IDX_OF_IMAGES else "LIST"
+
+
+def labels_beside(images: str) -> str:
+    """The file of labels that belongs to an IDX file of images, found by its name; DataError where there is none."""
+    folder, name = os.path.split(images)
+    wanted = name.replace("images", "labels").replace("idx3", "idx1")
+    plain = wanted.removesuffix(".gz")
+    names = (wanted, plain, f"{plain}.gz")
+    for candidate in names:
+        path = os.path.join(folder, candidate)
+        if candidate != name and os.path.isfile(path):
+            return path
+    raise DataError(f"there is no file of labels {quoted(wanted)} beside {quoted(images)}; name it as labels")
+
+
+def _idx(images: str, labels: str, form: Form) -> ImageStore:
+    from siamese_proto.data.idx import read_labelled
+
+    pixels, classes = read_labelled(images, labels)
+    return _in_memory(os.path.basename(images), pixels, classes, form)
+
+
+def _digits(source: str, split: Split, form: Form) -> ImageStore:
+    import numpy
+
+    from siamese_proto.data.digits import load_digits
+
+    if source and source not in _DIGITS:
+        raise DataError(f"{quoted(source)} is no part of the embedded digits; write one of {', '.join(_DIGITS)}")
+    chosen = _DIGITS.get(source) or split
+    parts = dict(zip(("train", "test"), load_digits(), strict=True))
+    used = parts.values() if chosen == "all" else [parts[chosen]]
+    pixels, classes = (numpy.concatenate(arrays) for arrays in zip(*used, strict=True))
+    return _in_memory(f"digits:{chosen}", pixels, classes, form)
+
+
+def _in_memory(source: str, images: Pixels, classes: NDArray[Any], form: Form) -> ImageStore:
+    """Grey images (N, H, W) with their classes."""
+    import numpy
+
+    if not len(images):
+        raise DataError(f"{quoted(source)} has no images; give a file that has some")
+    return ArrayStore(source, form.applied(images[:, None]), classes.astype(numpy.int64), {})
+
+
+def _folder(root: str, form: Form) -> ImageStore:
+    """Every folder below `root` that has images in it is a class; classes are numbered in the order of their names."""
+    import numpy
+
+    if not Path(root).is_dir():
+        raise DataError(f"{quoted(root)} is not a folder; give one with a sub-folder a class")
+    classes: dict[str, list[str]] = {}
+    for place, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        images = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+        if images and place != root:
+            classes[os.path.relpath(place, root)] = [os.path.join(place, name) for name in sorted(images)]
+    if not classes:
+        raise DataError(f"folder {quoted(root)} has no sub-folders with images; make one a class, with its images")
+    names = sorted(classes)
+    paths = [path for name in names for path in classes[name]]
+    labels = numpy.repeat(numpy.arange(len(names)), [len(classes[name]) for name in names])
+    return FileStore(root, paths, labels, dict(enumerate(names)), form)
+
+
+def _list(path: str, root: str, folder: str | None, form: Form) -> ImageStore:
+    import numpy
+
+    from siamese_proto.data.images import read_list
+
+    entries = read_list(path, os.stat(path).st_mtime_ns)
+    paths = listed_paths(path, root, [name for name, _ in entries], folder)
+    return FileStore(path, paths, numpy.array([label for _, label in entries], numpy.int64), {}, form)
+
+
+def listed_paths(listed_in: str, root: str, names: Sequence[str], folder: str | None) -> list[str]:
+    """The images that a list names: where the first one is, the others are. DataError where it is nowhere."""
+    first = root + names[0]
+    for beside in ("", os.path.dirname(listed_in), folder or ""):
+        if os.path.exists(os.path.join(beside, first)):
+            # Joined to an absolute path, a folder before it is dropped.
+            return [os.path.join(beside, root + name) for name in names]
+    raise DataError(
+        f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there; check root_folder, which is put "
+        "before every path as it is"
+    )
