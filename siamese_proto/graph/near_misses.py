@@ -27,7 +27,7 @@ def near_misses(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
     yield from _partly_shared(graph, users, place)
     for group in towers:
         yield from _unshared_rows(group, parted) if group.shares_any else _unshared_towers(group)
-    for shared in users.values():
+    for shared in filter(None, users.values()):  # a parameter of a layer at fault has no users
         yield from _one_sided_multipliers(shared, place)
         yield from _other_fillers(shared, place)
 

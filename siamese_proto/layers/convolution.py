@@ -250,8 +250,8 @@ class Convolution(Windowed):
         if rank == 0:
             return lambda x, weight, bias: functional.conv1d(x, weight, bias, groups=self.group)
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        settings = (self.stride, self.pad, self.dilation, self.group)
-        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings)
+        _, *settings = self.windows(rank)  # a size for each dimension: exporters take no single one for all
+        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings, self.group)
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:

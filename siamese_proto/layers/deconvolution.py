@@ -56,4 +56,5 @@ class Deconvolution(Convolution):
         if rank == 0:
             return lambda x, weight, bias: functional.conv_transpose1d(x, weight, bias, groups=self.group)
         spread = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
-        return lambda x, weight, bias: spread(x, weight, bias, self.stride, self.pad, 0, self.group, self.dilation)
+        _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
+        return lambda x, weight, bias: spread(x, weight, bias, stride, pad, (0,) * rank, self.group, dilation)

@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Sequence
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from siamese_proto.errors import NetError
 from siamese_proto.files import replacing
@@ -53,7 +53,10 @@ def read_caffemodel(path: Path) -> StoredWeights:
     spans: list[Span] = []
     try:
         settings = _settings(data, 0, len(data), _NET, spans)
-        message = upgrade_net(schema.NetParameter.FromString(settings))
+        message = schema.NetParameter.FromString(settings)
+        for old in message.layers:
+            _make_text(old)
+        message = upgrade_net(message)
     except (WireError, DecodeError) as error:
         what = _what_else(data) or f"is {'' if spans else 'no caffemodel, or is '}damaged or cut off ({error})"
         raise problem(file, what) from error
@@ -108,6 +111,20 @@ def _layer(file: str, data: Bytes, message: schema.LayerParameter, spans: Sequen
 def as_text(name: str | bytes) -> str:
     """A name from a file: protobuf leaves those that are not UTF-8 as bytes."""
     return name if isinstance(name, str) else name.decode("utf-8", "backslashreplace")
+
+
+def _make_text(message: Message) -> None:
+    """Make text of all that should be: the upgrade of a layer copies its names, and bytes cannot be set."""
+    for field, value in message.ListFields():
+        if isinstance(value, Message):
+            _make_text(value)
+        elif field.message_type is not None:
+            for inner in value:
+                _make_text(inner)
+        elif field.type == field.TYPE_STRING and isinstance(value, bytes | str):
+            setattr(message, field.name, as_text(value))
+        elif field.type == field.TYPE_STRING:
+            value[:] = [as_text(each) for each in value]
 
 
 def _what_else(data: Bytes) -> str:

@@ -12,9 +12,10 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
@@ -52,7 +53,8 @@ def _read_listed(file: str, root: h5py.File) -> StoredWeights:
     """The layers as the list of our own says: in their order, with shared arrays under each of their layers."""
     import h5py
 
-    entries = json.loads(bytes(root[_LAYERS][()]))
+    listed = json.loads(read_bytes(file, root[_LAYERS], "the list of its layers"))
+    entries = listed["layers"]
     arrays: dict[str, Array] = {}
     for key in {str(key) for entry in entries for key, _ in entry["blobs"]}:
         dataset = root["data"].get(key)
@@ -60,7 +62,7 @@ def _read_listed(file: str, root: h5py.File) -> StoredWeights:
             raise problem(file, f"its list of layers names {key!r}, which is not there")
         arrays[key] = read_dataset(file, dataset, f"blob {key}")
     layers = tuple(listed_layer(entry, arrays) for entry in entries)
-    return StoredWeights(file, layers, str(root[_LAYERS].attrs.get("name", "")))
+    return StoredWeights(file, layers, str(listed["name"]))
 
 
 def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredLayer], seen: set[h5py.Group]) -> None:
@@ -74,9 +76,16 @@ def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredL
         if not isinstance(group, h5py.Group) or group in seen:
             continue
         seen.add(group)
-        name = str(group.attrs.get(_NAME, above + key))
+        name = _own_name(group) or above + key
         layers.append(StoredLayer(name, blobs=_read_blobs(file, group, name)))
         _read_groups(file, group, f"{above}{key}/", layers, seen)
+
+
+def _own_name(group: h5py.Group) -> str:
+    """The name that a layer's group could not bear; empty where it does."""
+    if _NAME not in group.attrs or group.attrs.get_id(_NAME).dtype != np.uint8:
+        return ""  # other kinds of text lie where HDF5 may never come back from, in a damaged file
+    return np.asarray(group.attrs[_NAME]).tobytes().decode("utf-8", "surrogatepass")
 
 
 def _read_blobs(file: str, group: h5py.Group, layer: str) -> tuple[Array | None, ...]:
@@ -96,11 +105,22 @@ def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None 
     """The numbers of a dataset, unless it claims more than the file holds."""
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
         raise problem(file, f"{what} holds no numbers", layer=layer)
+    values = _checked(file, dataset, what, layer)
+    return np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+
+
+def read_bytes(file: str, dataset: h5py.Dataset, what: str) -> bytes:
+    """What a dataset of bytes holds, or a text of a fixed size."""
+    if dataset.dtype.kind not in "Su" or dataset.shape is None:
+        raise problem(file, f"{what} is no text of a fixed size")
+    return _checked(file, dataset, what, None).tobytes()
+
+
+def _checked(file: str, dataset: h5py.Dataset, what: str, layer: str | None) -> NDArray[Any]:
     held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
     if dataset.is_virtual or dataset.external or dataset.nbytes > held:
         raise problem(file, f"{what} has shape {dataset.shape}, but its numbers are not in the file", layer=layer)
-    values = dataset[()]
-    return np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
+    return np.asarray(dataset[()])
 
 
 @contextmanager
@@ -135,7 +155,7 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
             key = _group_key(label)
             group = data.create_group(key)
             if key != layer.name:
-                group.attrs[_NAME] = layer.name
+                group.attrs[_NAME] = _as_bytes(layer.name)
             for index, (array_key, blob) in enumerate(zip(layer.keys, layer.blobs, strict=True)):
                 if blob is not None and array_key not in written:
                     written[array_key] = f"{key}/{index}"
@@ -146,9 +166,12 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
                 blobs = [blob for blob in layer.blobs if blob is not None]
                 entries.append(entry_of(layer, [written[array_key] for array_key in layer.keys], blobs))
         if len(entries) == len(layers):
-            text = json.dumps(entries, ensure_ascii=False).encode("utf-8", "surrogatepass")
-            listed = root.create_dataset(_LAYERS, data=np.frombuffer(text, np.uint8))
-            listed.attrs["name"] = stored.name
+            text = json.dumps({"name": stored.name, "layers": entries}, ensure_ascii=False)
+            root.create_dataset(_LAYERS, data=_as_bytes(text))
+
+
+def _as_bytes(text: str) -> NDArray[np.uint8]:
+    return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
 
 
 def _group_key(label: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ntpath
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -15,8 +16,11 @@ from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.caffemodel import as_text, map_file
 from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.formats import seems
-from siamese_proto.weights.hdf5 import new_hdf5, read_dataset
+from siamese_proto.weights.hdf5 import new_hdf5, read_bytes, read_dataset
 from siamese_proto.weights.wire import LENGTH, WireError, fields, tag, varint
+
+if TYPE_CHECKING:
+    import h5py
 
 _HISTORY = 3
 _MOST_SETTINGS = 1 << 20  # bytes besides the history
@@ -82,21 +86,28 @@ def _read_hdf5(file: str) -> StoredState:
             for key, kind in (("iter", h5py.Dataset), ("history", h5py.Group)):
                 if not isinstance(root.get(key), kind):
                     raise problem(file, f"is an HDF5 file, but no solver state: it has no /{key}")
-            learned_net = root["learned_net"][()] if "learned_net" in root else b""
-            resume = schema.ResumeState.FromString(root[_RESUME][()].tobytes()) if _RESUME in root else None
+            learned_net = read_bytes(file, root["learned_net"], "learned_net").rstrip(b"\0") if "learned_net" in root else b""
+            resume = None
+            if _RESUME in root:
+                resume = schema.ResumeState.FromString(read_bytes(file, root[_RESUME], "what it goes on from"))
             group = root["history"]
             history = [
                 read_dataset(file, group[str(index)], f"entry {index} of the history") for index in range(len(group))
             ]
             return StoredState(
-                iteration=int(np.ravel(root["iter"][()])[0]),
-                learned_net=as_text(learned_net) if isinstance(learned_net, bytes) else str(learned_net),
-                current_step=int(np.ravel(root["current_step"][()])[0]) if "current_step" in root else 0,
+                iteration=_number(file, root["iter"], "iter"),
+                learned_net=as_text(learned_net),
+                current_step=_number(file, root["current_step"], "current_step") if "current_step" in root else 0,
                 history=tuple(history),
                 resume=resume,
             )
     except (*DAMAGED, DecodeError) as error:
         raise problem(file, f"is no solver state, or is damaged or cut off ({error})") from error
+
+
+def _number(file: str, dataset: h5py.Dataset, what: str) -> int:
+    """A whole number, on its own or the first of several."""
+    return int(np.ravel(read_dataset(file, dataset, what))[0])
 
 
 def write_state(path: Path, state: StoredState) -> None:

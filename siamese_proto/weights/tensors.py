@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import struct
 from collections.abc import Mapping
 
 import numpy as np
@@ -43,7 +44,7 @@ def read_pt(path: Path) -> StoredWeights:
     try:
         with open(file, "rb") as opened:  # by its name alone torch might take it for a file of safetensors
             content = torch.load(opened, map_location="cpu", weights_only=True)
-    except (*DAMAGED, pickle.UnpicklingError, EOFError) as error:
+    except (*DAMAGED, pickle.UnpicklingError, struct.error, AssertionError, EOFError) as error:
         # torch's own words on pickles tell people to turn the safety off.
         is_pickle = isinstance(error, pickle.UnpicklingError)
         reason = "it holds objects other than tensors, or is damaged" if is_pickle else str(error).split("\n")[0]
