@@ -86,8 +86,9 @@ def _read_hdf5(file: str) -> StoredState:
             for key, kind in (("iter", h5py.Dataset), ("history", h5py.Group)):
                 if not isinstance(root.get(key), kind):
                     raise problem(file, f"is an HDF5 file, but no solver state: it has no /{key}")
-            learned_net = read_bytes(file, root["learned_net"], "learned_net").rstrip(b"\0") if "learned_net" in root else b""
-            resume = None
+            learned_net, resume = b"", None
+            if "learned_net" in root:
+                learned_net = read_bytes(file, root["learned_net"], "learned_net").rstrip(b"\0")
             if _RESUME in root:
                 resume = schema.ResumeState.FromString(read_bytes(file, root[_RESUME], "what it goes on from"))
             group = root["history"]
