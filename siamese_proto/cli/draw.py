@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from siamese_proto import drawing
 from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, python_layers
-from siamese_proto.drawing import RankDir
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -26,6 +26,28 @@ from siamese_proto.proto.reader import parse_net
     show_default=True,
     help="Which way the net runs: from top to bottom, from left to right, ...",
 )
+@click.option(
+    "--style",
+    type=click.Choice(list(drawing.STYLES), case_sensitive=False),
+    default="plain",
+    show_default=True,
+    help="Colours and letters: Caffe's, for print, for a dark page.",
+)
+@click.option(
+    "--detail",
+    type=click.Choice(["layers", "blobs", "full"], case_sensitive=False),
+    default="blobs",
+    show_default=True,
+    help="Layers and what is shared; also shapes and counts; also fillers, multipliers and lines.",
+)
+@click.option(
+    "--towers",
+    type=click.Choice(["side-by-side", "collapsed"], case_sensitive=False),
+    default="side-by-side",
+    show_default=True,
+    help="Identical towers beside each other, or as one.",
+)
+@click.option("--fused", is_flag=True, help="Draw what runs: towers that share all as one, over their joined batches.")
 def draw(
     model: str,
     out: str,
@@ -34,7 +56,7 @@ def draw(
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
     allow_python_layers: bool,
-    rankdir: RankDir,
+    **look: Any,
 ) -> None:
     """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf or .dot.
 
@@ -48,4 +70,4 @@ def draw(
 
     graph = shown("TEST" if phase == "TEST" else "TRAIN")
     test = shown("TEST") if phase == ALL else None
-    drawing.render(drawing.draw(graph, rankdir=rankdir, test=test), out)
+    drawing.render(drawing.draw(graph, test=test, **look), out)

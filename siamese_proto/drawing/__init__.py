@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from siamese_proto.drawing.figure import RankDir, draw
-from siamese_proto.drawing.render import FORMATS, check_output, render
+from siamese_proto.drawing.figure import Detail, RankDir, StyleName, TowerLayout, blob_numbers, draw, drawn_graph
+from siamese_proto.drawing.palette import STYLES
+from siamese_proto.drawing.render import FORMATS, check_output, render, to_svg
 
-__all__ = ["FORMATS", "RankDir", "check_output", "draw", "render"]
+__all__ = [
+    "FORMATS",
+    "STYLES",
+    "Detail",
+    "RankDir",
+    "StyleName",
+    "TowerLayout",
+    "blob_numbers",
+    "check_output",
+    "draw",
+    "drawn_graph",
+    "render",
+    "to_svg",
+]

@@ -3,34 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
-from siamese_proto.drawing import palette
+from siamese_proto.drawing.palette import Paint, Style
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.twins import Towers, find_towers, shared_blobs
+from siamese_proto.summary import Row, Summary, summarize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Box:
     """A layer, and below it the layers that change its output in place."""
 
     nodes: tuple[Node, ...]
+    copies: tuple[Node, ...] = ()  # layers of other towers that it stands for
 
     @property
     def id(self) -> str:
         """Name of the box in DOT text; made of letters, digits and `_` only."""
         return f"layer_{self.nodes[0].id}"
 
+    @property
+    def count(self) -> int:
+        """How many towers it stands for."""
+        return 1 + len(self.copies) // len(self.nodes)
+
 
 @dataclass(frozen=True)
 class Wire:
-    """A blob on its way from one box to another."""
+    """Blobs on their way from one box to another: one, unless a box stands for several towers."""
 
-    blob: Blob
+    blobs: tuple[Blob, ...]
     source: Box
     target: Box
     is_label: bool  # read as a label: nothing is learned along it
+    top: int  # which top of the box's layers
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Output:
+    """Blobs that leave the net: one, unless the box that makes them stands for several towers."""
+
+    blobs: tuple[Blob, ...]
+    source: Box
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Boxes that stand for all towers of a group."""
+
+    boxes: tuple[Box, ...]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -40,67 +66,71 @@ class Picture:
     graph: Graph
     boxes: tuple[Box, ...]
     wires: tuple[Wire, ...]
-    outputs: tuple[tuple[Blob, Box], ...]  # blobs that leave the net, and the box that makes them
-    towers: tuple[Towers, ...]
+    outputs: tuple[Output, ...]
+    towers: tuple[Towers, ...]  # those that stand side by side
+    stacks: tuple[Stack, ...]  # those drawn as one
     users: Mapping[str, tuple[Node, ...]]  # of every parameter, by its id
-    paints: Mapping[str, palette.Paint]  # of every shared parameter, by its id
+    paints: Mapping[str, Paint]  # of every shared parameter, by its id
     private: frozenset[tuple[str, int]]  # (node id, blob index) not shared, though towers share others
+    summary: Summary
+    facts: Mapping[str, Row]  # by node id
+    node_numbers: Mapping[str, int]  # places in the graph, by id
+    param_numbers: Mapping[str, int]
+    blob_numbers: Mapping[str, int]
 
-    def box_of(self, node: Node) -> Box | None:
-        """The box that begins with this layer."""
-        return next((box for box in self.boxes if box.nodes[0].id == node.id), None)
+    @cached_property
+    def begins(self) -> Mapping[str, Box]:
+        """Boxes by the id of their first layer; layers that stand in the box of another have none."""
+        return {box.nodes[0].id: box for box in self.boxes}
 
-
-def both_phases(train: Graph, test: Graph) -> Graph:
-    """The layers of both phases in one, for drawing only: here a blob may have a maker in each phase."""
-
-    def written(node: Node) -> tuple[object, ...]:
-        return (node.location, node.name, node.type, tuple(top.name for top in node.tops))
-
-    known, ids = {written(node) for node in train.nodes}, {node.id for node in train.nodes}
-    extra = []
-    for node in test.nodes:
-        if written(node) not in known:
-            fresh = node.id
-            while fresh in ids:
-                fresh += "_test"
-            ids.add(fresh)
-            extra.append(replace(node, id=fresh))
-    owned = {param.id for param in train.params}
-    read = {bottom.name for node in (*train.nodes, *extra) for bottom in node.bottoms}
-    made_in_train = {top.name for node in train.nodes for top in node.tops}
-    outputs = [blob for blob in test.outputs if blob.name not in made_in_train | read]
-    return replace(
-        train,
-        nodes=tuple(sorted((*train.nodes, *extra), key=lambda node: (node.location.line, node.location.column))),
-        params=(*train.params, *(param for param in test.params if param.id not in owned)),
-        outputs=(*(blob for blob in train.outputs if blob.name not in read), *outputs),
-    )
+    @cached_property
+    def breadth(self) -> int:
+        """How many boxes stand side by side where most do, about."""
+        depth: dict[str, int] = {}
+        sources = defaultdict(list)
+        for wire in self.wires:
+            if not wire.is_label:
+                sources[wire.target.id].append(wire.source.id)
+        for box in self.boxes:
+            depth[box.id] = max((depth.get(source, 0) + 1 for source in sources[box.id]), default=0)
+        placed = Counter(level for name, level in depth.items() if level or not sources[name])
+        return max((*placed.values(), *(group.count for group in self.towers)), default=1)
 
 
-def picture(graph: Graph) -> Picture:
-    """Work out what to draw."""
+def blob_numbers(graph: Graph) -> dict[str, int]:
+    """The place of each blob, by its id, among all in the order they are made."""
+    made = dict.fromkeys(top.id for node in graph.nodes for top in node.tops)
+    return {blob: number for number, blob in enumerate(made)}
+
+
+def picture(graph: Graph, style: Style) -> Picture:
+    """Work out what to draw, all towers side by side."""
     boxes = _fold(graph)
     home = {node.id: box for box in boxes for node in box.nodes}
-    makers: defaultdict[str, list[tuple[Box, Blob]]] = defaultdict(list)
+    makers: defaultdict[str, list[tuple[Box, Blob, int]]] = defaultdict(list)
+    users: defaultdict[str, dict[str, Node]] = defaultdict(dict)
     for node in graph.nodes:
-        for top in node.tops:
-            makers[top.id].append((home[node.id], top))
-    users: defaultdict[str, list[Node]] = defaultdict(list)
-    for node in graph.nodes:
+        for place, top in enumerate(node.tops):
+            makers[top.id].append((home[node.id], top, place))
         for use in node.params:
-            if node not in users[use.param.id]:
-                users[use.param.id].append(node)
+            users[use.param.id][node.id] = node
     towers = find_towers(graph)
+    summary = summarize(graph)
     return Picture(
         graph=graph,
         boxes=boxes,
-        wires=_wires(boxes, makers),
-        outputs=tuple((blob, makers[blob.id][0][0]) for blob in graph.outputs if blob.id in makers),
+        wires=tuple(_wires(boxes, makers)),
+        outputs=tuple(Output((blob,), makers[blob.id][0][0]) for blob in graph.outputs if blob.id in makers),
         towers=towers,
-        users={key: tuple(nodes) for key, nodes in users.items()},
-        paints=_paints([param for param in graph.params if len(users[param.id]) > 1]),
+        stacks=(),
+        users={key: tuple(nodes.values()) for key, nodes in users.items()},
+        paints=_paints([param for param in graph.params if len(users[param.id]) > 1], style),
         private=_private(towers),
+        summary=summary,
+        facts={node.id: row for node, row in zip(graph.nodes, summary.rows, strict=True)},
+        node_numbers={node.id: number for number, node in enumerate(graph.nodes)},
+        param_numbers={param.id: number for number, param in enumerate(graph.params)},
+        blob_numbers=blob_numbers(graph),
     )
 
 
@@ -123,20 +153,19 @@ def _fold(graph: Graph) -> tuple[Box, ...]:
     return tuple(Box(tuple(box)) for box in boxes)
 
 
-def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob]]]) -> tuple[Wire, ...]:
-    wires: list[Wire] = []
+def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob, int]]]) -> Iterator[Wire]:
     for box in boxes:
         first = box.nodes[0]
         labels = first.layer.labels if first.layer else ()
         for index, bottom in enumerate(first.bottoms):
             # of both phases drawn in one, each may have a layer that makes the blob
-            wires.extend(Wire(blob, source, box, index in labels) for source, blob in makers.get(bottom.id, ()))
-    return tuple(wires)
+            for source, blob, top in makers.get(bottom.id, ()):
+                yield Wire((blob,), source, box, index in labels, top, index)
 
 
-def _paints(shared: list[Param]) -> dict[str, palette.Paint]:
-    owners = list(dict.fromkeys(param.owner for param in shared))
-    return {param.id: palette.shared_paint(owners.index(param.owner), param.index) for param in shared}
+def _paints(shared: list[Param], style: Style) -> dict[str, Paint]:
+    owners = {owner: place for place, owner in enumerate(dict.fromkeys(param.owner for param in shared))}
+    return {param.id: style.shared(owners[param.owner], param.index) for param in shared}
 
 
 def _private(towers: tuple[Towers, ...]) -> frozenset[tuple[str, int]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-FONT = "Arial"  # every system and graphviz-pure know it, or have another font of the same widths
-
 _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -10,13 +11,19 @@ from pathlib import Path
 import graphviz
 from graphviz.backend import dot_command
 
-from siamese_proto.drawing.labels import FONT
+from siamese_proto.drawing.chips import mark_chips
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import check_writable, write_atomically
 
 FORMATS = ("svg", "png", "pdf", "dot")
 PNG_DOTS_PER_INCH = "144"
-FALLBACK = "Helvetica,sans-serif"
+# Graphviz measures with one font and names it; readers may have another of its widths. Letters that none of them has
+# come from whatever font the reader's system has for them: that is what the last name of each list is for.
+FAMILIES = {
+    "Arial": "Arial,'Liberation Sans',Helvetica,sans-serif",
+    "Times,serif": "'Times New Roman','Liberation Serif',Times,serif",
+}
+_FAMILY = re.compile('(?<= font-family=")[^"]*(?=")')
 
 
 def render(figure: graphviz.Digraph, path: str | Path) -> None:
@@ -25,8 +32,19 @@ def render(figure: graphviz.Digraph, path: str | Path) -> None:
     Raises NetError for an ending that is none of FORMATS, a place that cannot be written to, and PDF without Graphviz.
     """
     file_format = check_output(path)
-    source = figure.source.encode()
-    write_atomically(path, source if file_format == "dot" else _run(source, file_format))
+    if file_format == "dot":
+        content = figure.source.encode()
+    elif file_format == "svg":
+        content = to_svg(figure).encode()
+    else:
+        content = _run(figure.source.encode(), file_format)
+    write_atomically(path, content)
+
+
+def to_svg(figure: graphviz.Digraph) -> str:
+    """A drawing as the text of an SVG file, the parts of it named as `figure` says."""
+    drawn = _run(figure.source.encode(), "svg").decode()
+    return mark_chips(_FAMILY.sub(lambda match: FAMILIES.get(match[0], match[0]), drawn))
 
 
 def check_output(path: str | Path) -> str:
@@ -59,13 +77,14 @@ def find_renderer() -> Path | None:
 
 
 def _run(source: bytes, file_format: str) -> bytes:
-    command = [str(find_renderer()), "-Kdot", f"-T{file_format}"]
+    renderer = find_renderer()
+    if renderer is None:
+        raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`, or write a .dot file")
+    command = [str(renderer), "-Kdot", f"-T{file_format}"]
     if file_format == "png":
         command.append(f"-Gdpi={PNG_DOTS_PER_INCH}")
     done = subprocess.run(command, input=source, capture_output=True, check=False)
     if done.returncode != 0 or not done.stdout:
         said = " ".join(done.stderr.decode(errors="replace").split())
         raise NetError(f"{command[0]} could not draw this net: {said or f'exit status {done.returncode}'}")
-    if file_format == "svg":  # Graphviz measures with one font and names it; readers may have another of its widths
-        return done.stdout.replace(f'font-family="{FONT}"'.encode(), f'font-family="{FONT},{FALLBACK}"'.encode())
     return done.stdout

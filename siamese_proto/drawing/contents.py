@@ -1,0 +1,249 @@
+"""What stands in the box of a layer, on a wire and in the legend, as markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from siamese_proto.drawing.boxes import Box, Output, Picture, Wire
+from siamese_proto.drawing.labels import cell, label, row, styled, table, text
+from siamese_proto.drawing.palette import Paint, Style
+from siamese_proto.graph.ir import Node, Param, ParamUse, Shape
+from siamese_proto.summary import count_text
+
+Detail = Literal["layers", "blobs", "full"]
+TIMES = "\u00d7"
+DOT = " \u00b7 "
+FONT_SIZE = 12
+_SIZES = re.compile(r"(?<=\d)x(?=\d)|(?<=\d )x(?= \d)")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How much is said, and how it looks."""
+
+    style: Style
+    detail: Detail
+    narrow: bool  # many boxes side by side: better more lines than long ones
+    learning_rates: bool  # multipliers of learning rates on every parameter
+
+    @property
+    def line_length(self) -> int:
+        """Letters of a line of a box, about."""
+        return 16 if self.narrow else 40
+
+
+def box_paint(look: Look, box: Box) -> Paint:
+    """Fill and line of a box."""
+    style, first = look.style, box.nodes[0]
+    if first.layer is None:
+        return style.unknown
+    if not first.bottoms:
+        return style.data
+    if any(first.loss_weights) or first.layer.labels:
+        return style.loss
+    if first.type in style.by_type:
+        return style.by_type[first.type]
+    return style.learned if any(node.params for node in box.nodes) else style.plain
+
+
+def box_markup(look: Look, shown: Picture, box: Box) -> str:
+    """A layer and those that stand in its box."""
+    paint = box_paint(look, box)
+    rows = list(_first_rows(look, shown, box))
+    if look.detail == "layers" and len(box.nodes) > 1:
+        types = " + ".join(text(node.type) for node in box.nodes[1:])
+        rows.append(row([cell(styled(f"+ {types}", size=9, color=look.style.faint), cellpadding=1)]))
+        rows.extend(_chip_rows(look, shown, box.nodes[1:]))
+    else:
+        for node in box.nodes[1:]:
+            rows.append("<HR/>")
+            rows.extend(_folded_rows(look, shown, node))
+    frame = {"border": 1, "cellpadding": 3, "color": paint.line, "bgcolor": paint.fill}
+    words = ["rounded"] * look.style.rounded + ["dashed"] * (box.nodes[0].layer is None)
+    if words:
+        frame["style"] = ",".join(words)
+    if paint in (look.style.loss, look.style.data) and (paint is look.style.loss or not look.style.rounded):
+        frame["border"] = 2
+    return table(rows, **frame)
+
+
+def _first_rows(look: Look, shown: Picture, box: Box) -> Iterator[str]:
+    node = box.nodes[0]
+    name = text(node.name)
+    if box.count > 1:
+        name = f"{name} \u2026 {text(box.copies[-len(box.nodes)].name)}"
+    side = " " if look.narrow else "  "
+    yield row([cell(f"{side}{styled(name, size=FONT_SIZE - look.narrow, bold=True)}{side}", cellpadding=3)])
+    lines = _lines(look, [_kind(node), *_settings(node)], space="  ")
+    said = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
+    facts = _lines(look, list(_facts(look, shown, node)), space=DOT)
+    said += [styled(line, size=9, color=look.style.faint) for line in facts]
+    for line in said:
+        yield row([cell(f"{side}{line}{side}", cellpadding=1)])
+    yield from _badges(look, node)
+    yield from _chip_rows(look, shown, [node] if look.detail != "layers" or len(box.nodes) > 1 else box.nodes)
+
+
+def _folded_rows(look: Look, shown: Picture, node: Node) -> Iterator[str]:
+    name = styled(text(node.name), size=10, bold=True)
+    words = styled("  ".join([_kind(node), *_settings(node)]), size=10 - look.narrow, color=look.style.faint)
+    if look.narrow:
+        yield row([cell(f" {name} ", cellpadding=2)])
+        yield row([cell(f" {words} ", cellpadding=1)])
+    else:
+        yield row([cell(f" {name}  {words} ", cellpadding=2)])
+    for line in _lines(look, list(_facts(look, shown, node)), space=DOT):
+        yield row([cell(f" {styled(line, size=9, color=look.style.faint)} ", cellpadding=1)])
+    yield from _badges(look, node)
+    yield from _chip_rows(look, shown, [node])
+
+
+def _kind(node: Node) -> str:
+    return text(node.type) if node.layer else f"{text(node.type)}: unknown type"
+
+
+def _settings(node: Node) -> list[str]:
+    """What the layer says of itself, in parts between which a line may end."""
+    words = node.layer.describe() if node.layer else ""
+    if node.bottoms and "'" not in words and '"' not in words:  # names of files and blobs stay as they are
+        words = _SIZES.sub(TIMES, words)
+    parts = words.split(", ") if words else []
+    return [text(part) + "," * (number < len(parts) - 1) for number, part in enumerate(parts)]
+
+
+def _facts(look: Look, shown: Picture, node: Node) -> Iterator[str]:
+    if look.detail == "layers":
+        return
+    facts = shown.facts[node.id]
+    if facts.parameters:
+        yield f"{facts.parameters:,} parameters"
+    if facts.multiply_adds:
+        yield f"{count_text(facts.multiply_adds)} multiply-adds"
+    if look.detail == "full":
+        yield f"line {node.location.line}"
+
+
+def _lines(look: Look, parts: Sequence[str], *, space: str) -> list[str]:
+    """Parts joined into lines of about the length that the look has."""
+    lines: list[str] = []
+    for part in parts:
+        joint = " " if lines and lines[-1].endswith(",") else space
+        if lines and len(lines[-1]) + len(joint) + len(part) <= look.line_length:
+            lines[-1] += joint + part
+        else:
+            lines.append(part)
+    return lines
+
+
+def _badges(look: Look, node: Node) -> Iterator[str]:
+    if len(node.phases) == 1:
+        paint = look.style.once
+        words = styled(f"{node.phases[0]} only", size=9, color=look.style.chip_ink)
+        chip = cell(words, border=1, bgcolor=paint.fill, color=paint.line)
+        yield row([cell(table([row([chip])], cellpadding=1), cellpadding=2)])
+    for weight in node.loss_weights:
+        if weight not in (0, 1):
+            yield row([cell(styled(f"loss weight {weight:g}", size=10), cellpadding=1)])
+
+
+def _chip_rows(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[str]:
+    """The parameters of layers, as many side by side as a line holds."""
+    rows: list[list[str]] = []
+    length = 0
+    for node in nodes:
+        for index, use in enumerate(node.params):
+            if look.detail == "layers" and use.param.id not in shown.paints and (node.id, index) not in shown.private:
+                continue
+            words = len(use.param.name or use.role) + len(_shape(use.shape)) + 1
+            if not rows or look.narrow or length + words > 34 or len(rows[-1]) == 3:
+                rows.append([])
+                length = 0
+            length += words
+            rows[-1].append(_chip(look, shown, node, index, use))
+    for chips in rows:
+        yield row([cell(table([row(chips)], cellspacing=2), cellpadding=1)])
+
+
+def box_params(look: Look, shown: Picture, box: Box) -> list[Param]:
+    """The parameters whose chips stand in a box, in their order."""
+    return [
+        use.param
+        for node in box.nodes
+        for index, use in enumerate(node.params)
+        if look.detail != "layers" or use.param.id in shown.paints or (node.id, index) in shown.private
+    ]
+
+
+def _chip(look: Look, shown: Picture, node: Node, index: int, use: ParamUse) -> str:
+    style = look.style
+    paint, ink, border = shown.paints.get(use.param.id), style.chip_ink, 1
+    words = text(use.param.name or use.role)
+    if use.shape is not None and look.detail != "layers":
+        words += ("<BR/>" if look.narrow else " ") + _shape(use.shape)
+    if paint is None and (node.id, index) in shown.private:
+        words += ("<BR/>" if look.narrow else " ") + "<B>not shared</B>"
+        paint, ink, border = Paint(style.background, style.alarm), style.alarm, 2
+    elif paint is None:
+        paint, ink = style.private, style.faint
+    words = styled(words, size=9, color=ink)
+    said = "  ".join(_said_of(look, use))
+    if said:
+        words += f"<BR/>{styled(said, size=8, color=ink)}"
+    return cell(words, border=border, bgcolor=paint.fill, color=paint.line, style="rounded")
+
+
+def _said_of(look: Look, use: ParamUse) -> Iterator[str]:
+    if look.detail == "full" and use.is_owner and not use.param.statistic and use.param.filler.type != "constant":
+        yield text(use.param.filler.type)
+    if look.learning_rates or (look.detail == "full" and use.lr_mult != 1):
+        yield f"lr_mult {use.lr_mult:g}"
+    if look.detail == "full" and use.param.decay_mult != 1:
+        yield f"decay_mult {use.param.decay_mult:g}"
+
+
+def _shape(shape: Shape | None) -> str:
+    return "" if shape is None else TIMES.join(str(size) for size in shape) or "scalar"
+
+
+def wire_label(look: Look, wire: Wire) -> str | None:
+    """What is said on a wire: the blob's shape, and its name where it is not the layer's."""
+    if look.detail == "layers":
+        return None
+    blob = wire.blobs[0]
+    parts = [_shape(blob.shape)] if blob.shape is not None else []
+    between = bool(wire.source.copies) is not bool(wire.target.copies)
+    if between and len(wire.blobs) > 1:
+        parts.insert(0, f"{len(wire.blobs)} blobs" + (" of" if parts else ""))
+    elif look.detail == "full" or blob.name not in {node.name for node in wire.source.nodes}:
+        parts.insert(0, text(blob.name))
+    if not parts:
+        return None
+    settings: dict[str, object] = {}
+    if look.style.blob is not None:
+        settings = {"bgcolor": look.style.blob.fill, "color": look.style.blob.line, "border": 1}
+    return label(table([row([cell("  ".join(parts))])], **settings))
+
+
+def output_label(look: Look, output: Output) -> str:
+    """The name and the shape of what leaves the net."""
+    names = text(output.blobs[0].name)
+    if len(output.blobs) > 1:
+        names += f" \u2026 {text(output.blobs[-1].name)}"
+    shape = _shape(output.blobs[0].shape)
+    words = styled(names, size=10, bold=True)
+    if shape:
+        words += styled(f"  {shape}", size=9, color=look.style.faint)
+    return label(table([row([cell(words)])]))
+
+
+def chip_markup(look: Look, shown: Picture, param: Param) -> str:
+    """A shared parameter in the legend."""
+    paint = shown.paints[param.id]
+    words = text(param.name or f"{param.owner_name} {param.role}")
+    if param.shape is not None:
+        words += " " + _shape(param.shape)
+    words = styled(words, size=9, color=look.style.chip_ink)
+    return cell(words, border=1, bgcolor=paint.fill, color=paint.line, style="rounded")
