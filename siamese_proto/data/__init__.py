@@ -7,3 +7,4 @@ from siamese_proto.data import dummy as dummy
 from siamese_proto.data import hdf5 as hdf5
 from siamese_proto.data import images as images
 from siamese_proto.data import layers as layers
+from siamese_proto.data import pair_layer as pair_layer

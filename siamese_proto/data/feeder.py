@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,12 +17,18 @@ if TYPE_CHECKING:
 
     Batch = Sequence[NDArray[numpy.float32]]
 
+MOST_MAKERS = 4  # threads that make batches, at most: more hardly gain, as only decoding runs beside other Python
+
 
 class Source(Protocol):
     """Where a feeder's batches come from."""
 
-    def batches(self, first: int) -> Iterator[Batch]:
-        """Batches without end, from number `first` on, one array a top; used from one thread at a time."""
+    def batches(self, first: int) -> Iterator[Batch | Callable[[], Batch]]:
+        """Batches without end, from number `first` on, one array a top; iterated from one thread at a time.
+
+        In the place of a batch there may be a function that makes it, when it takes so much decoding that several are
+        worth making at once: these are called from several threads.
+        """
 
     def close(self) -> None:
         """Give files back."""
@@ -29,8 +37,9 @@ class Source(Protocol):
 class PrefetchFeeder:
     """Delivers the batches of a source while a thread makes up to `ahead` of them in advance.
 
-    The thread begins with the first batch that is asked for. What goes wrong in it is raised by `next_batch` in the
-    place of the batch it happened at; asking again tries that batch again.
+    Batches that take decoding are made by several threads side by side, and delivered in their order. Work begins with
+    the first batch that is asked for. What goes wrong in it is raised by `next_batch` in the place of the batch it
+    happened at; asking again tries that batch again.
     """
 
     def __init__(self, source: Source, *, ahead: int) -> None:
@@ -77,13 +86,15 @@ class _Worker:
     """A thread and the queue that it fills. It knows nothing of the feeder, so that a dropped feeder is freed."""
 
     def __init__(self, source: Source, first: int, ahead: int) -> None:
-        self._items: deque[Batch | BaseException] = deque()
+        self._items: deque[Batch | Future[Batch] | BaseException] = deque()
+        self._makers: ThreadPoolExecutor | None = None
         self._changed = threading.Condition()
         self._stopped = False
         self._ahead = ahead
         self._thread = threading.Thread(
             target=self._run, args=(source, first), name="siamese_proto data reader", daemon=True
         )
+        self._threads = {self._thread}
         self._thread.start()
 
     def take(self) -> Batch | BaseException:
@@ -91,27 +102,41 @@ class _Worker:
             self._changed.wait_for(lambda: self._items)
             item = self._items.popleft()
             self._changed.notify_all()
-        return item
+        if not isinstance(item, Future):
+            return item
+        return item.exception() or item.result()
 
     def stop(self) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
-        if self._thread is not threading.current_thread():  # garbage may be collected in any thread, this one too
+        if threading.current_thread() not in self._threads:  # garbage may be collected in any thread, these too
             self._thread.join()
 
     def _run(self, source: Source, first: int) -> None:
         try:
-            for batch in source.batches(first):
-                if not self._put(batch):
+            for item in source.batches(first):
+                if not self._put(item):
                     return
         except BaseException as error:  # handed over to the thread that waits, and raised there
             self._put(error)
+        finally:
+            if self._makers is not None:
+                self._makers.shutdown(cancel_futures=self._stopped)
 
-    def _put(self, item: Batch | BaseException) -> bool:
+    def _put(self, item: Batch | Callable[[], Batch] | BaseException) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or len(self._items) < self._ahead)
             if not self._stopped:
-                self._items.append(item)
+                self._items.append(self._make(item) if callable(item) else item)
                 self._changed.notify_all()
             return not self._stopped
+
+    def _make(self, maker: Callable[[], Batch]) -> Future[Batch]:
+        if self._makers is None:
+            self._makers = ThreadPoolExecutor(
+                min(MOST_MAKERS, os.cpu_count() or 1),
+                "siamese_proto batch maker",
+                initializer=lambda: self._threads.add(threading.current_thread()),
+            )
+        return self._makers.submit(maker)

@@ -65,6 +65,11 @@ class LabelledImages:
         """(C, H, W) of the source's first image; the others may differ where no size is asked for."""
         return self._store.size
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether images are at hand as arrays, with nothing to read or decode."""
+        return isinstance(self._store, ArrayStore)
+
     def image(self, index: int) -> Pixels:
         """(C, H, W), uint8 or float32; grey, or blue, green, red. DataError with its name if it cannot be read."""
         return self._store.read(index if self._rows is None else int(self._rows[index]))
@@ -132,7 +137,7 @@ def open_labelled(
     """
     form = Form(is_color, new_size)
     found = find_path(source, folder)
-    if kind == "DIGITS" or (kind == "AUTO" and found is None and source in _DIGITS):
+    if kind == "DIGITS" or (kind == "AUTO" and found is None and is_digits(source)):
         return LabelledImages(_digits(source, split, form))
     if found is None:
         raise DataError(f"{quoted(source)} is not there{where_tried(source, folder)}; check the path")
@@ -150,6 +155,11 @@ def open_labelled(
 
         return LabelledImages(RecordStore(open_database(found), form))
     raise DataError(f"{quoted(source)} names pairs of images, not classes; give a list with 'path label' a line")
+
+
+def is_digits(source: str) -> bool:
+    """Whether a source names the embedded digits, where there is no file of that name."""
+    return source in _DIGITS
 
 
 def guess_kind(path: str) -> Kind:

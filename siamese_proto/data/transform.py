@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -82,12 +83,23 @@ def read_transform(message: schema.TransformationParameter, phase: Phase) -> Tra
 
 
 def read_mean(settings: Transform, size: Size, folder: str | None) -> Floats | None:
-    """The mean image of `mean_file` (a BlobProto), (C, H, W), if one is set; it must have the size of the records."""
-    import numpy
-
+    """The mean image of `mean_file`, (C, H, W), if one is set; it must have the size of the records."""
     if not settings.mean_file:
         return None
-    path = find_path(settings.mean_file, folder) or settings.mean_file
+    path, mean = load_mean(settings.mean_file, folder)
+    if mean.shape != size:
+        raise DataError(
+            f"mean_file {quoted(path)} has size {_form(mean.shape)}, but the records have {_form(size)}"
+            " (channels x height x width); make it from this database"
+        )
+    return mean
+
+
+def load_mean(name: str, folder: str | None) -> tuple[str, Floats]:
+    """A mean image (a BlobProto, which compute_image_mean makes), (C, H, W) unless it is none, and where it was."""
+    import numpy
+
+    path = find_path(name, folder) or name
     try:
         with open(path, "rb") as file:
             blob = schema.BlobProto.FromString(file.read())
@@ -97,15 +109,10 @@ def read_mean(settings: Transform, size: Size, folder: str | None) -> Floats | N
         raise DataError(f"mean_file {quoted(path)} cannot be read: {error.strerror}; check the path") from error
     dims = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     found = tuple(dims[1:]) if len(dims) == 4 and dims[0] == 1 else tuple(dims)
-    if found != size:
-        raise DataError(
-            f"mean_file {quoted(path)} has size {_form(found)}, but the records have {_form(size)}"
-            " (channels x height x width); make it from this database"
-        )
     values = numpy.array(blob.data if blob.data else blob.double_data, numpy.float32)
-    if values.size != size[0] * size[1] * size[2]:
-        raise DataError(f"mean_file {quoted(path)} has {values.size} values for size {_form(size)}; make it again")
-    return values.reshape(size)
+    if values.size != math.prod(found) or min(found, default=0) < 1:
+        raise DataError(f"mean_file {quoted(path)} has {values.size} values for size {_form(found)}; make it again")
+    return path, values.reshape(found)
 
 
 def _form(size: tuple[int, ...]) -> str:
@@ -146,9 +153,12 @@ class Transformer:
 
     def batch(self, images: Sequence[Pixels] | Pixels, position: int) -> Floats:
         """Images (C, H, W), record number `position` and those after it, to one (N, C, H, W) array."""
+        return self.apply(images, draw_choices(self.seed, position, len(images)) if self.settings.random else None)
+
+    def apply(self, images: Sequence[Pixels] | Pixels, choices: NDArray[numpy.uint64] | None) -> Floats:
+        """Images (C, H, W) to one (N, C, H, W) array by these `choices`, one row an image, of `draw_choices`."""
         import numpy
 
-        choices = draw_choices(self.seed, position, len(images)) if self.settings.random else None
         if isinstance(images, numpy.ndarray):
             return transform_batch(images, self.settings, self.mean, choices)
         if len({(image.shape, image.dtype) for image in images}) == 1:
