@@ -18,7 +18,7 @@ ORDER = [
     {"graph"},
     {"layers", "fillers"},
     {"compiler"},
-    {"fuse", "program", "net", "drawing", "summary", "deploy", "emitting", "weights"},
+    {"fuse", "program", "net", "drawing", "summary", "deploy", "emitting", "networks", "weights"},
     {"data", "solver", "metrics"},
     {"pycaffe", "cli", "__main__"},
 ]

@@ -38,6 +38,8 @@ def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path)
     found = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     wanted = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/digits.csv.gz", "py.typed"}
     assert {f"siamese_proto/{name}" for name in wanted} <= found
+    networks = {path.parent.name for path in (ROOT / "prototxt").glob("*/*.prototxt")}
+    assert networks == {path.parent.name for path in (installed / "siamese_proto" / "networks").glob("*/*.prototxt")}
     assert {path.name for path in installed.glob("*.dist-info/licenses/*")} == {"LICENSE", "THIRD_PARTY.md"}
     assert {name.split("/")[0] for name in found} == {"siamese_proto", "siamese_proto-0.1.0.dist-info"}
 
@@ -45,10 +47,9 @@ def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path)
 def test_it_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
     place = run(installed, tmp_path, "-c", "import siamese_proto; print(siamese_proto.__file__)")
     assert Path(place.strip()).is_relative_to(installed)
-    for name in ("train_test", "deploy"):
-        text = (ROOT / "prototxt" / "mnist_siamese" / f"{name}.prototxt").read_text()
-        (tmp_path / f"{name}.prototxt").write_text(text)
     command = ("-m", "siamese_proto")
+    run(installed, tmp_path, *command, "new", "mnist_siamese", "twin")
+    tmp_path /= "twin"
     run(installed, tmp_path, *command, "data", "digits", ".", "--train-count", "64", "--test-count", "100")
     assert "no problems" in run(installed, tmp_path, *command, "check", "train_test.prototxt")
     run(installed, tmp_path, *command, "draw", "train_test.prototxt", "twin.svg")

@@ -10,6 +10,7 @@ from siamese_proto.cli.group import MainGroup
 
 # torch takes seconds to load, so a command is imported when it is called, and its help in the list stands here
 COMMANDS = {
+    "new": "Start a project from one of the networks that come along.",
     "train": "Train a net as a solver file says.",
     "test": "Score a net with given weights.",
     "draw": "Draw a net as SVG, PNG, PDF or DOT.",

@@ -1,0 +1,68 @@
+"""siamese-proto new: a network that comes along becomes a project of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cli_runner import run
+
+from siamese_proto.networks import networks_folder
+from siamese_proto.proto.reader import parse_net
+
+NETWORKS = sorted(path.parent.name for path in networks_folder().glob("*/train_test.prototxt"))
+
+
+def test_without_a_name_all_networks_are_listed_with_what_they_are() -> None:
+    done = run("new")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == NETWORKS
+    assert "mnist_siamese" in NETWORKS
+    assert all(len(line.split()) > 4 for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_starts_a_project_that_tells_what_to_type(network: str, tmp_path: Path) -> None:
+    done = run("new", network, "my own", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "my own").iterdir()}
+    assert made == {path.name for path in (networks_folder() / network).glob("*.prototxt")}
+    assert {"train_test.prototxt", "solver.prototxt", "deploy.prototxt"} <= made
+    assert "cd 'my own'" in done.stdout
+    assert "siamese-proto train --solver solver.prototxt" in done.stdout
+
+
+def test_sources_of_ones_own_are_written_into_the_net(tmp_path: Path) -> None:
+    (tmp_path / 'my "pictures"').mkdir()
+    done = run("new", "mnist_siamese", "mine", "--train", 'my "pictures"', "--test", "digits:test", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    layers = parse_net(tmp_path / "mine" / "train_test.prototxt").message.layer
+    assert [layer.data_param.source for layer in layers[:2]] == ['../my "pictures"', "digits:test"]
+
+
+def test_the_data_that_are_missing_are_told(tmp_path: Path) -> None:
+    done = run("new", "mnist_siamese", "mine", folder=tmp_path)
+    assert "siamese-proto data digits ." in done.stdout
+    done = run("new", "mnist_siamese", "yours", "--train", "a", "--test", "b", folder=tmp_path)
+    assert "or name others in train_test.prototxt: a, b" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (("mnist_siames", "x"), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
+        (("mnist_siamese", "full"), 1, "'full' is there and not an empty folder; give another"),
+        (("mnist_siamese", "full/file"), 1, "'full/file' is there and not an empty folder; give another"),
+        (("mnist_siamese", "none/x"), 1, "there is no folder '{here}/none' to begin a project in"),
+        (("mnist_siamese",), 2, "a folder is missing: siamese-proto new mnist_siamese FOLDER"),
+    ],
+)
+def test_what_cannot_be_begun_is_told_in_one_line(
+    arguments: tuple[str, ...], status: int, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    done = run("new", *arguments, folder=tmp_path)
+    assert done.returncode == status
+    assert done.stderr.splitlines()[-1].endswith(text.format(here=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+    assert (tmp_path / "full" / "file").read_text() == "mine"
