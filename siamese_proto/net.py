@@ -246,9 +246,11 @@ class Net(nn.Module):
         return batch
 
     def close(self) -> None:
-        """Stop the data layers' reading ahead."""
+        """Stop the data layers' reading ahead, and finish the files that layers write."""
         while self.feeders:
             self.feeders.popitem()[1].close()
+        while self.run.files:
+            self.run.files.popitem()[1].close()
 
     @property
     def device(self) -> torch.device:

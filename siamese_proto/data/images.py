@@ -53,7 +53,17 @@ class ImageData(DataLayer):
         self.out_of_use = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        channels, height, width = self.transform.output_size(self._size(self.entries()))
+        try:
+            return self._shapes(self._size(self.entries()))
+        except SourceMissingError as missing:
+            crop = self.transform.crop_size
+            if self.new_size[0] or crop:
+                height, width = self.new_size if self.new_size[0] else (crop, crop)
+                missing.shapes = self._shapes((3 if self.decoding.force_color else 1, height, width))
+            raise
+
+    def _shapes(self, size: Size) -> Sequence[Shape]:
+        channels, height, width = self.transform.output_size(size)
         return (self.batch_size, channels, height, width), (self.batch_size,)
 
     def open(self, run: RunState) -> Feeder:
@@ -92,7 +102,7 @@ class ImageData(DataLayer):
         return f"images of {self.source}, batches of {self.batch_size}"
 
     def _size(self, entries: Sequence[Entry]) -> Size:
-        name, data = entries[0][0], _bytes_of(entries[0][0])
+        name, data = entries[0][0], read_file(entries[0][0])
         channels, height, width = size_of(name.encode(), schema.Datum(data=data, encoded=True), self.decoding)
         return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
 
@@ -164,7 +174,7 @@ class ImageBatches:
         return numpy.random.default_rng([self.seed, round_number]).permutation(len(self.entries))
 
     def _image(self, name: str) -> Pixels:
-        datum = schema.Datum(data=_bytes_of(name), encoded=True)
+        datum = schema.Datum(data=read_file(name), encoded=True)
         pixels = pixels_of(name.encode(), datum, self.decoding)
         if self.new_size[0] and pixels.shape[1:] != self.new_size:
             pixels = resize(pixels, self.new_size)
@@ -188,11 +198,15 @@ def _draw_skip(rand_skip: int, seed: int) -> int:
     return int(numpy.random.default_rng(seed).integers(rand_skip)) if rand_skip else 0
 
 
-def _bytes_of(name: str) -> bytes:
+def read_file(name: str) -> bytes:
+    """The bytes of an image file that a list names; DataError where there is none."""
     try:
+        if Path(name).exists() and not Path(name).is_file():
+            raise DataError(f"image {quoted(name)} is no file; check the list")  # a device would be read without end
         return Path(name).read_bytes()
-    except OSError as error:
-        raise DataError(f"image {quoted(name)} cannot be read: {error.strerror}; check the list") from error
+    except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
+        problem = getattr(error, "strerror", None) or error
+        raise DataError(f"image {quoted(name)} cannot be read: {problem}; check the list") from error
 
 
 @functools.lru_cache(maxsize=4)

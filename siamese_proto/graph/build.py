@@ -21,7 +21,7 @@ from siamese_proto.graph.ir import (
     Shape,
     SourceMissingError,
 )
-from siamese_proto.graph.select import NetState, SelectedLayer, select_layers
+from siamese_proto.graph.select import NetState, SelectedLayer, left_out, select_layers
 from siamese_proto.graph.sharing import DraftUse, Sharing
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
@@ -164,10 +164,13 @@ class _Builder:
 
     def _bottom(self, name: str, index: int) -> Blob:
         if name not in self.latest:
-            raise GraphError(
-                f"unknown bottom blob {quoted(name)} (index {index}){did_you_mean(name, self.latest)}",
-                field=f"bottom[{index}]",
+            maker = left_out(self.parsed, self.state, name)
+            hint = _where_made(maker, self.state) if maker else did_you_mean(name, self.latest)
+            problem = UnknownBottomError(
+                f"unknown bottom blob {quoted(name)} (index {index}){hint}", field=f"bottom[{index}]"
             )
+            problem.left_out = maker is not None
+            raise problem
         return self.latest[name]
 
     def _top_names(self, message: schema.LayerParameter, layer: LayerLike | None) -> list[str | None]:
@@ -214,7 +217,7 @@ class _Builder:
         except SourceMissingError as missing:
             missing.at(location=selected.source.find(missing.field), layer=selected.message.name)
             self.notes.append(str(missing))
-            return given
+            return list(missing.shapes) or given
         if any(shape is not None for shape in given):
             raise GraphError(
                 f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
@@ -310,6 +313,22 @@ class _Builder:
 
 class UnknownLayerError(GraphError):
     """A layer type that is not registered."""
+
+
+class UnknownBottomError(GraphError):
+    """A blob that no layer above makes; `left_out` where one does in another phase or stage."""
+
+    left_out = False
+
+
+def _where_made(maker: SelectedLayer, state: NetState) -> str:
+    asks_for_stages = any(rule.stage for rule in maker.message.include)
+    stages = f" and stage {', '.join(map(quoted, state.stages))}" if state.stages else ""
+    without = " without stages" if asks_for_stages and not stages else ""
+    return (
+        f"; layer {quoted(maker.message.name)} (line {maker.source.location.line}) makes it, but its rules leave it "
+        f"out in phase {state.phase}{stages}{without}"
+    )
 
 
 def _check_size(shape: Shape | None, what: str) -> None:

@@ -95,7 +95,12 @@ class LayerLike(Protocol):
 
 
 class SourceMissingError(NetError):
-    """A data layer cannot tell its shapes: its database or list is not there. The net can be drawn all the same."""
+    """A data layer's database or list is not there. The net can be drawn all the same.
+
+    `shapes` are those of the tops, where they are known from the settings.
+    """
+
+    shapes: Sequence[Shape] = ()
 
 
 @dataclass(frozen=True)

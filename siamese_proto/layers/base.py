@@ -25,17 +25,26 @@ if TYPE_CHECKING:
 __all__ = ["Arity", "DataLayer", "Feeder", "Layer", "ParamRole", "RunState", "Shape", "exactly", "find_layer", "layer"]
 
 
+class Closable(Protocol):
+    """A file that a layer writes."""
+
+    def close(self) -> None:
+        """Finish it and let it go."""
+
+
 @dataclass
 class RunState:
     """What a running net has besides its blobs: what random layers draw from, and what layers remember.
 
     `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
+    `files` are what layers write, by layer; they are closed with the net.
     """
 
     seed: int = 0
     iteration: int = 0
     draw: int = 0  # which of the passes accumulated in this iteration
     carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
+    files: dict[Layer, Closable] = field(default_factory=dict)
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.
