@@ -1,0 +1,170 @@
+"""Pairs of images to judge a net on: a database of pairs, a CSV of pairs, or pairs drawn from labelled images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy
+
+from siamese_proto.data.class_choice import choose_classes
+from siamese_proto.data.datum import Size
+from siamese_proto.data.image_stores import FileStore, Form, ImageStore
+from siamese_proto.data.labelled import SUFFIXES, LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.pair_list import open_pairs
+from siamese_proto.data.pair_sampling import PairSampler
+from siamese_proto.errors import DataError, quoted
+from siamese_proto.metrics.preparing import Preparation
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from siamese_proto.data.datum import Pixels
+    from siamese_proto.data.image_stores import Labels
+
+    Rows = NDArray[numpy.intp]
+
+
+@dataclass(frozen=True)
+class PairImages:
+    """Pairs of images: the first of each from `images[0]`, the second from `images[1]`, which may be the same."""
+
+    images: tuple[LabelledImages, LabelledImages]
+    rows: tuple[Rows, Rows]  # (N,) each
+    same: NDArray[numpy.bool_]  # (N,)
+    told: str  # what they are, for people
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    def names(self, pair: int) -> tuple[str, str]:
+        """What the two images are called."""
+        first, second = (images.names[int(rows[pair])] for images, rows in zip(self.images, self.rows, strict=True))
+        return first, second
+
+    def close(self) -> None:
+        """Give files back."""
+        for images in self.images:
+            images.close()
+
+
+def labelled_images(
+    source: str, preparation: Preparation, *, labels: str = "", root_folder: str = "", classes: str = ""
+) -> LabelledImages:
+    """Open labelled images as the net takes them; DataError where there are none. See `data.labelled.open_labelled`."""
+    images = open_labelled(
+        source, labels=labels, root_folder=root_folder, is_color=preparation.is_color, new_size=preparation.before_crop
+    )
+    if not len(images):
+        images.close()
+        raise DataError(f"{quoted(source)} has no images")
+    return choose_classes(images, classes) if classes else images
+
+
+def image_files(paths: Sequence[str], preparation: Preparation) -> LabelledImages:
+    """Image files by name, without classes (label -1); of folders all images below them."""
+    found: list[str] = []
+    for path in paths:
+        found += _files_below(path) if os.path.isdir(path) else [path]
+    if not found:
+        raise DataError(
+            f"there are no images in {', '.join(map(quoted, paths))}; known are {', '.join(sorted(SUFFIXES))}"
+        )
+    form = Form(preparation.is_color, preparation.before_crop)
+    return LabelledImages(FileStore(", ".join(paths), found, numpy.full(len(found), -1, numpy.int64), {}, form))
+
+
+def _files_below(folder: str) -> list[str]:
+    return [
+        os.path.join(place, name)
+        for place, folders, names in sorted(os.walk(folder, followlinks=True))
+        if not any(part.startswith(".") for part in os.path.relpath(place, folder).split(os.sep) if part != ".")
+        for name in sorted(names)
+        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    ]
+
+
+def open_pair_images(
+    source: str,
+    preparation: Preparation,
+    *,
+    one_is_same: bool = True,
+    count: int = 2000,
+    seed: int = 0,
+    same_fraction: float = 0.5,
+    labels: str = "",
+    root_folder: str = "",
+    classes: str = "",
+) -> PairImages:
+    """Open pairs to judge: those of a database or a CSV, or `count` drawn from labelled images.
+
+    A database holds pairs where its records have twice the channels that the net takes. Label 1 means "same", unless
+    `one_is_same` is False. Raises DataError where there are none.
+    """
+    kind = "DIGITS" if is_digits(source) and not os.path.exists(source) else guess_kind(source)
+    if kind == "CSV":
+        images, tuples = open_pairs(
+            source, root_folder=root_folder, is_color=preparation.is_color, new_size=preparation.before_crop
+        )
+        _check_labels(tuples.labels, source)
+        rows = tuples.tuples
+        return PairImages(
+            (images, images), (rows[:, 0], rows[:, 1]), (tuples.labels == 1) == one_is_same, f"pairs of {source}"
+        )
+    if kind == "DATABASE":
+        records = open_labelled(source, "DATABASE", new_size=preparation.before_crop)
+        if records.shape[0] == 2 * preparation.size[0]:
+            _check_labels(records.labels, source)
+            every = numpy.arange(len(records))
+            halves = tuple(LabelledImages(_Half(records, half)) for half in (0, 1))
+            return PairImages(
+                (halves[0], halves[1]), (every, every), (records.labels == 1) == one_is_same, f"pairs of {source}"
+            )
+        records.close()
+    images = labelled_images(source, preparation, labels=labels, root_folder=root_folder, classes=classes)
+    sampler = PairSampler(images.labels, same_fraction=same_fraction, seed=seed, count=count)
+    drawn, alike = sampler.draw(numpy.arange(count))
+    told = f"pairs drawn from the {len(images)} images of {source}, seed {seed}"
+    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), alike == 1, told)
+
+
+def _check_labels(labels: NDArray[numpy.integer] | NDArray[numpy.float32], source: str) -> None:
+    others = labels[(labels != 0) & (labels != 1)]
+    if len(others):
+        raise DataError(
+            f"{len(others)} labels of {quoted(source)} are neither 0 nor 1, {others[0]:g} for example, so they do not "
+            "tell pairs apart; a labelled database is judged with --labelled"
+        )
+
+
+class _Half(ImageStore):
+    """One image of each record of a database of pairs."""
+
+    def __init__(self, records: LabelledImages, half: int) -> None:
+        super().__init__(records.source, {})
+        self._records = records
+        self._half = half
+
+    def labels(self) -> Labels:
+        return self._records.labels
+
+    def names(self) -> Sequence[str]:
+        return [f"{name}, {('first', 'second')[self._half]} image" for name in self._records.names]
+
+    @property
+    def size(self) -> Size:
+        channels, height, width = self._records.shape
+        return channels // 2, height, width
+
+    def read(self, row: int) -> Pixels:
+        pixels = self._records.image(row)
+        channels = len(pixels) // 2
+        return pixels[self._half * channels :][:channels]
+
+    def check(self, row: int) -> None:
+        self._records.image(row)
+
+    def close(self) -> None:
+        self._records.close()
