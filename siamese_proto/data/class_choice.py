@@ -63,7 +63,7 @@ def named_classes(text: str, labels: NDArray[numpy.int64], names: Mapping[int, s
     return chosen
 
 
-def warn_of_lone_images(images: LabelledImages, layer: str) -> None:
+def warn_of_lone_images(images: LabelledImages, layer: str | None = None) -> None:
     """Log the classes that have one image, which nothing can be alike to, with the names of these images."""
     import numpy
 
@@ -73,8 +73,8 @@ def warn_of_lone_images(images: LabelledImages, layer: str) -> None:
         named = [f"{quoted(images.names[index])} of {_class_of(images, index)}" for index in lone[:_NAMED]]
         more = f" and {len(lone) - _NAMED} more" if len(lone) > _NAMED else ""
         _log.warning(
-            "layer %s: %d of %d classes have one image, which no other is alike to: %s%s",
-            *(quoted(layer), len(lone), len(first), ", ".join(named), more),
+            "%s%d of %d classes have one image, which no other is alike to: %s%s",
+            *(f"layer {quoted(layer)}: " if layer else "", len(lone), len(first), ", ".join(named), more),
         )
 
 

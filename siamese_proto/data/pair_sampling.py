@@ -84,8 +84,9 @@ class PairSampler(TupleSource):
         return alike, numpy.where(alike, alike_before[place], numbers - alike_before[place])
 
     def _alike_before(self, count: Numbers) -> Numbers:
-        """How many of the first so many pairs are alike, were they not shuffled."""
-        before: Numbers = count * self._fraction >> _FRACTION_BITS
+        """How many of the first so many pairs are alike, were they not shuffled: the nearest whole number."""
+        half = 1 << (_FRACTION_BITS - 1)
+        before: Numbers = count * self._fraction + half >> _FRACTION_BITS
         return before
 
 

@@ -63,9 +63,9 @@ def test_the_seed_decides_the_pairs(draw):
 
 
 IMPOSSIBLE = [
-    ([], 0.5, "there are no images to draw pairs from; give a file that has some"),
-    ([1, 2, 3], 0.5, "no class has two images, so no pair can be alike; give more images, or --same-fraction 0"),
-    ([1, 1, 1], 0.5, "all images are of one class, so no pair can differ; give more classes, or --same-fraction 1"),
+    ([], 0.5, "there are no images to draw from; give some"),
+    ([1, 2, 3], 0.5, "no class has two images, so no pair can be alike; give more images, or same_fraction 0"),
+    ([1, 1, 1], 0.5, "all images are of one class, so no pair can differ; give more classes, or same_fraction 1"),
 ]
 
 

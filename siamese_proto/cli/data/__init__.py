@@ -7,7 +7,8 @@ import click
 from siamese_proto.cli.group import LazyGroup
 
 COMMANDS = {
-    "pairs": "Make a pair database from IDX files.",
+    "pairs": "Make a pair database from labelled images, or from a CSV of pairs.",
+    "triplets": "Make a database of triplets from labelled images.",
     "digits": "Make pair databases from the digits that come along.",
     "show": "Print what a database holds.",
 }

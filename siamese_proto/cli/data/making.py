@@ -1,8 +1,9 @@
-"""What the commands that make pairs have in common."""
+"""What the commands that make pairs and triplets have in common."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,7 +11,89 @@ from siamese_proto.cli.data.options import backend_of
 from siamese_proto.cli.data.progress import progress
 
 if TYPE_CHECKING:
+    from siamese_proto.data.labelled import LabelledImages
     from siamese_proto.data.pairs import Draw
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--kind",
+        type=click.Choice(["idx", "folder", "list", "csv", "database", "digits"], case_sensitive=False),
+        help="What SOURCE is; judged by its files unless given.",
+    ),
+    click.option("--root-folder", metavar="DIR", default="", help="Where the paths of a list or CSV begin."),
+    click.option("--classes", default="", help="Classes to take: labels, ranges without their end, names: 0:30,35."),
+    click.option("--exclude-classes", default="", help="Classes to leave out."),
+    click.option(
+        "--images-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to take of each class."
+    ),
+    click.option(
+        "--skip-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to pass over before them."
+    ),
+    click.option("--resize-height", type=click.IntRange(min=0), default=0, metavar="N"),
+    click.option("--resize-width", type=click.IntRange(min=0), default=0, metavar="N"),
+    click.option("--gray/--color", "gray", default=None, help="Bring every image to it; else as the first one is."),
+)
+
+
+def source_options(command: Command) -> Command:
+    """The options that say which images are drawn from."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def size_of(resize_height: int, resize_width: int) -> tuple[int, int]:
+    """(height, width) to bring images to; both are given or none."""
+    if (resize_height > 0) != (resize_width > 0):
+        raise click.UsageError("--resize-height and --resize-width must be given together")
+    return resize_height, resize_width
+
+
+def two_at_most(sources: tuple[str, ...]) -> tuple[str, str]:
+    """The source, and the file of labels where one is named."""
+    if len(sources) > 2:
+        raise click.UsageError("give SOURCE and OUT, or IMAGES, LABELS and OUT")
+    return sources[0], sources[1] if len(sources) == 2 else ""
+
+
+def open_source(
+    sources: tuple[str, ...],
+    *,
+    kind: str | None,
+    root_folder: str,
+    classes: str,
+    exclude_classes: str,
+    images_per_class: int,
+    skip_per_class: int,
+    resize_height: int,
+    resize_width: int,
+    gray: bool | None,
+) -> LabelledImages:
+    """The labelled images that the options choose; those that cannot be read, and lone ones, are told at once."""
+    from siamese_proto.data.class_choice import check_readable, choose_classes, warn_of_lone_images
+    from siamese_proto.data.labelled import open_labelled
+
+    source, labels = two_at_most(sources)
+    images = open_labelled(
+        source,
+        kind_of(kind),
+        labels=labels,
+        root_folder=root_folder,
+        is_color=None if gray is None else not gray,
+        new_size=size_of(resize_height, resize_width),
+    )
+    limits = {"per_class": images_per_class, "skip": skip_per_class}
+    images = choose_classes(images, classes, exclude_classes, **limits)
+    check_readable(images)
+    warn_of_lone_images(images)
+    return images
+
+
+def kind_of(kind: str | None) -> Any:
+    """The kind of source that an option names."""
+    return (kind or "auto").upper()
 
 
 def make_pairs(

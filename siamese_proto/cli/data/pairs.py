@@ -1,4 +1,4 @@
-"""siamese-proto data pairs: a pair database from IDX files."""
+"""siamese-proto data pairs: a pair database from labelled images, or from a CSV that names pairs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,91 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.data.making import make_pairs
-from siamese_proto.cli.data.options import backend, draw, fraction, overwrite, seed
+from siamese_proto.cli.data.making import (
+    make_pairs,
+    open_source,
+    size_of,
+    source_options,
+    two_at_most,
+)
+from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
+from siamese_proto.cli.data.progress import progress
 
 
 @click.command()
-@click.argument("images")
-@click.argument("labels")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE [LABELS]")
 @click.argument("out")
 @backend
 @click.option("--count", type=click.IntRange(min=1), help="Pairs to make; as many as images unless given.")
 @draw
 @fraction
 @seed
+@click.option("--shuffle", is_flag=True, help="Bring the pairs of a CSV into an order drawn from the seed.")
+@source_options
 @overwrite
-def pairs(images: str, labels: str, out: str, count: int | None, backend: str, overwrite: bool, **drawing: Any) -> None:
-    """Make the pair database OUT from IDX files (the format of MNIST), plain or .gz.
+def pairs(
+    sources: tuple[str, ...],
+    out: str,
+    count: int | None,
+    backend: str,
+    overwrite: bool,
+    draw: Any,
+    same_fraction: float,
+    seed: int,
+    shuffle: bool,
+    **chosen: Any,
+) -> None:
+    """Make the pair database OUT from SOURCE.
+
+    SOURCE is an IDX file of images (the format of MNIST, plain or .gz; LABELS is found by its name unless given), a
+    folder with one sub-folder a class, a list of lines "path label", a labelled LMDB or LevelDB, the embedded "digits"
+    ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are.
 
     A record holds two images stacked on channels, with label 1 where they are of one class and 0 where not.
     """
-    from siamese_proto.data.idx import read_labelled
+    if _is_csv(two_at_most(sources)[0], chosen["kind"]):
+        order_by = seed if shuffle else None
+        _copy_given(sources[0], out, backend, count=count, overwrite=overwrite, seed=order_by, **chosen)
+        return
+    with open_source(sources, **chosen) as images:
+        make_pairs(
+            out,
+            backend,
+            images,
+            images.labels,
+            count=count or len(images),
+            draw=draw,
+            same_fraction=same_fraction,
+            seed=seed,
+            overwrite=overwrite,
+        )
 
-    pixels, classes = read_labelled(images, labels)
-    make_pairs(out, backend, pixels, classes, count=count or len(pixels), overwrite=overwrite, **drawing)
+
+def _is_csv(source: str, kind: str | None) -> bool:
+    return kind == "csv" or (kind is None and source.lower().endswith(".csv"))
+
+
+def _copy_given(
+    source: str, out: str, backend: str, *, count: int | None, overwrite: bool, seed: int | None, **chosen: Any
+) -> None:
+    """Write the pairs that a CSV names."""
+    import numpy
+
+    from siamese_proto.data.class_choice import check_readable
+    from siamese_proto.data.pair_list import open_pairs
+    from siamese_proto.data.pairs import write_tuples
+
+    images, given = open_pairs(
+        source,
+        root_folder=chosen["root_folder"],
+        is_color=None if chosen["gray"] is None else not chosen["gray"],
+        new_size=size_of(chosen["resize_height"], chosen["resize_width"]),
+    )
+    total = len(given.labels)
+    order = numpy.arange(total) if seed is None else numpy.random.default_rng(seed).permutation(total)
+    tuples, labels = given.draw(order[:count])
+    with images, progress(out, len(labels), "pairs") as tell:
+        check_readable(images)
+        write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=tell)
+    same = int((labels == 1).sum())
+    click.echo(f"{out}: {len(labels)} pairs, {same} same and {len(labels) - same} different")
