@@ -1,0 +1,44 @@
+"""siamese-proto data triplets: a database of triplets from labelled images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from siamese_proto.cli.data.making import open_source, source_options
+from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
+from siamese_proto.cli.data.progress import progress
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE [LABELS]")
+@click.argument("out")
+@backend
+@click.option("--count", type=click.IntRange(min=1), help="Triplets to make; as many as images unless given.")
+@seed
+@source_options
+@overwrite
+def triplets(
+    sources: tuple[str, ...], out: str, count: int | None, backend: str, overwrite: bool, seed: int, **chosen: Any
+) -> None:
+    """Make the database of triplets OUT from SOURCE, which is any that `data pairs` takes but a CSV.
+
+    A record holds anchor, positive (of the anchor's class) and negative (of another), stacked on channels; its label is
+    the anchor's class.
+    """
+    from siamese_proto.data.pairs import draw_triplets, write_tuples
+
+    with open_source(sources, **chosen) as images:
+        drawn = draw_triplets(images.labels, count or len(images), seed=seed)
+        with progress(out, len(drawn), "triplets") as tell:
+            write_tuples(
+                out,
+                backend_of(backend),
+                images,
+                drawn,
+                images.labels[drawn[:, 0]],
+                overwrite=overwrite,
+                progress=tell,
+            )
+    click.echo(f"{out}: {len(drawn)} triplets")
