@@ -7,21 +7,24 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from siamese_proto.errors import GraphError, Location, NetError, quoted
-from siamese_proto.graph.build import OnProblem, UnknownLayerError, build, stop_at_once
+from siamese_proto.graph.build import OnProblem, UnknownBottomError, UnknownLayerError, build, stop_at_once
 from siamese_proto.graph.effects import idle_fields
 from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase
 from siamese_proto.graph.lint import lint
-from siamese_proto.graph.select import PHASES, NetState
+from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
 from siamese_proto.layers.base import Layer, find_layer
 from siamese_proto.layers.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.load import PathOrText
 from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.reader import UnknownFieldError, parse_net, unknown_problems
+from siamese_proto.proto.reader import MisfitError, UnknownFieldError, parse_net, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
+
+# A file that asks for more sets of stages than these is looked at in the first of them.
+_MOST_STAGES = 8
 
 
 def build_graph(
@@ -56,6 +59,9 @@ def build_graph(
 
     def report(problem: NetError) -> None:
         """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it."""
+        if isinstance(problem, UnknownBottomError):
+            on_problem(problem)
+            return
         causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
         unknown_fields = [cause for cause in causes if isinstance(cause, UnknownFieldError)]
         known = next((cause for cause in unknown_fields if cause.field == problem.field), None)
@@ -83,21 +89,47 @@ def load_graph(
     return build_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
 
 
-def check_net(path: PathOrText, level: int = 0, stages: Iterable[str] = ()) -> list[Finding]:
-    """Every finding about a net file, in the order of its lines; both phases are looked at."""
+def check_net(path: PathOrText, level: int = 0, stages: Iterable[str] | None = None) -> list[Finding]:
+    """Every finding about a net file, in the order of its lines, in the phases that it is meant for.
+
+    Without `stages` in all those too that its own rules ask for, as far as it is whole there.
+    """
     try:
         parsed = parse_net(path)
     except NetError as problem:
         return [as_finding(problem, "syntax", os.fspath(path))]
-    found = {str(finding): finding for finding in _of_old_dialects(parsed)}
-    stages = tuple(stages)
+    found = [*_of_old_dialects(parsed), *_of_all_states(parsed, level, tuple(stages) if stages is not None else None)]
+    once = {str(finding): finding for finding in found}
+    return sorted(once.values(), key=lambda finding: (finding.location.line, finding.location.column))
+
+
+def _of_all_states(parsed: ParsedNet, level: int, stages: tuple[str, ...] | None) -> Iterator[Finding]:
+    """The findings of the states a net is meant for.
+
+    A file says nothing of the states it is built for: where blobs are lacking because the layers that make them are
+    left out, the state is not one of them, as long as there is another, and no layer is there for that phase alone.
+    """
+    seen: dict[Phase, list[_State]] = {}
     for phase in PHASES:
-        found.update({str(finding): finding for finding in _findings(parsed, phase, level, stages)})
-    return sorted(found.values(), key=lambda finding: (finding.location.line, finding.location.column))
+        asked = [stages] if stages is not None else [(), *stages_asked_for(parsed, phase)[:_MOST_STAGES]]
+        seen[phase] = [_look_at(parsed, phase, level, each) for each in asked]
+    for phase, states in seen.items():
+        whole = [state for state in states if state.is_whole]
+        others_whole = any(state.is_whole for other in PHASES if other != phase for state in seen[other])
+        if not whole and (names_phase(parsed, phase) or not others_whole):
+            whole = states[:1]
+        for state in whole:
+            yield from state.findings
 
 
-def _findings(parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...]) -> Iterator[Finding]:
+class _State(NamedTuple):
+    findings: list[Finding]
+    is_whole: bool  # no blob is lacking because the layer that makes it is left out
+
+
+def _look_at(parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...]) -> _State:
     problems: list[NetError] = []
+    found: list[Finding] = []
     try:
         graph = build_graph(parsed, phase, level, stages, on_problem=problems.append)
     except NetError as problem:
@@ -108,9 +140,10 @@ def _findings(parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ..
         for finding in lint(graph, lambda node, field: sources[node.location].find(field)):
             # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
             if not problems or finding.code != "invariant":
-                yield finding
-        yield from _without_effect(graph, sources)
-    yield from (as_finding(fault, "net", parsed.file) for fault in problems)
+                found.append(finding)
+        found.extend(_without_effect(graph, sources))
+    found.extend(as_finding(problem, "net", parsed.file) for problem in problems)
+    return _State(found, not any(isinstance(problem, UnknownBottomError) and problem.left_out for problem in problems))
 
 
 def _of_old_dialects(parsed: ParsedNet) -> Iterator[Finding]:
@@ -166,6 +199,6 @@ def as_finding(problem: NetError, code: str, file: str) -> Finding:
     """A problem as an error of this kind, or of the kind that it is itself; `file` is where it has no place."""
     location = problem.location or Location(file, 1)
     text = str(problem).removeprefix(f"{problem.location}: ").removeprefix(f"{file}: ")
-    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"))
+    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"), (MisfitError, "syntax"))
     code = next((name for kind, name in kinds if isinstance(problem, kind)), code)
     return Finding(location, "error", code, text)

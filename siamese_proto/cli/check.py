@@ -58,6 +58,6 @@ def _as_object(finding: Finding) -> dict[str, str | int]:
 def findings(file: Path, level: int = 0, stages: tuple[str, ...] = ()) -> list[Finding]:
     """What there is to say of a file, whatever it holds."""
     try:
-        return check_solver(file) if kind_of(file) == "solver" else check_net(file, level, stages)
+        return check_solver(file) if kind_of(file) == "solver" else check_net(file, level, stages or None)
     except NetError as problem:  # no prototxt at all, so neither of the two
         return [as_finding(problem, "syntax", str(file))]

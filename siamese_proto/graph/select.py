@@ -46,16 +46,41 @@ def meets_rule(state: NetState, rule: schema.NetStateRule) -> bool:
     )
 
 
-def is_included(layer: schema.LayerParameter, state: NetState) -> bool:
-    """Without rules always; with `include` if any is met; with `exclude` unless any is met."""
-    if layer.include:
-        return any(meets_rule(state, rule) for rule in layer.include)
-    return not any(meets_rule(state, rule) for rule in layer.exclude)
+def is_included(layer: schema.LayerParameter, state: NetState, source: Source | None = None) -> bool:
+    """Without rules always; with `include` if any is met; with `exclude` unless any is met.
+
+    A rule that asks for a phase which Caffe does not have (`source` knows of it) is met by none of Caffe's.
+    """
+    foreign = {path for path, raw in source.unknown if raw.name == "phase"} if source is not None else set[str]()
+    name, rules = ("include", layer.include) if layer.include else ("exclude", layer.exclude)
+    met = any(meets_rule(state, rule) for i, rule in enumerate(rules) if f"{name}[{i}]" not in foreign)
+    return met if layer.include else not met
 
 
 def select_layers(parsed: ParsedNet, state: NetState) -> Iterator[SelectedLayer]:
     """The layers of the net for this state, in the order of the file."""
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
-        if is_included(message, state):
-            phases = tuple(phase for phase in PHASES if is_included(message, replace(state, phase=phase)))
+        if is_included(message, state, source):
+            phases = tuple(phase for phase in PHASES if is_included(message, replace(state, phase=phase), source))
             yield SelectedLayer(message, source, phases)
+
+
+def left_out(parsed: ParsedNet, state: NetState, blob: str) -> SelectedLayer | None:
+    """The first layer that makes a blob, but not for this state."""
+    for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
+        if blob in message.top and not is_included(message, state, source):
+            return SelectedLayer(message, source, ())
+    return None
+
+
+def stages_asked_for(parsed: ParsedNet, phase: Phase) -> list[tuple[str, ...]]:
+    """The sets of stages that `include` rules for a phase ask for, each once, in the order of the file."""
+    rules = (rule for layer in parsed.message.layer for rule in layer.include)
+    asked = (tuple(rule.stage) for rule in rules if not rule.HasField("phase") or phase_name(rule.phase) == phase)
+    return [stages for stages in dict.fromkeys(asked) if stages]
+
+
+def names_phase(parsed: ParsedNet, phase: Phase) -> bool:
+    """Whether some layer is there for this phase alone, which a net that is never built for it has no use for."""
+    rules = (rule for layer in parsed.message.layer for rule in layer.include)
+    return any(rule.HasField("phase") and phase_name(rule.phase) == phase for rule in rules)

@@ -86,6 +86,7 @@ class _Wiring:
         self.readers: defaultdict[str, list[Node]] = defaultdict(list)
         self._bit: dict[str, int] = {}
         self._before: dict[str, int] = {}  # the set of all layers a layer depends on, one bit each
+        self._learning = sum(1 << index for index, node in enumerate(graph.nodes) if node.params)
         for index, node in enumerate(graph.nodes):
             before = 0
             for bottom in node.bottoms:
@@ -95,6 +96,10 @@ class _Wiring:
                     before |= self._before[source] | self._bit[source]
             self._bit[node.id], self._before[node.id] = 1 << index, before
             self.producer.update({top.id: (node, place) for place, top in enumerate(node.tops)})
+
+    def learns_before(self, node: Node) -> bool:
+        """Whether this layer or one that it depends on has parameters."""
+        return bool((self._bit[node.id] | self._before[node.id]) & self._learning)
 
     def parallel(self, row: Row) -> bool:
         """Whether these are different layers, none of which depends on another."""
@@ -214,8 +219,8 @@ def _from_different_inputs(rows: Sequence[Row], wiring: _Wiring) -> bool:
                 continue
             if len({bottom.id for bottom in bottoms}) != len(bottoms):
                 return False
-            if any(maker and maker[0].params for maker in makers):
-                return False
+            if any(maker and wiring.learns_before(maker[0]) for maker in makers):
+                return False  # they are two parts of one net, as the two paths of a residual block
     return any(node.params for row in rows for node in row)
 
 

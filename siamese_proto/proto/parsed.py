@@ -11,15 +11,17 @@ from siamese_proto.proto import schema
 
 @dataclass(frozen=True)
 class RawField:
-    """A field as it was written: what the schema does not know is kept this way.
+    """A field as it was written: what the schema does not know, or cannot hold, is kept this way.
 
     `value` is the text of a scalar (without quotes, `is_string` tells whether it had them), or the fields of a message.
+    `fault` says why a field that the schema does know cannot hold it: a fork of Caffe may have another type for it.
     """
 
     name: str
     value: str | tuple[RawField, ...]
     location: Location
     is_string: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Source:
     """Where a message stands in the text.
 
     `fields` maps the path of every field below it (`convolution_param.kernel_size[0]`, `bottom[1]`, `top[0]`; the index
-    only at repeated fields) to its place. `unknown` holds fields and enum values that the schema does not know, with
-    the path of the message they stand in (`""`: directly in this message).
+    only at repeated fields) to its place. `unknown` holds fields and values that the schema does not know or cannot
+    hold, with the path of the message they stand in (`""`: directly in this message).
     """
 
     location: Location

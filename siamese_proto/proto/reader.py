@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from siamese_proto.errors import Location, NetError, ParseError, did_you_mean, quoted
+from siamese_proto.errors import Location, ParseError, did_you_mean, quoted
 from siamese_proto.proto import schema
 from siamese_proto.proto.load import PathOrText, load_text
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver, RawField, Source
@@ -24,7 +25,7 @@ def parse_net(path_or_text: PathOrText) -> ParsedNet:
     """Read a net and bring it to today's dialect.
 
     A path object, or a text that names an existing file, is a path; a text that holds `{`, `:` or a newline is the net
-    itself. Fields and enum values that the schema does not know are kept (`unknown_problems` lists them).
+    itself. Fields and values that the schema does not know, or cannot hold, are kept (`unknown_problems` lists them).
     Raises ParseError where the file cannot be read, is not a prototxt, or cannot be upgraded.
     """
     loaded = load_text(path_or_text)
@@ -97,8 +98,6 @@ class _Reading:
             field = known.get(node.name)
             if field is None:
                 self.unknown.extend((path, raw) for raw in self._raw(node))
-            elif node.is_list and not field.repeated:
-                raise ParseError(f"{quoted(node.name)} takes one value, not a list", location=self._place(node))
             else:
                 for value in node.values:
                     self._value(message, field, node, value, prefix)
@@ -109,49 +108,51 @@ class _Reading:
         if field.repeated:
             path = f"{path}[{len(getattr(message, field.name))}]"
         elif path in self.fields:
-            first = self.fields[path].line
-            raise ParseError(
-                f"{quoted(field.name)} is given twice, first in line {first}; it takes one value", location=location
-            )
+            self._keep(node, value, prefix, _given_twice(node, self.fields[path].line))
+            return
         if isinstance(value, Block):
-            self.fields[path] = location
-            self._block(message, field, value, path, location)
+            self._block(message, field, node, value, path, location)
         elif self._scalar(message, field, node, value, prefix):
             self.fields[path] = location
 
-    def _block(self, message: Message, field: Field, value: Block, path: str, location: Location) -> None:
+    def _block(self, message: Message, field: Field, node: Node, value: Block, path: str, location: Location) -> None:
         if field.convert is not None:
-            raise ParseError(f"{quoted(field.name)} takes a plain value, not a message in braces", location=location)
+            fault = f"{quoted(field.name)} takes a plain value, not a message in braces"
+            self._keep(node, value, path.removesuffix(field.name), fault)
+            return
+        self.fields[path] = location
         if field.repeated:
             child = getattr(message, field.name).add()
         else:
             child = getattr(message, field.name)
             child.SetInParent()
-        try:
-            self.fill(child, value.fields, path)
-        except NetError as error:
-            raise error.at(layer=_layer_name(child, value)) from None
+        self.fill(child, value.fields, path)
 
     def _scalar(self, message: Message, field: Field, node: Node, value: Scalar, prefix: str) -> bool:
         if field.convert is None:
             hint = f"{field.name} {{ ... }}"
             found = value.text if value.kind == "string" else quoted(value.text)
-            raise ParseError(
-                f"{quoted(field.name)} is a message, expected {quoted(hint)}, found {found}",
-                location=self._place(value),
-            )
+            fault = f"{quoted(field.name)} is a message, expected {quoted(hint)}, found {found}"
+            self._keep(node, value, prefix, fault)
+            return False
         try:
             converted = field.convert(value)
         except UnknownEnumValueError:
             self.unknown.append((prefix[:-1], self._raw_value(node, value)))
             return False
         except ValueError as error:
-            raise ParseError(f"{quoted(field.name)}: {error}", location=self._place(value)) from None
+            self._keep(node, value, prefix, f"{quoted(field.name)}: {error}")
+            return False
         if field.repeated:
             getattr(message, field.name).append(converted)
         else:
             setattr(message, field.name, converted)
         return True
+
+    def _keep(self, node: Node, value: Scalar | Block, prefix: str, fault: str) -> None:
+        """Keep a value that its field cannot hold, with what is wrong: the rest of the file is read all the same."""
+        raw = replace(self._raw_value(node, value), fault=fault, location=self._place(value))
+        self.unknown.append((prefix[:-1], raw))
 
     def _raw(self, node: Node) -> list[RawField]:
         return [self._raw_value(node, value) for value in node.values]
@@ -168,24 +169,22 @@ class _Reading:
         return Location(self.file, written.line, written.column)
 
 
-def _layer_name(message: Message, block: Block) -> str | None:
-    """The name of a layer that could not be read to its end; None for other messages."""
-    if message.DESCRIPTOR.name not in ("LayerParameter", "V1LayerParameter"):
-        return None
-    nodes = block.fields
-    for node in nodes:  # the oldest dialect writes the name one level deeper
-        if node.name == "layer" and node.values and isinstance(node.values[0], Block):
-            nodes = nodes + node.values[0].fields
-    names = [v for node in nodes if node.name == "name" for v in node.values if isinstance(v, Scalar)]
-    return names[0].data.decode("utf-8", "replace") if names and names[0].kind == "string" else None
+def _given_twice(node: Node, first: int) -> str:
+    if node.is_list:
+        return f"{quoted(node.name)} takes one value, not a list"
+    return f"{quoted(node.name)} is given twice, first in line {first}; it takes one value"
 
 
 class UnknownFieldError(ParseError):
     """A field, or a value of one, that the schema does not know."""
 
 
+class MisfitError(ParseError):
+    """A value that its field cannot hold."""
+
+
 def unknown_problems(parsed: ParsedNet | ParsedSolver) -> list[ParseError]:
-    """An error, not raised, for each field and enum value that the schema does not know, in the order written.
+    """An error, not raised, for each field and value that the schema does not know or hold, in the order written.
 
     `field` of each is its path in the layer (`my_layer_param`), or in the message itself outside of layers.
     """
@@ -200,6 +199,8 @@ def unknown_problems(parsed: ParsedNet | ParsedSolver) -> list[ParseError]:
 
 
 def _unknown(message: Message, path: str, raw: RawField) -> ParseError:
+    if raw.fault:
+        return MisfitError(raw.fault, location=raw.location, field=f"{path}.{raw.name}".lstrip("."))
     descriptor = cast(Descriptor, message.DESCRIPTOR)  # of either of the two kinds of protobuf
     for step in filter(None, path.split(".")):
         descriptor = cast(Descriptor, descriptor.fields_by_name[step.partition("[")[0]].message_type)

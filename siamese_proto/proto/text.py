@@ -24,7 +24,8 @@ _TOKEN = re.compile(
 )
 _NAME = re.compile(r"[A-Za-z_]\w*|\d+", re.ASCII)  # by number: how protobuf prints fields it does not know
 _ESCAPE = re.compile(
-    rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"]))", re.ASCII
+    rb"\\(?:([0-3][0-7]{2}|[0-7]{1,2}(?![0-7]))|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"]))",
+    re.ASCII,
 )
 _SIMPLE = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 _CLOSER = {"{": "}", "<": ">"}

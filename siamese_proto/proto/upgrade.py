@@ -18,7 +18,8 @@ from siamese_proto.proto.upgrade_v1 import move_transform_fields, upgrade_v1
 def upgrade_read_net(message: schema.NetParameter, source: Source, *, notes: tuple[str, ...] = ()) -> ParsedNet:
     """Bring a net that was read from text to today's dialect; the message is changed.
 
-    ParseError where Caffe refuses the net too: `layer` mixed with `layers`, an unknown V0 type, inputs without extents.
+    ParseError where Caffe refuses the net too: `layer` mixed with `layers`, inputs without extents, padding of the V0
+    dialect that nothing can take over.
     """
     source, layers = source.split("layer")
     source, old_layers = source.split("layers")

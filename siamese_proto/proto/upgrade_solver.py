@@ -20,7 +20,9 @@ def upgrade_read_solver(
     message: schema.SolverParameter, source: Source, *, notes: tuple[str, ...] = ()
 ) -> ParsedSolver:
     """Bring solver settings to today's dialect; the message is changed. ParseError where both types are given."""
-    unknown = [(path, raw) for path, raw in source.unknown if path == "" and raw.name == "solver_type"]
+    unknown = [
+        (path, raw) for path, raw in source.unknown if path == "" and raw.name == "solver_type" and not raw.fault
+    ]
     if not message.HasField("solver_type") and not unknown:
         return ParsedSolver(message, source, notes)
     place = unknown[0][1].location if unknown else source.find("solver_type")

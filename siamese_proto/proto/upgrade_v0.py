@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
+from collections.abc import Iterable
 from typing import cast
 
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from siamese_proto.errors import Location, ParseError, did_you_mean, quoted
+from siamese_proto.errors import Location, ParseError, quoted
 from siamese_proto.proto import schema
 from siamese_proto.proto.draft import Draft
 from siamese_proto.proto.parsed import RawField, Source
@@ -92,7 +96,7 @@ def upgrade_v0(draft: Draft) -> None:
     """Turn V0 layers into V1 ones, in place; nothing happens where there are none.
 
     Padding layers become the `pad` of the convolution or pooling that reads them. A field that does not suit its
-    layer's type is dropped with a note. ParseError for an unknown type and for padding that nothing can take over.
+    layer's type is dropped with a note. ParseError for padding that nothing can take over.
     """
     old = draft.message.layers
     if not any(layer.HasField("layer") for layer in old):
@@ -157,14 +161,9 @@ def _upgrade_layer(
     old = message.layer
     layer.bottom.extend(message.bottom)
     layer.top.extend(message.top)
+    if old.HasField("type") and old.type not in _TYPES:
+        return _kept_as_written(old, layer, source)
     if old.HasField("type"):
-        if old.type not in _TYPES:
-            raise ParseError(
-                f"unknown layer type {quoted(old.type)} of the V0 dialect{did_you_mean(old.type, _TYPES)}",
-                location=source.find("layer.type"),
-                layer=old.name,
-                field="type",
-            )
         layer.type = cast(schema.V1LayerParameter.LayerType, getattr(schema.V1LayerParameter, _TYPES[old.type]))
     dropped = [field.name for field, _ in message.ListFields() if field.name not in ("bottom", "top", "layer")]
     for field, value in old.ListFields():
@@ -181,6 +180,38 @@ def _upgrade_layer(
         if path:
             getattr(layer, path.partition(".")[0]).SetInParent()
     return moved
+
+
+def _kept_as_written(old: schema.V0LayerParameter, layer: schema.V1LayerParameter, source: Source) -> Source:
+    """A layer of a type that is not Caffe's: its settings go to a message named for the type, `of_a_fork_param`."""
+    settings: list[RawField] = []
+    for field, value in old.ListFields():
+        if field.name in _CARRIED:
+            _put(layer, field.name, value)
+        elif field.name != "type":
+            settings.extend(_raw(field, value, source.find(f"layer.{field.name}")))
+    settings += [raw for path, raw in source.unknown if path == "layer"]
+    unknown = [raw for path, raw in source.unknown if path == ""]
+    place = source.find("layer.type")
+    unknown.append(RawField("type", old.type, place, is_string=True))
+    if settings:
+        unknown.append(RawField(f"{old.type}_param", tuple(settings), place))
+    moved = _moved(dataclasses.replace(source, unknown=()), old.type)
+    return dataclasses.replace(moved, unknown=tuple(("", raw) for raw in unknown))
+
+
+def _raw(field: FieldDescriptor, value: object, place: Location) -> list[RawField]:
+    """A field of a message as it would have been written."""
+    if isinstance(value, Message):
+        inside = [raw for below, one in value.ListFields() for raw in _raw(below, one, place)]
+        return [RawField(field.name, tuple(inside), place)]
+    if isinstance(value, str):
+        return [RawField(field.name, value, place, is_string=True)]
+    if hasattr(value, "extend"):
+        return [raw for one in cast(Iterable[object], value) for raw in _raw(field, one, place)]
+    out = io.StringIO()
+    text_format.PrintFieldValue(field, value, out)
+    return [RawField(field.name, out.getvalue(), place)]
 
 
 def _drop_note(place: Location | None, old: schema.V0LayerParameter, name: str) -> str:

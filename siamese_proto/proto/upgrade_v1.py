@@ -116,7 +116,7 @@ def _take_unknown_type(layer: schema.LayerParameter, source: Source) -> Source:
     """A type that is not in the enum is one of a fork, or today's written in an old file: it is kept as it stands."""
     for at in source.unknown:
         path, raw = at
-        if path == "" and raw.name == "type" and isinstance(raw.value, str):
+        if path == "" and raw.name == "type" and isinstance(raw.value, str) and not raw.fault:
             layer.type = raw.value
             rest = tuple(other for other in source.unknown if other is not at)
             return Source(source.location, {**source.fields, "type": raw.location}, rest)

@@ -2,14 +2,20 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from siamese_proto.errors import NetError, ParseError
+from siamese_proto.compiler import build_graph
+from siamese_proto.errors import NetError, ParseError, SolverError
+from siamese_proto.net import Net
 from siamese_proto.proto import schema
-from siamese_proto.proto.reader import parse_net, parse_solver
+from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
+from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
+from siamese_proto.proto.writer import write_net
+from siamese_proto.solver.settings import read_settings
 
 NETS = [
     ('name: "n"\nlayer {\n  name: "a"\n  type: "ReLU"\n', "<text>:2: the '{' of 'layer' is never closed"),
@@ -31,7 +37,6 @@ NETS = [
     ('name: "n" @\n', "<text>:1: unexpected character '@', expected a field name"),
     ('name: "n\nlayer { }\n', '<text>:1: the text that begins with " does not end on its line; close the quote'),
     ("name: 'n\n", "<text>:1: the text that begins with ' does not end on its line; close the quote"),
-    ('name: "\\400"\n', "<text>:1: an escape in this text stands for no character"),
     ('name: "a\\xff"\n', "<text>:1: 'name': expected a text in UTF-8, found \"a\\xff\""),
     ('name: "a" "\\ud800"\n', "<text>:1: an escape in this text stands for no character"),
     ("input_dim: [1 3 229 229]\n", "<text>:1: expected ',' or ']' in the list of 'input_dim', found '3'"),
@@ -212,7 +217,10 @@ NETS = [
     ('layer { name: "é" top: 1 }\n', "<text>:1: layer 'é': 'top': expected a text in quotes, found '1'"),
     ('name: "a"\n\u200blayer { }\n', "<text>:2: unexpected character '\\u200b', expected a field name"),
     ('layer { name: "a\\nb" top: 1 }\n', "<text>:1: layer 'a\\nb': 'top': expected a text in quotes, found '1'"),
-    ("layer { propagate_down: maybe }\n", "<text>:1: 'propagate_down': expected true or false, found 'maybe'"),
+    (
+        "layer { propagate_down: maybe }\n",
+        "<text>:1: layer '': 'propagate_down': expected true or false, found 'maybe'",
+    ),
     ('input: "x"\ninput_dim: 1\n', "<text>:1: expected 4 input_dim, four for each input, found 1"),
 ]
 
@@ -247,7 +255,7 @@ SOLVERS = [
     ),
     (
         'net_param { layer { name: "a" type: 3 } }\n',
-        "<text>:1: layer 'a': 'type': expected a text in quotes, found '3'",
+        "<text>:1: 'type': expected a text in quotes, found '3'",
     ),
     (
         "random_seed: 9223372036854775808\n",
@@ -257,18 +265,61 @@ SOLVERS = [
 ]
 
 
+def first_problem(read: Callable[[str], ParsedNet | ParsedSolver], text: str) -> ParseError:
+    """What stops the reading, or the first of what does not: a value that its field cannot hold is kept."""
+    try:
+        problems = unknown_problems(read(text))
+    except ParseError as problem:
+        return problem
+    return problems[0]
+
+
 @pytest.mark.parametrize(("text", "message"), NETS)
-def test_bad_net_is_refused_in_one_line(text: str, message: str) -> None:
-    with pytest.raises(ParseError) as caught:
-        parse_net(text)
-    assert str(caught.value) == message
+def test_what_is_wrong_with_a_net_is_told_in_one_line(text: str, message: str) -> None:
+    assert str(first_problem(parse_net, text)) == message
 
 
 @pytest.mark.parametrize(("text", "message"), SOLVERS)
-def test_bad_solver_is_refused_in_one_line(text: str, message: str) -> None:
-    with pytest.raises(ParseError) as caught:
-        parse_solver(text)
-    assert str(caught.value) == message
+def test_what_is_wrong_with_solver_settings_is_told_in_one_line(text: str, message: str) -> None:
+    assert str(first_problem(parse_solver, text)) == message
+
+
+def test_a_value_that_its_field_cannot_hold_is_kept_and_refused_where_the_net_is_run() -> None:
+    """Forks give fields of Caffe other types: here pooling in three dimensions, and a padding in words."""
+    text = """
+    layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 dim: 9 dim: 9 } } }
+    layer { name: "pool" type: "Pooling" bottom: "data" top: "pool"
+      pooling_param { kernel_size: 2 kernel_size: 3 kernel_size: 4 stride: { deep: 1 } } }
+    layer { name: "conv" type: "Convolution" bottom: "pool" top: "conv"
+      convolution_param { num_output: 5 kernel_size: 2 pad: "SAME" group: [1, 2] } }
+    """
+    faults = [
+        "<text>:4: layer 'pool': 'kernel_size' is given twice, first in line 4; it takes one value",
+        "<text>:4: layer 'pool': 'kernel_size' is given twice, first in line 4; it takes one value",
+        "<text>:4: layer 'pool': 'stride' takes a plain value, not a message in braces",
+        "<text>:6: layer 'conv': 'pad': expected an integer, found \"SAME\"",
+        "<text>:6: layer 'conv': 'group' takes one value, not a list",
+    ]
+    graph = build_graph(parse_net(text))
+    assert [str(problem) for problem in graph.problems] == faults
+    assert graph.blobs()["conv"].shape == (1, 5, 7, 7)
+    assert write_net(parse_net(write_net(parse_net(text)))) == write_net(parse_net(text))
+    with pytest.raises(NetError, match="'kernel_size' is given twice"):
+        Net(text)
+
+
+def test_a_word_in_place_of_a_message_is_kept_at_the_top_level_too() -> None:
+    parsed = parse_net('name: "a"\nlayer: "conv"\ninput: "x"\ninput_shape: 3\n')
+    assert [str(problem) for problem in unknown_problems(parsed)] == [
+        "<text>:2: 'layer' is a message, expected 'layer { ... }', found \"conv\"",
+        "<text>:4: 'input_shape' is a message, expected 'input_shape { ... }', found '3'",
+    ]
+
+
+def test_solver_settings_that_cannot_be_held_are_refused() -> None:
+    parsed = parse_solver('net: "a.prototxt"\nmax_iter: many\nbase_lr: 0.1\nbase_lr: 0.2\n')
+    with pytest.raises(SolverError, match="2: 'max_iter': expected an integer, found 'many'"):
+        read_settings(parsed)
 
 
 FILES = [
@@ -349,9 +400,7 @@ def test_nesting_is_bounded() -> None:
 
 
 def test_errors_know_column_layer_and_line() -> None:
-    with pytest.raises(NetError) as caught:
-        parse_net('name: "n"\nlayer {\n\tname: "c"\n\tconvolution_param { num_output: x }\n}\n')
-    error = caught.value
+    error = first_problem(parse_net, 'name: "n"\nlayer {\n\tname: "c"\n\tconvolution_param { num_output: x }\n}\n')
     assert error.location is not None
     assert (error.location.line, error.location.column, error.layer) == (4, 34, "c")
 
