@@ -149,13 +149,13 @@ STAGED = """\
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 5 dim: 3 } } include { stage: "fit" } }
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } include { stage: "use" } }
 layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 4 } }
-layer { name: "relu" type: "ReLU" bottom: "pi" top: "relu" include { stage: "use" } }
+layer { name: "relu" type: "ReLU" bottom: "ipp" top: "relu" include { stage: "use" } }
 """
 
 
 def test_a_net_is_looked_at_in_the_stages_that_its_own_rules_ask_for(folder: Path) -> None:
     (folder / "net.prototxt").write_text(STAGED)
-    misspelt = "net.prototxt:4: error[net]: layer 'relu': unknown bottom blob 'pi' (index 0); did you mean 'ip'?\n"
+    misspelt = "net.prototxt:4: error[net]: layer 'relu': unknown bottom blob 'ipp' (index 0); did you mean 'ip'?\n"
     assert check("net.prototxt").stdout == misspelt
     assert check("net.prototxt", "--stage", "fit").stdout == "net.prototxt: no problems\n"
     assert check("net.prototxt", "--stage", "other").stdout == (

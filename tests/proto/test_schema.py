@@ -18,6 +18,7 @@ OWN_MESSAGES = {
     "DataPosition",
     "BestScore",
     "CarriedState",
+    "PairDataParameter",
     *(f"{name}Parameter" for name in OWN_LAYERS),
 }
 OWN_ENUMS = {"ContrastiveLossParameter.Label", "ContrastiveLossParameter.Normalization"}
@@ -29,6 +30,7 @@ OWN_FIELDS = {
     ("LayerParameter", "triplet_loss_param"),
     *(("LayerParameter", f"{name.lower()}_param") for name in OWN_LAYERS[2:]),
     ("LayerParameter", "center_loss_param"),
+    ("LayerParameter", "pair_data_param"),
 }
 
 

@@ -135,7 +135,6 @@ REFUSED = [
     "name: 3",
     "name: 'a",
     "name: 'a' name: 'b'",
-    "name: ['a']",
     "input_dim: 1.0",
     "input_dim: 1e3",
     "input_dim: 2147483648",
@@ -183,3 +182,8 @@ def test_a_minus_may_stand_apart_as_in_protobuf_for_cpp() -> None:
 def test_a_backslash_that_begins_no_escape_stands_for_itself() -> None:
     read, _ = read_message(r'source: "D:\pairs\q"', schema.DataParameter)  # protobuf does so too, with a warning
     assert read.source == r"D:\pairs\q"
+
+
+def test_a_list_of_one_value_is_the_value_of_a_field_that_takes_one_although_protobuf_refuses_it() -> None:
+    read, source = read_message("name: ['a'] force_backward: [true]", schema.NetParameter)
+    assert (read, source.unknown) == (schema.NetParameter(name="a", force_backward=True), ())
