@@ -84,7 +84,8 @@ class Net(nn.Module):
     `share_with` is another net whose parameters this one takes by layer name, as Caffe's test nets take those of the
     training net. `fuse` lets towers that share all their parameters run as one over their joined batches, with the same
     results. `seed` settles the first values of parameters and what random layers draw; without it both differ from run
-    to run. Raises NetError for whatever is wrong with the net or its files.
+    to run. With `skip_bad_records` data layers leave out records that cannot be used, in place of raising a DataError;
+    `run.bad_records` names them by layer. Raises NetError for whatever is wrong with the net or its files.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Net(nn.Module):
         *,
         share_with: Net | None = None,
         seed: int | None = None,
+        skip_bad_records: bool = False,
     ) -> None:
         super().__init__()
         self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
@@ -107,7 +109,8 @@ class Net(nn.Module):
             raise self.graph.problems[0]
         self._prepare()
         self.fused_graph, self._fused_nodes = fuse_towers(self.graph) if fuse else (self.graph, frozenset[str]())
-        self.run = RunState(seed if seed is not None else int(torch.randint(2**62, ())))
+        first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = Weights()
         self._modules_of_layers = {

@@ -42,6 +42,12 @@ def python_layers(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--allow-python-layers", is_flag=True, help=text)(command)
 
 
+def bad_records(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the leave to go on where records cannot be used."""
+    text = "Leave out records that cannot be used, and count them; without it the first one ends the run."
+    return click.option("--skip-bad-records", is_flag=True, help=text)(command)
+
+
 def net_state(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which layers of a phase are meant, and what its data look like."""
     shape = click.option(

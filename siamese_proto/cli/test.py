@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, split, state_flags
-from siamese_proto.cli.options import python_layers, user_layers
+from siamese_proto.cli.options import bad_records, python_layers, user_layers
 
 
 @click.command()
@@ -18,6 +18,7 @@ from siamese_proto.cli.options import python_layers, user_layers
 @click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
 @user_layers
 @python_layers
+@bad_records
 def test(
     model: str,
     weights: str,
@@ -27,10 +28,12 @@ def test(
     gpu: str | None,
     log_file: str | None,
     allow_python_layers: bool,
+    skip_bad_records: bool,
 ) -> None:
     """Print each output of a net in phase TEST, batch by batch, and then their means."""
     import torch
 
+    from siamese_proto.data.bad_records import count_of
     from siamese_proto.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.log import log, number, output_lines
@@ -48,6 +51,7 @@ def test(
             level or 0,
             split(stage),
             allow_python_layers=allow_python_layers,
+            skip_bad_records=skip_bad_records,
         )
         if gpu is not None and torch.cuda.is_available():
             net.to(torch.device("cuda", first_gpu(gpu)))
@@ -62,5 +66,8 @@ def test(
             tell("caffe.cpp:309", f"Loss: {number(scores.loss())}")
             for line in output_lines(net.graph, scores.means()):
                 tell("caffe.cpp:321", line)
+            left_out = count_of([net.run])
+            if left_out is not None:
+                tell("data_layer.cpp:46", left_out)
         finally:
             net.close()

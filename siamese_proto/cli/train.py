@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, plain_lines, split, state_flags
-from siamese_proto.cli.options import python_layers, user_layers
+from siamese_proto.cli.options import bad_records, python_layers, user_layers
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from siamese_proto.solver import Solver
 
 _effects = click.Choice(["stop", "snapshot", "none"])
-_STOPPED = 130  # the exit status of programs ended by Ctrl-C
+_ENDED_BY = 128  # and the number of the signal: the exit status of programs that a signal ends
 
 
 @click.command()
@@ -39,6 +39,7 @@ _STOPPED = 130  # the exit status of programs ended by Ctrl-C
 @click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
 @user_layers
 @python_layers
+@bad_records
 def train(
     solver: str,
     weights: str | None,
@@ -54,6 +55,7 @@ def train(
     tensorboard: str | None,
     no_fuse: bool,
     allow_python_layers: bool,
+    skip_bad_records: bool,
 ) -> None:
     """Train a net as a solver file says.
 
@@ -71,28 +73,40 @@ def train(
         if gpu is not None:
             settings = replace(settings, use_gpu=True, asks_for_gpu=True, device_id=first_gpu(gpu))
         made = _make_solver(
-            settings, split(weights), snapshot, fuse=not no_fuse, allow_python_layers=allow_python_layers
+            settings,
+            split(weights),
+            snapshot,
+            fuse=not no_fuse,
+            allow_python_layers=allow_python_layers,
+            skip_bad_records=skip_bad_records,
         )
         stack.callback(made.close)
         _observe(made, keep, keep_best, tensorboard, stack)
         if progress is not None:
             _follow(made, progress)
-        with answering_signals(made, sigint_effect, sighup_effect):
+        with answering_signals(made, sigint_effect, sighup_effect) as stopped_by:
             log("caffe.cpp:239", "Starting Optimization")
             made.solve()
         if not made.stopped:
             log("caffe.cpp:250", "Optimization Done.")
     if made.stopped:
         click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
-        raise SystemExit(_STOPPED)
+        raise SystemExit(_ENDED_BY + (stopped_by[0] if stopped_by else signal.SIGINT))
 
 
 def _make_solver(
-    settings: Settings, weights: tuple[str, ...], snapshot: str | None, *, fuse: bool, allow_python_layers: bool
+    settings: Settings,
+    weights: tuple[str, ...],
+    snapshot: str | None,
+    *,
+    fuse: bool,
+    allow_python_layers: bool,
+    skip_bad_records: bool,
 ) -> Solver:
     from siamese_proto.solver import Solver
 
-    return Solver(settings, weights or None, snapshot, fuse=fuse, allow_python_layers=allow_python_layers)
+    leave = {"allow_python_layers": allow_python_layers, "skip_bad_records": skip_bad_records}
+    return Solver(settings, weights or None, snapshot, None, fuse=fuse, **leave)
 
 
 def _observe(
@@ -110,8 +124,12 @@ def _observe(
 
 
 @contextlib.contextmanager
-def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[None]:
-    """Let signals ask for a stop or a snapshot after the iteration that runs; a second Ctrl-C ends it at once."""
+def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[list[int]]:
+    """Let signals ask for a stop or a snapshot after the iteration that runs; a second Ctrl-C ends it at once.
+
+    Gives the list of those that asked for a stop, which grows as they come in.
+    """
+    stopped_by: list[int] = []
     effects = {signal.SIGINT: sigint_effect, signal.SIGTERM: "stop"}
     if hasattr(signal, "SIGHUP"):  # Windows has none
         effects[signal.SIGHUP] = sighup_effect
@@ -121,13 +139,14 @@ def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) ->
         if effect == "snapshot":
             solver.request_snapshot()
         elif effect == "stop":
+            stopped_by.append(number)
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             solver.request_stop()
 
     before = {number: signal.signal(number, answer) for number in effects}
     try:
-        yield
+        yield stopped_by
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

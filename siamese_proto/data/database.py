@@ -49,7 +49,12 @@ def first_record(database: Database) -> tuple[bytes, bytes]:
     """Key and value of the first record; DataError where there is none."""
     for record in database.records():
         return record
-    raise DataError(f"database {quoted(database.path)} has no records; make it again")
+    raise no_records(database)
+
+
+def no_records(database: Database) -> DataError:
+    """The error for a database in which there is nothing."""
+    return DataError(f"database {quoted(database.path)} has no records; make it again")
 
 
 def _check(path: str, backend: Backend | None) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
 
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.data.bad_records import BadRecordError
+from siamese_proto.errors import quoted
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int, int]  # C, H, W
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # those OpenCV reads too; Pillow has more, some rarely tried
+_TOO_LARGE = "its image is larger than Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)"
 # What Pillow raises for files that are damaged, as found by damaging some thousands.
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, ArithmeticError, LookupError, struct.error)
 
@@ -33,7 +36,7 @@ class Decoding:
 
 
 def parse_datum(key: bytes, value: bytes) -> schema.Datum:
-    """The message in a record; DataError naming its key where the bytes are none."""
+    """The message in a record; BadRecordError naming its key where the bytes are none."""
     try:
         datum = schema.Datum.FromString(value)
     except DecodeError as error:
@@ -48,13 +51,13 @@ def key_text(key: bytes) -> str:
     return quoted(key.decode(errors="backslashreplace"))
 
 
-def bad_record(key: bytes, problem: str) -> DataError:
+def bad_record(key: bytes, problem: str) -> BadRecordError:
     """The error for one record of a database."""
-    return DataError(f"record {key_text(key)} cannot be used: {problem}; make the database again")
+    return BadRecordError(key_text(key), f"record {key_text(key)} cannot be used: {problem}; make the database again")
 
 
 def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:
-    """(C, H, W) without decoding the pixels; DataError where the sizes do not agree with the bytes."""
+    """(C, H, W) without decoding the pixels; BadRecordError where the sizes do not agree with the bytes."""
     if datum.encoded:
         with _opened(key, datum.data) as image:
             return len(_mode(key, image, decoding)), image.height, image.width
@@ -66,13 +69,19 @@ def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:
     return size
 
 
-def pixels_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Pixels:
-    """The image, (C, H, W), uint8 or (from `float_data`) float32; colours in the order blue, green, red."""
+def pixels_of(
+    key: bytes, datum: schema.Datum, decoding: Decoding, admit: Callable[[Size], None] = lambda size: None
+) -> Pixels:
+    """The image, (C, H, W), uint8 or (from `float_data`) float32; colours in the order blue, green, red.
+
+    `admit` is called with the size before anything of that size is allocated, and may raise an error.
+    """
     import numpy
 
     if datum.encoded:
-        return _decode(key, datum.data, decoding)
+        return _decode(key, datum.data, decoding, admit)
     size = size_of(key, datum, decoding)
+    admit(size)
     if datum.data:
         return numpy.frombuffer(datum.data, numpy.uint8).reshape(size)
     return numpy.array(datum.float_data, numpy.float32).reshape(size)
@@ -89,13 +98,17 @@ def _opened(key: bytes, data: bytes) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(io.BytesIO(data), formats=_FORMATS)
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         raise bad_record(key, f"its {len(data)} bytes are no image file that Pillow knows") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise bad_record(key, "its image is larger than Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)") from error
+        raise bad_record(key, _TOO_LARGE) from error
     except _DAMAGE as error:
         raise bad_record(key, f"its image file is damaged ({error})") from error
+    # Above its limit Pillow only warns, up to twice that.
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise bad_record(key, _TOO_LARGE)
+    return image
 
 
 def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
@@ -111,11 +124,12 @@ def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
     return "RGBA" if image.mode in ("RGBA", "LA") or "transparency" in image.info else "RGB"
 
 
-def _decode(key: bytes, data: bytes, decoding: Decoding) -> NDArray[numpy.uint8]:
+def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size], None]) -> NDArray[numpy.uint8]:
     import numpy
 
     with _opened(key, data) as image:
         mode = _mode(key, image, decoding)
+        admit((len(mode), image.height, image.width))
         try:
             if mode == "L" and image.format == "PNG" and image.mode not in ("1", "L"):
                 return _png_gray(numpy.asarray(image.convert("RGB")))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, pixels_of, size_of
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted
@@ -89,6 +91,7 @@ class ImageData(DataLayer):
             self.new_size,
             self.decoding,
             transformer,
+            Reading.of(run, self.name),
             shuffle=self.shuffle,
             seed=run.seed,
             skipped=skipped,
@@ -102,8 +105,13 @@ class ImageData(DataLayer):
         return f"images of {self.source}, batches of {self.batch_size}"
 
     def _size(self, entries: Sequence[Entry]) -> Size:
-        name, data = entries[0][0], read_file(entries[0][0])
-        channels, height, width = size_of(name.encode(), schema.Datum(data=data, encoded=True), self.decoding)
+        size = first_usable(entries, self._size_of)
+        assert size is not None  # lists without entries are refused
+        return size
+
+    def _size_of(self, entry: Entry) -> Size:
+        name, data = entry[0], read_file(entry[0])
+        channels, height, width = size_of(os.fsencode(name), schema.Datum(data=data, encoded=True), self.decoding)
         return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
 
     def entries(self) -> Sequence[Entry]:
@@ -140,6 +148,7 @@ class ImageBatches:
     new_size: tuple[int, int]  # height and width, 0: as they are
     decoding: Decoding
     transformer: Transformer
+    reading: Reading
     shuffle: bool
     seed: int
     skipped: int
@@ -151,9 +160,9 @@ class ImageBatches:
         entries = self._endless(self.skipped + first * self.batch_size)
         for number in itertools.count(first):
             batch = list(itertools.islice(entries, self.batch_size))
-            images = [self._image(name) for name, _ in batch]
-            labels = numpy.array([label for _, label in batch], numpy.float32)
-            yield self.transformer.batch(images, number * self.batch_size), labels
+            read = self.reading.all(batch, self._image, self._spare)
+            labels = numpy.array([label for _, label in read], numpy.float32)
+            yield self.transformer.batch([pixels for pixels, _ in read], number * self.batch_size), labels
 
     def close(self) -> None:
         """Nothing is held."""
@@ -173,13 +182,20 @@ class ImageBatches:
             return numpy.arange(len(self.entries))
         return numpy.random.default_rng([self.seed, round_number]).permutation(len(self.entries))
 
-    def _image(self, name: str) -> Pixels:
+    def _spare(self) -> tuple[Pixels, int]:
+        """The first image that can be used."""
+        found = first_usable(self.entries, self._image)
+        assert found is not None  # lists without entries are refused
+        return found
+
+    def _image(self, entry: Entry) -> tuple[Pixels, int]:
+        name, label = entry
         datum = schema.Datum(data=read_file(name), encoded=True)
-        pixels = pixels_of(name.encode(), datum, self.decoding)
+        pixels = pixels_of(os.fsencode(name), datum, self.decoding)
         if self.new_size[0] and pixels.shape[1:] != self.new_size:
             pixels = resize(pixels, self.new_size)
         self.transformer.check(pixels, f"image {quoted(name)}")
-        return pixels
+        return pixels, label
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
@@ -199,14 +215,14 @@ def _draw_skip(rand_skip: int, seed: int) -> int:
 
 
 def read_file(name: str) -> bytes:
-    """The bytes of an image file that a list names; DataError where there is none."""
+    """The bytes of an image file that a list names; BadRecordError where there is none."""
     try:
-        if Path(name).exists() and not Path(name).is_file():
-            raise DataError(f"image {quoted(name)} is no file; check the list")  # a device would be read without end
+        if Path(name).exists() and not Path(name).is_file():  # a device would be read without end
+            raise BadRecordError(name, f"image {quoted(name)} is no file; check the list")
         return Path(name).read_bytes()
     except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
         problem = getattr(error, "strerror", None) or error
-        raise DataError(f"image {quoted(name)} cannot be read: {problem}; check the list") from error
+        raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; check the list") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from siamese_proto.data.bad_records import Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, parse_datum, size_of
 from siamese_proto.data.store import Backend
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
@@ -60,7 +61,8 @@ class Data(DataLayer):
         self.transform.output_size(size)
         transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), run.seed)
         database = open_database(self._path(), self.backend)
-        source = DatabaseBatches(database, self.batch_size, transformer, with_labels=self.top_count > 1)
+        reading = Reading.of(run, self.name)
+        source = DatabaseBatches(database, self.batch_size, transformer, reading, with_labels=self.top_count > 1)
         return PrefetchFeeder(source, ahead=self.ahead)
 
     def unused_fields(self) -> Sequence[str]:
@@ -103,9 +105,11 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _first_size(path: str, backend: Backend, stamp: tuple[int, ...], decoding: Decoding) -> Size:
-    """(C, H, W) of the first record, read once a process: several graphs are made of one file."""
-    from siamese_proto.data.database import first_record, open_database
+    """(C, H, W) of the first record that has one, read once a process: several graphs are made of one file."""
+    from siamese_proto.data.database import no_records, open_database
 
     with open_database(path, backend) as database:
-        key, value = first_record(database)
-        return size_of(key, parse_datum(key, value), decoding)
+        size = first_usable(database.records(), lambda record: size_of(record[0], parse_datum(*record), decoding))
+        if size is None:
+            raise no_records(database)
+        return size

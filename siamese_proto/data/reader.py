@@ -6,12 +6,14 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from siamese_proto.data.bad_records import Reading, first_usable
+from siamese_proto.data.database import no_records, open_database
 from siamese_proto.data.datum import Size, key_text, parse_datum, pixels_of
 from siamese_proto.data.store import Database, Record
 from siamese_proto.data.transform import Transformer
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.errors import quoted
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -31,37 +33,68 @@ class DatabaseBatches:
     database: Database
     batch_size: int
     transformer: Transformer
+    reading: Reading
     with_labels: bool = True
 
     def batches(self, first: int) -> Iterator[Sequence[NDArray[numpy.float32]]]:
         """Data (N, C, H, W) and, if wanted, labels (N,), both float32."""
-        import numpy
-
         records = endless(self.database, first * self.batch_size)
         for number in itertools.count(first):
-            batch = [(key, parse_datum(key, value)) for key, value in itertools.islice(records, self.batch_size)]
-            pixels = self._pixels(batch, number * self.batch_size)
-            labels = numpy.array([datum.label for _, datum in batch], numpy.float32)
-            yield (pixels, labels) if self.with_labels else (pixels,)
+            yield self._batch(list(itertools.islice(records, self.batch_size)), number * self.batch_size)
 
     def close(self) -> None:
         """Close the database."""
         self.database.close()
 
-    def _pixels(self, records: Sequence[tuple[bytes, schema.Datum]], position: int) -> Floats:
+    def _batch(self, records: Sequence[Record], position: int) -> Sequence[Floats]:
         import numpy
 
-        size = self.transformer.size
-        if all(_is_plain(datum, size) for _, datum in records):
-            joined = b"".join(datum.data for _, datum in records)
-            images = numpy.frombuffer(joined, numpy.uint8).reshape(len(records), *size)
-            return self.transformer.batch(images, position)
-        return self.transformer.batch([self._image(key, datum) for key, datum in records], position)
+        images = self.reading.all(records, self._image, self._spare)
+        pixels = self._pixels(images, position)
+        labels = numpy.array([image.label for image in images], numpy.float32)
+        return (pixels, labels) if self.with_labels else (pixels,)
 
-    def _image(self, key: bytes, datum: schema.Datum) -> Pixels:
-        pixels = pixels_of(key, datum, self.transformer.settings.decoding)
-        self.transformer.check(pixels, f"record {key_text(key)} of database {quoted(self.database.path)}")
+    def _pixels(self, images: Sequence[_Image], position: int) -> Floats:
+        import numpy
+
+        if all(isinstance(image.pixels, bytes) for image in images):
+            joined = b"".join(image.pixels for image in images if isinstance(image.pixels, bytes))
+            return self.transformer.batch(
+                numpy.frombuffer(joined, numpy.uint8).reshape(len(images), *self.transformer.size), position
+            )
+        return self.transformer.batch([self._array(image.pixels) for image in images], position)
+
+    def _array(self, pixels: Pixels | bytes) -> Pixels:
+        import numpy
+
+        if isinstance(pixels, bytes):
+            return numpy.frombuffer(pixels, numpy.uint8).reshape(self.transformer.size)
         return pixels
+
+    def _image(self, record: Record) -> _Image:
+        key, value = record
+        datum = parse_datum(key, value)
+        if _is_plain(datum, self.transformer.size):
+            return _Image(datum.data, datum.label)
+        what = f"record {key_text(key)} of database {quoted(self.database.path)}"
+        decoding = self.transformer.settings.decoding
+        pixels = pixels_of(key, datum, decoding, lambda size: self.transformer.check_size(size, what))
+        return _Image(pixels, datum.label)
+
+    def _spare(self) -> _Image:
+        """The first record that can be used."""
+        with open_database(self.database.path, self.database.backend) as database:
+            found = first_usable(database.records(), self._image)
+        if found is None:
+            raise no_records(self.database)
+        return found
+
+
+class _Image(NamedTuple):
+    """A record whose sizes have been checked; its pixels stay bytes where they are as the first record's."""
+
+    pixels: Pixels | bytes
+    label: int
 
 
 def endless(database: Database, position: int) -> Iterator[Record]:
@@ -73,7 +106,7 @@ def endless(database: Database, position: int) -> Iterator[Record]:
             empty = False
             yield record
         if empty:
-            raise DataError(f"database {quoted(database.path)} has no records; make it again")
+            raise no_records(database)
         _log.info("Restarting data prefetching from start.")
         start = None
 

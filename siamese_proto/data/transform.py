@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
+from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.datum import Decoding, Size
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import find_path
@@ -141,14 +142,19 @@ class Transformer:
     seed: int = 0
 
     def check(self, image: Pixels, what: str) -> None:
-        """DataError where an image may not stand beside the first one; `what` names it, as in `record '7'`."""
-        channels, height, width = image.shape
+        """BadRecordError where an image may not stand beside the first one; `what` names it, as in `record '7'`."""
+        self.check_size(image.shape, what)
+
+    def check_size(self, size: tuple[int, ...], what: str) -> None:
+        """The same of its size, (C, H, W), before there is an image."""
+        channels, height, width = size
         crop = self.settings.crop_size
         croppable = crop and self.mean is None and channels == self.size[0] and crop <= min(height, width)
-        if image.shape != self.size and not croppable:
-            raise DataError(
-                f"{what} has size {_form(image.shape)}, but the first one has {_form(self.size)}"
-                " (channels x height x width); all must have one size, at least that of the crop where there is one"
+        if size != self.size and not croppable:
+            raise BadRecordError(
+                what,
+                f"{what} has size {_form(size)}, but the first one has {_form(self.size)}"
+                " (channels x height x width); all must have one size, at least that of the crop where there is one",
             )
 
     def batch(self, images: Sequence[Pixels] | Pixels, position: int) -> Floats:

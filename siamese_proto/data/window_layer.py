@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siamese_proto.data.bad_records import BadRecordError, Reading
 from siamese_proto.data.datum import Decoding, pixels_of
 from siamese_proto.data.images import read_file, resize
 from siamese_proto.data.transform import draw_choices, load_mean
@@ -115,6 +117,7 @@ class WindowData(DataLayer):
             Cutting(self.transform.crop_size, self.settings.context_pad, self.settings.crop_mode == "square"),
             self._mean(),
             self.settings.scale,
+            Reading.of(run, self.name),
             mirror=self.transform.mirror,
             seed=run.seed,
             keep_files=self.settings.cache_images,
@@ -204,6 +207,7 @@ class WindowBatches:
     cutting: Cutting
     mean: Floats
     scale: float
+    reading: Reading
     mirror: bool
     seed: int
     keep_files: bool
@@ -224,27 +228,28 @@ class WindowBatches:
                 ]
             )
             mirrored = (choices[:, 0] % 2 == 1) & self.mirror
-            images = [self._cut(window, mirrored=bool(flip)) for window, flip in zip(drawn, mirrored, strict=True)]
-            yield numpy.stack(images), drawn[:, 1].astype(numpy.float32)
+            read = self.reading.all(list(zip(drawn, mirrored.tolist(), strict=True)), self._cut)
+            yield numpy.stack([image for image, _ in read]), numpy.array([label for _, label in read], numpy.float32)
 
     def close(self) -> None:
         """Forget the files kept."""
         self._kept.clear()
 
-    def _cut(self, window: NDArray[numpy.int64], *, mirrored: bool) -> Floats:
+    def _cut(self, choice: tuple[NDArray[numpy.int64], bool]) -> tuple[Floats, int]:
+        """The picture of a window, mirrored or not, and its label."""
         import numpy
 
-        image, _, *box = (int(value) for value in window)
-        x1, y1, x2, y2 = box
+        (image, label, x1, y1, x2, y2), mirrored = choice[0].tolist(), choice[1]
         name = self.files[image]
-        pixels = pixels_of(name.encode(), schema.Datum(data=self._bytes(image), encoded=True), Decoding(True))
+        pixels = pixels_of(os.fsencode(name), schema.Datum(data=self._bytes(image), encoded=True), Decoding(True))
         _, height, width = pixels.shape
         rows, columns = self.cutting.spans((x1, y1, x2, y2), (height, width), mirrored=mirrored)
         inside = 0 <= rows.begin < rows.end <= height and 0 <= columns.begin < columns.end <= width
         if not inside or min(rows.size, columns.size) < 1:
-            raise DataError(
+            raise BadRecordError(
+                f"{name}: {x1} {y1} {x2} {y2}",
                 f"window {x1} {y1} {x2} {y2} (x1 y1 x2 y2) cannot be cut out of image {quoted(name)}, which is"
-                f" {width} x {height} (width x height); correct the window file"
+                f" {width} x {height} (width x height); correct the window file",
             )
         cut = resize(pixels[:, rows.begin : rows.end, columns.begin : columns.end], (rows.size, columns.size))
         size = self.cutting.crop_size
@@ -252,7 +257,7 @@ class WindowBatches:
         top = numpy.zeros((3, size, size), numpy.float32)
         there = numpy.s_[:, rows.offset : rows.offset + rows.size, columns.offset : columns.offset + columns.size]
         top[there] = ((cut[:, :, ::-1] if mirrored else cut) - mean[there]) * numpy.float32(self.scale)
-        return top
+        return top, label
 
     def _bytes(self, image: int) -> bytes:
         if not self.keep_files:

@@ -37,7 +37,8 @@ class RunState:
     """What a running net has besides its blobs: what random layers draw from, and what layers remember.
 
     `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
-    `files` are what layers write, by layer; they are closed with the net.
+    `files` are what layers write, by layer; they are closed with the net. Where `skip_bad_records` is set, data layers
+    leave out what they cannot use, and note it in `bad_records`, by layer name.
     """
 
     seed: int = 0
@@ -45,6 +46,8 @@ class RunState:
     draw: int = 0  # which of the passes accumulated in this iteration
     carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
     files: dict[Layer, Closable] = field(default_factory=dict)
+    skip_bad_records: bool = False
+    bad_records: dict[str, set[str]] = field(default_factory=dict)
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.

@@ -34,7 +34,8 @@ class Solver:
     `solver` is a path or text, a parsed solver or Settings. `weights` names weights files to begin with, `snapshot` a
     solver state to go on from; "auto" is the newest complete one of the snapshot_prefix, or none if there is none, and
     then the weights count. `data` maps data or Input layers of the training net to iterables of batches, read in
-    place of what the layers name. Raises NetError for whatever is wrong with the files, before training begins.
+    place of what the layers name. `skip_bad_records` lets data layers leave out what they cannot use. Raises NetError
+    for whatever is wrong with the files, before training begins.
 
     `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
     outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each of
@@ -51,13 +52,14 @@ class Solver:
         *,
         fuse: bool = True,
         allow_python_layers: bool = False,
+        skip_bad_records: bool = False,
     ) -> None:
         self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
         if weights and snapshot not in (None, "auto"):
             raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
         log("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
         setup.report(self.settings)
-        options = setup.NetOptions(fuse=fuse, allow_python_layers=allow_python_layers)
+        options = setup.NetOptions(fuse, allow_python_layers, skip_bad_records)
         if self.settings.snapshot:
             snapshots.check_folder(self.settings.snapshot_prefix)
         self.net, self.batches = setup.train_net(self.settings, data or {}, options)
@@ -96,6 +98,7 @@ class Solver:
         snapshots.clean(self.settings.snapshot_prefix)
         self.step(max(0, self.settings.max_iter - self.iteration))
         self._check_losses()
+        setup.report_bad_records([self.net, *self.test_nets])
         if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():
             self.snapshot()
         if self.stopped:

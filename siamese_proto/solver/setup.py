@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from siamese_proto.compiler import build_graph
+from siamese_proto.data.bad_records import count_of
 from siamese_proto.errors import SolverError
 from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import DataLayer
@@ -53,6 +54,7 @@ class NetOptions:
 
     fuse: bool = True
     allow_python_layers: bool = False
+    skip_bad_records: bool = False
 
 
 def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: NetOptions) -> tuple[Net, BatchSource]:
@@ -91,6 +93,7 @@ def _net(source: NetSource, options: NetOptions, **more: Any) -> Net:
         stages=source.stages,
         fuse=options.fuse,
         allow_python_layers=options.allow_python_layers,
+        skip_bad_records=options.skip_bad_records,
         **more,
     )
 
@@ -108,6 +111,13 @@ def update_rule(settings: Settings, net: Net) -> UpdateRule:
         decay_mults=[param.decay_mult for param in params],
         keep_steps=settings.snapshot_diff,
     )
+
+
+def report_bad_records(nets: Iterable[Net]) -> None:
+    """Log how many records were left out because they cannot be used, where that is allowed."""
+    count = count_of(net.run for net in nets)
+    if count is not None:
+        log("data_layer.cpp:46", count)
 
 
 def load_weights(net: Net, weights: PathLike | Sequence[PathLike]) -> None:
