@@ -99,8 +99,8 @@ class TripletSampler(TupleSource):
     def __init__(self, labels: Numbers, *, seed: int = 0) -> None:
         self._seed = seed % 2**64
         self._classes = _Classes.of(labels)
-        self._classes.need_partners("there is no positive to any anchor")
-        self._classes.need_others("there is no negative to any anchor")
+        self._classes.need_partners("there is no positive")
+        self._classes.need_others("there is no negative")
 
     def draw(self, numbers: Numbers) -> tuple[Numbers, NDArray[numpy.float32]]:
         import numpy
