@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from siamese_proto.drawing.figure import Detail, RankDir, StyleName, TowerLayout, blob_numbers, draw, drawn_graph
+from siamese_proto.drawing.page import check_page, is_page, write_page
 from siamese_proto.drawing.palette import STYLES
 from siamese_proto.drawing.render import FORMATS, check_output, render, to_svg
 
@@ -15,8 +16,11 @@ __all__ = [
     "TowerLayout",
     "blob_numbers",
     "check_output",
+    "check_page",
     "draw",
     "drawn_graph",
+    "is_page",
     "render",
     "to_svg",
+    "write_page",
 ]

@@ -22,16 +22,20 @@ def align(figure: graphviz.Digraph, look: Look, shown: Picture, towers: Towers, 
         for node in towers.tower(index):
             if node.id in shown.begins:
                 figure.node(shown.begins[node.id].id, group=f"tower_{number}_{index}")
-    rows = [row for row in towers.rows if all(node.id in shown.begins for node in row)]
-    for level, row in enumerate(rows):
-        boxes = [shown.begins[node.id] for node in row]
+    rows = [
+        [shown.begins[node.id] for node in row] for row in towers.rows if all(node.id in shown.begins for node in row)
+    ]
+    spine = towers.count % 2 == 0  # between the two towers in the middle, to keep what feeds and joins them there too
+    for level, boxes in enumerate(rows):
         ids = [box.id for box in boxes]
         ties = [_tie(look, shown, left, right) for left, right in pairwise(boxes)]
-        if towers.count % 2 == 0 and level in (0, len(rows) - 1):
+        if spine:
             half = towers.count // 2
-            ids.insert(half, _middle(figure, shown, boxes, f"middle_{number}_{level}"))
+            ids.insert(half, _middle(figure, f"middle_{number}_{level}"))
             ties.insert(half, ties[half - 1])
         _line_up(figure, ids, ties, f"tie-{number}-{level}", upwards=upwards)
+    if spine and rows:
+        _hang(figure, shown, rows, [f"middle_{number}_{level}" for level in range(len(rows))])
 
 
 def _line_up(
@@ -68,14 +72,16 @@ def _shared(left: Row, right: Row) -> list[Param]:
     return [use.param for node in left for use in node.params if use.param.id in others]
 
 
-def _middle(figure: graphviz.Digraph, shown: Picture, boxes: Sequence[Box], name: str) -> str:
-    """An invisible point between the two towers in the middle, to keep what feeds and joins them in the middle too."""
+def _middle(figure: graphviz.Digraph, name: str) -> str:
     figure.node(name, style="invis", shape="point", width="0.01", height="0.01", label="")
-    row = {box.id for box in boxes}
-    sources = {wire.source.id for wire in shown.wires if wire.target.id in row}
-    targets = {wire.target.id for wire in shown.wires if wire.source.id in row}
-    if len(sources) == 1 and not sources & row:
-        figure.edge(sources.pop(), name, style="invis", weight="20")
-    if len(targets) == 1 and not targets & row:
-        figure.edge(name, targets.pop(), style="invis", weight="20")
     return name
+
+
+def _hang(figure: graphviz.Digraph, shown: Picture, rows: Sequence[Sequence[Box]], middle: Sequence[str]) -> None:
+    """Points that one does not see, in line with the box that feeds the towers and the one that joins them."""
+    first, last = ({box.id for box in rows[end]} for end in (0, -1))
+    sources = {wire.source.id for wire in shown.wires if wire.target.id in first} - first
+    targets = {wire.target.id for wire in shown.wires if wire.source.id in last} - last
+    line = [*(sources if len(sources) == 1 else ()), *middle, *(targets if len(targets) == 1 else ())]
+    for above, below in pairwise(line):
+        figure.edge(above, below, style="invis", weight="400")

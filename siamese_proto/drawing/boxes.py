@@ -6,8 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from siamese_proto.drawing.palette import Paint, Style
+from siamese_proto.fuse import PartBatches
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.twins import Towers, find_towers, shared_blobs
 from siamese_proto.summary import Row, Summary, summarize
@@ -84,6 +86,54 @@ class Picture:
         return {box.nodes[0].id: box for box in self.boxes}
 
     @cached_property
+    def straight(self) -> frozenset[tuple[str, str]]:
+        """Pairs of DOT names of boxes that are to stand in one line.
+
+        They are the longest way through the net, and what nothing else leaves or joins between. Where the way parts
+        into more than two, the line would push all others to its sides.
+        """
+        leaving = Counter(wire.source.id for wire in self.wires if not wire.is_label)
+        joining = Counter(wire.target.id for wire in self.wires if not wire.is_label)
+        alone = {
+            (wire.source.id, wire.target.id)
+            for wire in self.wires
+            if not wire.is_label and leaving[wire.source.id] == joining[wire.target.id] == 1
+        }
+        way = (pair for pair in pairwise(self._longest_way()) if leaving[pair[0]] <= 2 and joining[pair[1]] <= 2)
+        return frozenset(alone.union(way))
+
+    @cached_property
+    def lines(self) -> Mapping[str, str]:
+        """Names of the lines that boxes stand in, by the box's DOT name; those of towers are not told here."""
+        towers = {f"layer_{node.id}" for group in self.towers for row in group.rows for node in row}
+        line_of: dict[str, str] = {}
+        for box in self.boxes:
+            line_of.setdefault(box.id, f"line_{box.id}")
+            for source, target in self._next.get(box.id, ()):
+                line_of[target] = line_of[source]
+        sizes = Counter(line_of.values())
+        return {box: line for box, line in line_of.items() if sizes[line] > 1 and box not in towers}
+
+    @cached_property
+    def _next(self) -> Mapping[str, list[tuple[str, str]]]:
+        found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        for pair in sorted(self.straight):
+            found[pair[0]].append(pair)
+        return found
+
+    def _longest_way(self) -> list[str]:
+        depth: dict[str, int] = {}
+        before: dict[str, str] = {}
+        for wire in self.wires:  # in the order of their targets, which come behind what they read
+            if not wire.is_label and depth.get(wire.source.id, 0) >= depth.get(wire.target.id, 0):
+                depth[wire.target.id] = depth.get(wire.source.id, 0) + 1
+                before[wire.target.id] = wire.source.id
+        way = [max(depth, key=lambda box: depth[box])] if depth else []
+        while way and way[-1] in before and len(way) <= len(self.boxes):
+            way.append(before[way[-1]])
+        return way[::-1]
+
+    @cached_property
     def breadth(self) -> int:
         """How many boxes stand side by side where most do, about."""
         depth: dict[str, int] = {}
@@ -139,7 +189,8 @@ def _fold(graph: Graph) -> tuple[Box, ...]:
     last_of: dict[str, list[Node]] = {}  # blob id -> the box whose only output it is
     boxes: list[list[Node]] = []
     for node in graph.nodes:
-        in_place = len(node.bottoms) == len(node.tops) == 1 and node.bottoms[0].name == node.tops[0].name
+        # of towers run as one, the blobs have joined names, but the message is the first tower's
+        in_place = len(node.bottoms) == len(node.tops) == 1 and node.message.bottom[:] == node.message.top[:]
         # where another layer reads the blob as it was before, the two states need boxes of their own
         folded = in_place and readers[node.bottoms[0].id] == 1 and node.bottoms[0].id in last_of
         if folded:
@@ -157,7 +208,8 @@ def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob, in
     for box in boxes:
         first = box.nodes[0]
         labels = first.layer.labels if first.layer else ()
-        for index, bottom in enumerate(first.bottoms):
+        read = first.bottoms[:1] if isinstance(first.layer, PartBatches) else first.bottoms  # the rest tells sizes only
+        for index, bottom in enumerate(read):
             # of both phases drawn in one, each may have a layer that makes the blob
             for source, blob, top in makers.get(bottom.id, ()):
                 yield Wire((blob,), source, box, index in labels, top, index)

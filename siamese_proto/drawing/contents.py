@@ -17,6 +17,8 @@ Detail = Literal["layers", "blobs", "full"]
 TIMES = "\u00d7"
 DOT = " \u00b7 "
 FONT_SIZE = 12
+CHIPS_LENGTH = 38  # letters of the chips in a line of a wide box
+MOST_CHIPS = 3
 _SIZES = re.compile(r"(?<=\d)x(?=\d)|(?<=\d )x(?= \d)")
 
 
@@ -26,13 +28,19 @@ class Look:
 
     style: Style
     detail: Detail
-    narrow: bool  # many boxes side by side: better more lines than long ones
+    letters: int | None  # of the shortest line of a narrow box; None: lines are as long as they come
     learning_rates: bool  # multipliers of learning rates on every parameter
 
+    def line_length(self, box: Box) -> int:
+        """Letters of a line of a box, about: in a narrow one as many as fit below its longest name."""
+        if self.letters is None:
+            return 54
+        return max(self.letters, *(len(node.name) * 5 // 4 for node in box.nodes))
+
     @property
-    def line_length(self) -> int:
-        """Letters of a line of a box, about."""
-        return 16 if self.narrow else 40
+    def narrow(self) -> bool:
+        """Whether many boxes stand side by side: better more lines than long ones."""
+        return self.letters is not None
 
 
 def box_paint(look: Look, box: Box) -> Paint:
@@ -56,16 +64,16 @@ def box_markup(look: Look, shown: Picture, box: Box) -> str:
     if look.detail == "layers" and len(box.nodes) > 1:
         types = " + ".join(text(node.type) for node in box.nodes[1:])
         rows.append(row([cell(styled(f"+ {types}", size=9, color=look.style.faint), cellpadding=1)]))
-        rows.extend(_chip_rows(look, shown, box.nodes[1:]))
+        rows.extend(_chip_rows(look, shown, box.nodes[1:], look.line_length(box)))
     else:
         for node in box.nodes[1:]:
             rows.append("<HR/>")
-            rows.extend(_folded_rows(look, shown, node))
+            rows.extend(_folded_rows(look, shown, node, look.line_length(box)))
     frame = {"border": 1, "cellpadding": 3, "color": paint.line, "bgcolor": paint.fill}
     words = ["rounded"] * look.style.rounded + ["dashed"] * (box.nodes[0].layer is None)
     if words:
         frame["style"] = ",".join(words)
-    if paint in (look.style.loss, look.style.data) and (paint is look.style.loss or not look.style.rounded):
+    if paint is look.style.loss:
         frame["border"] = 2
     return table(rows, **frame)
 
@@ -76,29 +84,32 @@ def _first_rows(look: Look, shown: Picture, box: Box) -> Iterator[str]:
     if box.count > 1:
         name = f"{name} \u2026 {text(box.copies[-len(box.nodes)].name)}"
     side = " " if look.narrow else "  "
-    yield row([cell(f"{side}{styled(name, size=FONT_SIZE - look.narrow, bold=True)}{side}", cellpadding=3)])
-    lines = _lines(look, [_kind(node), *_settings(node)], space="  ")
+    yield row([cell(styled(" ", size=2), cellpadding=0)])  # letters would touch the frame
+    yield row([cell(f"{side}{styled(name, size=FONT_SIZE - look.narrow, bold=True)}{side}", cellpadding=2)])
+    length = look.line_length(box)
+    lines = _lines([_kind(node), *_settings(node)], length, space="  ")
     said = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
-    facts = _lines(look, list(_facts(look, shown, node)), space=DOT)
-    said += [styled(line, size=9, color=look.style.faint) for line in facts]
+    said += [styled(line, size=9, color=look.style.faint) for line in _facts(look, shown, node, length)]
     for line in said:
         yield row([cell(f"{side}{line}{side}", cellpadding=1)])
     yield from _badges(look, node)
-    yield from _chip_rows(look, shown, [node] if look.detail != "layers" or len(box.nodes) > 1 else box.nodes)
+    yield from _chip_rows(look, shown, [node], length)
 
 
-def _folded_rows(look: Look, shown: Picture, node: Node) -> Iterator[str]:
+def _folded_rows(look: Look, shown: Picture, node: Node, length: int) -> Iterator[str]:
     name = styled(text(node.name), size=10, bold=True)
-    words = styled("  ".join([_kind(node), *_settings(node)]), size=10 - look.narrow, color=look.style.faint)
-    if look.narrow:
-        yield row([cell(f" {name} ", cellpadding=2)])
-        yield row([cell(f" {words} ", cellpadding=1)])
+    lines = _lines([_kind(node), *_settings(node)], length, space=" ")
+    words = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
+    if len(node.name) + len(lines[0]) < length:
+        words[0] = f"{name}  {words[0]}"
     else:
-        yield row([cell(f" {name}  {words} ", cellpadding=2)])
-    for line in _lines(look, list(_facts(look, shown, node)), space=DOT):
+        words.insert(0, name)
+    for line in words:
+        yield row([cell(f" {line} ", cellpadding=1 + (line is words[0]))])
+    for line in _facts(look, shown, node, length):
         yield row([cell(f" {styled(line, size=9, color=look.style.faint)} ", cellpadding=1)])
     yield from _badges(look, node)
-    yield from _chip_rows(look, shown, [node])
+    yield from _chip_rows(look, shown, [node], length)
 
 
 def _kind(node: Node) -> str:
@@ -114,24 +125,29 @@ def _settings(node: Node) -> list[str]:
     return [text(part) + "," * (number < len(parts) - 1) for number, part in enumerate(parts)]
 
 
-def _facts(look: Look, shown: Picture, node: Node) -> Iterator[str]:
+def _facts(look: Look, shown: Picture, node: Node, length: int) -> list[str]:
+    """Lines about the layer's size."""
     if look.detail == "layers":
-        return
-    facts = shown.facts[node.id]
-    if facts.parameters:
-        yield f"{facts.parameters:,} parameters"
-    if facts.multiply_adds:
-        yield f"{count_text(facts.multiply_adds)} multiply-adds"
+        return []
+    known, parts = shown.facts[node.id], []
+    if known.parameters:
+        parts.append((f"{known.parameters:,}", "parameters"))
+    if known.multiply_adds:
+        parts.append((count_text(known.multiply_adds), "multiply-adds"))
     if look.detail == "full":
-        yield f"line {node.location.line}"
+        parts.append(("line", str(node.location.line)))
+    facts = [f"{first} {second}" for first, second in parts]
+    if max(map(len, facts), default=0) > length:
+        return [f"{first}<BR/>{second}" for first, second in parts]
+    return _lines(facts, length, space=DOT)
 
 
-def _lines(look: Look, parts: Sequence[str], *, space: str) -> list[str]:
-    """Parts joined into lines of about the length that the look has."""
+def _lines(parts: Sequence[str], length: int, *, space: str) -> list[str]:
+    """Parts joined into lines of about so many letters."""
     lines: list[str] = []
     for part in parts:
         joint = " " if lines and lines[-1].endswith(",") else space
-        if lines and len(lines[-1]) + len(joint) + len(part) <= look.line_length:
+        if lines and len(lines[-1]) + len(joint) + len(part) <= length:
             lines[-1] += joint + part
         else:
             lines.append(part)
@@ -140,59 +156,55 @@ def _lines(look: Look, parts: Sequence[str], *, space: str) -> list[str]:
 
 def _badges(look: Look, node: Node) -> Iterator[str]:
     if len(node.phases) == 1:
-        paint = look.style.once
-        words = styled(f"{node.phases[0]} only", size=9, color=look.style.chip_ink)
-        chip = cell(words, border=1, bgcolor=paint.fill, color=paint.line)
-        yield row([cell(table([row([chip])], cellpadding=1), cellpadding=2)])
+        words = styled(f"{node.phases[0]} only", size=10, color=look.style.once, bold=True)
+        yield row([cell(words, cellpadding=1)])
     for weight in node.loss_weights:
         if weight not in (0, 1):
             yield row([cell(styled(f"loss weight {weight:g}", size=10), cellpadding=1)])
 
 
-def _chip_rows(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[str]:
+def _chip_rows(look: Look, shown: Picture, nodes: Sequence[Node], length: int) -> Iterator[str]:
     """The parameters of layers, as many side by side as a line holds."""
     rows: list[list[str]] = []
-    length = 0
-    for node in nodes:
-        for index, use in enumerate(node.params):
-            if look.detail == "layers" and use.param.id not in shown.paints and (node.id, index) not in shown.private:
-                continue
-            words = len(use.param.name or use.role) + len(_shape(use.shape)) + 1
-            if not rows or look.narrow or length + words > 34 or len(rows[-1]) == 3:
-                rows.append([])
-                length = 0
-            length += words
-            rows[-1].append(_chip(look, shown, node, index, use))
+    filled, most = 0, length if look.narrow else CHIPS_LENGTH
+    for node, index, use in _told(look, shown, nodes):
+        private = (node.id, index) in shown.private
+        words = [text(use.param.name or use.role)]
+        words += [_shape(use.shape)] if use.shape is not None and look.detail != "layers" else []
+        words += ["<B>not shared</B>"] if private else []
+        letters = sum(len(word.removeprefix("<B>").removesuffix("</B>")) + 1 for word in words)
+        if not rows or filled + letters > most or len(rows[-1]) == MOST_CHIPS:
+            rows.append([])
+            filled = 0
+        filled += letters
+        rows[-1].append(_chip(look, shown, use, ("<BR/>" if letters > most else " ").join(words), private=private))
     for chips in rows:
         yield row([cell(table([row(chips)], cellspacing=2), cellpadding=1)])
 
 
+def _told(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[tuple[Node, int, ParamUse]]:
+    """The parameters that have chips."""
+    for node in nodes:
+        for index, use in enumerate(node.params):
+            if look.detail != "layers" or use.param.id in shown.paints or (node.id, index) in shown.private:
+                yield node, index, use
+
+
 def box_params(look: Look, shown: Picture, box: Box) -> list[Param]:
     """The parameters whose chips stand in a box, in their order."""
-    return [
-        use.param
-        for node in box.nodes
-        for index, use in enumerate(node.params)
-        if look.detail != "layers" or use.param.id in shown.paints or (node.id, index) in shown.private
-    ]
+    return [use.param for _, _, use in _told(look, shown, box.nodes)]
 
 
-def _chip(look: Look, shown: Picture, node: Node, index: int, use: ParamUse) -> str:
+def _chip(look: Look, shown: Picture, use: ParamUse, words: str, *, private: bool) -> str:
     style = look.style
-    paint, ink, border = shown.paints.get(use.param.id), style.chip_ink, 1
-    words = text(use.param.name or use.role)
-    if use.shape is not None and look.detail != "layers":
-        words += ("<BR/>" if look.narrow else " ") + _shape(use.shape)
-    if paint is None and (node.id, index) in shown.private:
-        words += ("<BR/>" if look.narrow else " ") + "<B>not shared</B>"
-        paint, ink, border = Paint(style.background, style.alarm), style.alarm, 2
-    elif paint is None:
-        paint, ink = style.private, style.faint
+    paint, ink = shown.paints.get(use.param.id), style.chip_ink
+    if paint is None:
+        paint, ink = (style.unlike, style.alarm) if private else (style.private, style.faint)
     words = styled(words, size=9, color=ink)
     said = "  ".join(_said_of(look, use))
     if said:
         words += f"<BR/>{styled(said, size=8, color=ink)}"
-    return cell(words, border=border, bgcolor=paint.fill, color=paint.line, style="rounded")
+    return cell(words, border=1, bgcolor=paint.fill, color=paint.line, style="rounded")
 
 
 def _said_of(look: Look, use: ParamUse) -> Iterator[str]:
@@ -219,6 +231,8 @@ def wire_label(look: Look, wire: Wire) -> str | None:
         parts.insert(0, f"{len(wire.blobs)} blobs" + (" of" if parts else ""))
     elif look.detail == "full" or blob.name not in {node.name for node in wire.source.nodes}:
         parts.insert(0, text(blob.name))
+        if look.narrow and len(parts) > 1:
+            parts = ["<BR/>".join(parts)]
     if not parts:
         return None
     settings: dict[str, object] = {}

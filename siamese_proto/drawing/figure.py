@@ -42,6 +42,7 @@ from siamese_proto.graph.ir import Blob, Graph, Param
 RankDir = Literal["TB", "BT", "LR", "RL"]
 TowerLayout = Literal["side-by-side", "collapsed"]
 MOST_WIDE = 4  # boxes side by side that a page holds in their wide form
+MOST_MEDIUM = 6  # and with lines of 24 letters
 
 __all__ = ["Detail", "RankDir", "StyleName", "TowerLayout", "blob_numbers", "draw", "drawn_graph"]
 
@@ -73,7 +74,8 @@ def draw(
     if towers == "collapsed":
         shown = collapsed(shown)
     narrow = rankdir in ("TB", "BT") and shown.breadth > MOST_WIDE
-    return _Figure(shown, Look(STYLES[style], detail, narrow, learning_rates), rankdir, test).drawn()
+    letters = (13 if shown.breadth > MOST_MEDIUM else 24) if narrow else None
+    return _Figure(shown, Look(STYLES[style], detail, letters, learning_rates), rankdir, test).drawn()
 
 
 def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False) -> Graph:
@@ -133,7 +135,8 @@ class _Figure:
             layers = [f"layer-{numbers[node.id]}" for node in (*box.nodes, *box.copies)]
             params = self._params(box_params(self.look, self.shown, box))
             words = label(box_markup(self.look, self.shown, box))
-            figure.node(box.id, label=words, id=layers[0], **_classes("layer", *layers, *params))
+            line = self.shown.lines.get(box.id)
+            figure.node(box.id, label=words, id=layers[0], group=line, **_classes("layer", *layers, *params))
 
     def _stacks(self, net: graphviz.Digraph) -> None:
         style = self.look.style
@@ -152,7 +155,10 @@ class _Figure:
         figure.edge(output.source.id, name, id=f"wire-output-{number}", **_classes("wire", *blobs))
 
     def _wire(self, figure: graphviz.Digraph, wire: Wire, number: int) -> None:
-        settings = {"color": self.look.style.label_wire, "style": "dashed"} if wire.is_label else {"weight": "4"}
+        straight = (wire.source.id, wire.target.id) in self.shown.straight
+        settings = {"weight": "40" if straight else "4"}
+        if wire.is_label:
+            settings = {"color": self.look.style.label_wire, "style": "dashed"}
         classes = _classes("wire", *["label"] * wire.is_label, *self._blobs(wire.blobs))
         words = wire_label(self.look, wire)
         figure.edge(wire.source.id, wire.target.id, label=words, id=f"wire-{number}", **settings, **classes)

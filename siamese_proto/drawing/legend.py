@@ -78,6 +78,6 @@ def _names(shown: Picture, users: Sequence[Node]) -> str:
 
 def _not_shared(look: Look) -> str:
     words = styled("<B>not shared</B>", size=9, color=look.style.alarm)
-    chip = cell(words, border=2, color=look.style.alarm, style="rounded")
+    chip = cell(words, border=1, bgcolor=look.style.unlike.fill, color=look.style.unlike.line, style="rounded")
     own = styled("a tower's own, though its layers are twins", size=9, color=look.style.ink)
     return cell(table([row([chip])], cellspacing=2), align="left") + cell(own, align="left")

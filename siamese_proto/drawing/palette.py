@@ -37,7 +37,8 @@ class Style:
     loss: Paint
     unknown: Paint
     private: Paint  # parameters of one layer only
-    once: Paint  # layers of one phase only
+    unlike: Paint  # parameters that towers do not share, though they share others
+    once: str  # what is said of layers of one phase only
     rounded: bool = True
     fills: tuple[float, float, float, float] = (0.76, 0.87, 0.81, 0.91)  # lightness of a layer's shared blobs
     line: float = 0.40  # lightness of their frames
@@ -75,7 +76,8 @@ _PLAIN = Style(
     loss=Paint("#fdeaea", "#b23b3b"),
     unknown=Paint("#fffbe6", "#b8860b"),
     private=Paint("#f1f3f5", "#aab4bf"),
-    once=Paint("#fff3d6", "#c98a1b"),
+    unlike=Paint("#fdecec", "#c62828"),
+    once="#a86a00",
 )
 
 # The colours are those that Caffe's draw_net gives to types of layers and to blobs.
@@ -96,7 +98,8 @@ _CAFFE = Style(
     loss=Paint("#ffe2e2", "#a30000"),
     unknown=Paint("#fffbe6", "#b8860b"),
     private=Paint("#ffffff", "#555555"),
-    once=Paint("#fff3d6", "#7a5200"),
+    unlike=Paint("#ffffff", "#a30000"),
+    once="#5c3d00",
     rounded=False,
     fills=(0.80, 0.90, 0.85, 0.94),
     line=0.25,
@@ -127,11 +130,12 @@ _PAPER = Style(
     chip_ink="#000000",
     learned=Paint("#ffffff", "#000000"),
     plain=Paint("#ffffff", "#8c8c8c"),
-    data=Paint("#ececec", "#000000"),
-    loss=Paint("#ffffff", "#000000"),
+    data=Paint("#f0f0f0", "#5a5a5a"),
+    loss=Paint("#dcdcdc", "#000000"),
     unknown=Paint("#ffffff", "#8c8c8c"),
     private=Paint("#ffffff", "#a0a0a0"),
-    once=Paint("#ffffff", "#000000"),
+    unlike=Paint("#ffffff", "#b00000"),
+    once="#000000",
     rounded=False,
     fills=(0.84, 0.93, 0.88, 0.95),
     line=0.35,
@@ -153,7 +157,8 @@ _DARK = Style(
     loss=Paint("#3b1518", "#f47067"),
     unknown=Paint("#332b00", "#d4a72c"),
     private=Paint("#21262d", "#58636f"),
-    once=Paint("#3a2c07", "#d4a72c"),
+    unlike=Paint("#3b1518", "#ff7b72"),
+    once="#e3b341",
     fills=(0.33, 0.22, 0.28, 0.18),
     line=0.62,
 )
