@@ -15,7 +15,8 @@ from siamese_proto.proto.reader import parse_net
 
 @click.command()
 @click.argument("model", type=click.Path())
-@click.argument("out", type=click.Path())
+@click.argument("out", type=click.Path(), required=False)
+@click.option("--html", type=click.Path(), metavar="FILE", help="Write a page to look around in to this file.")
 @phase(*PHASES, ALL, default="TRAIN")
 @net_state
 @python_layers
@@ -50,7 +51,8 @@ from siamese_proto.proto.reader import parse_net
 @click.option("--fused", is_flag=True, help="Draw what runs: towers that share all as one, over their joined batches.")
 def draw(
     model: str,
-    out: str,
+    out: str | None,
+    html: str | None,
     phase: str,
     level: int,
     stages: tuple[str, ...],
@@ -58,11 +60,19 @@ def draw(
     allow_python_layers: bool,
     **look: Any,
 ) -> None:
-    """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf or .dot.
+    """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf, .dot or .html.
+
+    The page that --html or such a name asks for needs no network: layers tell of themselves under the pointer, shared
+    parameters light up their users, layers can be searched.
 
     Databases need not be there, nor need every layer type be known or every layer be right: what is wrong is told.
     """
-    drawing.check_output(out)
+    outputs = [name for name in (out, html) if name is not None]
+    pages = [name for name in outputs if name == html or drawing.is_page(name)]
+    if not outputs:
+        raise click.UsageError("Missing argument 'OUT' or option '--html'.")
+    for name in outputs:
+        (drawing.check_page if name in pages else drawing.check_output)(name)
     parsed = parse_net(Path(model))
 
     def shown(phase: Phase) -> Graph:
@@ -70,4 +80,8 @@ def draw(
 
     graph = shown("TEST" if phase == "TEST" else "TRAIN")
     test = shown("TEST") if phase == ALL else None
-    drawing.render(drawing.draw(graph, test=test, **look), out)
+    for name in outputs:
+        if name in pages:
+            drawing.write_page(graph, name, test=test, parsed=parsed, **look)
+        else:
+            drawing.render(drawing.draw(graph, test=test, **look), name)
