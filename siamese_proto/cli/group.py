@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Mapping
 from importlib import import_module
@@ -21,6 +23,8 @@ class OneLineProblems(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. A problem of the user's is one line on stderr, never a traceback."""
         warnings.showwarning = _show_warning
+        if sys.stdout is None:  # closed by the caller, who wants none of it
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the program runs
         try:
             return super().invoke(ctx)
         except NetError as problem:

@@ -201,7 +201,8 @@ def test_a_solver_file_that_is_not_there_is_one_line() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_snapshots_and_stops() -> None:
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_end_snapshots_and_stops(ended_by: signal.Signals) -> None:
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 1000000"))
     code = "from siamese_proto.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "--solver", "solver.prototxt"]
@@ -215,9 +216,9 @@ def test_ctrl_c_snapshots_and_stops() -> None:
             if "solverstate" in line and "Snapshotting" in line:
                 break
         time.sleep(0.1)  # so that the iterations of both snapshots differ
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ended_by)
         lines += process.stderr.readlines()
-    assert process.returncode == 130
+    assert process.returncode == 128 + ended_by
     assert "Optimization stopped early." in "".join(lines)
     assert "Traceback" not in "".join(lines)
     found = re.fullmatch(r"stopped at iteration (\d+); go on with --snapshot (snap_iter_\1.solverstate)\n", lines[-1])
