@@ -111,9 +111,15 @@ def run(case: Case, sources: Mapping[str, str], seed: int, steps: int, folder: P
     reference: nn.Module = getattr(importlib.import_module(f"references.{module}"), name)(**case.options)
     data = sp.Net(net, phase="TRAIN")
     drawn: list[Batch] = []
-    layer = next(node.name for node in data.graph.nodes if node.type in ("Data", "PairData"))
-    solver = sp.Solver(solver_file, data={layer: given(data, drawn)})
-    here, by_hand = train(solver, reference, data, drawn, steps)
+    layer = next(node for node in data.graph.nodes if node.type in ("Data", "PairData"))
+    tops = [top.name for top in layer.tops]
+
+    def draw() -> Batch:
+        batch = data.pull()
+        return {top: batch[top] for top in tops}
+
+    solver = sp.Solver(solver_file, data={layer.name: given(draw, drawn)})
+    here, by_hand = train(solver, reference, draw, drawn, steps)
     data.close()
     weights = folder / "weights.caffemodel"
     solver.net.save_weights(weights)
@@ -133,24 +139,26 @@ def run(case: Case, sources: Mapping[str, str], seed: int, steps: int, folder: P
     return Outcome((auc[0], auc[1]), (errors[0], errors[1]), here, by_hand)
 
 
-def given(data: sp.Net, drawn: list[Batch]) -> Iterator[Batch]:
+def given(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
     """The batches for the solver: those in `drawn` are kept there for the other, and the solver goes ahead."""
     position = 0
     while True:
         while position >= len(drawn):
-            drawn.append(data.pull())
+            drawn.append(draw())
         yield drawn[position]
         position += 1
 
 
-def train(solver: sp.Solver, reference: nn.Module, data: sp.Net, drawn: list[Batch], steps: int) -> tuple[float, float]:
+def train(
+    solver: sp.Solver, reference: nn.Module, draw: Callable[[], Batch], drawn: list[Batch], steps: int
+) -> tuple[float, float]:
     """Seconds a step, here and by hand: the medians of the turns."""
     optimizer = reference.optimizer()  # type: ignore[operator]  # a method, of every reference
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(0, steps, TURN):
         count = min(TURN, steps - turn)
         while len(drawn) <= turn + count:  # nobody waits for data within a turn
-            drawn.append(data.pull())
+            drawn.append(draw())
         by_hand = [drawn[turn + step] for step in range(count)]
 
         def here(count: int = count) -> None:
