@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from siamese_proto.data.labelled import LabelledImages
@@ -78,15 +78,31 @@ def warn_of_lone_images(images: LabelledImages, layer: str | None = None) -> Non
         )
 
 
-def check_readable(images: LabelledImages) -> None:
-    """Raise DataError naming the images that cannot be read."""
-    problems = list(images.unreadable().values())
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        told = [problem.message.replace(" cannot be read:", ":", 1) for problem in problems[:_NAMED]]
-        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise DataError(f"{len(problems)} images of {quoted(images.source)} cannot be read: {'; '.join(told)}{more}")
+def readable(images: LabelledImages, left_out: set[str] | None = None) -> NDArray[numpy.bool_]:
+    """Which images can be read, (N,).
+
+    Where bad ones may be left out, all are decoded, and the names of the bad ones are logged and added to `left_out`;
+    else, and where none is good, they are named in a DataError.
+    """
+    import numpy
+
+    problems = images.unreadable(decoding=left_out is not None)
+    good = numpy.ones(len(images), numpy.bool_)
+    good[list(problems)] = False
+    if problems and (left_out is None or not good.any()):
+        if len(problems) == 1:
+            raise problems.popitem()[1]
+        told = _told(list(problems.values()))
+        raise DataError(f"{len(problems)} images of {quoted(images.source)} cannot be read: {told}")
+    if problems and left_out is not None:
+        left_out.update(images.names[index] for index in problems)
+        _log.warning("left out %d images of %s: %s", len(problems), images.source, _told(list(problems.values())))
+    return good
+
+
+def _told(problems: Sequence[DataError]) -> str:
+    told = [problem.message.replace(" cannot be read:", ":", 1) for problem in problems[:_NAMED]]
+    return "; ".join(told) + (f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else "")
 
 
 def _class_of(images: LabelledImages, index: int) -> str:

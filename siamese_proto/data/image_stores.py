@@ -101,7 +101,7 @@ class ImageStore(ABC):
 
     @abstractmethod
     def check(self, row: int) -> None:
-        """Raise DataError where an image cannot be read, without decoding it if that can be told otherwise."""
+        """Raise DataError where an image cannot be read, as far as that can be told without decoding it."""
 
     @abstractmethod
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,18 +86,24 @@ class LabelledImages:
         """The class's name, or its number."""
         return self.class_names.get(label, str(label))
 
-    def unreadable(self) -> dict[int, DataError]:
-        """The images that cannot be read, by index: headers are read, and files whose end looks cut are decoded."""
+    def unreadable(self, *, decoding: bool = False) -> dict[int, DataError]:
+        """The images that cannot be read, by index: headers are read, and files whose end looks cut are decoded.
+
+        `decoding` decodes all of them, which finds what is damaged in its middle too.
+        """
         from concurrent.futures import ThreadPoolExecutor
 
         rows = range(len(self)) if self._rows is None else self._rows.tolist()
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            problems = threads.map(self._problem, rows)
+            problems = threads.map(partial(self._problem, decoding=decoding and not self.in_memory), rows)
             return {index: problem for index, problem in enumerate(problems) if problem is not None}
 
-    def _problem(self, row: int) -> DataError | None:
+    def _problem(self, row: int, *, decoding: bool) -> DataError | None:
         try:
-            self._store.check(row)
+            if decoding:
+                self._store.read(row)
+            else:
+                self._store.check(row)
         except DataError as error:
             return error
         return None

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from siamese_proto.data.class_choice import check_readable, choose_classes, warn_of_lone_images
+from siamese_proto.data.bad_records import Reading
+from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
 from siamese_proto.data.datum import Size
 from siamese_proto.data.labelled import Kind, LabelledImages, Split, is_digits, open_labelled
 from siamese_proto.data.pair_batches import PairBatches, Rows
@@ -83,8 +84,7 @@ class PairData(DataLayer):
         transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), seed)
         images, pairs = self.source.open()
         try:
-            images, tuples, order = self._drawn(images, pairs, seed)
-            check_readable(images)
+            images, tuples, order = self._drawn(images, pairs, seed, Reading.of(run, self.name).left_out)
         except NetError:
             images.close()
             raise
@@ -104,14 +104,16 @@ class PairData(DataLayer):
         return f"{drawn} of {self.source.path or 'digits'}, batches of {self.batch_size}"
 
     def _drawn(
-        self, images: LabelledImages, pairs: GivenTuples | None, seed: int
+        self, images: LabelledImages, pairs: GivenTuples | None, seed: int, left_out: set[str] | None
     ) -> tuple[LabelledImages, TupleSource, TupleOrder]:
         """The images that are used, the tuples drawn from them, and the order these come in."""
         settings = self.settings
         if pairs is not None:
+            pairs = pairs.of_images(readable(images, left_out))
             return images, pairs, TupleOrder(len(pairs.labels), shuffle=settings.shuffle, seed=seed)
         limits = {"per_class": settings.images_per_class, "skip": settings.skip_per_class}
         images = choose_classes(images, settings.classes, settings.exclude_classes, **limits)
+        images = images.selected(readable(images, left_out).nonzero()[0])
         warn_of_lone_images(images, self.name)
         order = TupleOrder(settings.tuples, shuffle=settings.shuffle, seed=seed)
         if self.tuple != "PAIR":

@@ -121,6 +121,11 @@ class GivenTuples(TupleSource):
     def draw(self, numbers: Numbers) -> tuple[Numbers, NDArray[numpy.float32]]:
         return self.tuples[numbers], self.labels[numbers]
 
+    def of_images(self, marked: NDArray[numpy.bool_]) -> GivenTuples:
+        """Those whose images are all marked."""
+        which = marked[self.tuples].all(axis=1)
+        return GivenTuples(self.tuples[which], self.labels[which])
+
 
 @dataclass(frozen=True)
 class TupleOrder:

@@ -20,7 +20,7 @@ from sources import (
     write_source,
 )
 
-from siamese_proto.data.class_choice import check_readable, choose_classes, warn_of_lone_images
+from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
 from siamese_proto.data.digits import load_digits
 from siamese_proto.data.labelled import LabelledImages, guess_kind, open_labelled
 from siamese_proto.data.pair_list import open_pairs
@@ -138,7 +138,7 @@ def test_images_that_cannot_be_read_are_named_at_once(tmp_path):
     (tmp_path / "faces/anna/zz.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "faces/bert/zz.png").write_bytes(b"")
     with open_labelled(folder) as images, pytest.raises(DataError) as caught:
-        check_readable(images)
+        readable(images)
     text = str(caught.value)
     first = f"2 images of '{folder}' cannot be read: image '{folder}/anna/zz.jpg': its image file is damaged ("
     assert text.startswith(first)

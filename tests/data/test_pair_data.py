@@ -209,6 +209,24 @@ def test_images_that_cannot_be_read_end_the_run_before_it_begins(tmp_path):
         pair_data(folder).open(RunState())
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_images_that_cannot_be_read_are_left_out_where_told(given, tmp_path, caplog):
+    folder = write_folder(tmp_path / "faces")
+    Image.fromarray(noise(HEIGHT, WIDTH)).save(tmp_path / "whole.png")
+    data = bytearray((tmp_path / "whole.png").read_bytes())
+    data[len(data) // 2] ^= 255  # its end is whole
+    (tmp_path / "faces/bert/broken.png").write_bytes(data)
+    pairs = "faces/anna/1.png,faces/bert/broken.png,0\nfaces/anna/1.png,faces/bert/4.png,0\n"
+    (tmp_path / "pairs.csv").write_text(pairs)
+    run = RunState(skip_bad_records=True)
+    feeder = pair_data(tmp_path / "pairs.csv" if given else folder).open(run)
+    for first, second, _ in drain(feeder, 20):
+        classes_of(first), classes_of(second)
+    feeder.close()
+    assert run.bad_records == {"d": {f"{folder}/bert/broken.png"}}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_lone_images_are_told_when_reading_begins(tmp_path, caplog):
     folder = write_folder(tmp_path / "faces")
     (tmp_path / "faces/dora").mkdir()

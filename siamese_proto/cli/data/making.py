@@ -72,7 +72,7 @@ def open_source(
     gray: bool | None,
 ) -> LabelledImages:
     """The labelled images that the options choose; those that cannot be read, and lone ones, are told at once."""
-    from siamese_proto.data.class_choice import check_readable, choose_classes, warn_of_lone_images
+    from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
     from siamese_proto.data.labelled import open_labelled
 
     source, labels = two_at_most(sources)
@@ -86,7 +86,7 @@ def open_source(
     )
     limits = {"per_class": images_per_class, "skip": skip_per_class}
     images = choose_classes(images, classes, exclude_classes, **limits)
-    check_readable(images)
+    readable(images)
     warn_of_lone_images(images)
     return images
 

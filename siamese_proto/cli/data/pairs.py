@@ -76,7 +76,7 @@ def _copy_given(
     """Write the pairs that a CSV names."""
     import numpy
 
-    from siamese_proto.data.class_choice import check_readable
+    from siamese_proto.data.class_choice import readable
     from siamese_proto.data.pair_list import open_pairs
     from siamese_proto.data.pairs import write_tuples
 
@@ -90,7 +90,7 @@ def _copy_given(
     order = numpy.arange(total) if seed is None else numpy.random.default_rng(seed).permutation(total)
     tuples, labels = given.draw(order[:count])
     with images, progress(out, len(labels), "pairs") as tell:
-        check_readable(images)
+        readable(images)
         write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=tell)
     same = int((labels == 1).sum())
     click.echo(f"{out}: {len(labels)} pairs, {same} same and {len(labels) - same} different")
