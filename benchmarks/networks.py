@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import statistics
 import sys
 import tempfile
@@ -73,6 +74,15 @@ CASES = {
 }
 
 
+@dataclass(frozen=True)
+class How:
+    """What is asked for otherwise than the network's files and Case have it."""
+
+    sources: Mapping[str, str]
+    steps: int | None
+    batch: int | None
+
+
 @dataclass
 class Outcome:
     """What one seed gave: area under the curve and equal error rate here and by hand, and seconds a step of each."""
@@ -83,19 +93,21 @@ class Outcome:
     by_hand: float
 
 
-def with_sources(text: str, sources: Mapping[str, str], seed: int) -> str:
-    """The net with other sources of its data, and pairs drawn from another seed."""
+def with_sources(text: str, sources: Mapping[str, str], batch: int | None, seed: int) -> str:
+    """The net with other sources of its data, batches of another size, and pairs drawn from another seed."""
+    if batch is not None:
+        text = re.sub(r"\bbatch_size: \d+", f"batch_size: {batch}", text, count=1)
     for old, new in sources.items():
         text = text.replace(f'source: "{old}"', f'source: "{new}"')
     return text.replace("pair_data_param {", f"pair_data_param {{ seed: {seed}", 1)
 
 
-def project(case: Case, sources: Mapping[str, str], seed: int, steps: int, folder: Path) -> tuple[Path, Path]:
+def project(case: Case, how: How, seed: int, folder: Path) -> tuple[Path, Path]:
     """Net and solver of one run, in a folder of its own."""
     net, solver = folder / "net.prototxt", folder / "solver.prototxt"
-    net.write_text(with_sources((NETWORKS / case.folder / case.files[0]).read_text(), sources, seed))
+    net.write_text(with_sources((NETWORKS / case.folder / case.files[0]).read_text(), how.sources, how.batch, seed))
     message = sp.parse_solver((NETWORKS / case.folder / case.files[1]).read_text()).message
-    message.net, message.max_iter, message.random_seed = str(net), steps, seed
+    message.net, message.max_iter, message.random_seed = str(net), how.steps or case.steps, seed
     message.snapshot, message.display = 0, 0
     message.ClearField("test_iter")
     message.ClearField("test_interval")
@@ -103,10 +115,10 @@ def project(case: Case, sources: Mapping[str, str], seed: int, steps: int, folde
     return net, solver
 
 
-def run(case: Case, sources: Mapping[str, str], seed: int, steps: int, folder: Path) -> Outcome:
+def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     """Train and judge both."""
     torch.manual_seed(seed)
-    net, solver_file = project(case, sources, seed, steps, folder)
+    net, solver_file = project(case, how, seed, folder)
     module, name = case.reference.split(".")
     reference: nn.Module = getattr(importlib.import_module(f"references.{module}"), name)(**case.options)
     data = sp.Net(net, phase="TRAIN")
@@ -119,7 +131,7 @@ def run(case: Case, sources: Mapping[str, str], seed: int, steps: int, folder: P
         return {top: batch[top] for top in tops}
 
     solver = sp.Solver(solver_file, data={layer.name: given(draw, drawn)})
-    here, by_hand = train(solver, reference, draw, drawn, steps)
+    here, by_hand = train(solver, reference, draw, drawn, how.steps or case.steps)
     data.close()
     weights = folder / "weights.caffemodel"
     solver.net.save_weights(weights)
@@ -254,6 +266,7 @@ def source(text: str) -> tuple[str, str]:
 @click.argument("names", nargs=-1, type=click.Choice(list(CASES)))
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--steps", type=int, help="Training steps, for networks that are to take other than their own number.")
+@click.option("--batch", type=int, help="Tuples in a batch of the training, for networks that take long.")
 @click.option("--source", "sources", multiple=True, type=source, metavar="OLD=NEW", help="Data for a net's source OLD.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to add the rows, one JSON a line.")
@@ -261,6 +274,7 @@ def main(
     names: tuple[str, ...],
     seeds: int,
     steps: int | None,
+    batch: int | None,
     sources: tuple[tuple[str, str], ...],
     threads: int,
     json_file: Path | None,
@@ -272,7 +286,7 @@ def main(
         outcomes = []
         for seed in range(1, seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
-                outcomes.append(run(case, dict(sources), seed, steps or case.steps, Path(folder)))
+                outcomes.append(run(case, How(dict(sources), steps, batch), seed, Path(folder)))
         row = told(name, steps or case.steps, outcomes)
         click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
         if json_file:

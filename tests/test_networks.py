@@ -105,7 +105,7 @@ def begun(training: Training, folder: Path) -> sp.Solver:
     for layer in net.layer:
         if layer.type == "PairData":
             layer.pair_data_param.batch_size = training.batch
-            if layer.pair_data_param.classes == "0:200":
+            if layer.pair_data_param.classes == "0:150":
                 layer.pair_data_param.classes = "0:10"
     (folder / "net.prototxt").write_text(str(net))
     message.net, message.snapshot, message.display = str(folder / "net.prototxt"), 0, 0
