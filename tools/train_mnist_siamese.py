@@ -12,7 +12,7 @@ import torch
 from siamese_proto.cli import main as siamese_proto
 from siamese_proto.cli.group import OneLineProblems
 from siamese_proto.data.digits import load_digits
-from siamese_proto.metrics.plots import plot_features
+from siamese_proto.metrics.embedding import plot_features
 from siamese_proto.metrics.verification import measure, verify
 from siamese_proto.net import Net
 

@@ -1,4 +1,4 @@
-"""siamese-proto plot: a training log as a picture."""
+"""siamese-proto plot: a training log, a judgement or features as a picture."""
 
 from __future__ import annotations
 
@@ -6,14 +6,26 @@ from pathlib import Path
 
 import click
 
+_WHATS = ("curves", "all", "roc", "histogram", "pairs", "features")
+
 
 @click.command()
-@click.argument("log", type=click.Path())
+@click.argument("source", metavar="FILE", type=click.Path())
 @click.argument("out", type=click.Path())
-def plot(log: str, out: str) -> None:
-    """Draw the training LOG, Caffe's or ours, to OUT (.png, .svg or .pdf): losses, test outputs, learning rate."""
-    from siamese_proto.metrics.plots import check_picture, plot_training
-    from siamese_proto.metrics.training_log import read_training_log
+@click.option(
+    "--what",
+    type=click.Choice(_WHATS),
+    help="Of what 'evaluate' found: all, roc, histogram, or the hardest pairs. Else by what the file is.",
+)
+@click.option("--title", default="", help="Above the picture.")
+def plot(source: str, out: str, what: str | None, title: str) -> None:
+    """Draw FILE to OUT (.png, .svg or .pdf).
+
+    FILE is a training log, Caffe's or ours (losses, test outputs, learning rate); a .json of 'evaluate' (ROC,
+    distances, the hardest pairs); or a .npz of 'embed' (the features as points).
+    """
+    from siamese_proto.metrics.drawing import draw_file
+    from siamese_proto.metrics.pictures import check_picture
 
     check_picture(out)
-    plot_training(read_training_log(log), out, Path(log).name)
+    draw_file(source, out, what, title or Path(source).name)

@@ -1,50 +1,15 @@
-"""Pictures of what a net has learned."""
+"""The curves of a training run."""
 
 from __future__ import annotations
 
-import io
 import os
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.errors import DataError, quoted
-from siamese_proto.files import check_writable, write_atomically
+from siamese_proto.metrics.pictures import save_figure
 from siamese_proto.metrics.training_log import Curve, Output, TrainingLog
 
 if TYPE_CHECKING:
-    import numpy
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-
-FORMATS = (".png", ".svg", ".pdf")
-
-
-def plot_features(
-    features: NDArray[numpy.float32], labels: NDArray[numpy.uint8], path: str | os.PathLike[str], title: str = ""
-) -> None:
-    """Two-dimensional features (N, 2) as points, one colour a class (N,); the suffix of `path` tells the format."""
-    import numpy
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 6), layout="constrained")
-    axes = figure.add_subplot()
-    classes = numpy.unique(labels)
-    for index, name in enumerate(classes):
-        points = features[labels == name]  # (n, 2)
-        axes.plot(*points.T, ".", markersize=4, alpha=0.6, color=f"C{index % 10}", label=str(name))
-        axes.annotate(
-            str(name),
-            numpy.median(points, axis=0),
-            ha="center",
-            va="center",
-            fontsize=13,
-            fontweight="bold",
-            bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": f"C{index % 10}", "alpha": 0.85},
-        )
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(title)
-    axes.grid(alpha=0.25)
-    _save(figure, path)
 
 
 def plot_training(log: TrainingLog, path: str | os.PathLike[str], title: str = "") -> None:
@@ -71,7 +36,7 @@ def plot_training(log: TrainingLog, path: str | os.PathLike[str], title: str = "
             axes.legend()
     rows[-1].set_xlabel("iteration")
     rows[0].set_title(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _by_name(outputs: dict[Output, Curve]) -> dict[str, list[tuple[str, Curve]]]:
@@ -87,17 +52,3 @@ def _draw_curve(axes: Axes, curve: Curve, label: str, color: str, **style: Any) 
     values = [curve[iteration] for iteration in iterations]
     axes.plot(iterations, values, label=label, color=color, linewidth=1.3, markersize=4, **style)
     axes.grid(alpha=0.25)
-
-
-def check_picture(path: str | os.PathLike[str]) -> None:
-    """Raise NetError where no picture of this name can be written; said before the work is done."""
-    if os.path.splitext(path)[1].lower() not in FORMATS:
-        raise DataError(f"picture {quoted(os.fspath(path))}: its name must end in one of {', '.join(FORMATS)}")
-    check_writable(path)
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    check_picture(path)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=os.path.splitext(path)[1].lower().lstrip("."), dpi=130)
-    write_atomically(path, picture.getvalue())

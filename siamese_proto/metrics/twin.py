@@ -161,6 +161,7 @@ def open_twin(
     stages: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None,
     allow_python_layers: bool = False,
+    device: torch.device | str = "cpu",
 ) -> Twin:
     """Make a net for phase TEST with trained weights, and find out what it compares.
 
@@ -168,6 +169,7 @@ def open_twin(
     cannot be told what the net compares.
     """
     net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allow_python_layers)
+    net.to(device)
     twin = Twin(net, choice)
     paths = [weights] if isinstance(weights, str | os.PathLike) else list(weights)
     loaded = {name for path in paths for name in net.load_weights(path).loaded}
