@@ -60,7 +60,9 @@ def nine_towers() -> str:
         ]
     joined = concat("joined", [f"ip{end}" for end in ends])
     end = product("scores", "joined", 81) + softmax_loss("loss", "scores", "order")
-    return 'name: "nine patches"\n' + "".join((given("data", 16, 9, 28, 28), given("order", 16), cut, *towers, joined, end))
+    return 'name: "nine patches"\n' + "".join(
+        (given("data", 16, 9, 28, 28), given("order", 16), cut, *towers, joined, end)
+    )
 
 
 def googlenet() -> str:
@@ -81,7 +83,10 @@ def googlenet() -> str:
             text.append(pooling(pool, bottom, "MAX", 3, 2))
             bottom = pool
     text += [pooling("pool5/7x7_s1", bottom, "AVE", 7, 1), in_place("Dropout", "pool5/drop_7x7_s1", "pool5/7x7_s1")]
-    text += [product("loss3/classifier", "pool5/7x7_s1", 1000), softmax_loss("loss3/loss3", "loss3/classifier", "label")]
+    text += [
+        product("loss3/classifier", "pool5/7x7_s1", 1000),
+        softmax_loss("loss3/loss3", "loss3/classifier", "label"),
+    ]
     return 'name: "GoogLeNet"\n' + "".join(text)
 
 
@@ -253,10 +258,8 @@ def pooling(name: str, bottom: str, method: str, kernel: int, stride: int, pad: 
 
 def lrn(name: str, bottom: str) -> str:
     """Local response normalisation as AlexNet has it."""
-    return (
-        f'layer {{ name: "{name}" type: "LRN" bottom: "{bottom}" top: "{name}" lrn_param {{ local_size: 5 alpha: 0.0001 '
-        "beta: 0.75 } }\n"
-    )
+    settings = "local_size: 5 alpha: 0.0001 beta: 0.75"
+    return f'layer {{ name: "{name}" type: "LRN" bottom: "{bottom}" top: "{name}" lrn_param {{ {settings} }} }}\n'
 
 
 def concat(name: str, bottoms: Sequence[str]) -> str:
@@ -273,6 +276,5 @@ def in_place(kind: str, name: str, blob: str, settings: str = "") -> str:
 def softmax_loss(name: str, scores: str, label: str, weight: float = 1) -> str:
     """A SoftmaxWithLoss layer."""
     counts = f" loss_weight: {weight}" if weight != 1 else ""
-    return (
-        f'layer {{ name: "{name}" type: "SoftmaxWithLoss" bottom: "{scores}" bottom: "{label}" top: "{name}"{counts} }}\n'
-    )
+    wires = f'bottom: "{scores}" bottom: "{label}" top: "{name}"'
+    return f'layer {{ name: "{name}" type: "SoftmaxWithLoss" {wires}{counts} }}\n'

@@ -122,29 +122,33 @@ class Picture:
         return found
 
     def _longest_way(self) -> list[str]:
-        depth: dict[str, int] = {}
         before: dict[str, str] = {}
-        for wire in self.wires:  # in the order of their targets, which come behind what they read
-            if not wire.is_label and depth.get(wire.source.id, 0) >= depth.get(wire.target.id, 0):
-                depth[wire.target.id] = depth.get(wire.source.id, 0) + 1
-                before[wire.target.id] = wire.source.id
-        way = [max(depth, key=lambda box: depth[box])] if depth else []
-        while way and way[-1] in before and len(way) <= len(self.boxes):
+        for wire in self.wires:
+            if not wire.is_label and self._depths[wire.target.id] == self._depths[wire.source.id] + 1:
+                before.setdefault(wire.target.id, wire.source.id)
+        way = [max(self._depths, key=lambda box: self._depths[box])] if self._depths else []
+        while way and way[-1] in before:
             way.append(before[way[-1]])
         return way[::-1]
 
     @cached_property
+    def _depths(self) -> Mapping[str, int]:
+        """How many boxes stand between each box and the data, by the box's DOT name."""
+        depths = {box.id: 0 for box in self.boxes}
+        for wire in self.wires:  # in the order of their targets, which come behind what they read
+            if not wire.is_label:
+                depths[wire.target.id] = max(depths[wire.target.id], depths[wire.source.id] + 1)
+        return depths
+
+    @property
+    def length(self) -> int:
+        """How many boxes stand in the longest way through the net."""
+        return max(self._depths.values(), default=0) + 1
+
+    @cached_property
     def breadth(self) -> int:
         """How many boxes stand side by side where most do, about."""
-        depth: dict[str, int] = {}
-        sources = defaultdict(list)
-        for wire in self.wires:
-            if not wire.is_label:
-                sources[wire.target.id].append(wire.source.id)
-        for box in self.boxes:
-            depth[box.id] = max((depth.get(source, 0) + 1 for source in sources[box.id]), default=0)
-        placed = Counter(level for name, level in depth.items() if level or not sources[name])
-        return max((*placed.values(), *(group.count for group in self.towers)), default=1)
+        return max((*Counter(self._depths.values()).values(), *(group.count for group in self.towers)), default=1)
 
 
 def blob_numbers(graph: Graph) -> dict[str, int]:

@@ -30,6 +30,7 @@ class Look:
     detail: Detail
     letters: int | None  # of the shortest line of a narrow box; None: lines are as long as they come
     learning_rates: bool  # multipliers of learning rates on every parameter
+    across: int  # boxes side by side where most are, about
 
     def line_length(self, box: Box) -> int:
         """Letters of a line of a box, about: in a narrow one as many as fit below its longest name."""

@@ -73,9 +73,10 @@ def draw(
     shown = picture(drawn_graph(graph, test=test, fused=fused), STYLES[style])
     if towers == "collapsed":
         shown = collapsed(shown)
-    narrow = rankdir in ("TB", "BT") and shown.breadth > MOST_WIDE
-    letters = (13 if shown.breadth > MOST_MEDIUM else 24) if narrow else None
-    return _Figure(shown, Look(STYLES[style], detail, letters, learning_rates), rankdir, test).drawn()
+    lies = rankdir in ("LR", "RL")
+    letters = None if lies or shown.breadth <= MOST_WIDE else 24 if shown.breadth <= MOST_MEDIUM else 13
+    look = Look(STYLES[style], detail, letters, learning_rates, shown.length if lies else shown.breadth)
+    return _Figure(shown, look, rankdir, test).drawn()
 
 
 def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False) -> Graph:

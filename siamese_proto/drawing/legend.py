@@ -29,7 +29,7 @@ def title(look: Look, shown: Picture, test: Graph | None) -> str:
         parts.append("some shapes are not known")
     name = styled(text(shown.graph.name or "net"), size=18, bold=True)
     lines = [DOT.join(parts)]
-    if len(lines[0]) > 60 and shown.breadth < 3:
+    if len(lines[0]) > 60 and look.across < 3:
         lines = [DOT.join(parts[:2]), DOT.join(parts[2:])] if len(parts) > 2 else lines
     said = [row([cell(styled(line, size=11, color=look.style.faint))]) for line in lines]
     return table([row([cell(name)]), *said, row([cell(" ")])])
@@ -47,7 +47,7 @@ def legend(look: Look, shown: Picture) -> tuple[str, list[Param]]:
         entries.append((_not_shared(look), []))
     if not entries:
         return "", []
-    columns = max(1, min(shown.breadth // ENTRY_WIDTH, -(-len(entries) // 2), 4))
+    columns = max(1, min(look.across // ENTRY_WIDTH, -(-len(entries) // 2), 4))
     height = -(-len(entries) // columns)
     gap = cell("    ")
     title = cell(styled("Shared parameters", size=11, bold=True), colspan=3 * columns - 1, align="left")

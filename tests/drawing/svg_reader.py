@@ -23,13 +23,17 @@ def rendered(figure: graphviz.Digraph, renderer: str = "dot") -> ElementTree.Ele
 
 def boxes(root: ElementTree.Element) -> dict[str, ElementTree.Element]:
     """Every node of the drawing by its DOT name."""
-    return {group.findtext(f"{SVG}title", ""): group for group in root.iter(f"{SVG}g") if group.get("class") == "node"}
+    return {group.findtext(f"{SVG}title", ""): group for group in classed(root, "node")}
 
 
 def arrows(root: ElementTree.Element) -> dict[str, str]:
     """`from->to` and the label of every edge of the drawing."""
-    groups = [group for group in root.iter(f"{SVG}g") if group.get("class") == "edge"]
-    return {group.findtext(f"{SVG}title", ""): words(group) for group in groups}
+    return {group.findtext(f"{SVG}title", ""): words(group) for group in classed(root, "wire")}
+
+
+def classed(root: ElementTree.Element, *names: str) -> list[ElementTree.Element]:
+    """The groups that bear all these classes, in their order."""
+    return [group for group in root.iter(f"{SVG}g") if {*names} <= {*group.get("class", "").split()}]
 
 
 def words(group: ElementTree.Element) -> str:
@@ -54,6 +58,6 @@ def fill_behind(group: ElementTree.Element, text: str) -> str:
 
 
 def corner(group: ElementTree.Element) -> tuple[float, float]:
-    """x and y of an element's first text, y growing downwards."""
-    first = next(group.iter(f"{SVG}text"))
+    """x and y of an element's first text, y growing downwards; blanks that keep letters off the frame are none."""
+    first = next(run for run in group.iter(f"{SVG}text") if (run.text or "").strip())
     return float(first.get("x", "0")), float(first.get("y", "0"))

@@ -58,7 +58,7 @@ def test_a_shared_parameter_has_one_colour_of_its_own_at_every_user_and_in_the_l
         ("ip_b", "5", "ip"),
     ):
         users = {fill_behind(shown[f"layer_{layer}{end}"], f"{blob} {shape}") for end in ("", "_q")}
-        legend = fill_behind(root, blob)
+        legend = fill_behind(root, f"{blob} {shape}")
         assert users == {legend}
         colours[blob] = legend
     assert len(set(colours.values())) == 4
@@ -67,8 +67,8 @@ def test_a_shared_parameter_has_one_colour_of_its_own_at_every_user_and_in_the_l
 def test_the_legend_says_who_shares() -> None:
     text = words(rendered(draw(graph_of(TWIN))))
     assert "Shared parameters" in text
-    assert "conv_w 4x3x3x3 conv, conv_q" in text
-    assert "ip_b 5 ip, ip_q" in text
+    assert "conv_w 4x3x3x3 conv_b 4 conv, conv_q" in text
+    assert "ip_w 5x48 ip_b 5 ip, ip_q" in text
 
 
 def test_a_plain_net_has_no_legend_and_says_that_nothing_is_unshared() -> None:
