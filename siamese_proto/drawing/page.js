@@ -38,8 +38,8 @@
   const view = { x: all.x, y: all.y, scale: 1 };
   const LARGEST = 8;
   const ROOM = 12; // pixels around what is brought into view
-  svg.removeAttribute("width");
-  svg.removeAttribute("height");
+  svg.setAttribute("width", all.width);
+  svg.setAttribute("height", all.height);
   let isDrawn = true;
 
   const scaleToFit = (area) =>
@@ -56,8 +56,9 @@
     isDrawn = false;
     requestAnimationFrame(() => {
       isDrawn = true;
-      const size = [stage.clientWidth / view.scale, stage.clientHeight / view.scale];
-      svg.setAttribute("viewBox", [view.x, view.y, ...size].join(" "));
+      // a transform moves what is painted already; another viewBox would have hundreds of layers laid out anew
+      const [right, down] = [(all.x - view.x) * view.scale, (all.y - view.y) * view.scale];
+      svg.style.transform = `translate(${right}px, ${down}px) scale(${view.scale})`;
     });
   }
   function centre(area, scale) {
@@ -81,23 +82,23 @@
     const scale = Math.min(Math.max(view.scale * factor, Math.min(scaleToFit(all), 1) / 2), LARGEST);
     look(fixedX - x / scale, fixedY - y / scale, scale);
   }
+  const places = new Map(); // asked for after a change, each costs a layout of all
   function placeOf(element) {
-    // in units of the drawing, where it would stand with the view's corner at 0, 0
-    const inner = element.getBBox();
-    const toDrawing = svg.getScreenCTM().inverse().multiply(element.getScreenCTM());
-    const corners = [
-      new DOMPoint(inner.x, inner.y).matrixTransform(toDrawing),
-      new DOMPoint(inner.x + inner.width, inner.y + inner.height).matrixTransform(toDrawing),
-    ];
-    const [x, y] = [Math.min(corners[0].x, corners[1].x), Math.min(corners[0].y, corners[1].y)];
-    return { x, y, width: Math.abs(corners[1].x - corners[0].x), height: Math.abs(corners[1].y - corners[0].y) };
+    if (!places.has(element)) {
+      const inner = element.getBBox(); // in units of the drawing's group, which Graphviz moves and scales
+      const matrix = drawing.transform.baseVal.consolidate().matrix;
+      const corner = new DOMPoint(inner.x, inner.y).matrixTransform(matrix);
+      const width = inner.width * matrix.a;
+      places.set(element, { inner, x: corner.x, y: corner.y, width, height: inner.height * matrix.d });
+    }
+    return places.get(element);
   }
   function around(elements) {
-    const places = elements.map(placeOf);
-    const x = Math.min(...places.map((place) => place.x));
-    const y = Math.min(...places.map((place) => place.y));
-    const right = Math.max(...places.map((place) => place.x + place.width));
-    const below = Math.max(...places.map((place) => place.y + place.height));
+    const found = elements.map(placeOf);
+    const x = Math.min(...found.map((place) => place.x));
+    const y = Math.min(...found.map((place) => place.y));
+    const right = Math.max(...found.map((place) => place.x + place.width));
+    const below = Math.max(...found.map((place) => place.y + place.height));
     return { x, y, width: right - x, height: below - y };
   }
   function bringIntoView(element) {
@@ -216,7 +217,7 @@
   const usersOf = (number) => [...new Set(facts.params[number].users.map((user) => boxOf.get(user)).filter(Boolean))];
 
   function halo(element, kind) {
-    const place = element.getBBox();
+    const place = placeOf(element).inner;
     const ring = document.createElementNS(NS, "rect");
     const edge = kind === "part" ? 1 : 3;
     ring.setAttribute("class", `halo ${kind}`);

@@ -71,8 +71,9 @@ class Seen:
     def view(self) -> tuple[float, float, float]:
         """Left and upper edge of what is in sight, in units of the drawing, and pixels a unit, once drawn."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        x, y, width, _ = map(float, str(self.page.locator("#stage svg").get_attribute("viewBox")).split())
-        return x, y, self.page.locator("#stage").bounding_box()["width"] / width
+        matrix = str(self.page.locator("#stage svg").evaluate("(svg) => getComputedStyle(svg).transform"))
+        scale, _, _, _, right, down = map(float, matrix.removeprefix("matrix(").removesuffix(")").split(","))
+        return -right / scale, -down / scale, scale
 
     def in_sight(self, element: Locator) -> bool:
         stage, box = self.page.locator("#stage").bounding_box(), element.bounding_box()
