@@ -273,6 +273,7 @@ def test_search_finds_layers_types_and_parameters_and_goes_from_one_to_the_next(
 def test_what_was_searched_is_brought_into_sight_in_a_net_of_hundreds_of_layers(browser: Browser, resnet: Path) -> None:
     with opened(browser, resnet) as seen:
         assert seen.number("JSON.parse(document.getElementById('facts').textContent).layers.length") > 500
+        assert "60,192,808 trainable" in seen.page.locator("#totals").inner_text()  # as published
         for name in ("fc1000", "res4b35_branch2b", "conv1"):
             seen.page.locator("#wanted").fill(name)
             seen.view()
