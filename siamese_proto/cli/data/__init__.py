@@ -9,11 +9,14 @@ from siamese_proto.cli.group import LazyGroup
 COMMANDS = {
     "pairs": "Make a pair database from labelled images, or from a CSV of pairs.",
     "triplets": "Make a database of triplets from labelled images.",
+    "images": "Make a database of images from a list or a folder.",
     "digits": "Make pair databases from the digits that come along.",
+    "mean": "Compute the mean image of a database.",
+    "merge": "Join databases into one.",
     "show": "Print what a database holds.",
 }
 
 
 @click.group(cls=LazyGroup, commands_help=COMMANDS, package="siamese_proto.cli.data")
 def data() -> None:
-    """Make pair databases, and look inside databases."""
+    """Make databases, and look inside."""

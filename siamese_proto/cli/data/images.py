@@ -1,0 +1,74 @@
+"""siamese-proto data images: a database of images, as Caffe's convert_imageset makes them."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import click
+
+from siamese_proto.cli.data.making import size_of
+from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
+from siamese_proto.cli.data.progress import progress
+
+
+@click.command()
+@click.argument("source")
+@click.argument("out")
+@backend
+@click.option("--root", metavar="ROOT/", help="Put before every path of a list, as it is; else the list's folder.")
+@click.option("--gray", is_flag=True, help="Make records of one channel.")
+@click.option("--resize-height", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option("--resize-width", type=click.IntRange(min=0), default=0, metavar="N")
+@click.option("--encoded", is_flag=True, help="Keep image files in the records, decoded when they are read.")
+@click.option(
+    "--encode-type",
+    type=click.Choice(["jpg", "png", "bmp", "webp"]),
+    help="What the files in the records are to be; else what they are.",
+)
+@click.option("--check-size", is_flag=True, help="Refuse images of more than one size.")
+@click.option("--shuffle", is_flag=True, help="Bring the images into an order drawn from the seed.")
+@seed
+@click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read, and name them.")
+@overwrite
+def images(
+    source: str,
+    out: str,
+    backend: str,
+    root: str | None,
+    gray: bool,
+    resize_height: int,
+    resize_width: int,
+    encoded: bool,
+    encode_type: str | None,
+    check_size: bool,
+    shuffle: bool,
+    seed: int,
+    skip_bad_images: bool,
+    overwrite: bool,
+) -> None:
+    """Make the database OUT from SOURCE: a list of lines "path label", or a folder with one sub-folder a class.
+
+    Records are those of Caffe, raw pixels (blue, green, red) or image files, under keys such as 00000012_cats/3.jpg.
+    """
+    from siamese_proto.data.image_database import Conversion, Encoding, list_images, shuffled, write_images
+
+    listed = list_images(source, root)
+    listed = shuffled(listed, seed) if shuffle else listed
+    encoding = encode_type or ("as found" if encoded else "")
+    with progress(out, len(listed), "images") as tell:
+        written = write_images(
+            out,
+            backend_of(backend),
+            listed,
+            Conversion(gray, size_of(resize_height, resize_width), cast(Encoding, encoding)),
+            check_size=check_size,
+            overwrite=overwrite,
+            on_bad=(lambda problem: click.echo(f"left out: {problem}", err=True)) if skip_bad_images else None,
+            progress=tell,
+        )
+    left_out = f", {written.left_out} left out" if written.left_out else ""
+    click.echo(f"{out}: {written.records} images{left_out}")
+    if len(written.sizes) > 1:
+        click.echo(
+            f"note: the images have {len(written.sizes)} sizes; Data layers read them only with a crop_size", err=True
+        )

@@ -1,0 +1,31 @@
+"""siamese-proto data mean: the mean image of a database."""
+
+from __future__ import annotations
+
+import click
+
+from siamese_proto.cli.data.options import backend_of, found_backend
+from siamese_proto.cli.data.progress import progress
+
+
+@click.command()
+@click.argument("database", metavar="DB")
+@click.argument("out", metavar="[OUT.binaryproto]", required=False)
+@found_backend
+def mean(database: str, out: str | None, backend: str | None) -> None:
+    """Compute the mean image of the database DB, for mean_file, and print the mean of each channel, for mean_value."""
+    from siamese_proto.data.database import open_database
+    from siamese_proto.data.mean_image import mean_image, write_mean
+    from siamese_proto.files import check_writable
+
+    if out is not None:
+        check_writable(out)
+    with open_database(database, backend_of(backend) if backend else None) as opened:
+        count = opened.count()
+        with progress(out or database, count, "records") as tell:
+            found = mean_image(opened, tell)
+    if out is not None:
+        write_mean(out, found)
+        click.echo(f"{out}: the mean of {count} records, {' x '.join(map(str, found.shape))}")
+    for channel, value in enumerate(found.mean((1, 2), dtype="float64")):
+        click.echo(f"mean_value channel [{channel}]: {value:g}")
