@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
 from siamese_proto import build_graph, parse_net
 from siamese_proto.graph.ir import Graph
 
@@ -82,3 +87,29 @@ NO_DATABASE = (
     + tower("_q", "right")
     + CONTRASTIVE
 )
+V1 = """
+    name: "V1 twin" input: "left" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 10
+    input: "right" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 10
+    layers { name: "conv" type: CONVOLUTION bottom: "left" top: "conv" param: "w" param: "b" blobs_lr: 1 blobs_lr: 2
+             convolution_param { num_output: 4 kernel_size: 3 } }
+    layers { name: "conv_q" type: CONVOLUTION bottom: "right" top: "conv_q" param: "w" param: "b" blobs_lr: 1 blobs_lr: 2
+             convolution_param { num_output: 4 kernel_size: 3 } }
+    layers { name: "far" type: EUCLIDEAN_LOSS bottom: "conv" bottom: "conv_q" top: "far" }
+"""
+TEST_DATA = """layer { name: "tests" type: "Data" top: "pairs" top: "sim" include { phase: TEST }
+                           data_param { source: "elsewhere" batch_size: 9 backend: LMDB } }"""
+TEST_OUTPUT = 'layer { name: "far" type: "TanH" bottom: "ip" top: "far" include { phase: TEST } }'
+BOTH = TEST_DATA + NO_DATABASE + TEST_OUTPUT
+
+
+def gallery_net(name: str) -> str:
+    """The text of a net of the gallery."""
+    return getattr(tool("gallery_nets"), name)()
+
+
+def tool(name: str) -> ModuleType:
+    """A module of tools/, whose folder is that of its imports too."""
+    folder = str(Path(__file__).parents[2] / "tools")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)

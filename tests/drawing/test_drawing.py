@@ -1,28 +1,10 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
-import pytest
-from drawn_nets import NO_DATABASE, OWN_BIAS, PLAIN, THREE, TWIN, graph_of, inputs
+from drawn_nets import BOTH, NO_DATABASE, OWN_BIAS, PLAIN, THREE, TWIN, graph_of, inputs
 from svg_reader import arrows, boxes, corner, fill_behind, rendered, words
 
 import siamese_proto
 from siamese_proto.drawing import draw
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "drawing"
-NETS = {"twin": TWIN, "own_bias": OWN_BIAS, "three": THREE, "plain": PLAIN, "no_database": NO_DATABASE}
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_dot_text_is_the_golden_one(name: str) -> None:
-    """UPDATE_GOLDEN=1 writes the files anew; look at the pictures before they are kept."""
-    source = draw(graph_of(NETS[name])).source
-    path = GOLDEN / f"{name}.dot"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text(source, encoding="utf-8")
-    assert source == path.read_text(encoding="utf-8")
-
 
 def test_layers_of_a_row_stand_at_one_height_and_towers_from_left_to_right() -> None:
     shown = boxes(rendered(draw(graph_of(THREE))))
@@ -165,12 +147,6 @@ def test_layers_of_one_name_are_drawn_each() -> None:
 def test_the_public_name_is_the_function() -> None:
     assert siamese_proto.draw is draw
     assert siamese_proto.draw(graph_of(PLAIN)).source == draw(graph_of(PLAIN)).source
-
-
-TEST_DATA = """layer { name: "tests" type: "Data" top: "pairs" top: "sim" include { phase: TEST }
-                           data_param { source: "elsewhere" batch_size: 9 backend: LMDB } }"""
-TEST_OUTPUT = 'layer { name: "far" type: "TanH" bottom: "ip" top: "far" include { phase: TEST } }'
-BOTH = TEST_DATA + NO_DATABASE + TEST_OUTPUT
 
 
 def test_both_phases_are_drawn_in_one_and_layers_of_one_phase_are_marked() -> None:

@@ -1,0 +1,130 @@
+"""Where the texts of a rendered drawing stand, measured with Adobe's metrics of Helvetica and Times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+from matplotlib._afm import AFM
+from svg_reader import SVG, classed
+
+SERIF = ("Times-Roman.afm", "Times-Bold.afm")
+SANS = ("Helvetica.afm", "Helvetica-Bold.afm")  # Arial and Liberation Sans have its widths
+OTHERS = {"\u00d7": "multiply", "\u00b7": "periodcentered", "\u2026": "ellipsis"}
+ABOVE, BELOW = 0.72, 0.20  # of the size of the letters: how far they reach above and below their line
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A part of the drawing, y growing downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    words: str = ""
+
+    def overlaps(self, other: Rectangle, slack: float = 0.4) -> bool:
+        return (
+            self.left < other.right - slack
+            and other.left < self.right - slack
+            and self.top < other.bottom - slack
+            and other.top < self.bottom - slack
+        )
+
+    def holds(self, other: Rectangle, slack: float = 0.4) -> bool:
+        return (
+            self.left - slack <= other.left
+            and other.right <= self.right + slack
+            and self.top - slack <= other.top
+            and other.bottom <= self.bottom + slack
+        )
+
+
+@cache
+def _metrics(file: str) -> AFM:
+    path = Path(matplotlib.get_data_path()) / "fonts" / "pdfcorefonts" / file
+    with path.open("rb") as content:
+        return AFM(content)
+
+
+def _width(words: str, file: str, size: float) -> float:
+    font = _metrics(file)
+    units = sum(
+        font.get_width_from_char_name(OTHERS[c]) if c in OTHERS else font.get_width_char(ord(c)) for c in words
+    )
+    return units * size / 1000
+
+
+def texts(group: ElementTree.Element) -> Iterator[Rectangle]:
+    """The place of every text that has letters."""
+    for run in group.iter(f"{SVG}text"):
+        words = (run.text or "").replace("\u00a0", " ")
+        kept = words.strip()
+        if not kept:
+            continue
+        family = SERIF if "Times" in run.get("font-family", "") else SANS
+        file = family[run.get("font-weight") == "bold"]
+        size = float(run.get("font-size", "0"))
+        left, line = float(run.get("x", "0")), float(run.get("y", "0"))
+        if run.get("text-anchor") == "middle":
+            left -= _width(words, file, size) / 2
+        left += _width(words[: len(words) - len(words.lstrip())], file, size)
+        yield Rectangle(left, line - ABOVE * size, left + _width(kept, file, size), line + BELOW * size, kept)
+
+
+def frame(group: ElementTree.Element) -> Rectangle:
+    """The outline of a box: of its shapes the widest."""
+    outlines = [
+        _outline(shape.get("d") or shape.get("points") or "")
+        for shape in group.iter()
+        if shape.tag in (f"{SVG}path", f"{SVG}polygon")
+    ]
+    return max(outlines, key=lambda found: found.right - found.left)
+
+
+def _outline(numbers: str) -> Rectangle:
+    found = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", numbers)]
+    across, down = found[0::2], found[1::2]
+    return Rectangle(min(across), min(down), max(across), max(down))
+
+
+def collisions(found: list[Rectangle]) -> list[tuple[str, str]]:
+    """Pairs of texts that stand in each other's place."""
+    ordered = sorted(found, key=lambda one: one.top)
+    clashes = []
+    for place, one in enumerate(ordered):
+        for other in ordered[place + 1 :]:
+            if other.top > one.bottom:
+                break
+            if one.overlaps(other):
+                clashes.append((one.words, other.words))
+    return clashes
+
+
+def clipped(root: ElementTree.Element) -> list[str]:
+    """Texts that leave the box or the frame they belong to, and those of wires that run into a box."""
+    boxes = [(group, frame(group)) for group in classed(root, "layer")]
+    out = [found.words for group, outline in boxes for found in texts(group) if not outline.holds(found)]
+    out += [
+        found.words
+        for group in classed(root, "chip")
+        for found in texts(group)
+        if not frame(group).holds(found)
+    ]
+    outlines = sorted((outline for _, outline in boxes), key=lambda one: one.top)
+    for group in classed(root, "wire"):
+        for found in texts(group):
+            out += [found.words for outline in outlines if outline.overlaps(found, slack=1.0)]
+    return out
+
+
+def page(root: ElementTree.Element) -> Rectangle:
+    """The outline of the drawing: all of it is to stand within."""
+    background = next(iter(root.iter(f"{SVG}polygon")))
+    return _outline(background.get("points", ""))
