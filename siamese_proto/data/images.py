@@ -34,7 +34,8 @@ class ImageData(DataLayer):
     """Image files named in a list, a line `path label` each, through `transform_param`.
 
     () -> (batch_size, C, H, W), labels (batch_size,). Colours are blue, green, red. Caffe: image_data_layer.cpp
-    `shuffle` and `rand_skip` depend on the seed alone, so that two lists of as many lines stay in step.
+    `shuffle` and `rand_skip` depend on the seed alone, so that two lists of as many lines stay in step. With
+    batch_size 1 images may differ in height and width.
     """
 
     tops = exactly(2)
@@ -77,7 +78,8 @@ class ImageData(DataLayer):
             raise DataError(error.message, field=error.field) from error
         size = self._size(entries)
         self.transform.output_size(size)
-        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), run.seed)
+        mean = read_mean(self.transform, size, self.context.folder)
+        transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
         skipped = _draw_skip(self.rand_skip, run.seed)
         if skipped >= len(entries):
             raise DataError(

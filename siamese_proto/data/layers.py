@@ -26,7 +26,8 @@ class Data(DataLayer):
 
     () -> (batch_size, C, H, W) and, where there is a second top, the labels, (batch_size,)
     Caffe: data_layer.cpp, data_transformer.cpp. Random crops and mirrors depend on the seed and the record's position
-    alone, so that data layers with the same settings stay in step.
+    alone, so that data layers with the same settings stay in step. With batch_size 1 records may differ in height and
+    width.
     """
 
     tops = Arity(1, 2)
@@ -59,7 +60,8 @@ class Data(DataLayer):
             raise DataError(missing.message, field=missing.field)
         size = self._record_size()
         self.transform.output_size(size)
-        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), run.seed)
+        mean = read_mean(self.transform, size, self.context.folder)
+        transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
         database = open_database(self._path(), self.backend)
         reading = Reading.of(run, self.name)
         source = DatabaseBatches(database, self.batch_size, transformer, reading, with_labels=self.top_count > 1)

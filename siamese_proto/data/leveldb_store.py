@@ -2,15 +2,18 @@
 
 The library takes an exclusive lock and writes when it opens a database, so a database itself is never opened for
 reading, only a private view of it: a temporary folder with links to its table files, which never change, and copies of
-the small files that the library rewrites. Readers then do not disturb each other, and read-only folders serve too.
+the small files that the library rewrites. Readers then do not disturb each other, and read-only folders serve too. One
+that another process holds open is read as it was when reading began, and the log says so.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import shutil
+import struct
 import sys
 import tempfile
 import weakref
@@ -21,6 +24,7 @@ from typing import Any
 from siamese_proto.data.store import Database, Record, cannot_write
 from siamese_proto.errors import DataError, quoted
 
+_log = logging.getLogger(__name__)
 _WRITE_BUFFER = 1 << 26  # bytes kept in memory before a table file is written
 _OPEN_FILES = 100
 _VIEW = "siamese_proto_leveldb_"  # then the process's number
@@ -53,6 +57,11 @@ class LevelDatabase(Database):
             self._remove_view()
             raise damaged(path, error.strerror) from error
         self._view = view
+        holder = _holder(Path(path))
+        if holder:
+            _log.info(
+                "LevelDB %s is held open by process %d; it is read as it was when reading began", quoted(path), holder
+            )
 
     def records(self, first: bytes | None = None) -> Iterator[Record]:
         return self._walk(first, lambda iterator: iterator.item())
@@ -81,6 +90,25 @@ class LevelDatabase(Database):
         if self._remove_view.alive:
             self._database.close()
             self._remove_view()
+
+
+def _holder(folder: Path) -> int:
+    """The number of another process that has the database open, 0 where there is none or that cannot be told.
+
+    The lock is asked about, not tried: holding it for a moment would keep out a process that wants it just then.
+    """
+    if sys.platform != "linux":
+        return 0
+    import fcntl
+
+    form = "@hhqqi"  # struct flock: type, whence, start, length, process
+    try:
+        with open(folder / "LOCK", "rb") as file:
+            asked = struct.pack(form, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, process = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except OSError:
+        return 0
+    return 0 if kind == fcntl.F_UNLCK else int(process)
 
 
 def _remove_views_of_the_dead() -> None:

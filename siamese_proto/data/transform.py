@@ -140,6 +140,7 @@ class Transformer:
     size: Size  # of the first record: the others must have it too, unless they are cropped
     mean: Floats | None = None
     seed: int = 0
+    each_its_size: bool = False  # a batch of one record may have any height and width (data_layer.cpp: load_batch)
 
     def check(self, image: Pixels, what: str) -> None:
         """BadRecordError where an image may not stand beside the first one; `what` names it, as in `record '7'`."""
@@ -149,7 +150,8 @@ class Transformer:
         """The same of its size, (C, H, W), before there is an image."""
         channels, height, width = size
         crop = self.settings.crop_size
-        croppable = crop and self.mean is None and channels == self.size[0] and crop <= min(height, width)
+        free = (crop or self.each_its_size) and self.mean is None
+        croppable = free and channels == self.size[0] and crop <= min(height, width)
         if size != self.size and not croppable:
             raise BadRecordError(
                 what,
@@ -163,52 +165,58 @@ class Transformer:
 
     def apply(self, images: Sequence[Pixels] | Pixels, choices: NDArray[numpy.uint64] | None) -> Floats:
         """Images (C, H, W) to one (N, C, H, W) array by these `choices`, one row an image, of `draw_choices`."""
-        import numpy
-
-        if isinstance(images, numpy.ndarray):
-            return transform_batch(images, self.settings, self.mean, choices)
-        if len({(image.shape, image.dtype) for image in images}) == 1:
-            return transform_batch(numpy.stack(images), self.settings, self.mean, choices)
-        own = [None if choices is None else choices[index : index + 1] for index in range(len(images))]
-        return numpy.concatenate(
-            [
-                transform_batch(image[None], self.settings, self.mean, choice)
-                for image, choice in zip(images, own, strict=True)
-            ]
-        )
+        return transform_batch(images, self.settings, self.mean, choices)
 
 
 def transform_batch(
-    pixels: Pixels, settings: Transform, mean: Floats | None, choices: NDArray[numpy.uint64] | None
+    images: Sequence[Pixels] | Pixels, settings: Transform, mean: Floats | None, choices: NDArray[numpy.uint64] | None
 ) -> Floats:
-    """Records of one size, (N, C, H, W), to (N, C, crop, crop); `choices` are those of `draw_choices`, where random."""
+    """Images (C, H, W), of one size unless they are cropped, to (N, C, H, W) or (N, C, crop, crop).
+
+    `choices` are those of `draw_choices`, where something is left to chance.
+    """
     import numpy
 
     if mean is not None:  # before cropping: the mean's pixel is the one at the same place of the whole image
-        pixels = numpy.subtract(pixels, mean, dtype=numpy.float32)
-    if settings.crop_size:
-        pixels = _crop(pixels, settings, choices)
-    values = pixels.astype(numpy.float32)
+        images = [numpy.subtract(image, mean, dtype=numpy.float32) for image in images]
+    if choices is None and isinstance(images, numpy.ndarray):
+        rows, columns, _ = _window(images.shape[2:], settings, None)
+        values = images[:, :, rows, columns].astype(numpy.float32)
+    else:
+        values = _placed(images, settings, choices)
     if settings.mean_values:
         values -= numpy.array(settings.mean_values, numpy.float32)[:, None, None]
     if settings.scale != 1:
         values *= numpy.float32(settings.scale)
-    if settings.mirror and choices is not None:
-        mirrored = choices[:, 0] % 2 == 1
-        values[mirrored] = values[mirrored, :, :, ::-1]
     return values
 
 
-def _crop(values: Pixels, settings: Transform, choices: NDArray[numpy.uint64] | None) -> Pixels:
+def _placed(
+    images: Sequence[Pixels] | Pixels, settings: Transform, choices: NDArray[numpy.uint64] | None
+) -> NDArray[numpy.float32]:
+    """Images cropped and mirrored one by one, each straight to its place in the batch."""
     import numpy
 
-    size = settings.crop_size
-    free_rows, free_columns = values.shape[2] - size, values.shape[3] - size
-    if settings.phase == "TEST" or choices is None:
+    side = settings.crop_size
+    channels, height, width = images[0].shape
+    placed = numpy.empty((len(images), channels, side or height, side or width), numpy.float32)
+    own = [None] * len(images) if choices is None else choices.tolist()
+    for place, image, choice in zip(placed, images, own, strict=True):
+        rows, columns, mirrored = _window(image.shape[1:], settings, choice)
+        window = image[:, rows, columns]
+        place[...] = window[:, :, ::-1] if mirrored else window
+    return placed
+
+
+def _window(size: Sequence[int], settings: Transform, choice: Sequence[int] | None) -> tuple[slice, slice, bool]:
+    """The rows and columns to take of an image of this height and width, and whether they are mirrored."""
+    side = settings.crop_size
+    mirrored = settings.mirror and choice is not None and choice[0] % 2 == 1
+    if not side:
+        return slice(None), slice(None), mirrored
+    free_rows, free_columns = size[0] - side, size[1] - side
+    if settings.phase == "TEST" or choice is None:
         top, left = free_rows // 2, free_columns // 2
-        return values[:, :, top : top + size, left : left + size]
-    windows = numpy.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(2, 3))
-    rows = (choices[:, 1] % (free_rows + 1)).astype(numpy.intp)
-    columns = (choices[:, 2] % (free_columns + 1)).astype(numpy.intp)
-    chosen: Pixels = windows[numpy.arange(len(values)), :, rows, columns]  # (N, C, size, size)
-    return chosen
+    else:
+        top, left = choice[1] % (free_rows + 1), choice[2] % (free_columns + 1)
+    return slice(top, top + side), slice(left, left + side), mirrored
