@@ -33,6 +33,7 @@ _OF_LOSS: dict[str, ScoreKind] = {
     "MultinomialLogisticLoss": "PROBABILITY",
     "InfogainLoss": "PROBABILITY",
 }
+_BEFORE: dict[str, ScoreKind] = {"Softmax": "SOFTMAX", "Sigmoid": "SIGMOID"}
 _MADE_UP = ("DummyData", "Parameter")  # sources that deliver no images
 
 
@@ -148,7 +149,10 @@ def _by_towers(graph: Graph, ancestry: Ancestry) -> Comparison:
         before = ancestry.nodes_before(blob)
         if scored is not None and all(ancestry.maker[feature.id].id in before for feature in features):
             label = _label_of(loss) if loss is not None else None
-            return Comparison(features, "LEARNED", blob, scored, label, told_by=loss or ancestry.maker[blob.id])
+            told_by = loss or ancestry.maker[blob.id]
+            if scored == "PROBABILITY" and told_by.type in _BEFORE:  # what it is made of is not rounded to 0 or 1
+                blob, scored = told_by.bottoms[0], _BEFORE[told_by.type]
+            return Comparison(features, "LEARNED", blob, scored, label, told_by=told_by)
     return Comparison(features)
 
 

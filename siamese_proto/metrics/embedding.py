@@ -14,7 +14,7 @@ import numpy
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import check_writable, replacing
 from siamese_proto.metrics.palette import INK, class_style
-from siamese_proto.metrics.pictures import save_figure
+from siamese_proto.metrics.pictures import one_line, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def plot_embedding(embedding: Embedding, path: str | os.PathLike[str], title: st
     figure = Figure(figsize=(8.2, 6.6), layout="constrained")
     axes = figure.add_subplot()
     draw_embedding(axes, embedding)
-    axes.set_title(title, fontsize=13)
+    axes.set_title(one_line(title), fontsize=13)
     save_figure(figure, path)
 
 
@@ -166,10 +166,8 @@ def draw_embedding(axes: Axes, embedding: Embedding) -> None:
 
 def _shown(embedding: Embedding, label: int) -> str:
     name = embedding.name_of_class(label) if label != UNKNOWN or embedding.class_names else "no class"
-    plain = "".join(letter if letter.isprintable() else "?" for letter in name)
-    short = plain if len(plain) <= 18 else f"{plain[:8]}…{plain[-9:]}"
-    # matplotlib takes dollars for formulas, and leaves out of legends what begins with an underscore
-    return short.replace("$", r"\$") if not short.startswith("_") else f" {short}"
+    short = one_line(name if len(name) <= 18 else f"{name[:8]}…{name[-9:]}")
+    return f" {short}" if short.startswith("_") else short  # matplotlib leaves such names out of legends
 
 
 def _name_middle(axes: Axes, points: Floats, name: str, colour: str) -> None:

@@ -12,7 +12,7 @@ from siamese_proto.metrics.distances import TITLES
 from siamese_proto.metrics.embedding import Embedding, draw_embedding
 from siamese_proto.metrics.evaluation import Evaluation
 from siamese_proto.metrics.palette import ACCENT, DIFFERENT, INK, QUIET, SAME
-from siamese_proto.metrics.pictures import save_figure
+from siamese_proto.metrics.pictures import one_line, save_figure
 from siamese_proto.metrics.sheets import draw_pairs, stacked
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def plot_evaluation(
     if not heights:
         raise DataError("nothing was found that could be drawn")
     figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
-    figure.suptitle(_plain(title or _title(found)), fontsize=14)
+    figure.suptitle(one_line(title or _title(found)), fontsize=14)
     parts = iter(stacked(figure, heights))
     if judged is not None:
         left, right = next(parts).subplots(1, 2)
@@ -54,10 +54,6 @@ def plot_evaluation(
 def _title(found: Evaluation) -> str:
     model = found.subject.model.replace(os.sep, "/").split("/")
     return " / ".join(model[-2:])
-
-
-def _plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
 
 
 def _draw_hardest(figure: SubFigure, found: Evaluation) -> None:
@@ -82,7 +78,7 @@ def plot_histogram(found: Evaluation, path: str | os.PathLike[str], title: str =
     """The distances of same and of different pairs, with the threshold."""
     figure, axes = _one_plot(7.2, 4.6)
     draw_histogram(axes, _judgement(found), TITLES[found.subject.distance])
-    axes.set_title(_plain(title or _title(found)), fontsize=13)
+    axes.set_title(one_line(title or _title(found)), fontsize=13)
     save_figure(figure, path)
 
 
@@ -90,7 +86,7 @@ def plot_roc(found: Evaluation, path: str | os.PathLike[str], title: str = "") -
     """True accepts over false accepts."""
     figure, axes = _one_plot(6.4, 5.2)
     draw_roc(axes, _judgement(found))
-    axes.set_title(_plain(title or _title(found)), fontsize=13)
+    axes.set_title(one_line(title or _title(found)), fontsize=13)
     save_figure(figure, path)
 
 
@@ -109,6 +105,8 @@ def _one_plot(width: float, height: float) -> tuple[Figure, Axes]:
 
 def draw_histogram(axes: Axes, judged: Judgement, xlabel: str) -> None:
     """Shares of the same and of the different pairs by distance, and the threshold that parts them."""
+    from matplotlib.ticker import MaxNLocator
+
     kinds = (("same", judged.same_counts, SAME, ""), ("different", judged.different_counts, DIFFERENT, "//"))
     for name, counts, colour, hatch in kinds:
         total = int(counts.sum())
@@ -129,15 +127,11 @@ def draw_histogram(axes: Axes, judged: Judgement, xlabel: str) -> None:
     axes.margins(y=0.12)
     axes.set_xlabel(xlabel)
     axes.set_ylabel("share of the pairs of their kind")
-    axes.yaxis.set_major_formatter("{x:.0%}" if max(counts_share(judged)) >= 0.03 else "{x:.1%}")
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(lambda part, place: f"{100 * part:.3g}%")
     axes.set_title("Distances", fontsize=12)
     axes.legend(frameon=False)
     axes.grid(axis="y", alpha=0.25)
-
-
-def counts_share(judged: Judgement) -> list[float]:
-    """The largest share in a bin of the histogram, of the same and of the different pairs."""
-    return [float(counts.max()) / max(int(counts.sum()), 1) for counts in (judged.same_counts, judged.different_counts)]
 
 
 def draw_roc(axes: Axes, judged: Judgement) -> None:
@@ -152,7 +146,7 @@ def draw_roc(axes: Axes, judged: Judgement) -> None:
     for accepts in judged.accepts:
         if accepts.share is not None:
             low, high = accepts.share.value - accepts.share.low, accepts.share.high - accepts.share.value
-            label = f"{accepts.share.value:.1%} at {accepts.at_most:.3g} false accepts"
+            label = f"{accepts.share.value:.1%} at {100 * accepts.at_most:g}% false accepts"
             axes.errorbar(
                 accepts.at_most,
                 accepts.share.value,
@@ -162,6 +156,7 @@ def draw_roc(axes: Axes, judged: Judgement) -> None:
                 capsize=3,
                 label=label,
                 zorder=3,
+                clip_on=False,
             )
     error = judged.equal_error
     if error >= least:
@@ -174,7 +169,7 @@ def draw_roc(axes: Axes, judged: Judgement) -> None:
     axes.set_title(f"ROC, AUC {judged.auc.value:.4f}", fontsize=12)
     axes.grid(alpha=0.25)
     crowded_below = float(numpy.interp(0.3, curve.false_accepts, curve.true_accepts)) < 0.6
-    axes.legend(loc="upper left" if crowded_below else "lower right", frameon=True, framealpha=0.9, fontsize=9)
+    axes.legend(loc="upper left" if crowded_below else "lower right", frameon=True, framealpha=1, fontsize=9)
 
 
 def draw_scores(axes: Axes, few_shot: FewShot | None, retrieval: Retrieval | None) -> None:
@@ -199,6 +194,6 @@ def draw_scores(axes: Axes, few_shot: FewShot | None, retrieval: Retrieval | Non
     axes.set_xticks(range(len(bars)), [bar[0] for bar in bars])
     axes.set_ylim(0, 1.15)
     axes.set_yticks(numpy.linspace(0, 1, 6))
-    axes.set_title("Classes found again (bars: standard error)", fontsize=12)
+    axes.set_title("Classes found again (whiskers: standard error)", fontsize=12)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)

@@ -70,7 +70,10 @@ def measure_pairs(
         one = twin.embed_images(first, pairs.rows[0], 0, progress)
         other = twin.embed_images(second, pairs.rows[1], 1, lambda done: progress(len(pairs) + done))
     found = Distances(twin.metric.rows(one, other), pairs.same)
-    return Measured(found, pairs.told, tuple(_hard(pairs, found, row) for row in hardest_rows(found, hardest)))
+    hard: dict[frozenset[str], HardPair] = {}  # a pair that was drawn twice, or the other way round too, is shown once
+    for row in hardest_rows(found, 2 * hardest):
+        hard.setdefault(frozenset(pairs.names(row)), _hard(pairs, found, row))
+    return Measured(found, pairs.told, tuple(_sorted(list(hard.values()), hardest)))
 
 
 def _hard(pairs: PairImages, found: Distances, row: int) -> HardPair:

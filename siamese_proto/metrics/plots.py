@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.metrics.pictures import save_figure
+from siamese_proto.metrics.pictures import one_line, save_figure
 from siamese_proto.metrics.training_log import Curve, Output, TrainingLog
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plot_training(log: TrainingLog, path: str | os.PathLike[str], title: str = "
         if len(axes.get_lines()) > 1:
             axes.legend()
     rows[-1].set_xlabel("iteration")
-    rows[0].set_title(title)
+    rows[0].set_title(one_line(title))
     save_figure(figure, path)
 
 

@@ -15,7 +15,7 @@ import numpy
 from PIL import Image
 
 from siamese_proto.metrics.palette import DIFFERENT, INK, SAME
-from siamese_proto.metrics.pictures import save_figure
+from siamese_proto.metrics.pictures import one_line, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def plot_pairs(pairs: Sequence[HardPair], threshold: float, path: str | os.PathL
     columns = 6
     rows = [max(1, math.ceil(len(kind) / columns)) for kind in kinds]
     figure = Figure(figsize=(1.9 * columns, 1.25 * sum(rows) + 1.9), layout="constrained")
-    figure.suptitle(_one_line(title or "The hardest pairs"), fontsize=14)
+    figure.suptitle(one_line(title or "The hardest pairs"), fontsize=14)
     for part, kind, same, count in zip(stacked(figure, rows), kinds, (True, False), rows, strict=True):
         draw_pairs(part, kind, threshold, same=same, columns=columns, rows=count)
     save_figure(figure, path)
@@ -137,7 +137,7 @@ def plot_cells(
     rows = math.ceil(len(cells) / columns)
     figure = Figure(figsize=(max(5.0, 1.9 * columns), 2.55 * rows + 0.4 + 0.4 * bool(footer)), layout="constrained")
     if title:
-        figure.suptitle(_one_line(title), fontsize=13)
+        figure.suptitle(one_line(title), fontsize=13)
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
         if place < len(cells):
@@ -151,14 +151,9 @@ def plot_cells(
     save_figure(figure, path)
 
 
-def _one_line(text: str) -> str:
-    """Text that matplotlib shows as it is: what cannot be printed is a question mark, a dollar begins no formula."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
-
-
 def _lines(name: str) -> str:
     """A name in two lines at most; of a longer one its end, which tells more of a path."""
     lines = textwrap.wrap(name, _NAME_WIDTH, break_long_words=True)
     if len(lines) > 2:
         lines = [f"…{name[1 - 2 * _NAME_WIDTH : -_NAME_WIDTH]}", name[-_NAME_WIDTH:]]
-    return "\n".join(map(_one_line, lines))
+    return "\n".join(map(one_line, lines))

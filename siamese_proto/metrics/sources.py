@@ -103,6 +103,7 @@ def open_pair_images(
     A database holds pairs where its records have twice the channels that the net takes. Label 1 means "same", unless
     `one_is_same` is False. Raises DataError where there are none.
     """
+    told = f"pairs of {source}, label {int(one_is_same)} is same"
     kind = "DIGITS" if is_digits(source) and not os.path.exists(source) else guess_kind(source)
     if kind == "CSV":
         images, tuples = open_pairs(
@@ -110,24 +111,20 @@ def open_pair_images(
         )
         _check_labels(tuples.labels, source)
         rows = tuples.tuples
-        return PairImages(
-            (images, images), (rows[:, 0], rows[:, 1]), (tuples.labels == 1) == one_is_same, f"pairs of {source}"
-        )
+        return PairImages((images, images), (rows[:, 0], rows[:, 1]), (tuples.labels == 1) == one_is_same, told)
     if kind == "DATABASE":
         records = open_labelled(source, "DATABASE", new_size=preparation.before_crop)
         if records.shape[0] == 2 * preparation.size[0]:
             _check_labels(records.labels, source)
             every = numpy.arange(len(records))
             halves = tuple(LabelledImages(_Half(records, half)) for half in (0, 1))
-            return PairImages(
-                (halves[0], halves[1]), (every, every), (records.labels == 1) == one_is_same, f"pairs of {source}"
-            )
+            return PairImages((halves[0], halves[1]), (every, every), (records.labels == 1) == one_is_same, told)
         records.close()
     images = labelled_images(source, preparation, labels=labels, root_folder=root_folder, classes=classes)
     sampler = PairSampler(images.labels, same_fraction=same_fraction, seed=seed, count=count)
     drawn, alike = sampler.draw(numpy.arange(count))
-    told = f"pairs drawn from the {len(images)} images of {source}, seed {seed}"
-    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), alike == 1, told)
+    drawn_from = f"pairs drawn from the {len(images)} images of {source}, seed {seed}"
+    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), alike == 1, drawn_from)
 
 
 def _check_labels(labels: NDArray[numpy.integer] | NDArray[numpy.float32], source: str) -> None:

@@ -320,7 +320,8 @@ def judge(
     check_pairs(pairs, least=1 if threshold is not None else 2)
     chosen_on, judged_on = halves(pairs, seed) if threshold is None else (pairs, pairs)
     curve = roc(pairs)
-    edges = numpy.histogram_bin_edges(pairs.distance, _BINS)
+    nearest, farthest = float(pairs.distance.min()), float(pairs.distance.max())
+    edges = numpy.histogram_bin_edges(pairs.distance, _BINS, (min(0.0, nearest), max(farthest, 1e-12)))
     return Judgement(
         pairs=len(pairs),
         same=int(pairs.same.sum()),
