@@ -45,6 +45,16 @@ def test_draw_net(direction: str, across: bool, tmp_path: Path) -> None:
     assert "TEST" in text
 
 
+def test_draw_net_shows_multipliers_of_learning_rates(tmp_path: Path) -> None:
+    product = """layers { name: "ip" type: INNER_PRODUCT bottom: "y" top: "ip" blobs_lr: 3 blobs_lr: 0.5
+                          inner_product_param { num_output: 4 } }"""
+    (tmp_path / "old.prototxt").write_text(OLD_NET + product)
+    assert run("draw_net.py", "old.prototxt", "net.dot", "--display_lrm", folder=tmp_path).returncode == 0
+    text = (tmp_path / "net.dot").read_text(encoding="utf-8")
+    assert "lr_mult 3" in text
+    assert "lr_mult 0.5" in text
+
+
 @pytest.mark.parametrize(
     ("tool", "target"),
     [

@@ -96,7 +96,7 @@ def page() -> str:
         "# Gallery\n",
         "What `siamese-proto draw` makes of twins, triplets and large nets. The nets are those of "
         "[tools/gallery_nets.py](../../tools/gallery_nets.py) and the flagship, "
-        "[prototxt/mnist_siamese](../../prototxt/mnist_siamese); `python tools/make_gallery.py` draws all of them anew.\n",
+        "[prototxt/mnist_siamese](../../prototxt/mnist_siamese); `python tools/make_gallery.py` draws all anew.\n",
     ]
     for name, picture in PICTURES.items():
         options = f" `{picture.options}`" if picture.options else ""

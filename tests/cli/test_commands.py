@@ -99,6 +99,13 @@ def test_draw_writes_every_format(ending: str, folder: Path) -> None:
     assert (folder / f"net.{ending}").stat().st_size > 500
 
 
+def test_draw_takes_style_detail_towers_and_fusing(folder: Path) -> None:
+    look = ["--style", "dark", "--detail", "full", "--towers", "collapsed", "--fused", "--phase", "all"]
+    done = run("draw", "net.prototxt", "net.dot", *look, *SHAPES, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "style-dark detail-full" in (folder / "net.dot").read_text(encoding="utf-8")
+
+
 def test_shapes_given_stand_in_for_the_database(folder: Path) -> None:
     assert run("draw", "net.prototxt", "net.dot", *SHAPES, folder=folder).returncode == 0
     assert "7\u00d72\u00d75\u00d74" in (folder / "net.dot").read_text(encoding="utf-8")

@@ -90,10 +90,10 @@ NO_DATABASE = (
 V1 = """
     name: "V1 twin" input: "left" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 10
     input: "right" input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 10
-    layers { name: "conv" type: CONVOLUTION bottom: "left" top: "conv" param: "w" param: "b" blobs_lr: 1 blobs_lr: 2
-             convolution_param { num_output: 4 kernel_size: 3 } }
-    layers { name: "conv_q" type: CONVOLUTION bottom: "right" top: "conv_q" param: "w" param: "b" blobs_lr: 1 blobs_lr: 2
-             convolution_param { num_output: 4 kernel_size: 3 } }
+    layers { name: "conv" type: CONVOLUTION bottom: "left" top: "conv" param: "w" param: "b"
+             blobs_lr: 1 blobs_lr: 2 convolution_param { num_output: 4 kernel_size: 3 } }
+    layers { name: "conv_q" type: CONVOLUTION bottom: "right" top: "conv_q" param: "w" param: "b"
+             blobs_lr: 1 blobs_lr: 2 convolution_param { num_output: 4 kernel_size: 3 } }
     layers { name: "far" type: EUCLIDEAN_LOSS bottom: "conv" bottom: "conv_q" top: "far" }
 """
 TEST_DATA = """layer { name: "tests" type: "Data" top: "pairs" top: "sim" include { phase: TEST }

@@ -55,9 +55,7 @@ def _metrics(file: str) -> AFM:
 
 def _width(words: str, file: str, size: float) -> float:
     font = _metrics(file)
-    units = sum(
-        font.get_width_from_char_name(OTHERS[c]) if c in OTHERS else font.get_width_char(ord(c)) for c in words
-    )
+    units = sum(font.get_width_from_char_name(OTHERS[c]) if c in OTHERS else font.get_width_char(ord(c)) for c in words)
     return units * size / 1000
 
 
@@ -111,12 +109,7 @@ def clipped(root: ElementTree.Element) -> list[str]:
     """Texts that leave the box or the frame they belong to, and those of wires that run into a box."""
     boxes = [(group, frame(group)) for group in classed(root, "layer")]
     out = [found.words for group, outline in boxes for found in texts(group) if not outline.holds(found)]
-    out += [
-        found.words
-        for group in classed(root, "chip")
-        for found in texts(group)
-        if not frame(group).holds(found)
-    ]
+    out += [found.words for group in classed(root, "chip") for found in texts(group) if not frame(group).holds(found)]
     outlines = sorted((outline for _, outline in boxes), key=lambda one: one.top)
     for group in classed(root, "wire"):
         for found in texts(group):

@@ -6,6 +6,7 @@ from svg_reader import arrows, boxes, corner, fill_behind, rendered, words
 import siamese_proto
 from siamese_proto.drawing import draw
 
+
 def test_layers_of_a_row_stand_at_one_height_and_towers_from_left_to_right() -> None:
     shown = boxes(rendered(draw(graph_of(THREE))))
     for layer in ("conv", "pool", "ip"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 from drawn_nets import PLAIN, TWIN, graph_of
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from svg_reader import SVG, boxes, rendered, runs
 
-from siamese_proto.drawing import draw
+from siamese_proto.drawing import draw, to_svg
 from siamese_proto.graph.ir import Graph
 
 NASTY = (
@@ -67,6 +69,42 @@ def test_nasty_names_are_drawn_as_they_are(name: str, base: str, renderer: str) 
             assert visible(name) in runs(box)
     assert visible(name) in runs(root)
     assert len(boxes(root)) == len(boxes(rendered(draw(plain))))
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        {"style": "caffe", "detail": "full"},
+        {"style": "paper", "detail": "layers"},
+        {"style": "dark", "rankdir": "LR", "learning_rates": True},
+        {"towers": "collapsed", "detail": "full"},
+    ],
+    ids=str,
+)
+def test_nasty_names_do_nothing_in_any_look(look: dict[str, object]) -> None:
+    """Each layer has a nasty name of its own; the SVG's ids and classes hold none."""
+    base = graph_of(TWIN)
+    nodes = [replace(node, name=NASTY[place % len(NASTY)]) for place, node in enumerate(base.nodes)]
+    graph = named_params(replace(base, name=NASTY[2], nodes=tuple(nodes)))
+    root = ElementTree.fromstring(to_svg(draw(graph, **look)).replace("&#160;", " "))
+    assert {element.tag for element in root.iter()} <= {f"{SVG}{name}" for name in PLAIN_ELEMENTS}
+    for element in root.iter(f"{SVG}g"):
+        assert re.fullmatch(r"[a-z0-9 -]*", f"{element.get('id', '')} {element.get('class', '')}")
+    said = runs(root)
+    assert all(visible(node.name) in said for node in nodes[:4])
+
+
+PLAIN_ELEMENTS = ("svg", "g", "title", "text", "path", "polygon", "polyline", "ellipse")
+
+
+def named_params(graph: Graph) -> Graph:
+    """The graph with nasty names of its parameters."""
+    fresh = {param.id: replace(param, name=NASTY[-1 - place]) for place, param in enumerate(graph.params)}
+    nodes = [
+        replace(node, params=tuple(replace(use, param=fresh[use.param.id]) for use in node.params))
+        for node in graph.nodes
+    ]
+    return replace(graph, nodes=tuple(nodes), params=tuple(fresh.values()))
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12))
