@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,16 +155,19 @@ class ImageBatches:
     seed: int
     skipped: int
 
-    def batches(self, first: int) -> Iterator[Sequence[Floats]]:
+    def batches(self, first: int) -> Iterator[Callable[[], Sequence[Floats]]]:
         """Data (N, C, H, W) and labels (N,), both float32."""
-        import numpy
-
         entries = self._endless(self.skipped + first * self.batch_size)
         for number in itertools.count(first):
             batch = list(itertools.islice(entries, self.batch_size))
-            read = self.reading.all(batch, self._image, self._spare)
-            labels = numpy.array([label for _, label in read], numpy.float32)
-            yield self.transformer.batch([pixels for pixels, _ in read], number * self.batch_size), labels
+            yield functools.partial(self._batch, batch, number * self.batch_size)
+
+    def _batch(self, entries: Sequence[Entry], position: int) -> Sequence[Floats]:
+        import numpy
+
+        read = self.reading.all(entries, self._image, self._spare)
+        labels = numpy.array([label for _, label in read], numpy.float32)
+        return self.transformer.batch([pixels for pixels, _ in read], position), labels
 
     def close(self) -> None:
         """Nothing is held."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from siamese_proto.data.bad_records import Reading, first_usable
+from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.database import no_records, open_database
 from siamese_proto.data.datum import Size, key_text, parse_datum, pixels_of
 from siamese_proto.data.store import Database, Record
@@ -17,9 +18,6 @@ from siamese_proto.errors import quoted
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
-    import numpy
-    from numpy.typing import NDArray
-
     from siamese_proto.data.datum import Pixels
     from siamese_proto.data.transform import Floats
 
@@ -36,11 +34,13 @@ class DatabaseBatches:
     reading: Reading
     with_labels: bool = True
 
-    def batches(self, first: int) -> Iterator[Sequence[NDArray[numpy.float32]]]:
+    def batches(self, first: int) -> Iterator[Sequence[Floats] | Callable[[], Sequence[Floats]]]:
         """Data (N, C, H, W) and, if wanted, labels (N,), both float32."""
         records = endless(self.database, first * self.batch_size)
         for number in itertools.count(first):
-            yield self._batch(list(itertools.islice(records, self.batch_size)), number * self.batch_size)
+            batch = list(itertools.islice(records, self.batch_size))
+            make = functools.partial(self._batch, batch, number * self.batch_size)
+            yield make if _is_encoded(batch[0]) else make()
 
     def close(self) -> None:
         """Close the database."""
@@ -95,6 +95,14 @@ class _Image(NamedTuple):
 
     pixels: Pixels | bytes
     label: int
+
+
+def _is_encoded(record: Record) -> bool:
+    """Whether a record takes decoding; one that cannot be read does not matter."""
+    try:
+        return parse_datum(*record).encoded
+    except BadRecordError:
+        return False
 
 
 def endless(database: Database, position: int) -> Iterator[Record]:

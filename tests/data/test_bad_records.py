@@ -233,7 +233,7 @@ def test_an_image_of_another_size_is_refused_before_it_is_decoded(tmp_path, monk
     monkeypatch.setattr(Image.Image, "convert", lambda image, mode: decoded.append(image.size) or convert(image, mode))
     with pytest.raises(BadRecordError, match="has size 3 x 70 x 90, but the first one has 3 x 3 x 5"):
         delivered(data_layer(path, batch_size=2), RunState(), 1)
-    assert decoded == [(5, 3)]
+    assert set(decoded) == {(5, 3)}
 
 
 def test_the_examples_reach_the_decoder():
