@@ -1,10 +1,10 @@
-"""One training step of the LeNet twin: siamese_proto against the same net written by hand in PyTorch.
+"""One training step of the LeNet twin, and of other nets: siamese_proto against PyTorch written by hand.
 
-By hand: two passes through one tower module, a contrastive loss, torch.optim.SGD, batches that lie in memory. Here: the
-Solver on the prototxt, reading its records from a LevelDB while it trains. Both run in turns in one process, from the
-same weights; the ratio is by-hand time over ours, above 1 where we are faster.
+By hand in four forms (one pass a tower or all towers as one batch, channels first or last), each with torch's foreach
+and its fused SGD. All run in turns in one process, from the same weights, over the same batch in memory; the ratio is
+by-hand time over ours, above 1 where we are faster. `--database` adds our step with records read from a LevelDB.
 
-    python benchmarks/train_step.py [--threads 1 2] [--rounds 15] [--steps 10]
+    python benchmarks/train_step.py [--threads 1 2] [--rounds 15] [--steps 5] [--only flagship] [--out DIR]
 """
 
 from __future__ import annotations
@@ -12,133 +12,113 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from by_hand import FORMS
+from cases import SOLVER, Case, cases
+from measuring import Ratio, Work, fastest, in_turns, milliseconds, plot_ratios, ratio, write_json, write_table
 
 import siamese_proto as sp
-from siamese_proto.data.digits import load_digits
 from siamese_proto.data.pairs import draw_pairs, write_pairs
 
-NETWORK = Path(__file__).resolve().parent.parent / "prototxt" / "mnist_siamese"
-BATCH = 64
-PAIRS = 6400
-SOLVER = f"""
-net: "{NETWORK / "train_test.prototxt"}"
-base_lr: 0.01 lr_policy: "inv" gamma: 0.0001 power: 0.75 momentum: 0.9 max_iter: 100000
-display: 0 snapshot: 0 snapshot_after_train: false solver_mode: CPU random_seed: 1
-"""
+HERE = "siamese_proto"
+DATABASE = "siamese_proto, reading a LevelDB"
 
 
-class Tower(nn.Module):
-    """LeNet as one writes it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 20, 5)
-        self.conv2 = nn.Conv2d(20, 50, 5)
-        self.ip1 = nn.Linear(800, 500)
-        self.ip2 = nn.Linear(500, 10)
-        self.feat = nn.Linear(10, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, 1, 28, 28) -> (N, 2)."""
-        x = functional.max_pool2d(self.conv1(x), 2)
-        x = functional.max_pool2d(self.conv2(x), 2)
-        x = functional.relu(self.ip1(x.flatten(1)))
-        features: Tensor = self.feat(self.ip2(x))
-        return features
-
-
-class ByHand:
-    """The training loop as one writes it."""
-
-    def __init__(self, net: sp.Net, pairs: Tensor, labels: Tensor) -> None:
-        self.tower = Tower()
-        with torch.no_grad():
-            for name, module in self.tower.named_children():
-                for mine, theirs in zip(module.parameters(), net.params[name], strict=True):
-                    mine.copy_(theirs)
-        weights = [p for name, p in self.tower.named_parameters() if name.endswith("weight")]
-        biases = [p for name, p in self.tower.named_parameters() if name.endswith("bias")]
-        groups = [{"params": weights, "lr": 0.01}, {"params": biases, "lr": 0.02}]
-        self.optimizer = torch.optim.SGD(groups, momentum=0.9)
-        self.batches = list(zip(torch.split(pairs, BATCH), torch.split(labels, BATCH), strict=True))
-        self.losses: list[float] = []
-        self.iteration = 0
-
-    def step(self, iterations: int) -> None:
-        """Train for so many iterations."""
-        for _ in range(iterations):
-            rate = 0.01 * (1 + 0.0001 * self.iteration) ** -0.75
-            for group, factor in zip(self.optimizer.param_groups, (1, 2), strict=True):
-                group["lr"] = rate * factor
-            pair, same = self.batches[self.iteration % len(self.batches)]
-            first, second = self.tower(pair[:, :1]), self.tower(pair[:, 1:])
-            distance = ((first - second).square().sum(1) + 1e-12).sqrt()  # (N,)
-            loss = (same * distance**2 + (1 - same) * (1 - distance).clamp(min=0) ** 2).mean() / 2
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            self.losses.append(loss.item())
-            self.iteration += 1
-
-
-def seconds(step: Callable[[int], None], steps: int) -> float:
-    """The time of one iteration, in seconds."""
-    begin = time.perf_counter()
-    step(steps)
-    return (time.perf_counter() - begin) / steps
-
-
-def compare(threads: int, rounds: int, steps: int) -> None:
-    """Run both in turns and print what came out."""
+def flagship(case: Case, threads: int, rounds: int, steps: int, *, database: bool) -> dict[str, object]:
+    """Our step against every form by hand; the table's rows."""
     torch.set_num_threads(threads)
-    (images, digits), _ = load_digits()
-    drawn = draw_pairs(digits, PAIRS)
-    write_pairs("digits_train_leveldb", "LEVELDB", images, drawn, overwrite=True)
-    pairs = (
-        torch.from_numpy(images)[torch.from_numpy(drawn.first)],
-        torch.from_numpy(images)[torch.from_numpy(drawn.second)],
-    )
-    solver = sp.Solver(SOLVER)
-    by_hand = ByHand(solver.net, torch.stack(pairs, 1) / 256, torch.from_numpy(drawn.same).float())
-    solver.step(20)
-    by_hand.step(20)
-    drift = max(abs(a - b) for a, b in zip(solver.losses, by_hand.losses, strict=True))
-    hand, here = [], []
-    for _ in range(rounds):
-        hand.append(seconds(by_hand.step, steps))
-        here.append(seconds(solver.step, steps))
-    solver.net.close()
-    ratios = [a / b for a, b in zip(hand, here, strict=True)]
+    ours, net = case.here()
+    works: dict[str, Work] = {HERE: ours}
+    works.update({str(form): case.by_hand(form, net) for form in FORMS})
+    if database:
+        works[DATABASE] = reading_a_database(case)
+    seconds = in_turns(works, rounds, steps)
+    best = fastest({name: times for name, times in seconds.items() if not name.startswith(HERE)})
+    ratios = {name: ratio(times, seconds[HERE]) for name, times in seconds.items() if name != HERE}
     print(
-        f"{threads} thread(s), batch {BATCH}, {rounds} rounds of {steps} steps; "
-        f"losses of 20 steps differ by at most {drift:.1e}"
+        f"\n{case.name}, {threads} thread(s), {rounds} rounds of {steps} steps; {HERE} {milliseconds(seconds[HERE])} ms"
     )
-    for name, times in (("by hand, two passes", hand), ("siamese_proto", here)):
-        print(f"  {name:20s} {1e3 * statistics.median(times):7.2f} ms a step (min {1e3 * min(times):.2f})")
-    print(f"  ratio, by hand / here: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}")
+    for name, found in ratios.items():
+        print(f"  {name:48s} {milliseconds(seconds[name]):22s} ms  ratio {found}" + " <- best by hand" * (name == best))
+    return {"threads": threads, "case": case.name, "best": best, "seconds": seconds, "ratios": ratios}
+
+
+def reading_a_database(case: Case) -> Work:
+    """Our step, its records read while it trains."""
+    draw = np.random.default_rng(1)
+    images = draw.integers(0, 256, (500, 28, 28), dtype=np.uint8)
+    drawn = draw_pairs(draw.integers(0, 10, 500), 6400)
+    write_pairs("digits_train_leveldb", "LEVELDB", images, drawn, overwrite=True)
+    return sp.Solver(case.net + SOLVER).step
+
+
+def other(case: Case, threads: int, rounds: int) -> tuple[list[str], Ratio]:
+    """Our step against the best form by hand, found in a first run; a row of the table."""
+    torch.set_num_threads(threads)
+    ours, net = case.here()
+    forms = {str(form): case.by_hand(form, net) for form in FORMS if case.towers > 1 or not form.batched}
+    tried = in_turns(forms, 3, 3)
+    steps = max(3, round(0.03 / min(tried[fastest(tried)])))
+    best = fastest(in_turns(forms, 5, steps))
+    seconds = in_turns({best: forms[best], HERE: ours}, rounds, steps)
+    found = ratio(seconds[best], seconds[HERE])
+    row = [case.name, str(threads), best, milliseconds(seconds[best]), milliseconds(seconds[HERE]), str(found)]
+    print("  " + " | ".join(row))
+    return row, found
 
 
 def main() -> None:
-    """Parse the arguments and compare for each number of threads."""
+    """Measure, print, and write table, numbers and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--only", choices=["flagship", "others"])
+    parser.add_argument("--database", action="store_true", help="Measure reading from a LevelDB too.")
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "siamese_proto_benchmarks")
     arguments = parser.parse_args()
-    logging.getLogger("siamese_proto").setLevel(logging.WARNING)
+    out = arguments.out.absolute()
+    logging.getLogger("siamese_proto").setLevel(logging.ERROR)
+    first, *others = cases()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for threads in arguments.threads:
-            compare(threads, arguments.rounds, arguments.steps)
+        if arguments.only != "others":
+            runs = [
+                flagship(first, threads, arguments.rounds, arguments.steps, database=arguments.database)
+                for threads in arguments.threads
+            ]
+            write_flagship(out, runs)
+        if arguments.only != "flagship":
+            print("\nother nets, against the best form by hand")
+            rows = [other(case, threads, arguments.rounds) for threads in arguments.threads for case in others]
+            head = ["net", "threads", "best by hand", "its ms", "our ms", "by hand / here"]
+            write_table(out, "other_nets", "Other nets", head, [row for row, _ in rows])
+            plot_ratios(out, "other_nets", "Other nets", {f"{row[0]}, {row[1]} thr.": found for row, found in rows})
+            write_json(out, "other_nets", [dict(zip(head, [*row[:-1], found], strict=True)) for row, found in rows])
+        os.chdir(out)
+    print(f"\ntables and plots are in {out}")
+
+
+def write_flagship(out: Path, runs: list[dict[str, object]]) -> None:
+    """Table, plot and numbers of the flagship's runs."""
+    rows, drawn = [], {}
+    for run in runs:
+        seconds, ratios = run["seconds"], run["ratios"]
+        assert isinstance(seconds, dict)  # as made above
+        assert isinstance(ratios, dict)
+        for name, found in ratios.items():
+            mark = " (best by hand)" * (name == run["best"])
+            rows.append([str(run["threads"]), name + mark, milliseconds(seconds[name]), str(found)])
+            drawn[f"{name}, {run['threads']} thr."] = found
+        rows.append([str(run["threads"]), f"**{HERE}**", milliseconds(seconds[HERE]), "1"])
+    head = ["threads", "form", "ms a step", "ratio: median (least to most)"]
+    write_table(out, "train_step", "Training step of the LeNet twin, batch 64", head, rows)
+    plot_ratios(out, "train_step", "Training step of the LeNet twin, batch 64", drawn)
+    write_json(out, "train_step", runs)
 
 
 if __name__ == "__main__":

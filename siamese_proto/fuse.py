@@ -64,7 +64,7 @@ class PartBatches(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         import torch
 
-        return torch.split(bottoms[0], [joined.shape[0] for joined in bottoms[1:]])
+        return torch.split_with_sizes(bottoms[0], [joined.shape[0] for joined in bottoms[1:]])
 
 
 @dataclass(frozen=True)

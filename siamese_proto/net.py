@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,46 +14,17 @@ from torch import Tensor, fx, nn
 
 from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
-from siamese_proto.fillers import fill
 from siamese_proto.fuse import fuse_towers
-from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse, Phase, Shape
+from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
-from siamese_proto.program import LayerModule, Plan, build_program, is_source, module_name, plan
+from siamese_proto.program import LayerModule, Plan, bare, build_program, is_source, module_name, plan
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
+from siamese_proto.tensors import make_weights
 
 logger = logging.getLogger(__name__)
 
 Model = str | os.PathLike[str] | ParsedNet | schema.NetParameter | Graph
-
-
-class Weights(nn.Module):
-    """The tensors of a net, each once, under the id of the parameter: what is learned, and statistics as buffers."""
-
-    def hold(self, param: Param, tensor: Tensor) -> None:
-        """Register a tensor; one that is a Parameter already (of the training net, say) is taken as it is."""
-        if param.statistic:
-            self.register_buffer(param.id, tensor)
-        elif isinstance(tensor, nn.Parameter):
-            self.register_parameter(param.id, tensor)
-        else:
-            self.register_parameter(param.id, nn.Parameter(tensor))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Weights:
-        """Convert or move the tensors; a buffer stays the tensor it is, as a Parameter does, for who shares it."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
-        for name, buffer in before.items():
-            converted = self._buffers[name]
-            if buffer is not None and converted is not None:
-                buffer.data = converted.data
-                self._buffers[name] = buffer
-        return self
-
-    def __getitem__(self, param_id: str) -> Tensor:
-        tensor = getattr(self, param_id)
-        assert isinstance(tensor, Tensor)  # only tensors are registered
-        return tensor
 
 
 def _as_tensor(name: str, value: Any) -> Tensor:
@@ -66,6 +36,12 @@ def _as_tensor(name: str, value: Any) -> Tensor:
         ) from None
 
 
+def _term(blob: Tensor, weight: float) -> Tensor:
+    """`weight * blob.sum()`, without steps that change nothing: a small net would spend its time on them."""
+    total = blob.sum() if blob.dim() else blob
+    return total * weight if weight != 1 else total
+
+
 @dataclass(frozen=True)
 class _Compiled:
     """A program for one choice of given blobs."""
@@ -73,6 +49,7 @@ class _Compiled:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     program: fx.GraphModule
+    call: Callable[..., tuple[Tensor, ...]]  # the same, as fast as can be
 
 
 class Net(nn.Module):
@@ -112,13 +89,14 @@ class Net(nn.Module):
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
-        self.weights = Weights()
+        self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
         self._modules_of_layers = {
             module_name(node): LayerModule(node.layer, self.run)
             for node in (*self.graph.nodes, *self.fused_graph.nodes)
             if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
         }
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
+        self._sources: dict[frozenset[str], tuple[Node, ...]] = {}
         self._last_version = {name: blob.version for name, blob in self.graph.blobs().items()}
         self._loss_terms = [
             (self._key(top), weight)
@@ -126,7 +104,6 @@ class Net(nn.Module):
             for top, weight in zip(node.tops, node.loss_weights, strict=True)
             if weight != 0
         ]
-        self._make_weights(share_with)
         for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
             self.load_weights(path)
 
@@ -143,39 +120,6 @@ class Net(nn.Module):
         return str(self.graph)
 
     # Parameters
-
-    def _make_weights(self, share_with: Net | None) -> None:
-        taken = share_with._by_layer() if share_with is not None else {}
-        nodes = {node.id: node for node in self.graph.nodes}
-        for param in self.graph.params:
-            owner = nodes[param.owner]
-            found = taken.get((param.owner_name, param.index))
-            if param.shape is None:
-                raise self._unknown_shape(owner)
-            if found is not None and tuple(found.shape) != param.shape:
-                raise GraphError(
-                    f"its {param.role} has shape {param.shape} here, but {tuple(found.shape)} in the training net",
-                    location=owner.location,
-                    layer=owner.name,
-                )
-            if found is None and isinstance(owner.layer, Layer):
-                found = owner.layer.first_values(param.index)
-            if found is None:
-                try:
-                    found = torch.empty(param.shape)
-                    fill(found, param.filler, self.run.generator(f"{owner.id}/{param.index}", found.device))
-                except NetError as problem:
-                    raise problem.at(location=owner.location, layer=owner.name) from None
-                except RuntimeError:  # torch's, when memory is short
-                    size = f"{4 * math.prod(param.shape) / 2**30:.1f} GiB"
-                    fault = f"there is no memory for its {param.role} of shape {param.shape}, {size}"
-                    raise GraphError(fault, location=owner.location, layer=owner.name) from None
-            self.weights.hold(param, found)
-
-    def _unknown_shape(self, owner: Node) -> NetError:
-        if self.graph.notes:
-            return GraphError(self.graph.notes[0])
-        return GraphError("the shapes of its bottoms are not known", location=owner.location, layer=owner.name)
 
     def _by_layer(self) -> dict[tuple[str, int], Tensor]:
         """Every tensor by layer name and blob index, sharers included."""
@@ -229,16 +173,14 @@ class Net(nn.Module):
 
     def loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """The sum of loss_weight * blob.sum() over the blobs of `outputs` that have a loss weight, a scalar tensor."""
-        terms = [outputs[key].sum() * weight for key, weight in self._loss_terms if key in outputs]
+        terms = [_term(outputs[key], weight) for key, weight in self._loss_terms if key in outputs]
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0] if terms else torch.zeros(())
 
     def pull(self, given: Collection[str] = ()) -> dict[str, Tensor]:
         """The next batch of every data layer that has no blob in `given`, nor any blob computed from it there."""
         batch: dict[str, Tensor] = {}
-        touched = self._upstream(given)
-        for node in self.graph.nodes:
-            if not isinstance(node.layer, DataLayer) or node.id in touched:
-                continue
+        for node in self._pulled(frozenset(given)):
+            assert isinstance(node.layer, DataLayer)  # as chosen
             try:
                 feeder = self.feeders.get(node.id) or self.feeders.setdefault(node.id, node.layer.open(self.run))
                 tensors = feeder.next_batch()
@@ -264,7 +206,7 @@ class Net(nn.Module):
         """The blobs that a caller handed in, as tensors on the net's device and of its type."""
         dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else None
         device = self.device if self.graph.params else None  # a net without any computes where its blobs are
-        names = self.graph.blobs()
+        names = self._last_version
         given = {}
         for name, value in blobs.items():
             if name not in names:
@@ -275,24 +217,28 @@ class Net(nn.Module):
             given[name] = tensor.to(device=device, dtype=dtype)
         return given
 
-    def _upstream(self, given: Collection[str]) -> set[str]:
-        """Ids of the nodes that make a blob of `given`, or something it is computed from."""
-        wanted: set[str] = set()
-        nodes: set[str] = set()
-        for node in reversed(self.graph.nodes):
-            if any(top.name in given or top.id in wanted for top in node.tops):
-                nodes.add(node.id)
-                wanted.update(bottom.id for bottom in node.bottoms)
-        return nodes
+    def _pulled(self, given: frozenset[str]) -> tuple[Node, ...]:
+        """The data layers that have no blob in `given`, nor any blob computed from it there."""
+        if given not in self._sources:
+            wanted: set[str] = set()
+            nodes: set[str] = set()
+            for node in reversed(self.graph.nodes):
+                if any(top.name in given or top.id in wanted for top in node.tops):
+                    nodes.add(node.id)
+                    wanted.update(bottom.id for bottom in node.bottoms)
+            self._sources[given] = tuple(
+                node for node in self.graph.nodes if isinstance(node.layer, DataLayer) and node.id not in nodes
+            )
+        return self._sources[given]
 
     def _run(self, given: Mapping[str, Tensor], *, every_blob: bool) -> dict[str, Tensor]:
         key = (frozenset(given), every_blob)
-        compiled = self._compiled.get(key) or self._compiled.setdefault(
-            key, self._compile(given, every_blob=every_blob)
-        )
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
         tensors = [self.weights[param.id] for param in self.graph.params]
         try:
-            values = compiled.program(*(given[name] for name in compiled.inputs), *tensors)
+            values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
         except (RuntimeError, IndexError, ValueError) as error:
             raise self._explained(given, error) from error
         return dict(zip(compiled.outputs, values, strict=True))
@@ -315,7 +261,7 @@ class Net(nn.Module):
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
         program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
-        return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program)
+        return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, bare(program))
 
     def _lacking(self, given: Mapping[str, Tensor]) -> NetError:
         """Why nothing can be computed: Input layers, which nobody feeds but the caller, got nothing."""

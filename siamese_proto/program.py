@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 from torch import Tensor, fx, nn
 
@@ -90,6 +92,16 @@ def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: di
                 values[top.id] = code.call_function(operator.getitem, (tops, index))
     code.output(tuple(values[blob.id] for blob in outputs))
     return fx.GraphModule(dict(modules), code, class_name="Program")
+
+
+def bare(program: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
+    """The program's code with the layers' own functions in it: the same, without what torch does at a call of a module.
+
+    In a small net that is a third of the time. Hooks on the layers' modules are not called.
+    """
+    layers = {name: module.forward for name, module in program.named_children() if isinstance(module, LayerModule)}
+    code: Callable[..., tuple[Tensor, ...]] = type(program).forward
+    return functools.partial(code, SimpleNamespace(**layers))
 
 
 def module_name(node: Node) -> str:

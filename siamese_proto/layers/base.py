@@ -44,6 +44,8 @@ class RunState:
     seed: int = 0
     iteration: int = 0
     draw: int = 0  # which of the passes accumulated in this iteration
+    rank: int = 0  # of the processes that train together, each with rows of its own of one large batch
+    ranks: int = 1
     carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
     files: dict[Layer, Closable] = field(default_factory=dict)
     skip_bad_records: bool = False
@@ -122,6 +124,10 @@ class Layer:
     def first_values(self, index: int) -> Tensor | None:
         """What parameter `index` begins with; None for the numbers that its filler draws."""
         return None
+
+    def laid_out(self, index: int, values: Tensor) -> Tensor:
+        """Parameter `index` in the memory layout that the layer computes fastest with; of the same shape."""
+        return values
 
     def prepare(self) -> None:
         """Called when a net that is to run is made of the graph; raises GraphError where this layer may not run."""

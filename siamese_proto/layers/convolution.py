@@ -185,8 +185,11 @@ class Convolution(Windowed):
             tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
         return tops
 
+    def laid_out(self, index: int, values: Tensor) -> Tensor:
+        return channels_last(values) if self.gains_from_channels_last(values) else values
+
     def gains_from_channels_last(self, weight: Tensor) -> bool:
-        """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0007."""
+        """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
         return (
             weight.dim() == 4
             and weight.device.type == "cpu"
@@ -200,21 +203,21 @@ class Convolution(Windowed):
         axis = canonical_axis(self.axis, bottoms[0])
         channels, spatial = bottoms[0][axis], bottoms[0][axis + 1 :]
         rank = len(spatial)
-        if any(self.overhang(spatial)):
-            return None
+        filled = [size for length in reversed(self.overhang(spatial)) for size in (0, length)]
+        bottom = f"functional.pad({{x}}, ({', '.join(map(str, filled))}))" if any(filled) else "{x}"
         module, function = (f"{name}{rank or 1}d" for name in self.torch_names)
         windows = [same(sizes) for sizes in self.windows(rank)] if rank else [1, 1, 0, 1]
         kernel, (stride, padding, dilation) = windows[0], windows[1:]
         steps = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1), "groups": (self.group, 1)}
         bias = "{p1}" if len(self.roles) > 1 else "None"
         # One dimension of size 1, over which a window of size 1 slides, where there is none.
-        x, weight = ("{x}", "{p0}") if rank else ("{x}.unsqueeze(-1)", "{p0}.unsqueeze(-1)")
+        x, weight = (bottom, "{p0}") if rank else ("{x}.unsqueeze(-1)", "{p0}.unsqueeze(-1)")
         apart = call(function, x, weight, bias, **steps) + ("" if rank else ".squeeze(-1)")
         made = call(
             module, channels, self.num_output, kernel_size=(kernel, None), **steps, bias=(len(self.roles) > 1, True)
         )
         return Source(
-            tuple(joined_rows("{module}({x})", i, axis) for i in range(len(bottoms))),
+            tuple(joined_rows(f"{{module}}({bottom})", i, axis) for i in range(len(bottoms))),
             made if rank else "",
             ("weight", "bias")[: len(self.roles)],
             tuple(joined_rows(apart, i, axis) for i in range(len(bottoms))),
@@ -250,8 +253,9 @@ class Convolution(Windowed):
         if rank == 0:
             return lambda x, weight, bias: functional.conv1d(x, weight, bias, groups=self.group)
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        _, *settings = self.windows(rank)  # a size for each dimension: exporters take no single one for all
-        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings, self.group)
+        _, *steps = self.windows(rank)  # a size for each dimension: exporters take no single one for all
+        settings = (steps[0], steps[1], steps[2], self.group)
+        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings)
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:
@@ -303,6 +307,8 @@ def channels_last(x: Tensor) -> Tensor:
     """The same values with the channels innermost in memory, (N, C, H, W)."""
     import torch
 
+    if x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
     if x.shape[1] == 1:  # any order will do for torch then, unless the strides say plainly which is meant
         n, _, height, width = x.shape
         return x.reshape(n, height, width, 1).permute(0, 3, 1, 2)

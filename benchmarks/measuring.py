@@ -1,0 +1,94 @@
+"""What the benchmarks share: runs in turns, ratios with their spread, tables and plots."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+Work = Callable[[int], None]  # does so many steps
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of one thing over time of another, measured in turns; above 1 the second is faster."""
+
+    least: float
+    median: float
+    most: float
+    of_minima: float  # the least time of one over the least time of the other: what a quiet machine would show
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.least:.3f} to {self.most:.3f}; of minima {self.of_minima:.3f})"
+
+
+def in_turns(works: Mapping[str, Work], rounds: int, steps: int, *, warm_up: int = 5) -> dict[str, list[float]]:
+    """Seconds a step of each work, one number a round. Every round begins with another work than the one before."""
+    names = list(works)
+    for work in works.values():
+        work(warm_up)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds):
+        first = index % len(names)
+        for name in names[first:] + names[:first]:
+            begin = time.perf_counter()
+            works[name](steps)
+            seconds[name].append((time.perf_counter() - begin) / steps)
+    return seconds
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
+    """The ratio round by round, so that what else the machine does meanwhile touches both."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return Ratio(min(ratios), statistics.median(ratios), max(ratios), min(slow) / min(fast))
+
+
+def fastest(seconds: Mapping[str, Sequence[float]]) -> str:
+    """The name of the work with the least median."""
+    return min(seconds, key=lambda name: statistics.median(seconds[name]))
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """`23.41 (min 22.90)`."""
+    return f"{1e3 * statistics.median(seconds):.2f} (min {1e3 * min(seconds):.2f})"
+
+
+def write_table(folder: Path, name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write `name`.md and give its text."""
+    lines = [f"# {title}", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    text = "\n".join(lines) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.md").write_text(text, "utf-8")
+    return text
+
+
+def write_json(folder: Path, name: str, content: object) -> None:
+    """Write `name`.json; ratios as objects."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def plain(value: object) -> object:
+        if isinstance(value, Ratio):
+            return asdict(value)
+        raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=2, default=plain) + "\n", "utf-8")
+
+
+def plot_ratios(folder: Path, name: str, title: str, ratios: Mapping[str, Ratio]) -> None:
+    """Write `name`.png: one line a comparison, a dot at the median, a bar from the least to the most."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.6 + 0.36 * len(ratios)), layout="constrained")
+    axes = figure.subplots()
+    for place, found in enumerate(reversed(ratios.values())):
+        axes.plot([found.least, found.most], [place, place], color="#9db8d6", linewidth=5, solid_capstyle="round")
+        axes.plot([found.median], [place], "o", color="#1f4e79")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(ratios)), list(reversed(ratios)))
+    axes.set_xlabel("time by hand / time here, each round; the dot is the median")
+    axes.set_title(title)
+    figure.savefig(folder / f"{name}.png", dpi=120)
