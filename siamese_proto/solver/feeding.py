@@ -10,6 +10,7 @@ from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import DataLayer
 from siamese_proto.net import Net
 from siamese_proto.program import is_source
+from siamese_proto.solver.given import as_batches, by_top, check_shapes
 
 Shape = tuple[int, ...]
 
@@ -17,7 +18,9 @@ Shape = tuple[int, ...]
 class GivenBatches:
     """Batches that the caller gives for one data layer: any iterable, begun again at its end.
 
-    A batch is a mapping from top to array, a sequence of arrays (one a top), or the array of an only top.
+    A batch is a mapping from top to array, a sequence of arrays (one a top), or the array of an only top. A run that is
+    resumed passes over as many batches as were delivered: it goes on as it would have gone where the source delivers
+    the same ones whenever it is iterated, which a DataLoader that shuffles does only with a seeded generator.
     """
 
     def __init__(self, layer: str, tops: Sequence[str], batches: Iterable[Any]) -> None:
@@ -27,6 +30,7 @@ class GivenBatches:
         self._source = batches
         self._iterator = iter(batches)
         self._peeked: list[dict[str, Any]] = []
+        self._first: dict[str, Shape] | None = None  # the shapes of the first batch
 
     def next_batch(self) -> dict[str, Any]:
         """The next batch, by top."""
@@ -59,16 +63,10 @@ class GivenBatches:
         )
 
     def _named(self, batch: Any) -> dict[str, Any]:
-        if isinstance(batch, Mapping):
-            named = dict(batch)
-        else:
-            arrays = list(batch) if isinstance(batch, list | tuple) else [batch]
-            named = dict(zip(self.tops, arrays, strict=False)) if len(arrays) == len(self.tops) else {}
-        if set(named) != set(self.tops):
-            raise SolverError(
-                f"a batch given for layer {quoted(self.layer)} does not have one array for each of its tops, "
-                f"{', '.join(map(quoted, self.tops))}"
-            )
+        named = by_top(self.layer, self.tops, batch)
+        if self._first is None:
+            self._first = {top: tuple(tensor.shape) for top, tensor in named.items()}
+        check_shapes(self.layer, named, self._first)
         return named
 
 
@@ -112,10 +110,11 @@ def place_feeders(net: Net, positions: Mapping[str, int]) -> None:
 
 def given_batches(graph: Graph, data: Mapping[str, Iterable[Any]]) -> list[GivenBatches]:
     """The caller's batches, by the name of the data or Input layer they are for."""
-    tops = {node.name: [top.name for top in node.tops] for node in graph.nodes if is_source(node)}
+    sources = {node.name: node for node in graph.nodes if is_source(node)}
     for name in data:
-        if name not in tops:
-            known = ", ".join(map(quoted, tops)) or "none"
-            hint = did_you_mean(name, tops)
+        if name not in sources:
+            known = ", ".join(map(quoted, sources)) or "none"
+            hint = did_you_mean(name, sources)
             raise SolverError(f"data for {quoted(name)}, which is no data layer of the training net ({known}){hint}")
-    return [GivenBatches(name, tops[name], batches) for name, batches in data.items()]
+    nodes = [(sources[name], batches) for name, batches in data.items()]
+    return [GivenBatches(node.name, [t.name for t in node.tops], as_batches(batches, node)) for node, batches in nodes]

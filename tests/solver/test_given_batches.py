@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from solver_runs import PLAIN, PLAIN_SOLVER, assert_same, plain, plain_batches, tensors
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from siamese_proto.errors import NetError, SolverError
 from siamese_proto.solver import Solver
@@ -71,15 +72,100 @@ def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None
         ),
         (
             {"in": [np.ones((2, 3))]},
-            "a batch given for layer 'in' does not have one array for each of its tops, 'x', 'y'",
+            "a batch given for layer 'in' does not have one array for each of its tops, 'x', 'y'; it has 1",
         ),
+        (
+            {"in": [{"x": np.ones((2, 3)), "yy": np.ones((2, 4))}]},
+            "a batch given for layer 'in' does not have one array for each of its tops, 'x', 'y'; it has 'x', 'yy'; "
+            "did you mean 'y'?",
+        ),
+        (
+            {"in": [(np.ones((2, 3)), "text")]},
+            "top 'y' of a batch given for layer 'in' is a str; give a tensor or an array of numbers",
+        ),
+        (
+            {"in": [(np.ones((2, 3)), 7)]},
+            "top 'y' of a batch given for layer 'in' is a single number, not one a row; is it an item and not a batch? "
+            "a DataLoader makes batches of items",
+        ),
+        (
+            {"in": [(np.ones((2, 3)), np.ones((5, 4)))]},
+            "the tops of a batch given for layer 'in' differ in their number of rows: 'x' 2, 'y' 5",
+        ),
+        (
+            {"in": 7},
+            "data for 'in' is given as int; give a Dataset, a DataLoader, or anything else that can be iterated over, "
+            "such as a list of batches",
+        ),
+        ({"in": TensorDataset(torch.ones(1, 3))}, "the Dataset given for 'in' has 1 items, a batch takes 2"),
     ],
-    ids=["another name", "none", "one array of two"],
+    ids=["another name", "none", "one of two", "another top", "text", "item", "rows", "number", "few items"],
 )
 def test_batches_that_do_not_fit_are_refused(in_tmp: Path, data: dict[str, list[object]], message: str) -> None:
     with pytest.raises(SolverError) as caught:
         plain(in_tmp, "", data=data)
     assert str(caught.value) == message
+
+
+def test_batches_may_differ_in_rows_but_in_nothing_else(in_tmp: Path) -> None:
+    batches = [(np.ones((rows, 3)), np.ones((rows, 4))) for rows in (2, 5)]
+    plain(in_tmp, "", data={"in": batches}).step(4)
+    solver = plain(in_tmp, "", data={"in": [*batches, (np.ones((2, 6)), np.ones((2, 4)))]})
+    with pytest.raises(SolverError) as caught:
+        solver.step(3)
+    assert str(caught.value) == (
+        "a batch given for layer 'in' has shape (2, 6) for top 'x', but the first one had (2, 3): all but the number "
+        "of rows must stay"
+    )
+
+
+class Numbered(Dataset):
+    """Items of one kind of number, or as a dict by top."""
+
+    def __init__(self, kind: type, named: bool = False) -> None:
+        self.kind, self.named = kind, named
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> object:
+        x, y = np.full(3, index, self.kind), torch.full((4,), 2 * index)
+        return {"y": y, "x": x} if self.named else (x, y)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float64, np.int64, np.float32])
+@pytest.mark.parametrize("named", [False, True])
+def test_datasets_and_loaders_train_as_their_batches_written_out_do(in_tmp: Path, kind: type, named: bool) -> None:
+    rows = [(np.full(3, index, np.float32), np.full(4, 2 * index, np.float32)) for index in range(6)]
+    written = [tuple(np.stack(column) for column in zip(*rows[at : at + 2], strict=True)) for at in (0, 2, 4)]
+    losses = []
+    dataset = Numbered(kind, named)
+    for data in (written, dataset, DataLoader(dataset, batch_size=2, drop_last=True)):
+        solver = plain(in_tmp, "random_seed: 5", data={"in": data})
+        solver.step(8)  # more than there are: they begin again
+        losses.append(solver.losses)
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_dataset_takes_the_batch_size_of_the_layer_it_stands_in_for(in_tmp: Path) -> None:
+    data_layer = (
+        'layer { name: "in" type: "PairData" top: "x" top: "y" pair_data_param { source: "no" batch_size: 5 } }'
+    )
+    (in_tmp / "plain.prototxt").write_text("\n".join([data_layer, *PLAIN.splitlines()[2:]]))
+    (in_tmp / "plain_solver.prototxt").write_text(PLAIN_SOLVER)
+    solver = Solver(in_tmp / "plain_solver.prototxt", data={"in": Numbered(np.uint8)})
+    assert solver.net.blobs(**solver.batches.next_batch())["x"].shape == (5, 3)
+
+
+def test_a_shuffling_loader_with_a_seeded_generator_is_resumed_where_it_stood(in_tmp: Path) -> None:
+    def loader() -> DataLoader:
+        return DataLoader(Numbered(np.float32), 2, shuffle=True, generator=torch.Generator().manual_seed(3))
+
+    whole = plain(in_tmp, "random_seed: 5 snapshot: 5", data={"in": loader()})
+    whole.step(11)
+    resumed = Solver(in_tmp / "plain_solver.prototxt", snapshot="plain_iter_5.solverstate", data={"in": loader()})
+    resumed.step(6)
+    assert_same(tensors(resumed), tensors(whole))
 
 
 def test_batches_serve_where_a_database_is_missing(in_tmp: Path) -> None:
