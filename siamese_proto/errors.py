@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -73,8 +75,30 @@ def quoted(name: str) -> str:
     return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) + "'"
 
 
+# Of more candidates than these, only those that begin or end like the name are compared with it.
+_MOST_COMPARED = 100
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The hint `; did you mean 'x'?` for the candidate nearest to `name`, or an empty text."""
+    wanted = name.casefold()
     by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    nearest = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return f"; did you mean {quoted(by_folded[nearest[0]])}?" if nearest else ""
+    likely = list(by_folded)
+    if len(likely) > _MOST_COMPARED:
+        backwards = _neighbours(wanted[::-1], [candidate[::-1] for candidate in likely])
+        likely = [*_neighbours(wanted, likely), *(candidate[::-1] for candidate in backwards)]
+    nearest = _nearest(wanted, tuple(likely))
+    return f"; did you mean {quoted(by_folded[nearest])}?" if nearest is not None else ""
+
+
+def _neighbours(name: str, candidates: list[str]) -> list[str]:
+    """The few candidates between which `name` stands in the order of the alphabet."""
+    ordered = sorted(candidates)
+    place = bisect.bisect_left(ordered, name)
+    return ordered[max(0, place - 5) : place + 5]
+
+
+@functools.lru_cache(maxsize=1024)  # files repeat their mistakes
+def _nearest(wanted: str, candidates: tuple[str, ...]) -> str | None:
+    found = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.6)
+    return found[0] if found else None

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from siamese_proto.cli import main
 from siamese_proto.data.database import create_database
+from siamese_proto.errors import did_you_mean
 from siamese_proto.proto import schema
 
 NET = """\
@@ -444,3 +445,11 @@ def test_the_folder_that_is_spoilt_trains(folder: Path) -> None:
         "tiny_iter_5.caffemodel",
         "tiny_iter_5.solverstate",
     ]
+
+
+def test_the_nearest_of_thousands_of_names_is_found_wherever_a_letter_is_wrong() -> None:
+    names = [f"Res{stage}_branch{branch}_conv" for stage in range(500) for branch in range(6)]
+    assert did_you_mean("res123_branch4_conv", names) == "; did you mean 'Res123_branch4_conv'?"
+    for wrong in ("es123_branch4_conv", "Rse123_branch4_conv", "Res123_bramch4_conv", "Res123_branch4_cnv"):
+        assert did_you_mean(wrong, names) == "; did you mean 'Res123_branch4_conv'?"
+    assert did_you_mean("fc", names) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import keyword
 import math
 import os
@@ -105,6 +106,11 @@ class _Builder:
         self.notes: list[str] = []
         self.problems: list[NetError] = []
 
+    @functools.cached_property
+    def left_out(self) -> dict[str, SelectedLayer]:
+        """Makers of blobs that are not there for this state, by blob; worked out when a blob is missing."""
+        return left_out(self.parsed, self.state)
+
     def add(self, selected: SelectedLayer) -> None:
         """One more layer. Raises NetError without a place; the caller adds it."""
         message = selected.message
@@ -164,7 +170,7 @@ class _Builder:
 
     def _bottom(self, name: str, index: int) -> Blob:
         if name not in self.latest:
-            maker = left_out(self.parsed, self.state, name)
+            maker = self.left_out.get(name)
             hint = _where_made(maker, self.state) if maker else did_you_mean(name, self.latest)
             problem = UnknownBottomError(
                 f"unknown bottom blob {quoted(name)} (index {index}){hint}", field=f"bottom[{index}]"

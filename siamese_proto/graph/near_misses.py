@@ -45,7 +45,10 @@ def _parted_rows(towers: Towers, users: Users) -> Sequence[Row]:
 
 def _names_used_once(graph: Graph, users: Users, parted: Set[str], place: Place) -> Iterator[Finding]:
     """A name is given to share; where others are shared, one that only one layer uses is likely misspelt."""
-    shared = [param.name for param in graph.params if len(users[param.id]) > 1]
+    shared: defaultdict[str, list[str]] = defaultdict(list)  # by role: a bias is no weight misspelt
+    for param in graph.params:
+        if len(users[param.id]) > 1:
+            shared[param.role].append(param.name)
     for param in graph.params:
         if shared and param.name and len(users[param.id]) == 1:
             node, index, use = users[param.id][0]
@@ -53,7 +56,7 @@ def _names_used_once(graph: Graph, users: Users, parted: Set[str], place: Place)
                 continue
             text = f"param name {quoted(param.name)} is used by this layer only, so its {param.role} is not shared"
             location = place(node, f"param[{index}].name")
-            yield warning(node, location, "shared-once", text + did_you_mean(param.name, shared))
+            yield warning(node, location, "shared-once", text + did_you_mean(param.name, shared[param.role]))
 
 
 def _tied_otherwise(node: Node, index: int, use: ParamUse, users: Users) -> bool:

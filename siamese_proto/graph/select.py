@@ -65,12 +65,14 @@ def select_layers(parsed: ParsedNet, state: NetState) -> Iterator[SelectedLayer]
             yield SelectedLayer(message, source, phases)
 
 
-def left_out(parsed: ParsedNet, state: NetState, blob: str) -> SelectedLayer | None:
-    """The first layer that makes a blob, but not for this state."""
+def left_out(parsed: ParsedNet, state: NetState) -> dict[str, SelectedLayer]:
+    """The blobs of layers that are not there for this state, each with the first layer that makes it."""
+    makers: dict[str, SelectedLayer] = {}
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
-        if blob in message.top and not is_included(message, state, source):
-            return SelectedLayer(message, source, ())
-    return None
+        if not is_included(message, state, source):
+            for blob in message.top:
+                makers.setdefault(blob, SelectedLayer(message, source, ()))
+    return makers
 
 
 def stages_asked_for(parsed: ParsedNet, phase: Phase) -> list[tuple[str, ...]]:

@@ -73,6 +73,11 @@ def parse_tree(text: str, file: str) -> list[Node]:
     return _Parser(_tokens(text), file).fields()
 
 
+def count_comments(text: str) -> int:
+    """How many comments a text holds."""
+    return sum(match.lastgroup == "space" and match.group()[0] == "#" for match in _TOKEN.finditer(text))
+
+
 def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
     line, line_start = 1, 0

@@ -167,10 +167,6 @@ NETS = [
         'layer { type: "..." }',
     ),
     (
-        'layers { layer { name: "a" type: "convv" } }\n',
-        "<text>:1: layer 'a': unknown layer type 'convv' of the V0 dialect; did you mean 'conv'?",
-    ),
-    (
         'layers { layer { name: "p" type: "padding" pad: 2 } bottom: "x" top: "y" }\nlayers { layer { name: '
         '"r" type: "relu" } bottom: "y" top: "z" }\n',
         "<text>:2: layer 'r': reads the padding layer 'p', which only conv and pool layers can",
@@ -204,10 +200,6 @@ NETS = [
     ),
     ('layer { name: "a" }\n...\n', "<text>:2: expected a field name, found '...'"),
     ('layer [ { name: "a" }, 3 ]\n', "<text>:1: 'layer' is a message, expected 'layer { ... }', found '3'"),
-    (
-        'layers { name: "a" }\nlayers: [ < name: "b" >, < layer { type: "pol" name: "q" } > ]\n',
-        "<text>:2: layer 'q': unknown layer type 'pol' of the V0 dialect; did you mean 'pool'?",
-    ),
     ("[caffe.extension: 3\n", "<text>:2: the text ends where ']' was expected"),
     ("layer { data: ", "<text>:1: the text ends where a value for 'data' was expected"),
     (

@@ -7,9 +7,12 @@ from siamese_proto.errors import Location
 from siamese_proto.proto import schema
 from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
+from siamese_proto.proto.upgrade_file import upgrade_net_file, upgrade_solver_file
 from siamese_proto.proto.upgrade_v1 import modern_type
+from siamese_proto.proto.writer import write_net
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "upgrade"
+CORPUS = GOLDEN.parent / "corpus"
 CASES = sorted(path for path in GOLDEN.glob("*.prototxt") if not path.name.endswith(".expected.prototxt"))
 NETS = [path for path in CASES if not path.name.startswith("solver")]
 SOLVERS = [path for path in CASES if path.name.startswith("solver")]
@@ -305,3 +308,23 @@ def test_an_unknown_solver_type_is_kept_as_the_type() -> None:
     assert parsed.message == schema.SolverParameter(base_lr=1, type="LARS")
     assert parsed.source.fields["type"].line == 2
     assert parsed.source.unknown == ()
+
+
+def test_a_file_that_is_upgraded_tells_how_many_comments_it_loses(tmp_path: Path) -> None:
+    net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
+    net.write_text('# one\nname: "a # no comment"  # two\nlayer { # three\n name: "r" type: "ReLU" }')
+    solver.write_text("base_lr: 0.1 # the rate\n")
+    assert upgrade_net_file(net, net) == ("comments are not kept (3)",)
+    assert upgrade_solver_file(solver, solver) == ("comments are not kept (1)",)
+    assert (upgrade_net_file(net, net), upgrade_solver_file(solver, solver)) == ((), ())
+
+
+def test_layers_of_a_fork_of_the_oldest_dialect_keep_their_settings() -> None:
+    written = write_net(parse_net(CORPUS / "v0_type_of_a_fork.prototxt"))
+    local = written[written.index('name: "local"') : written.index('name: "prob"')]
+    assert " ".join(local.split()) == (
+        'name: "local" type: "locally_connected" bottom: "conv" top: "local" '
+        "param { lr_mult: 1.0 } param { lr_mult: 2.0 } "
+        "locally_connected_param { num_output: 6 biasterm: true "
+        'weight_filler { type: "gaussian" std: 0.01 } kernelsize: 3 pool: AVE rounds: 3 } } layer {'
+    )
