@@ -86,6 +86,15 @@ class Picture:
         return {box.nodes[0].id: box for box in self.boxes}
 
     @cached_property
+    def longest_names(self) -> Mapping[str, int]:
+        """Letters of the longest name in a box, by its DOT name; boxes of a row of towers have one number."""
+        longest = {box.id: max(len(node.name) for node in box.nodes) for box in self.boxes}
+        for row in (row for group in self.towers for row in group.rows):
+            twins = [self.begins[node.id].id for node in row if node.id in self.begins]
+            longest.update(dict.fromkeys(twins, max((longest[box] for box in twins), default=0)))
+        return longest
+
+    @cached_property
     def straight(self) -> frozenset[tuple[str, str]]:
         """Pairs of DOT names of boxes that are to stand in one line.
 

@@ -32,11 +32,9 @@ class Look:
     learning_rates: bool  # multipliers of learning rates on every parameter
     across: int  # boxes side by side where most are, about
 
-    def line_length(self, box: Box) -> int:
-        """Letters of a line of a box, about: in a narrow one as many as fit below its longest name."""
-        if self.letters is None:
-            return 54
-        return max(self.letters, *(len(node.name) * 5 // 4 for node in box.nodes))
+    def line_length(self, shown: Picture, box: Box) -> int:
+        """Letters of a line of a box, about: in a narrow one as many as fit below the longest name."""
+        return 54 if self.letters is None else max(self.letters, shown.longest_names[box.id] * 5 // 4)
 
     @property
     def narrow(self) -> bool:
@@ -65,11 +63,11 @@ def box_markup(look: Look, shown: Picture, box: Box) -> str:
     if look.detail == "layers" and len(box.nodes) > 1:
         types = " + ".join(text(node.type) for node in box.nodes[1:])
         rows.append(row([cell(styled(f"+ {types}", size=9, color=look.style.faint), cellpadding=1)]))
-        rows.extend(_chip_rows(look, shown, box.nodes[1:], look.line_length(box)))
+        rows.extend(_chip_rows(look, shown, box.nodes[1:], look.line_length(shown, box)))
     else:
         for node in box.nodes[1:]:
             rows.append("<HR/>")
-            rows.extend(_folded_rows(look, shown, node, look.line_length(box)))
+            rows.extend(_folded_rows(look, shown, node, look.line_length(shown, box)))
     frame = {"border": 1, "cellpadding": 3, "color": paint.line, "bgcolor": paint.fill}
     words = ["rounded"] * look.style.rounded + ["dashed"] * (box.nodes[0].layer is None)
     if words:
@@ -87,7 +85,7 @@ def _first_rows(look: Look, shown: Picture, box: Box) -> Iterator[str]:
     side = " " if look.narrow else "  "
     yield row([cell(styled(" ", size=2), cellpadding=0)])  # letters would touch the frame
     yield row([cell(f"{side}{styled(name, size=FONT_SIZE - look.narrow, bold=True)}{side}", cellpadding=2)])
-    length = look.line_length(box)
+    length = look.line_length(shown, box)
     lines = _lines([_kind(node), *_settings(node)], length, space="  ")
     said = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
     said += [styled(line, size=9, color=look.style.faint) for line in _facts(look, shown, node, length)]
