@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import weakref
@@ -44,6 +45,7 @@ class PrefetchFeeder:
 
     def __init__(self, source: Source, *, ahead: int) -> None:
         self.batches = 0
+        self.step = 1  # of so many batches only the first is delivered, though all count; set before the first is
         self._source = source
         self._ahead = max(1, ahead)
         self._worker: _Worker | None = None
@@ -57,14 +59,14 @@ class PrefetchFeeder:
         if not self._close.alive:
             raise ValueError("this feeder is closed")
         if self._worker is None:
-            self._worker = _Worker(self._source, self.batches, self._ahead)
+            self._worker = _Worker(self._source, self.batches, self.step, self._ahead)
             # Finalizers run in reverse order, at the end of the interpreter too: first the thread, then its source.
             self._stop = weakref.finalize(self, self._worker.stop)
         item = self._worker.take()
         if isinstance(item, BaseException):
             self._halt()
             raise item
-        self.batches += 1
+        self.batches += self.step
         return [torch.from_numpy(array) for array in item]
 
     def skip(self, batches: int) -> None:
@@ -85,14 +87,14 @@ class PrefetchFeeder:
 class _Worker:
     """A thread and the queue that it fills. It knows nothing of the feeder, so that a dropped feeder is freed."""
 
-    def __init__(self, source: Source, first: int, ahead: int) -> None:
+    def __init__(self, source: Source, first: int, step: int, ahead: int) -> None:
         self._items: deque[Batch | Future[Batch] | BaseException] = deque()
         self._makers: ThreadPoolExecutor | None = None
         self._changed = threading.Condition()
         self._stopped = False
         self._ahead = ahead
         self._thread = threading.Thread(
-            target=self._run, args=(source, first), name="siamese_proto data reader", daemon=True
+            target=self._run, args=(source, first, step), name="siamese_proto data reader", daemon=True
         )
         self._threads = {self._thread}
         self._thread.start()
@@ -113,9 +115,9 @@ class _Worker:
         if threading.current_thread() not in self._threads:  # garbage may be collected in any thread, these too
             self._thread.join()
 
-    def _run(self, source: Source, first: int) -> None:
+    def _run(self, source: Source, first: int, step: int) -> None:
         try:
-            for item in source.batches(first):
+            for item in itertools.islice(source.batches(first), 0, None, step):
                 if not self._put(item):
                     return
         except BaseException as error:  # handed over to the thread that waits, and raised there

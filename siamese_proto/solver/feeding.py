@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from siamese_proto.errors import SolverError, did_you_mean, quoted
-from siamese_proto.graph.ir import Graph
-from siamese_proto.layers.base import DataLayer
+from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
+from siamese_proto.graph.ir import Graph, Node
+from siamese_proto.layers.base import DataLayer, Feeder
 from siamese_proto.net import Net
 from siamese_proto.program import is_source
 from siamese_proto.solver.given import as_batches, by_top, check_shapes
+from siamese_proto.solver.parallel import SharedFeeder
 
 Shape = tuple[int, ...]
 
@@ -26,7 +27,8 @@ class GivenBatches:
     def __init__(self, layer: str, tops: Sequence[str], batches: Iterable[Any]) -> None:
         self.layer = layer
         self.tops = tops
-        self.batches = 0  # delivered so far
+        self.batches = 0  # delivered so far, to all processes
+        self.rank, self.ranks = 0, 1  # of every so many batches the one that is delivered here
         self._source = batches
         self._iterator = iter(batches)
         self._peeked: list[dict[str, Any]] = []
@@ -34,22 +36,26 @@ class GivenBatches:
 
     def next_batch(self) -> dict[str, Any]:
         """The next batch, by top."""
-        batch = self._peeked.pop() if self._peeked else self._named(self._next())
-        self.batches += 1
-        return batch
+        batches = [self._next_named() for _ in range(self.ranks)]
+        self.batches += self.ranks
+        return batches[self.rank]
 
     def skip(self, batches: int) -> None:
         """Go on as if `batches` batches had been delivered since the first."""
         if batches < self.batches:
             raise SolverError(f"the batches given for layer {quoted(self.layer)} have been used up to a later point")
         while self.batches < batches:
-            self.next_batch()
+            self._next_named()
+            self.batches += 1
 
     def shapes(self) -> dict[str, Shape]:
         """The shape of each top, taken from the next batch, which stays the next."""
         if not self._peeked:
             self._peeked.append(self._named(self._next()))
         return {top: tuple(array.shape) for top, array in self._peeked[0].items()}
+
+    def _next_named(self) -> dict[str, Any]:
+        return self._peeked.pop() if self._peeked else self._named(self._next())
 
     def _next(self) -> Any:
         for batch in self._iterator:
@@ -76,11 +82,21 @@ class BatchSource:
     def __init__(self, net: Net, given: Sequence[GivenBatches]) -> None:
         self.net = net
         self.given = given
+        for feeder in given:
+            feeder.rank, feeder.ranks = net.run.rank, net.run.ranks
 
     def next_batch(self) -> dict[str, Any]:
         """The next batch of every data layer, by blob."""
         batch = {top: array for feeder in self.given for top, array in feeder.next_batch().items()}
+        if self.net.run.ranks > 1:
+            self._open_shares()
         return {**batch, **self.net.pull(batch)}
+
+    def _open_shares(self) -> None:
+        given = self.given_layers()
+        for node in self.net.graph.nodes:
+            if isinstance(node.layer, DataLayer) and node.name not in given and node.id not in self.net.feeders:
+                self.net.feeders[node.id] = open_feeder(self.net, node)
 
     def positions(self) -> dict[str, int]:
         """How many batches each data layer has delivered: by node id, and by layer name where the caller gives them."""
@@ -104,8 +120,19 @@ def place_feeders(net: Net, positions: Mapping[str, int]) -> None:
     net.close()
     for node in net.graph.nodes:
         if isinstance(node.layer, DataLayer) and positions.get(node.id, 0):
-            net.feeders[node.id] = node.layer.open(net.run)
+            net.feeders[node.id] = open_feeder(net, node)
             net.feeders[node.id].skip(positions[node.id])
+
+
+def open_feeder(net: Net, node: Node) -> Feeder:
+    """Begin to read a data layer; of a net that several processes train, this one's share of its batches."""
+    if not isinstance(node.layer, DataLayer):
+        raise TypeError(f"{node.type} is no data layer")
+    try:
+        feeder = node.layer.open(net.run)
+    except NetError as problem:
+        raise problem.at(location=node.location, layer=node.name) from None
+    return SharedFeeder(feeder, net.run.rank, net.run.ranks) if net.run.ranks > 1 else feeder
 
 
 def given_batches(graph: Graph, data: Mapping[str, Iterable[Any]]) -> list[GivenBatches]:

@@ -21,6 +21,7 @@ from siamese_proto.solver.feeding import place_feeders
 from siamese_proto.solver.log import log, log_outputs, number
 from siamese_proto.solver.losses import Losses
 from siamese_proto.solver.newest import newest_complete
+from siamese_proto.solver.parallel import current
 from siamese_proto.solver.policies import learning_rate, next_step
 from siamese_proto.solver.scores import Scores
 from siamese_proto.solver.settings import Settings, read_settings
@@ -55,6 +56,7 @@ class Solver:
         skip_bad_records: bool = False,
     ) -> None:
         self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
+        self.team = current()
         if weights and snapshot not in (None, "auto"):
             raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
         log("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
@@ -81,11 +83,13 @@ class Solver:
         self._requests: set[str] = set()
         self._displayed = (0, time.monotonic())
         self._debug = {net: DebugPass(net) for net in (self.net, *self.test_nets) if self.settings.debug_info}
-        snapshot = newest_complete(self.settings.snapshot_prefix) if snapshot == "auto" else snapshot
+        if snapshot == "auto":
+            snapshot = self.team.same(newest_complete(self.settings.snapshot_prefix) if self.team.is_first else None)
         if snapshot is not None:
             self.restore(snapshot)
         else:
             setup.load_weights(self.net, self.settings.weights if weights is None else weights)
+        self.team.share(list(self.net.tensors.values()))
 
     # Training, top to bottom
 
@@ -106,11 +110,11 @@ class Solver:
             return
         if _is_due(self.settings.display, self.iteration):
             with torch.no_grad():
-                loss = self._forward(0).item()
+                loss = self.team.mean(self._forward(0)).item()
             mean = self._losses.mean(self.settings.average_loss, then=[loss])
             log("solver.cpp:327", f"Iteration {self.iteration}, loss = {number(mean)}")
         if _is_due(self.settings.test_interval, self.iteration):
-            self.test_all()
+            self._test_in_first()
         log("solver.cpp:332", "Optimization Done.")
 
     def step(self, iterations: int) -> None:
@@ -122,7 +126,7 @@ class Solver:
         while self.iteration < end and not self.stopped:
             may_test = self.iteration > 0 or settings.test_initialization
             if may_test and _is_due(settings.test_interval, self.iteration):
-                self.test_all()
+                self._test_in_first()
                 if self.stopped:
                     break
             self._losses.append(self._accumulate_gradients())
@@ -139,7 +143,7 @@ class Solver:
                 callback(self)
             if _is_due(settings.snapshot, self.iteration):
                 self._try_snapshot()
-            self._answer_requests()
+            self._answer(self.team.union(self._requests))
 
     def test_all(self) -> list[dict[str, Tensor]]:
         """Test with every test net; the mean of each output over the net's test_iter batches."""
@@ -162,15 +166,15 @@ class Solver:
         passes = self.settings.rule.iter_size
         debug = self._debug.get(self.net) if _is_due(self.settings.display, self.iteration) else None
         self.rule.zero_grad()
-        total = torch.zeros((), device=self.net.device)
+        losses: list[Tensor] = []
         for draw in range(passes):
             loss = self._forward(draw, debug)
             if loss.requires_grad:  # a net without anything to learn has no way back
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
             if debug is not None:
                 debug.log_backward()
-            total += loss.detach()
-        return total / passes
+            losses.append(loss.detach())
+        return self.team.average(self.rule.params, torch.stack(losses).mean() if passes > 1 else losses[0].clone())
 
     def _forward(self, draw: int, debug: DebugPass | None = None) -> Tensor:
         self.net.run.iteration, self.net.run.draw = self.iteration, draw
@@ -190,7 +194,7 @@ class Solver:
         scores = Scores(net, self._debug.get(net))
         scores.net.run.iteration = self.iteration
         for _ in range(self.settings.test_nets[index].iterations):
-            self._answer_requests()
+            self._answer(set(self._requests))
             if self.stopped:
                 return {}
             scores.run_batch()
@@ -209,7 +213,7 @@ class Solver:
         span = f"({rate} iter/s, {number(seconds)}s/{self.settings.display} iters)"
         mean = number(self._losses.mean(self.settings.average_loss))
         log("solver.cpp:239", f"Iteration {self.iteration} {span}, loss = {mean}")
-        log_outputs("solver.cpp:258", "Train", self.net.graph, self.outputs)
+        log_outputs("solver.cpp:258", "Train", self.net.graph, self.team.mean_outputs(self.outputs))
 
     def _check_losses(self) -> None:
         iteration = self._losses.first_not_finite()
@@ -234,6 +238,9 @@ class Solver:
         Raises SolverError where losses or parameters are not finite, so that the last good snapshot stays the last.
         """
         self._check_losses()
+        if not self.team.is_first:
+            self.last_snapshot = snapshots.names(self.settings, self.iteration)[1]
+            return self.last_snapshot
         finite.check_parameters(self)
         self.last_snapshot = snapshots.take(self)
         for callback in self.snapshot_callbacks:
@@ -258,7 +265,7 @@ class Solver:
             net.run.seed = self.net.run.seed
             tests = snapshots.tests_before(self.iteration, self.settings)
             place_feeders(net, dict.fromkeys(setup.data_layers(net), tests * test.iterations))
-        import_carried([self.net, *self.test_nets], state.carried)
+        import_carried([self.net, *self.test_nets], state.carried if self.team.is_first else ())
 
     def request_stop(self) -> None:
         """Ask the running `solve` or `step` to end after this iteration; may be called from a signal handler."""
@@ -273,13 +280,17 @@ class Solver:
         for net in (self.net, *self.test_nets):
             net.close()
 
-    def _answer_requests(self) -> None:
-        if "snapshot" in self._requests:
-            self._requests.discard("snapshot")
+    def _test_in_first(self) -> None:
+        """Test in the first of the processes that train together; what it was asked for meanwhile holds for all."""
+        if self.team.is_first:
+            self.test_all()
+        self.stopped = "stop" in self.team.union({"stop"} if self.stopped else set())
+
+    def _answer(self, requests: set[str]) -> None:
+        self._requests -= requests
+        if "snapshot" in requests:
             self._try_snapshot()
-        if "stop" in self._requests:
-            self._requests.discard("stop")
-            self.stopped = True
+        self.stopped = self.stopped or "stop" in requests
 
     def _try_snapshot(self) -> None:
         """A snapshot that cannot be written does not end the run: the next one may succeed."""

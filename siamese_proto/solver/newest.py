@@ -14,12 +14,15 @@ from siamese_proto.weights import find_weights, read_state, read_weights
 _PLACE = "caffe.cpp:232"
 
 
-def newest_complete(prefix: str) -> Path | None:
+def newest_complete(prefix: str, *, since: int = 0) -> Path | None:
     """The solver state of the newest snapshot of the prefix that can be read whole, weights included; None: no such.
 
-    Each that is passed over is logged with the reason.
+    Each that is passed over is logged with the reason; those written before `since`, nanoseconds of the system's
+    clock, do not count.
     """
     for path in _newest_first(prefix):
+        if path.stat().st_mtime_ns < since:
+            continue
         try:
             read_weights(find_weights(path, read_state(path).learned_net))
         except NetError as error:

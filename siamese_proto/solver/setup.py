@@ -18,6 +18,7 @@ from siamese_proto.layers.base import DataLayer
 from siamese_proto.net import Net
 from siamese_proto.solver.feeding import BatchSource, given_batches
 from siamese_proto.solver.log import log
+from siamese_proto.solver.parallel import check_graph, current
 from siamese_proto.solver.rules import RULES, UpdateRule
 from siamese_proto.solver.settings import NetSource, Settings
 
@@ -45,7 +46,9 @@ def device(settings: Settings) -> torch.device:
 
 def seed(settings: Settings) -> int:
     """The seed of the settings, or one for this run; snapshots record it, so that a run goes on as it began."""
-    return settings.random_seed if settings.random_seed >= 0 else int.from_bytes(os.urandom(4), "little")
+    if settings.random_seed >= 0:
+        return settings.random_seed
+    return current().same(int.from_bytes(os.urandom(4), "little"))
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     shapes = {top: shape for feeder in given for top, shape in feeder.shapes().items()}
     net = _net(source, options, shapes=shapes, seed=seed(settings))
     net.to(device(settings))
+    team = current()
+    check_graph(net.graph, team)
+    net.run.rank, net.run.ranks = team.rank, team.count
     if not any(weight for node in net.graph.nodes for weight in node.loss_weights):
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
         log("solver.cpp:102", text, level=logging.WARNING)
