@@ -115,7 +115,7 @@ def _regions(rows: Sequence[Row]) -> Iterator[Region]:
 def _computes_the_same(row: Row) -> bool:
     first = row[0]
     layer = first.layer
-    if not isinstance(layer, Layer) or not layer.rows_independent():
+    if not isinstance(layer, Layer) or not (layer.rows_independent() or _told_apart(row) is not None):
         return False
     shapes = [[blob.shape for blob in (*node.bottoms, *node.tops)] for node in row]
     if any(not shape for of_node in shapes for shape in of_node):
@@ -129,6 +129,26 @@ def _computes_the_same(row: Row) -> bool:
         and [shape[1:] for shape in of_node if shape] == [shape[1:] for shape in shapes[0] if shape]
         for node, of_node in zip(row, shapes, strict=True)
     )
+
+
+def _told_apart(row: Row) -> Layer | None:
+    """The row as one layer that still tells towers apart; None where its type has none."""
+    layers = [node.layer for node in row if isinstance(node.layer, Layer)]
+    return layers[0].joined(layers) if len(row[0].bottoms) == 1 else None
+
+
+def _ends_in_a_sum(region: Region) -> frozenset[str]:
+    """Ids of the first tower's fully connected layers behind which nothing but such layers follows in the region.
+
+    The gradients of their biases may be 0 because what the towers get cancels.
+    """
+    found: set[str] = set()
+    for row in reversed(region.rows):
+        made = {top.id for top in row[0].tops}
+        readers = [other[0] for other in region.rows if made.intersection(blob.id for blob in other[0].bottoms)]
+        if row[0].type == "InnerProduct" and all(reader.id in found for reader in readers):
+            found.add(row[0].id)
+    return frozenset(found)
 
 
 def _settings(node: Node) -> bytes:
@@ -157,6 +177,7 @@ def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
     parted: dict[str, tuple[Blob, ...]] = {}
     nodes: list[Node] = []
     source: tuple[Blob, ...] = ()  # blobs whose numbers of rows are those of the towers
+    ends = _ends_in_a_sum(region)
     for row in region.rows:
         for bottoms in zip(*(node.bottoms for node in row), strict=True):
             if bottoms[0].id not in made:
@@ -170,13 +191,31 @@ def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
         made.update({blobs[0].id: _joined(blobs) for blobs in tops})
         parted.update({blobs[0].id: blobs for blobs in tops})
         bottoms_of_row = tuple(made[blob.id] for blob in row[0].bottoms)
-        nodes.append(replace(row[0], bottoms=bottoms_of_row, tops=tuple(made[blobs[0].id] for blobs in tops)))
+        node = replace(row[0], bottoms=bottoms_of_row, tops=tuple(made[blobs[0].id] for blobs in tops))
+        if isinstance(node.layer, Layer) and (row[0].id in ends or not node.layer.rows_independent()):
+            node = _with_rows(graph, node, _told_apart(row), source, f"{name}_{row[0].id}")
+        nodes.append(node)
     for first, blobs in parted.items():
         if _is_read_outside(graph, region, blobs):
             row = region.rows[-1]
             part_name = f"{name}_part_{len(nodes)}"
             nodes.append(_new_node(graph, row[0], PartBatches, part_name, (made[first], *source), list(blobs)))
     return nodes
+
+
+def _with_rows(graph: Graph, node: Node, layer: Layer | None, source: tuple[Blob, ...], name: str) -> Node:
+    """The node computed by a layer that is also told the rows of each tower."""
+    if layer is None:
+        return node
+    more = (False,) * len(source)
+    return replace(
+        node,
+        id=_free(graph, name),
+        layer=layer,
+        bottoms=(*node.bottoms, *source),
+        propagate_down=(*node.propagate_down, *more),
+        cut=(*node.cut, *more),
+    )
 
 
 def _joined(blobs: Sequence[Blob]) -> Blob:
@@ -197,9 +236,7 @@ def _is_read_outside(graph: Graph, region: Region, blobs: Sequence[Blob]) -> boo
 def _new_node(
     graph: Graph, like: Node, kind: type[Layer], name: str, bottoms: Sequence[Blob], tops: Sequence[Blob]
 ) -> Node:
-    taken = {node.id for node in graph.nodes}
-    while name in taken:
-        name = f"{name}_"
+    name = _free(graph, name)
     message = schema.LayerParameter(
         name=name, type=kind.type, bottom=[blob.id for blob in bottoms], top=[blob.id for blob in tops]
     )
@@ -218,6 +255,13 @@ def _new_node(
         cut=(False,) * len(bottoms),
         message=message,
     )
+
+
+def _free(graph: Graph, name: str) -> str:
+    taken = {node.id for node in graph.nodes}
+    while name in taken:
+        name = f"{name}_"
+    return name
 
 
 def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list[Node]] | None:

@@ -136,6 +136,14 @@ class Layer:
         """Whether row n of every top depends on row n of the bottoms alone, so that batches can be joined and split."""
         return False
 
+    def joined(self, layers: Sequence[Layer]) -> Layer | None:
+        """`layers`, this one first, equally set and of different towers, as one layer over their joined batches.
+
+        For layers whose rows depend on the tower or on their place in it, random masks say: its bottoms are the joined
+        one and then a blob of every tower, which tells its number of rows. None: there is no such layer.
+        """
+        return None
+
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Multiply-adds of one forward pass; 0 for layers that do next to none."""
         return 0
