@@ -63,7 +63,7 @@ def evaluate(
         check_picture(picture)
     if json_file:
         check_writable(json_file)
-    opened = twin.open()
+    opened = twin.open(drawing["seed"])
     settings = JudgingSettings(pairs, labelled, **drawing)
     with waiting("judging") as progress:
         found, embedding = judge_twin(opened, twin.subject(opened), settings, progress)

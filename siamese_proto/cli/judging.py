@@ -44,8 +44,8 @@ class TwinOptions:
     shapes: dict[str, Shape]
     allow_python_layers: bool
 
-    def open(self) -> Twin:
-        """Make the net, with its weights."""
+    def open(self, seed: int = 0) -> Twin:
+        """Make the net, with its weights; `seed` settles what its data layers draw."""
         from siamese_proto.metrics.twin import Choice, open_twin
         from siamese_proto.proto.reader import parse_net
 
@@ -68,6 +68,7 @@ class TwinOptions:
             shapes=self.shapes,
             allow_python_layers=self.allow_python_layers,
             device=_device(self.gpu),
+            seed=seed,
         )
 
     def subject(self, twin: Twin, images: str = "") -> Subject:
@@ -105,7 +106,10 @@ def twin_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _weights(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    return split(text)
+    names = split(text)
+    if not names and not ctx.resilient_parsing:
+        raise click.BadParameter("no file is named")
+    return names
 
 
 def _lower(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:

@@ -131,6 +131,9 @@ def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size],
         mode = _mode(key, image, decoding)
         admit((len(mode), image.height, image.width))
         try:
+            if image.mode.startswith("I"):  # OpenCV keeps the upper of two bytes; Pillow would cut all above 255 to it
+                upper = (numpy.asarray(image) >> 8).clip(0, 255).astype(numpy.uint8)
+                return upper[None] if mode == "L" else numpy.repeat(upper[None], 3, axis=0)
             if mode == "L" and image.format == "PNG" and image.mode not in ("1", "L"):
                 return _png_gray(numpy.asarray(image.convert("RGB")))
             if mode == "L":

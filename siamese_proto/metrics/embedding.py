@@ -74,14 +74,15 @@ def read_features(path: str | os.PathLike[str]) -> Embedding:
     """Read a `.npz` of `save_features` again; DataError where it is none."""
     name = os.fspath(path)
     try:
-        with numpy.load(name, allow_pickle=False) as arrays:
+        with open(name, "rb") as file:
+            arrays = numpy.load(file, allow_pickle=False)
             if not isinstance(arrays, numpy.lib.npyio.NpzFile):
                 raise DataError(f"{quoted(name)} holds an array without names or labels; give a .npz of 'embed'")
             features, labels, names, classes = (arrays[key] for key in ("features", "labels", "names", "class_names"))
             made_by = json.loads(str(arrays["made_by"])) if "made_by" in arrays.files else {}
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, ValueError, zipfile.BadZipFile, TypeError) as error:
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{quoted(name)} is no .npz of 'siamese-proto embed' ({error})") from error
     if features.ndim < 2 or not len(features) or not len(features) == len(labels) == len(names) == len(classes):
         raise DataError(f"{quoted(name)} is no .npz of 'siamese-proto embed': its arrays are not of one length")

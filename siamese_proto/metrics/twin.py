@@ -162,13 +162,16 @@ def open_twin(
     shapes: Mapping[str, Sequence[int]] | None = None,
     allow_python_layers: bool = False,
     device: torch.device | str = "cpu",
+    seed: int = 0,
 ) -> Twin:
     """Make a net for phase TEST with trained weights, and find out what it compares.
+
+    `seed` settles what its data layers draw.
 
     Raises NetError where the files cannot be used, where no layer of the weights is one of the net's, and where it
     cannot be told what the net compares.
     """
-    net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allow_python_layers)
+    net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allow_python_layers, seed=seed)
     net.to(device)
     twin = Twin(net, choice)
     paths = [weights] if isinstance(weights, str | os.PathLike) else list(weights)

@@ -61,7 +61,8 @@ def open_images(
 def _is_plain(path: str) -> bool:
     """Whether a path is an image file, or a folder with images of its own."""
     if os.path.isdir(path):
-        return any(_is_image(entry.name) and entry.is_file() for entry in os.scandir(path))
+        entries = [entry for entry in os.scandir(path) if not entry.name.startswith(".")]
+        return not entries or any(_is_image(entry.name) and entry.is_file() for entry in entries)
     return _is_image(path)
 
 

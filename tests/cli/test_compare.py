@@ -1,0 +1,101 @@
+"""siamese-proto compare: distance, score and verdict of two images."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese_proto.metrics.embedding import read_features
+
+
+def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: Path) -> None:
+    pair = (trained.image(3), trained.image(8))
+    trained.run("embed", *pair, "-o", str(tmp_path / "f.npz"))
+    features = read_features(tmp_path / "f.npz").features
+    done = trained.run("compare", *pair, "--format", "json")
+    found = json.loads(done.stdout)
+    assert found["distance"] == pytest.approx(float(np.linalg.norm(features[0] - features[1])), rel=1e-4)
+    assert found["score"] == pytest.approx(2 / (1 + math.exp(found["distance"])))
+    assert found["verdict"] is None
+
+
+def test_the_verdict_and_the_score_come_from_what_was_evaluated(trained: Any, tmp_path: Path) -> None:
+    result = tmp_path / "r.json"
+    trained.run("evaluate", "--pairs", "images", "--count", "200", "--json", str(result))
+    judged = json.loads(result.read_text())["judgement"]
+    seen = set()
+    for one, other in [(3, 3), (3, 8), (0, 7), (1, 1)]:
+        pair = (trained.image(one, 0), trained.image(other, 1))
+        found = json.loads(trained.run("compare", *pair, "--evaluated", str(result), "--format", "json").stdout)
+        assert found["threshold"] == judged["verdicts"]["threshold"]
+        assert found["verdict"] == ("same" if found["distance"] < found["threshold"] else "different")
+        odds = judged["calibration"]["slope"] * found["distance"] + judged["calibration"]["intercept"]
+        assert found["score"] == pytest.approx(1 / (1 + math.exp(-odds)))
+        seen.add(found["verdict"])
+    assert seen == {"same", "different"}
+    text = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result)).stdout
+    assert "verdict   different (distance >= " in text
+    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result), "--distance", "l1")
+    assert refused.stderr == (
+        "the result of 'evaluate' is of the euclidean distance, not of l1; give --distance euclidean\n"
+    )
+    content = json.loads(result.read_text())
+    content["subject"]["digest"] = "another"
+    result.write_text(json.dumps(content))
+    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result))
+    assert (refused.exit_code, refused.stderr.split(";")[0]) == (1, "the result of 'evaluate' is of other weights")
+
+
+def test_an_image_is_the_same_as_itself_and_is_shown(trained: Any, tmp_path: Path) -> None:
+    out = tmp_path / "pair.png"
+    done = trained.run("compare", trained.image(3), trained.image(3), "--threshold", "0.1", "--show", str(out))
+    assert done.exit_code == 0, done.output
+    assert "distance  0.0000 (euclidean)\nscore     1.0000" in done.stdout
+    assert "verdict   same (distance < 0.1000)" in done.stdout
+    with Image.open(out) as picture:
+        assert picture.width > picture.height
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 22) or []}
+    assert (0, 114, 178) in colours  # the verdict, in the colour of "same"
+
+
+def test_a_learned_metric_gives_its_own_score_and_verdict(trained: Any) -> None:
+    text = Path("twin.prototxt").read_text()
+    head = """
+layer { name: "minus" type: "Eltwise" bottom: "feat" bottom: "feat_p" top: "d" eltwise_param { coeff: 1 coeff: -1 } }
+layer { name: "abs" type: "AbsVal" bottom: "d" top: "e" }
+layer { name: "sum" type: "InnerProduct" bottom: "e" top: "score" inner_product_param { num_output: 1
+        weight_filler { value: -1 } bias_filler { value: 2 } } }
+layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "score" bottom: "same" top: "loss" }
+"""
+    from siamese_proto.net import Net
+
+    Path("learned.prototxt").write_text(text[: text.index('layer { name: "loss"')] + head)
+    net = Net("learned.prototxt", "TEST")
+    net.load_weights("twin.caffemodel")
+    net.save_weights("learned.caffemodel")
+    pair = (trained.image(3), trained.image(8))
+    options = ("--model", "learned.prototxt", "--weights", "learned.caffemodel", "--format", "json")
+    from click.testing import CliRunner
+
+    from siamese_proto.cli import main
+
+    found = json.loads(CliRunner().invoke(main, ["compare", *pair, *options]).stdout)
+    l1 = json.loads(trained.run("compare", *pair, "--distance", "l1", "--format", "json").stdout)["distance"]
+    assert found["metric"] == "learned"
+    assert found["score"] == pytest.approx(1 / (1 + math.exp(l1 - 2)), abs=1e-5)
+    assert found["verdict"] == ("same" if found["score"] > 0.5 else "different")
+
+
+def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for name, message in (("gone.png", "No such file"), (str(tmp_path / "x.png"), "no image file that Pillow knows")):
+        done = trained.run("compare", trained.image(3), name)
+        assert done.exit_code == 1
+        assert done.stderr.startswith(f"image '{name}' cannot be read: ")
+        assert message in done.stderr

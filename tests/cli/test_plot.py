@@ -1,0 +1,28 @@
+"""siamese-proto plot: what it is given decides what it draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from siamese_proto.cli import main
+
+LOG = "\n".join(
+    f"I1122 00:00:0{n}.000000  7 solver.cpp:228] Iteration {100 * n}, loss = {1 / (n + 1)}" for n in range(5)
+)
+
+
+def test_a_log_is_drawn_as_curves_with_its_title(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(LOG)
+    done = CliRunner().invoke(main, ["plot", str(tmp_path / "train.log"), str(tmp_path / "c.svg"), "--title", "a $run"])
+    assert (done.exit_code, done.output) == (0, "")
+    assert (tmp_path / "c.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_what_the_file_does_not_hold_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(LOG)
+    done = CliRunner().invoke(main, ["plot", str(tmp_path / "train.log"), str(tmp_path / "c.png"), "--what", "roc"])
+    assert done.exit_code == 1
+    assert "is not JSON" in done.stderr
+    assert not (tmp_path / "c.png").exists()
