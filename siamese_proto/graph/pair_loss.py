@@ -1,8 +1,9 @@
-"""Losses of pairs that are fed with what cannot be the two towers' features."""
+"""Losses and distances of pairs and triplets that are fed with what cannot be their towers' features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Finding, Graph, Node
@@ -10,21 +11,42 @@ from siamese_proto.graph.place import Place, warning
 from siamese_proto.graph.twins import Towers
 
 PAIR_LOSSES = ("ContrastiveLoss",)
+# What else compares features, and what its bottoms are called. Far less is certain of these than of a pair's loss: both
+# bottoms may be slices of one tower's output, and one of the two may be a target.
+_COMPARED = {
+    "TripletLoss": ("anchor", "positive", "negative"),
+    "Distance": ("first bottom", "second bottom"),
+    "EuclideanLoss": ("first bottom", "second bottom"),
+    "Eltwise": ("first bottom", "second bottom"),
+}
 _CODE = "pair-bottoms"
 Towered = tuple[int, int]  # a group of towers, and the tower in it
 
 
 def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterator[Finding]:
-    """A finding for each loss of pairs whose first two bottoms are not the same layer's output of two towers."""
+    """A finding for each comparison whose bottoms are not the same layer's output of its towers.
+
+    Of losses of pairs the first two bottoms are; of triplets, distances and differences only what cannot be meant is
+    told.
+    """
     losses = [node for node in graph.nodes if node.type in PAIR_LOSSES and len(node.bottoms) == 3]
-    if not losses:
+    joins = [node for node in graph.nodes if _compares(node)]
+    if not losses and not joins:
         return
     wiring = _Ancestors(graph, towers)
-    for node in losses:
-        problem = _same_blob(node) or wiring.told(node)
+    for node in [*losses, *joins]:
+        problem = (_same_blob(node) or wiring.told(node)) if node in losses else wiring.told_of_join(node)
         if problem:
             index, text = problem
             yield warning(node, place(node, f"bottom[{index}]"), _CODE, text)
+
+
+def _compares(node: Node) -> bool:
+    """Whether a layer takes bottoms of one kind from each other, and no more bottoms than that."""
+    if node.type == "Eltwise":
+        coefficients = list(node.message.eltwise_param.coeff)
+        return len(node.bottoms) == 2 and len(coefficients) == 2 and sum(coefficients) == 0
+    return node.type in _COMPARED and len(node.bottoms) == len(_COMPARED[node.type])
 
 
 def _same_blob(node: Node) -> tuple[int, str] | None:
@@ -90,6 +112,27 @@ class _Ancestors:
         if None not in rows and rows[0] != rows[1]:
             return 1, f"its features {names[0]} and {names[1]} are made at different places of their towers"
         return None
+
+    def told_of_join(self, node: Node) -> tuple[int, str] | None:
+        """What is wrong with the bottoms of a triplet's loss, a distance or a difference, and with which of them."""
+        roles = _COMPARED[node.type]
+        for one, other in combinations(range(len(roles)), 2):
+            first, second = node.bottoms[one], node.bottoms[other]
+            both = f"its {roles[one]} and its {roles[other]}"
+            if first.id == second.id:
+                return other, f"{both} are {quoted(first.name)}, so their distance is always 0; give one of each tower"
+            if self._at_different_places(first.id, second.id):
+                names = f"{quoted(first.name)} and {quoted(second.name)}"
+                return other, f"{both}, {names}, are made at different places of their towers"
+        return None
+
+    def _at_different_places(self, first: str, second: str) -> bool:
+        """Whether two towers of one group make these blobs in layers that are no counterparts."""
+        one, other = self.row.get(first), self.row.get(second)
+        towers = self.towers.get(first, frozenset()), self.towers.get(second, frozenset())
+        if one is None or other is None or one[0] != other[0] or one == other:
+            return False
+        return len(towers[0]) == len(towers[1]) == 1 and towers[0] != towers[1]
 
     def _inputs_of(self, first: str, second: str) -> frozenset[Towered]:
         """Towers that both features pass: a Slice of the records is in both, and the labels may come through it."""

@@ -1,0 +1,87 @@
+"""What compares the features of towers, and what it may be fed with."""
+
+from __future__ import annotations
+
+import pytest
+
+from siamese_proto.compiler import check_net
+
+
+def dense(name: str, bottom: str, count: int, shared: str) -> str:
+    params = f'param {{ name: "{shared}_w" }} param {{ name: "{shared}_b" }}'
+    settings = f"inner_product_param {{ num_output: {count} }}"
+    return f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {params} {settings} }}\n'
+
+
+def towers(count: int) -> str:
+    sides = range(1, count + 1)
+    tops = " ".join(f'top: "x{side}"' for side in sides)
+    inputs = f'layer {{ name: "in" type: "Input" {tops} input_param {{ shape {{ dim: 4 dim: 5 }} }} }}\n'
+    return inputs + "".join(
+        dense(f"a{side}", f"x{side}", 5, "a") + dense(f"b{side}", f"a{side}", 5, "b") for side in sides
+    )
+
+
+def join(kind: str, *bottoms: str, settings: str = "") -> str:
+    wires = " ".join(f'bottom: "{bottom}"' for bottom in bottoms)
+    return f'layer {{ name: "join" type: "{kind}" {wires} top: "join" {settings} }}\n'
+
+
+def told(text: str) -> list[str]:
+    found = (str(finding) for finding in check_net(text))
+    return [line.partition("layer 'join': ")[2] for line in found if "[pair-bottoms]" in line]
+
+
+DIFFERENCE = "eltwise_param { coeff: 1 coeff: -1 }"
+SAME = "are '{}', so their distance is always 0; give one of each tower"
+
+
+@pytest.mark.parametrize(
+    ("count", "text", "message"),
+    [
+        (3, join("TripletLoss", "b1", "b2", "b2"), f"its positive and its negative {SAME.format('b2')}"),
+        (3, join("TripletLoss", "b1", "b1", "b3"), f"its anchor and its positive {SAME.format('b1')}"),
+        (
+            3,
+            join("TripletLoss", "b1", "b2", "a3"),
+            "its anchor and its negative, 'b1' and 'a3', are made at different places of their towers",
+        ),
+        (2, join("Distance", "b1", "b1"), f"its first bottom and its second bottom {SAME.format('b1')}"),
+        (
+            2,
+            join("Distance", "a1", "b2", settings="distance_param { metric: COSINE_SIMILARITY }"),
+            "its first bottom and its second bottom, 'a1' and 'b2', are made at different places of their towers",
+        ),
+        (
+            2,
+            join("Eltwise", "b1", "a2", settings=DIFFERENCE),
+            "its first bottom and its second bottom, 'b1' and 'a2', are made at different places of their towers",
+        ),
+        (2, join("EuclideanLoss", "b2", "b2"), f"its first bottom and its second bottom {SAME.format('b2')}"),
+    ],
+)
+def test_what_cannot_be_meant_is_told(count: int, text: str, message: str) -> None:
+    assert told(towers(count) + text) == [message]
+
+
+SLICED = towers(2) + 'layer { name: "cut" type: "Slice" bottom: "b2" top: "p" top: "n" slice_param { axis: 0 } }\n'
+HALVED = SLICED + 'layer { name: "half" type: "Slice" bottom: "b1" top: "q" top: "r" slice_param { axis: 0 } }\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        towers(3) + join("TripletLoss", "b1", "b2", "b3"),
+        towers(3) + join("TripletLoss", "b3", "b1", "b2"),
+        towers(2) + join("Distance", "b1", "b2"),
+        towers(2) + join("Distance", "a1", "b1"),  # what a tower does to its data, say
+        towers(2) + join("Eltwise", "b1", "b2", settings=DIFFERENCE),
+        towers(2) + join("Eltwise", "b1", "b1"),  # a sum
+        towers(2) + join("Eltwise", "a1", "b1", settings=DIFFERENCE),
+        towers(2) + join("EuclideanLoss", "x1", "b1"),  # as an autoencoder has it
+        HALVED + join("TripletLoss", "q", "p", "n"),
+        HALVED + join("TripletLoss", "q", "r", "n"),
+    ],
+)
+def test_what_can_be_meant_is_left_alone(text: str) -> None:
+    assert told(text) == []
