@@ -13,12 +13,14 @@ from siamese_proto.cli import main as siamese_proto
 from siamese_proto.cli.group import OneLineProblems
 from siamese_proto.data.digits import load_digits
 from siamese_proto.metrics.embedding import plot_features
-from siamese_proto.metrics.verification import measure, verify
+from siamese_proto.metrics.measuring import measure_own
+from siamese_proto.metrics.twin import Twin
+from siamese_proto.metrics.verification import verify
 from siamese_proto.net import Net
 
 NETWORK = Path(__file__).resolve().parent.parent / "prototxt" / "mnist_siamese"
 WEIGHTS = "mnist_siamese_iter_1000.caffemodel"
-TRAIN_BATCHES, TEST_BATCHES = 6000 // 64, 2000 // 100  # once through the pairs of each database
+TRAIN_PAIRS, TEST_PAIRS, TEST_BATCHES = 6000, 2000, 20  # once through the pairs of each database
 
 
 def run(*arguments: str) -> None:
@@ -36,9 +38,10 @@ def judge() -> None:
     with torch.no_grad():
         loss = sum(test()["loss"].item() for _ in range(TEST_BATCHES)) / TEST_BATCHES
     click.echo(f"test loss {loss:.4f}")
-    click.echo(str(verify(measure(train, TRAIN_BATCHES), measure(test, TEST_BATCHES))))
-    train.close()
-    test.close()
+    chosen_on, judged_on = (
+        measure_own(Twin(net), count).distances for net, count in ((train, TRAIN_PAIRS), (test, TEST_PAIRS))
+    )
+    click.echo(str(verify(chosen_on, judged_on)))
 
 
 def picture_of_features() -> None:

@@ -7,18 +7,15 @@ where many pairs have images in common they are wider than said.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.errors import DataError
 
 if TYPE_CHECKING:
     import numpy
-    import torch
     from numpy.typing import NDArray
-
-    from siamese_proto.net import Net
 
     Floats = NDArray[numpy.floating]
 
@@ -133,32 +130,6 @@ class Judgement:
     edges: Floats  # of the histogram, (B + 1,)
     same_counts: NDArray[numpy.int64]  # (B,)
     different_counts: NDArray[numpy.int64]  # (B,)
-
-
-def measure(net: Net, batches: int, features: tuple[str, str] = ("feat", "feat_p"), label: str = "sim") -> Distances:
-    """The Euclidean distances of the pairs in the next `batches` batches of a net's data layers.
-
-    `features` names the blobs of the two towers, (N, K) each, and `label` the blob that is 1 for pairs of one class.
-    Raises GraphError where the net has no such blobs.
-    """
-    import numpy
-    import torch
-
-    distances, labels = [], []
-    with torch.no_grad():
-        for blobs in _blobs(net, batches, (*features, label)):
-            first, second = (blobs[name].flatten(1) for name in features)  # (N, K)
-            distances.append((first - second).square().sum(1).sqrt().cpu().numpy())
-            labels.append(blobs[label].cpu().numpy() != 0)
-    return Distances(numpy.concatenate(distances), numpy.concatenate(labels))
-
-
-def _blobs(net: Net, batches: int, wanted: tuple[str, ...]) -> Iterator[dict[str, torch.Tensor]]:
-    for name in wanted:
-        if name not in net.graph.blobs():
-            raise GraphError(f"the net has no blob {quoted(name)} to measure distances with")
-    for _ in range(batches):
-        yield net.blobs(**net.pull())
 
 
 def check_pairs(pairs: Distances, least: int = 1) -> None:
