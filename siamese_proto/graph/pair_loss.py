@@ -11,13 +11,11 @@ from siamese_proto.graph.place import Place, warning
 from siamese_proto.graph.twins import Towers
 
 PAIR_LOSSES = ("ContrastiveLoss",)
-# What else compares features, and what its bottoms are called. Far less is certain of these than of a pair's loss: both
-# bottoms may be slices of one tower's output, and one of the two may be a target.
+# What else compares features, and what its bottoms are called. Less is certain of these than of a pair's loss: two of
+# them may be slices of one tower's output, and a distance may be taken within a tower.
 _COMPARED = {
     "TripletLoss": ("anchor", "positive", "negative"),
     "Distance": ("first bottom", "second bottom"),
-    "EuclideanLoss": ("first bottom", "second bottom"),
-    "Eltwise": ("first bottom", "second bottom"),
 }
 _CODE = "pair-bottoms"
 Towered = tuple[int, int]  # a group of towers, and the tower in it
@@ -26,11 +24,10 @@ Towered = tuple[int, int]  # a group of towers, and the tower in it
 def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterator[Finding]:
     """A finding for each comparison whose bottoms are not the same layer's output of its towers.
 
-    Of losses of pairs the first two bottoms are; of triplets, distances and differences only what cannot be meant is
-    told.
+    Of losses of pairs the first two bottoms are; of triplets and distances only what cannot be meant is told.
     """
     losses = [node for node in graph.nodes if node.type in PAIR_LOSSES and len(node.bottoms) == 3]
-    joins = [node for node in graph.nodes if _compares(node)]
+    joins = [node for node in graph.nodes if len(node.bottoms) > 1 and node.type in _COMPARED]
     if not losses and not joins:
         return
     wiring = _Ancestors(graph, towers)
@@ -39,14 +36,6 @@ def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
         if problem:
             index, text = problem
             yield warning(node, place(node, f"bottom[{index}]"), _CODE, text)
-
-
-def _compares(node: Node) -> bool:
-    """Whether a layer takes bottoms of one kind from each other, and no more bottoms than that."""
-    if node.type == "Eltwise":
-        coefficients = list(node.message.eltwise_param.coeff)
-        return len(node.bottoms) == 2 and len(coefficients) == 2 and sum(coefficients) == 0
-    return node.type in _COMPARED and len(node.bottoms) == len(_COMPARED[node.type])
 
 
 def _same_blob(node: Node) -> tuple[int, str] | None:
@@ -114,7 +103,7 @@ class _Ancestors:
         return None
 
     def told_of_join(self, node: Node) -> tuple[int, str] | None:
-        """What is wrong with the bottoms of a triplet's loss, a distance or a difference, and with which of them."""
+        """What is wrong with the bottoms of a triplet's loss or a distance, and with which of them."""
         roles = _COMPARED[node.type]
         for one, other in combinations(range(len(roles)), 2):
             first, second = node.bottoms[one], node.bottoms[other]

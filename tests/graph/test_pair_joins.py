@@ -52,12 +52,6 @@ SAME = "are '{}', so their distance is always 0; give one of each tower"
             join("Distance", "a1", "b2", settings="distance_param { metric: COSINE_SIMILARITY }"),
             "its first bottom and its second bottom, 'a1' and 'b2', are made at different places of their towers",
         ),
-        (
-            2,
-            join("Eltwise", "b1", "a2", settings=DIFFERENCE),
-            "its first bottom and its second bottom, 'b1' and 'a2', are made at different places of their towers",
-        ),
-        (2, join("EuclideanLoss", "b2", "b2"), f"its first bottom and its second bottom {SAME.format('b2')}"),
     ],
 )
 def test_what_cannot_be_meant_is_told(count: int, text: str, message: str) -> None:
