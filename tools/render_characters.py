@@ -6,10 +6,12 @@ written by hand: the character is the class, the font the writer, and each pictu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
+import matplotlib
 import numpy as np
 from matplotlib import font_manager, ft2font
 from PIL import Image, ImageDraw, ImageFont
@@ -29,6 +31,11 @@ ALPHABETS = {
     "georgian": "აბგდევზთიკლმნოპჟრსტუფქღყშჩცძწჭხჯჰ",
     "digits": "23456789",
 }
+
+
+def folders(fonts: str | None) -> list[str | None]:
+    """Where to look for fonts: the folder given; else the system's (None), and those that come with matplotlib."""
+    return [fonts] if fonts else [None, os.path.join(matplotlib.get_data_path(), "fonts", "ttf")]
 
 
 def fonts_with(characters: str, fonts: Sequence[Path]) -> dict[str, list[Path]]:
@@ -67,7 +74,7 @@ def plan(fonts: Sequence[Path], alphabets: Sequence[str], writers: int) -> Itera
 
 @click.command(cls=OneLineProblems)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--fonts", type=click.Path(exists=True, file_okay=False), help="Folder of fonts (the system's).")
+@click.option("--fonts", type=click.Path(exists=True, file_okay=False), help="Folder of fonts (all of the machine's).")
 @click.option("--writers", default=20, show_default=True, help="Pictures of each character, each in a font of its own.")
 @click.option(
     "--alphabet", "alphabets", multiple=True, type=click.Choice(list(ALPHABETS)), help="Those to render (all)."
@@ -75,7 +82,7 @@ def plan(fonts: Sequence[Path], alphabets: Sequence[str], writers: int) -> Itera
 @click.option("--seed", default=1, show_default=True)
 def render_characters(folder: Path, fonts: str | None, writers: int, alphabets: tuple[str, ...], seed: int) -> None:
     """Write FOLDER/CHARACTER/WRITER.png for each character that enough fonts have, the characters in random order."""
-    found = sorted(Path(path) for path in font_manager.findSystemFonts(fonts))
+    found = sorted(Path(path) for folder in folders(fonts) for path in font_manager.findSystemFonts(folder))
     generator = np.random.default_rng(seed)
     planned = list(plan([found[i] for i in generator.permutation(len(found))], alphabets or list(ALPHABETS), writers))
     if not planned:
