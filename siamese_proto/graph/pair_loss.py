@@ -27,7 +27,7 @@ def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
     Of losses of pairs the first two bottoms are; of triplets and distances only what cannot be meant is told.
     """
     losses = [node for node in graph.nodes if node.type in PAIR_LOSSES and len(node.bottoms) == 3]
-    joins = [node for node in graph.nodes if len(node.bottoms) > 1 and node.type in _COMPARED]
+    joins = [node for node in graph.nodes if node.bottoms and len(node.bottoms) == len(_COMPARED.get(node.type, ()))]
     if not losses and not joins:
         return
     wiring = _Ancestors(graph, towers)
