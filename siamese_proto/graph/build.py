@@ -30,6 +30,8 @@ from siamese_proto.proto.parsed import ParsedNet
 MakeLayer = Callable[[schema.LayerParameter, LayerContext], LayerLike]
 OnProblem = Callable[[NetError], None]
 _INT_MAX = 2**31 - 1
+# Sources whose settings hold the shapes of all their tops.
+_STATE_THEIR_SHAPES = ("Input", "DummyData", "MemoryData")
 
 
 @dataclass
@@ -213,11 +215,11 @@ class _Builder:
     ) -> list[Shape | None]:
         """The shape of each top; None where it cannot be known."""
         given = [self.shapes.pop(name, None) if name is not None else None for name in names]
-        if given and given[0] is not None and not selected.message.bottom:
-            # What a data layer delivers besides its images is one number a record.
-            return [shape if shape is not None else (given[0][0],) for shape in given]
         if layer is None or bottoms is None:
             return given
+        if given and given[0] is not None and not selected.message.bottom:
+            others = layer.top_shapes([]) if layer.type in _STATE_THEIR_SHAPES else _labels(layer, given[0], len(given))
+            return [other if shape is None else shape for shape, other in zip(given, others, strict=False)]
         try:
             shapes: list[Shape | None] = list(layer.top_shapes(bottoms))
         except SourceMissingError as missing:
@@ -325,6 +327,11 @@ class UnknownBottomError(GraphError):
     """A blob that no layer above makes; `left_out` where one does in another phase or stage."""
 
     left_out = False
+
+
+def _labels(layer: LayerLike, images: Shape, tops: int) -> list[Shape | None]:
+    """What a layer that reads images delivers besides them is one number a record; of others nothing is known."""
+    return [images[:1] if layer.type not in ("HDF5Data", "Python") else None] * tops
 
 
 def _where_made(maker: SelectedLayer, state: NetState) -> str:

@@ -196,3 +196,20 @@ def test_lint_finds_a_misspelt_name_and_a_bias_left_out() -> None:
         "('ip2_right' here, 'ip2_b' there)",
         "<text>:5: warning[partly-shared]: layer 'c_p': shares parameters with layer 'c', but not its bias",
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "others"),
+    [
+        ('type: "Data" data_param { source: "nowhere" batch_size: 3 }', (4,)),
+        ('type: "HDF5Data" hdf5_data_param { source: "nowhere" batch_size: 3 }', None),
+        ('type: "Input" input_param { shape { dim: 1 dim: 2 } shape { dim: 5 dim: 6 } }', (5, 6)),
+        ('type: "SomebodysData"', None),
+    ],
+    ids=["labels", "anything", "what it states", "nothing is known"],
+)
+def test_of_a_source_whose_first_shape_is_given_the_others_are_what_it_delivers(
+    source: str, others: tuple[int, ...] | None
+) -> None:
+    graph = sp.build_graph(f'layer {{ name: "d" top: "data" top: "more" {source} }}', shapes={"data": (4, 9)})
+    assert [blob.shape for blob in graph.nodes[0].tops] == [(4, 9), others]
