@@ -15,6 +15,8 @@ from siamese_proto.proto import schema
 if TYPE_CHECKING:
     from torch import Tensor
 
+Ids = tuple[str, ...]  # of blobs that stand side by side, one a tower
+
 # What may differ between layers that compute the same: their wires, who they share with, when they are there.
 _OWN_FIELDS = (
     "name",
@@ -97,19 +99,29 @@ def fuse_towers(graph: Graph) -> tuple[Graph, frozenset[str]]:
 
 def _regions(rows: Sequence[Row]) -> Iterator[Region]:
     """The connected parts of what can be fused; a part without parameters would gain nothing."""
-    region_of: dict[str, list[Row]] = {}  # by id of a blob of the first tower
+    region_of: dict[Ids, list[Row]] = {}
     regions: list[list[Row]] = []
+    made: set[str] = set()  # what the rows taken so far make
     for row in rows:
-        if not _computes_the_same(row):
+        bottoms = [_ids(blobs) for blobs in zip(*(node.bottoms for node in row), strict=True)]
+        # Towers may wire their layers in another order: then what stands side by side was not made side by side.
+        is_crossed = any(ids not in region_of and made.intersection(ids) for ids in bottoms)
+        if is_crossed or not _computes_the_same(row):
             continue
-        met = [region_of[blob.id] for blob in row[0].bottoms if blob.id in region_of]
+        met = [region_of[ids] for ids in bottoms if ids in region_of]
         joined = [row]
         for region in {id(region): region for region in met}.values():
             joined = [*region, *joined]
             regions.remove(region)
         regions.append(joined)
-        region_of.update({top.id: joined for member in joined for top in member[0].tops})
+        made.update(top.id for node in row for top in node.tops)
+        tops = [_ids(blobs) for member in joined for blobs in zip(*(node.tops for node in member), strict=True)]
+        region_of.update(dict.fromkeys(tops, joined))
     return (Region(tuple(rows)) for rows in regions if any(row[0].params for row in rows))
+
+
+def _ids(blobs: Sequence[Blob]) -> Ids:
+    return tuple(blob.id for blob in blobs)
 
 
 def _computes_the_same(row: Row) -> bool:
@@ -173,33 +185,37 @@ def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
 
 def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
     """What a region becomes: joins of what comes from outside, each row once, parts of what goes outside."""
-    made: dict[str, Blob] = {}  # joined blobs, by the id of the first tower's
-    parted: dict[str, tuple[Blob, ...]] = {}
+    made: dict[Ids, Blob] = {}  # joined blobs
+    parted: list[tuple[Blob, ...]] = []
     nodes: list[Node] = []
     source: tuple[Blob, ...] = ()  # blobs whose numbers of rows are those of the towers
     ends = _ends_in_a_sum(region)
     for row in region.rows:
-        for bottoms in zip(*(node.bottoms for node in row), strict=True):
-            if bottoms[0].id not in made:
-                made[bottoms[0].id] = _joined(bottoms)
+        wires = list(zip(*(node.bottoms for node in row), strict=True))
+        for bottoms in wires:
+            if _ids(bottoms) not in made:
+                made[_ids(bottoms)] = _joined(bottoms)
                 source = source or bottoms
                 join = _new_node(
-                    graph, row[0], JoinBatches, f"{name}_join_{len(nodes)}", bottoms, [made[bottoms[0].id]]
+                    graph, row[0], JoinBatches, f"{name}_join_{len(nodes)}", bottoms, [made[_ids(bottoms)]]
                 )
                 nodes.append(join)
         tops = tuple(zip(*(node.tops for node in row), strict=True))
-        made.update({blobs[0].id: _joined(blobs) for blobs in tops})
-        parted.update({blobs[0].id: blobs for blobs in tops})
-        bottoms_of_row = tuple(made[blob.id] for blob in row[0].bottoms)
-        node = replace(row[0], bottoms=bottoms_of_row, tops=tuple(made[blobs[0].id] for blobs in tops))
+        made.update({_ids(blobs): _joined(blobs) for blobs in tops})
+        parted += tops
+        node = replace(
+            row[0],
+            bottoms=tuple(made[_ids(blobs)] for blobs in wires),
+            tops=tuple(made[_ids(blobs)] for blobs in tops),
+        )
         if isinstance(node.layer, Layer) and (row[0].id in ends or not node.layer.rows_independent()):
             node = _with_rows(graph, node, _told_apart(row), source, f"{name}_{row[0].id}")
         nodes.append(node)
-    for first, blobs in parted.items():
+    for blobs in parted:
         if _is_read_outside(graph, region, blobs):
             row = region.rows[-1]
             part_name = f"{name}_part_{len(nodes)}"
-            nodes.append(_new_node(graph, row[0], PartBatches, part_name, (made[first], *source), list(blobs)))
+            nodes.append(_new_node(graph, row[0], PartBatches, part_name, (made[_ids(blobs)], *source), list(blobs)))
     return nodes
 
 
