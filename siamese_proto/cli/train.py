@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, plain_lines, split, state_flags
+from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
 from siamese_proto.cli.options import bad_records, python_layers, user_layers
+from siamese_proto.cli.processes import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -61,17 +62,24 @@ def train(
 
     Ctrl-C makes a snapshot and stops; a second one stops at once. Log lines are Caffe's. On a terminal a bar shows the
     progress instead of the training lines.
+
+    `--gpu 0,1` and `--gpu all` train on several GPUs, one process each, as Caffe does: each reads batch_size records of
+    its own for an iteration, and gradients are averaged. `torchrun --nproc-per-node N -m siamese_proto train ...` does
+    so without GPUs too, and goes on from the run's last snapshot after a restart.
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
-    on_terminal = sys.stderr.isatty()
+    gpus = chosen_gpus(gpu)
+    if len(gpus) > 1 and "RANK" not in os.environ:
+        raise SystemExit(run_together(len(gpus), sys.argv[1:]))
+    is_first = os.environ.get("RANK", "0") == "0"
     with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress()) if on_terminal else None
+        progress = stack.enter_context(_progress()) if is_first and sys.stderr.isatty() else None
         handler = _AboveBar(progress) if progress is not None else plain_lines()
-        stack.enter_context(logging_to([handler], log_file))
-        settings = with_state(read_settings(Path(solver)), level, split(stage))
-        if gpu is not None:
-            settings = replace(settings, use_gpu=True, asks_for_gpu=True, device_id=first_gpu(gpu))
+        handler.setLevel(logging.INFO if is_first else logging.ERROR)  # what others have to say, the first says too
+        stack.enter_context(logging_to([handler], log_file if is_first else None))
+        settings = on_own_gpu(with_state(read_settings(Path(solver)), level, split(stage)), gpus)
+        snapshot, weights = stack.enter_context(_among_others(settings, snapshot, weights))
         made = _make_solver(
             settings,
             split(weights),
@@ -81,7 +89,8 @@ def train(
             skip_bad_records=skip_bad_records,
         )
         stack.callback(made.close)
-        _observe(made, keep, keep_best, tensorboard, stack)
+        if is_first:
+            _observe(made, keep, keep_best, tensorboard, stack)
         if progress is not None:
             _follow(made, progress)
         with answering_signals(made, sigint_effect, sighup_effect) as stopped_by:
@@ -90,8 +99,30 @@ def train(
         if not made.stopped:
             log("caffe.cpp:250", "Optimization Done.")
     if made.stopped:
-        click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
+        if is_first:
+            click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
+        if _would_restart():  # torchrun takes any other status than 0 for a crash, and would go on
+            return
         raise SystemExit(_ENDED_BY + (stopped_by[0] if stopped_by else signal.SIGINT))
+
+
+@contextlib.contextmanager
+def _among_others(
+    settings: Settings, snapshot: str | None, weights: str | None
+) -> Iterator[tuple[str | None, str | None]]:
+    """Meet the processes to train with, if any; what to begin with: after a restart the last snapshot of the run."""
+    from siamese_proto.solver.parallel import joined, newest_of_run, noted_start
+    from siamese_proto.solver.setup import device
+
+    with joined(device(settings)) as team, noted_start(settings.snapshot_prefix, team):
+        newest = team.same(newest_of_run(settings.snapshot_prefix) if team.is_first else None)
+        yield (str(newest), None) if newest is not None else (snapshot, weights)
+
+
+def _would_restart() -> bool:
+    from siamese_proto.solver.parallel import would_restart
+
+    return would_restart()
 
 
 def _make_solver(
@@ -140,7 +171,8 @@ def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) ->
             solver.request_snapshot()
         elif effect == "stop":
             stopped_by.append(number)
-            if number == signal.SIGINT:
+            # of several processes each gets Ctrl-C twice: from the terminal, and from who started them
+            if number == signal.SIGINT and solver.team.count == 1:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             solver.request_stop()
 

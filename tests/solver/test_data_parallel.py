@@ -1,0 +1,323 @@
+"""Several processes that train one net do what one does with as many times the batch."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import NET, WriteRun
+
+from siamese_proto.errors import NetError
+from siamese_proto.layers.autograd.draws import uniform
+from siamese_proto.layers.base import RunState
+from siamese_proto.solver import Solver
+from siamese_proto.solver.feeding import GivenBatches
+from siamese_proto.solver.parallel import SharedFeeder, Team, newest_of_run, noted_start
+from siamese_proto.weights import read_weights
+
+# an output that no loss depends on: its parameters have no gradient
+ASIDE = """
+layer { name: "aside" type: "InnerProduct" bottom: "data" top: "aside" inner_product_param { num_output: 2
+  weight_filler { type: "xavier" } } }
+layer { name: "quiet" type: "Silence" bottom: "aside" }
+"""
+LARGER = NET.replace("batch_size: 10", "batch_size: 20") + ASIDE
+TRAIN = ("siamese_proto", "train", "--solver", "solver.prototxt", "--log", "train.log")
+# what follows -- is the command's own: torchrun takes --log for an abbreviation of its --log-dir
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def run(*arguments: str, status: int | None = 0) -> str:
+    """A program in the working directory; what it said on stderr."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=300)
+    assert status is None or done.returncode == status, done.stderr
+    return done.stderr
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that goes on while the test does, in a session of its own."""
+    command = [sys.executable, *arguments]
+    process = subprocess.Popen(
+        command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=os.name != "nt"
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that a process has started, in the order of their ranks."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            told = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(stat[1]) == parent:
+            found.update({int(entry[5:]): int(folder.name) for entry in told if entry.startswith(b"RANK=")})
+    return [found[rank] for rank in sorted(found)]
+
+
+def wait_for(text: str, path: str = "train.log", seconds: float = 120) -> None:
+    """Wait until a log says something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if Path(path).exists() and re.search(text, Path(path).read_text()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path} does not say {text!r} in time")
+
+
+def losses(path: str = "train.log") -> dict[int, float]:
+    """Every displayed loss by iteration; of one that was computed twice the last."""
+    found = re.findall(r"Iteration (\d+) \(.*loss = (\S+)", Path(path).read_text())
+    return {int(iteration): float(loss) for iteration, loss in found}
+
+
+def weights(path: str) -> dict[str, np.ndarray]:
+    """Every blob of a weights file."""
+    return {
+        f"{layer.name}/{index}": np.asarray(blob.data).reshape(-1)
+        for layer in read_weights(path).layers
+        for index, blob in enumerate(layer.blobs)
+    }
+
+
+def one_process(solver: Path, net: str, iterations: int) -> Solver:
+    """The run of one process with this net."""
+    Path("net.prototxt").write_text(net)
+    made = Solver(solver)
+    made.step(iterations)
+    made.close()
+    return made
+
+
+RULES = {
+    "SGD": {"momentum": 0.9, "clip_gradients": 0.2},
+    "Adam": {"type": '"Adam"', "momentum2": 0.99, "base_lr": 0.003},
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_two_processes_are_one_with_twice_the_batch(write_run: WriteRun, rule: str) -> None:
+    """Twins that share, dropout and mirrors drawn by place, two passes an update, parameters without a gradient."""
+    more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 7, "snapshot": 0, **RULES[rule]}
+    solver = write_run(NET + ASIDE, **more)
+    run(*TORCHRUN, "-m", "--", *TRAIN)
+    single = one_process(solver, LARGER, 7)
+    together = losses()
+    assert [together[iteration] for iteration in range(7)] == pytest.approx(single.losses, rel=2e-5)
+    saved = weights("snap_iter_7.caffemodel")
+    for name, tensors in single.net.params.items():
+        for index, tensor in enumerate(tensors):
+            own = tensor.detach().flatten().numpy()
+            np.testing.assert_allclose(saved[f"{name}/{index}"], own, rtol=1e-4, atol=2e-6)
+    log = Path("train.log").read_text()
+    assert log.count("Testing net (#0)") == 2  # at the iterations 0 and 4, by one process
+    assert log.count("Snapshotting to binary proto file") == 1
+
+
+def test_a_run_whose_worker_is_killed_is_the_run_that_was_not(write_run: WriteRun) -> None:
+    """torchrun starts all anew; they go on from the last snapshot, though a later one of another run lies there."""
+    more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 20, "snapshot": 4, "test_interval": 0}
+    write_run(NET, **more, test_iter=None)
+    Path("undisturbed").mkdir()
+    run(*TORCHRUN, "-m", "--", *TRAIN[:-1], "undisturbed/train.log")
+    for path in Path().glob("snap_iter_*"):
+        if "_iter_20." in path.name:
+            os.utime(path, (1, 1))
+            os.rename(path, path.name.replace("_20", "_40"))  # of another run
+        else:
+            path.unlink()
+    # one worker waits to be killed before it has done iteration 9
+    Path("slow.py").write_text(
+        """
+import os, time
+import siamese_proto.solver.loop as loop
+step = loop.Solver._accumulate_gradients
+def slow(self):
+    if (self.iteration, os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (9, "1", "0"):
+        time.sleep(60)
+    return step(self)
+loop.Solver._accumulate_gradients = slow
+"""
+    )
+    with running(*TORCHRUN, "--max-restarts", "1", "-m", "--", *TRAIN, "--layers", "slow.py") as process:
+        wait_for("Iteration 8 ")
+        os.kill(workers(process.pid)[1], signal.SIGKILL)
+        assert process.wait(timeout=200) == 0
+    log = Path("train.log").read_text()
+    assert "Resuming from snap_iter_8.solverstate" in log
+    assert losses() == losses("undisturbed/train.log")
+    assert not list(Path().glob(".snap*"))
+
+
+def test_gpu_numbers_start_one_process_each_and_a_signal_to_one_stops_all(write_run: WriteRun) -> None:
+    write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
+    with running("-m", *TRAIN, "--gpu", "0,1") as process:
+        wait_for("Iteration 3 ")
+        os.kill(workers(process.pid)[1], signal.SIGINT)
+        assert process.wait(timeout=100) == 130
+        said = process.stderr.read()
+    stopped = re.search(r"stopped at iteration (\d+); go on with --snapshot (\S+)", said)
+    assert Path(stopped[2]).exists()
+    assert said.count("stopped at iteration") == 1
+    assert "Traceback" not in said
+
+
+def test_an_error_in_one_process_ends_all(write_run: WriteRun) -> None:
+    write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
+    Path("fail.py").write_text(
+        """
+import os
+import siamese_proto as sp
+from siamese_proto.layers.loss import ContrastiveLoss
+class Failing(ContrastiveLoss):
+    def forward(self, bottoms, params, run):
+        if run.iteration == 3 and os.environ["RANK"] == "1":
+            raise sp.NetError("no more of this")
+        return super().forward(bottoms, params, run)
+sp.layer("ContrastiveLoss", replace=True)(Failing)
+"""
+    )
+    said = run("-m", *TRAIN, "--gpu", "0,1", "--layers", "fail.py", status=1)
+    assert "no more of this" in said
+    assert "Traceback" not in said
+
+
+def test_more_processes_than_gpus_named_or_a_gpu_named_twice_are_refused(write_run: WriteRun) -> None:
+    write_run(NET)
+    assert "names a GPU twice" in run("-m", *TRAIN, "--gpu", "1,1", status=2)
+    assert "neither GPUs' numbers nor 'all'" in run("-m", *TRAIN, "--gpu", "0,x", status=2)
+
+
+# Its parts, without processes
+
+
+def share(rank: int, ranks: int, solver: Path) -> Solver:
+    """A solver whose net reads a share of its data, without others that train with it."""
+    made = Solver(solver)
+    made.net.run.rank, made.net.run.ranks = rank, ranks
+    return made
+
+
+@pytest.mark.parametrize("position", [0, 1, 5])
+def test_processes_share_the_records_of_one_between_them(write_run: WriteRun, position: int) -> None:
+    """From any position of a run that others have begun with another number of processes."""
+    solver = write_run(NET, random_seed=5)
+    whole = share(0, 1, solver)
+    whole.batches.go_to({"pairs": position})
+    wanted = [whole.batches.next_batch() for _ in range(6)]
+    for rank in range(3):
+        made = share(rank, 3, solver)
+        made.batches.go_to({"pairs": position})
+        for turn in range(2):
+            batch = made.batches.next_batch()
+            for top in ("pair", "sim"):
+                assert torch.equal(batch[top], wanted[3 * turn + rank][top])
+        assert made.batches.positions() == {"pairs": position + 6}
+        made.close()
+    whole.close()
+
+
+def test_a_feeder_that_knows_of_no_shares_is_shared_too() -> None:
+    class Counting:
+        batches = 0
+
+        def next_batch(self) -> list[torch.Tensor]:
+            self.batches += 1
+            return [torch.tensor(self.batches - 1)]
+
+        def skip(self, batches: int) -> None:
+            self.batches = batches
+
+        def close(self) -> None:
+            pass
+
+    feeder = SharedFeeder(Counting(), 2, 3)
+    assert [int(feeder.next_batch()[0]) for _ in range(3)] == [2, 5, 8]
+    assert feeder.batches == 9
+    feeder.skip(4)
+    assert int(feeder.next_batch()[0]) == 6
+
+
+def test_given_batches_are_shared() -> None:
+    batches = [np.full((2, 1), number, np.float32) for number in range(7)]
+    given = GivenBatches("in", ["x"], batches)
+    given.rank, given.ranks = 1, 2
+    assert [given.next_batch()["x"][0, 0] for _ in range(4)] == [1, 3, 5, 0]  # seven, and then the first again
+    assert given.batches == 8
+
+
+def test_masks_of_all_processes_are_those_of_one() -> None:
+    x = torch.zeros(4, 3)
+    whole = uniform(x, (12, 3), RunState(7, 2, 1), "drop")
+    parts = [uniform(x, (4, 3), RunState(7, 2, 1, rank, 3), "drop") for rank in range(3)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(uniform(x, (12, 3), RunState(7, 2, 1), "drop"), whole)
+
+
+def test_a_process_alone_keeps_what_is_its_own() -> None:
+    team = Team()
+    loss = torch.tensor(3.0)
+    param = torch.nn.Parameter(torch.ones(2))
+    assert team.average([param], loss) is loss
+    assert param.grad is None
+    assert (team.rank, team.count, team.is_first) == (0, 1, True)
+    assert team.union({"stop"}) == {"stop"}
+    assert team.same("x") == "x"
+
+
+def test_snapshots_that_were_there_before_the_run_are_not_gone_on_from(
+    write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solver = Solver(write_run(NET, test_interval=0, test_iter=None, snapshot=0))
+    solver.step(1)
+    old = solver.snapshot()
+    os.utime(old, (1, 1))
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    with pytest.raises(KeyboardInterrupt), noted_start("snap", Team()):
+        raise KeyboardInterrupt
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert newest_of_run("snap") is None
+    solver.step(1)
+    new = solver.snapshot()
+    assert newest_of_run("snap") == new
+    with noted_start("snap", Team()):
+        assert newest_of_run("snap") == new
+    assert newest_of_run("snap") is None
+    assert not list(Path().glob(".snap*"))
+    solver.close()
+
+
+def test_a_file_that_every_process_would_write_is_refused(write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = """layer { name: "file" type: "HDF5Output" bottom: "feat" bottom: "sim" include { phase: TRAIN }
+                hdf5_output_param { file_name: "out.h5" } }"""
+    solver = write_run(NET + output)
+
+    class Two(Team):
+        count = 2
+
+    monkeypatch.setattr("siamese_proto.solver.setup.current", Two)
+    with pytest.raises(NetError, match="each of 2 processes would write its file"):
+        Solver(solver)
