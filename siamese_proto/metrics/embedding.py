@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 UNKNOWN = -1  # the label of images that nobody says the class of
 _IN_LEGEND = 40  # classes at most
 _NAMED = 20  # classes at most whose name stands at their middle
+_NAME_ROOM = 0.06  # of the width of all points, between the names of two classes
 _POINTS = 20_000  # at most, of which pictures are made
 
 
@@ -146,18 +147,13 @@ def draw_embedding(axes: Axes, embedding: Embedding) -> None:
     if len(points) > _POINTS:
         chosen = numpy.sort(numpy.random.default_rng(0).choice(len(points), _POINTS, replace=False))
         points, labels = points[chosen], labels[chosen]
-    classes = numpy.unique(labels)
-    size = 26 if len(points) < 500 else 12 if len(points) < 5000 else 6
-    for index, label in enumerate(classes.tolist()):
-        colour, marker = class_style(index)
-        own = points[labels == label]
-        name = _shown(embedding, label) if index < _IN_LEGEND else None
-        axes.scatter(own[:, 0], own[:, 1], s=size, marker=marker, color=colour, alpha=0.65, linewidths=0, label=name)
+    classes = numpy.unique(labels).tolist()
+    styles = {label: class_style(index) for index, label in enumerate(classes)}
+    _scatter(axes, points, labels, styles)
     if 1 < len(classes) <= _NAMED:
-        for index, label in enumerate(classes.tolist()):
-            _name_middle(axes, points[labels == label], _shown(embedding, label), class_style(index)[0])
+        _name_middles(axes, points, labels, {label: _shown(embedding, label) for label in classes})
     if len(classes) > 1:
-        _legend(axes, len(classes))
+        _legend(axes, [(_shown(embedding, label), *styles[label]) for label in classes])
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
     if points.shape[1] == 2 and embedding.features.shape[1] != 1:
@@ -171,30 +167,47 @@ def _shown(embedding: Embedding, label: int) -> str:
     return f" {short}" if short.startswith("_") else short  # matplotlib leaves such names out of legends
 
 
-def _name_middle(axes: Axes, points: Floats, name: str, colour: str) -> None:
-    middle = numpy.median(points, axis=0)  # (2,)
-    axes.annotate(
-        name,
-        (middle[0], middle[1]),
-        ha="center",
-        va="center",
-        fontsize=12,
-        fontweight="bold",
-        color=INK,
-        bbox={"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour, "alpha": 0.85, "linewidth": 1.6},
-    )
+def _scatter(axes: Axes, points: Floats, labels: Labels, styles: Mapping[int, tuple[str, str]]) -> None:
+    """Points in an order by chance, so that no class hides the others."""
+    size = 26 if len(points) < 500 else 12 if len(points) < 5000 else 6
+    shuffled = numpy.random.default_rng(0).permutation(len(points))
+    markers = numpy.array([styles[label][1] for label in labels.tolist()])
+    colours = numpy.array([styles[label][0] for label in labels.tolist()])
+    for marker in dict.fromkeys(markers.tolist()):
+        rows = shuffled[markers[shuffled] == marker]
+        own: dict[str, Any] = {"marker": marker, "s": size, "alpha": 0.65, "linewidths": 0}
+        axes.scatter(points[rows, 0], points[rows, 1], c=colours[rows].tolist(), **own)
 
 
-def _legend(axes: Axes, classes: int) -> None:
-    columns = 1 if classes <= 20 else 2
-    title = "class" if classes <= _IN_LEGEND else f"class (and {classes - _IN_LEGEND} more)"
+def _name_middles(axes: Axes, points: Floats, labels: Labels, names: Mapping[int, str]) -> None:
+    """Names at the middles of their classes, where there is room for them."""
+    span = max(float(numpy.ptp(points, axis=0).max()), 1e-12)
+    placed: list[Floats] = []
+    for index, (label, name) in enumerate(names.items()):
+        middle = numpy.median(points[labels == label], axis=0)  # (2,)
+        if any(numpy.abs(middle - other).max() < span * _NAME_ROOM for other in placed):
+            continue
+        placed.append(middle)
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": class_style(index)[0], "alpha": 0.85}
+        text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 12, "fontweight": "bold", "color": INK}
+        axes.annotate(name, (middle[0], middle[1]), bbox={**box, "linewidth": 1.6}, **text)
+
+
+def _legend(axes: Axes, classes: Sequence[tuple[str, str, str]]) -> None:
+    """Names, colours and markers of the classes beside the plot."""
+    from matplotlib.lines import Line2D
+
+    more = len(classes) - _IN_LEGEND
     axes.legend(
-        title=title,
-        ncols=columns,
+        handles=[
+            Line2D([], [], linestyle="", marker=marker, color=colour, label=name)
+            for name, colour, marker in classes[:_IN_LEGEND]
+        ],
+        title="class" if more <= 0 else f"class (and {more} more)",
+        ncols=1 if len(classes) <= 20 else 2,
         loc="center left",
         bbox_to_anchor=(1.01, 0.5),
         fontsize=9,
-        markerscale=1.6,
         frameon=False,
         handletextpad=0.3,
     )

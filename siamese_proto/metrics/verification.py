@@ -205,7 +205,10 @@ def share(hits: int, count: int) -> Share:
 
 
 def auc(pairs: Distances) -> Share:
-    """The area below the ROC, with its interval after DeLong (0 wide where all pairs are told apart)."""
+    """The area below the ROC, with its interval after DeLong.
+
+    That would be of width 0 where all pairs are told apart; there it is Wilson's for as many as are of the rarer kind.
+    """
     from scipy.stats import rankdata
     from sklearn.metrics import roc_auc_score
 
@@ -218,6 +221,9 @@ def auc(pairs: Distances) -> Share:
     of_same = (ranks[: len(same)] - rankdata(same)) / len(different)  # (n_same,), the share that lies farther
     of_different = 1 - (ranks[len(same) :] - rankdata(different)) / len(same)
     variance = of_same.var(ddof=1) / len(same) + of_different.var(ddof=1) / len(different)
+    if variance == 0 and value in (0, 1):
+        rarer = min(len(same), len(different))
+        return share(round(value * rarer), rarer)
     half = _NORMAL * math.sqrt(variance)
     return Share(value, max(0.0, value - half), min(1.0, value + half))
 

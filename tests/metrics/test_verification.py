@@ -96,6 +96,12 @@ def test_the_interval_of_the_auc_is_that_of_a_bootstrap() -> None:
     assert auc(some).high == pytest.approx(interval.high, abs=0.01)
 
 
+def test_the_interval_is_no_point_where_all_pairs_are_told_apart() -> None:
+    found = auc(pairs([0.1, 0.2, 0.3], [1.0] * 5 + [2.0]))
+    assert (found.value, found.low, found.high) == (1.0, share(3, 3).low, 1.0)
+    assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == share(0, 2).high
+
+
 @given(KIND, KIND)
 @settings(deadline=None)
 def test_every_point_of_the_roc_is_what_its_threshold_accepts(same: list[float], different: list[float]) -> None:
