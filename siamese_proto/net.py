@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -96,6 +97,8 @@ class Net(nn.Module):
             if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
         }
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
+        self._compiler: Callable[..., Any] | None = None
+        self._autocast: torch.dtype | None = None
         self._sources: dict[frozenset[str], tuple[Node, ...]] = {}
         self._last_version = {name: blob.version for name, blob in self.graph.blobs().items()}
         self._loss_terms = [
@@ -165,6 +168,16 @@ class Net(nn.Module):
         self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
         return outputs
 
+    def run_as(self, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
+        """Compute in another type where torch.autocast may; let torch.compile make one program of a whole pass.
+
+        On a GPU a compiled pass is replayed from CUDA graphs, so it wants batches of one shape.
+        """
+        mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+        self._compiler = functools.partial(torch.compile, mode=mode) if compiled else None
+        self._autocast = autocast
+        self._compiled.clear()
+
     def blobs(self, /, **blobs: Any) -> dict[str, Tensor]:
         """Every blob by name, for looking inside; of one changed in place the last version."""
         given = self._given(blobs)
@@ -187,7 +200,9 @@ class Net(nn.Module):
             except NetError as problem:
                 raise problem.at(location=node.location, layer=node.name) from None
             for top, tensor in zip(node.tops, tensors, strict=True):
-                batch[top.name] = tensor.to(self.device)
+                # From pinned memory a GPU takes the batch while the program goes on.
+                on_gpu = self.device.type == "cuda"
+                batch[top.name] = (tensor.pin_memory() if on_gpu else tensor).to(self.device, non_blocking=on_gpu)
         return batch
 
     def close(self) -> None:
@@ -238,7 +253,11 @@ class Net(nn.Module):
             compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
         tensors = [self.weights[param.id] for param in self.graph.params]
         try:
-            values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
+            if self._autocast is None:
+                values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
+            else:
+                with torch.autocast(self.device.type, self._autocast):
+                    values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
         except (RuntimeError, IndexError, ValueError) as error:
             raise self._explained(given, error) from error
         return dict(zip(compiled.outputs, values, strict=True))
@@ -261,7 +280,8 @@ class Net(nn.Module):
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
         program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
-        return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, bare(program))
+        call = self._compiler(program) if self._compiler is not None else bare(program)
+        return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, call)
 
     def _lacking(self, given: Mapping[str, Tensor]) -> NetError:
         """Why nothing can be computed: Input layers, which nobody feeds but the caller, got nothing."""

@@ -13,6 +13,7 @@ COMMANDS = {
     "new": "Start a project from one of the networks that come along.",
     "train": "Train a net as a solver file says.",
     "test": "Score a net with given weights.",
+    "time": "Time a net, layer by layer and as a whole.",
     "draw": "Draw a net as SVG, PNG, PDF or DOT.",
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",

@@ -1,0 +1,117 @@
+"""siamese-proto time: how long a net takes, layer by layer and as a whole."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from siamese_proto.cli.caffe_flags import first_gpu, flag, split
+from siamese_proto.cli.options import PHASES, net_state, phase, python_layers
+from siamese_proto.graph.ir import Phase, Shape
+
+if TYPE_CHECKING:
+    from siamese_proto.solver.timing import NetTime
+
+
+@click.command()
+@flag("model", required=True, metavar="FILE", help="The net.")
+@phase(*PHASES, default="TRAIN")
+@flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Passes to take the mean of.")
+@flag("weights", metavar="A,B", help="Weights files, copied by layer name.")
+@flag("gpu", metavar="ID", help="Run on this GPU.")
+@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make one program of the net.")
+@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@net_state
+@python_layers
+def time(
+    model: str,
+    phase: Phase,
+    iterations: int,
+    weights: str | None,
+    gpu: str | None,
+    no_fuse: bool,
+    compiled: bool,
+    precision: str,
+    form: str,
+    level: int,
+    stages: tuple[str, ...],
+    shapes: dict[str, Shape],
+    allow_python_layers: bool,
+) -> None:
+    """Time a net forward and backward, each layer by itself and the passes as they are run.
+
+    The net's data need not be there: it is fed random numbers, and labels 0. Layers are timed one after the other, so
+    that --compile changes the passes alone.
+    """
+    import torch
+
+    from siamese_proto.net import Net
+    from siamese_proto.proto.reader import parse_net
+    from siamese_proto.solver.precision import execution
+    from siamese_proto.solver.timing import made_up_batch, time_net
+
+    net = Net(
+        parse_net(Path(model)),
+        phase,
+        split(weights),
+        level,
+        stages,
+        shapes,
+        fuse=not no_fuse,
+        allow_python_layers=allow_python_layers,
+    )
+    if gpu is not None and not torch.cuda.is_available():
+        click.echo("there is no GPU here; running on the CPU", err=True)
+    elif gpu is not None:
+        net.to(torch.device("cuda", first_gpu(gpu)))
+    execution(precision, net.device).apply(net, compiled=compiled)
+    found = time_net(net, made_up_batch(net.graph, net.device), iterations)
+    if form == "json":
+        click.echo(as_json(found))
+    elif sys.stdout.isatty():
+        _print_table(found)
+    else:
+        click.echo("\n".join(caffe_lines(found)))
+
+
+def caffe_lines(found: NetTime) -> list[str]:
+    """The lines that `caffe time` logs."""
+    lines = ["Average time per layer: "]
+    for layer in found.layers:
+        lines.append(f"{layer.name:>10}\tforward: {layer.forward:g} ms.")
+        lines.append(f"{layer.name:>10}\tbackward: {layer.backward:g} ms.")
+    return [
+        *lines,
+        f"Average Forward pass: {found.forward:g} ms.",
+        f"Average Backward pass: {found.backward:g} ms.",
+        f"Average Forward-Backward: {found.step:g} ms.",
+        f"Total Time: {found.step * found.iterations:g} ms.",
+    ]
+
+
+def as_json(found: NetTime) -> str:
+    """Milliseconds of every layer and of the passes."""
+    layers = [vars(layer) for layer in found.layers]
+    passes = {"forward": found.forward, "backward": found.backward, "step": found.step}
+    return json.dumps({"iterations": found.iterations, **passes, "layers": layers}, indent=2)
+
+
+def _print_table(found: NetTime) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table("layer", "type", title=f"milliseconds, mean of {found.iterations}")
+    for head in ("forward", "backward"):
+        shown.add_column(head, justify="right")
+    for layer in found.layers:
+        shown.add_row(Text(layer.name), layer.type, f"{layer.forward:.3f}", f"{layer.backward:.3f}")
+    shown.add_section()
+    shown.add_row("whole pass", "", f"{found.forward:.3f}", f"{found.backward:.3f}")
+    Console().print(shown)
