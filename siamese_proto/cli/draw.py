@@ -9,6 +9,7 @@ import click
 
 from siamese_proto import drawing
 from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, python_layers
+from siamese_proto.fuse import fuse_towers
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -80,8 +81,14 @@ def draw(
 
     graph = shown("TEST" if phase == "TEST" else "TRAIN")
     test = shown("TEST") if phase == ALL else None
+    if look["fused"] and not fuse_towers(graph)[1]:
+        click.echo(
+            "note: nothing is fused: no towers share all their parameters, or their shapes are unknown", err=True
+        )
     for name in outputs:
         if name in pages:
             drawing.write_page(graph, name, test=test, parsed=parsed, **look)
         else:
-            drawing.render(drawing.draw(graph, test=test, **look), name)
+            remark = drawing.render(drawing.draw(graph, test=test, **look), name)
+            if remark:
+                click.echo(f"note: {name}: {remark}", err=True)

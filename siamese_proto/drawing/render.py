@@ -17,6 +17,8 @@ from siamese_proto.files import check_writable, write_atomically
 
 FORMATS = ("svg", "png", "pdf", "dot")
 PNG_DOTS_PER_INCH = "144"
+TOO_LARGE_SIGN = "too large for cairo-renderer bitmaps"
+TOO_LARGE = "the drawing is too large for a PNG and was made smaller; write .svg, or use --detail layers"
 # Graphviz measures with one font and names it; readers may have another of its widths. Letters that none of them has
 # come from whatever font the reader's system has for them: that is what the last name of each list is for.
 FAMILIES = {
@@ -26,24 +28,27 @@ FAMILIES = {
 _FAMILY = re.compile('(?<= font-family=")[^"]*(?=")')
 
 
-def render(figure: graphviz.Digraph, path: str | Path) -> None:
+def render(figure: graphviz.Digraph, path: str | Path) -> str | None:
     """Write a drawing to a file; its ending says the format. The file is there complete or not at all.
 
+    Returns what there is to say of it: a PNG can be made smaller than it should be, because it would be too large.
     Raises NetError for an ending that is none of FORMATS, a place that cannot be written to, and PDF without Graphviz.
     """
-    file_format = check_output(path)
+    file_format, remark = check_output(path), None
     if file_format == "dot":
         content = figure.source.encode()
     elif file_format == "svg":
         content = to_svg(figure).encode()
     else:
-        content = _run(figure.source.encode(), file_format)
+        content, said = _run(figure.source.encode(), file_format)
+        remark = TOO_LARGE if TOO_LARGE_SIGN in said else None
     write_atomically(path, content)
+    return remark
 
 
 def to_svg(figure: graphviz.Digraph) -> str:
     """A drawing as the text of an SVG file, the parts of it named as `figure` says."""
-    drawn = _run(figure.source.encode(), "svg").decode()
+    drawn = _run(figure.source.encode(), "svg")[0].decode()
     return mark_chips(_FAMILY.sub(lambda match: FAMILIES.get(match[0], match[0]), drawn))
 
 
@@ -76,7 +81,8 @@ def find_renderer() -> Path | None:
     return Path(found)
 
 
-def _run(source: bytes, file_format: str) -> bytes:
+def _run(source: bytes, file_format: str) -> tuple[bytes, str]:
+    """The picture, and what Graphviz says of it."""
     renderer = find_renderer()
     if renderer is None:
         raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`, or write a .dot file")
@@ -84,7 +90,7 @@ def _run(source: bytes, file_format: str) -> bytes:
     if file_format == "png":
         command.append(f"-Gdpi={PNG_DOTS_PER_INCH}")
     done = subprocess.run(command, input=source, capture_output=True, check=False)
+    said = " ".join(done.stderr.decode(errors="replace").split())
     if done.returncode != 0 or not done.stdout:
-        said = " ".join(done.stderr.decode(errors="replace").split())
         raise NetError(f"{command[0]} could not draw this net: {said or f'exit status {done.returncode}'}")
-    return done.stdout
+    return done.stdout, said

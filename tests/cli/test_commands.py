@@ -106,6 +106,16 @@ def test_draw_takes_style_detail_towers_and_fusing(folder: Path) -> None:
     assert "style-dark detail-full" in (folder / "net.dot").read_text(encoding="utf-8")
 
 
+def test_fusing_where_nothing_can_be_fused_is_told(folder: Path) -> None:
+    (folder / "plain.prototxt").write_text("""
+        layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }""")
+    done = run("draw", "plain.prototxt", "net.dot", "--fused", folder=folder)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "note: nothing is fused: no towers share all their parameters, or their shapes are unknown\n"
+    )
+
+
 def test_shapes_given_stand_in_for_the_database(folder: Path) -> None:
     assert run("draw", "net.prototxt", "net.dot", *SHAPES, folder=folder).returncode == 0
     assert "7\u00d72\u00d75\u00d74" in (folder / "net.dot").read_text(encoding="utf-8")

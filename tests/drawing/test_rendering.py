@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
-from drawn_nets import TWIN, graph_of
+from drawn_nets import TWIN, graph_of, inputs
 
 from siamese_proto.drawing import draw, render
 from siamese_proto.errors import NetError
@@ -77,3 +78,24 @@ def test_the_same_net_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.dot", "b.dot"):
         render(draw(graph_of(TWIN)), tmp_path / name)
     assert (tmp_path / "a.dot").read_bytes() == (tmp_path / "b.dot").read_bytes()
+
+
+def test_a_drawing_shows_itself_in_a_notebook() -> None:
+    shown = draw(graph_of(TWIN))._repr_mimebundle_()
+    assert shown["image/svg+xml"].startswith("<?xml")
+    assert "conv_w" in shown["image/svg+xml"]
+
+
+def test_a_notebook_shows_drawings_with_pip_alone(without_dot: None) -> None:
+    assert "conv_w" in draw(graph_of(TWIN))._repr_mimebundle_()["image/svg+xml"]
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz-pure knows no limit")
+def test_a_png_that_had_to_be_made_smaller_is_told(tmp_path: Path) -> None:
+    chain = "".join(
+        f'layer {{ name: "r{number}" type: "ReLU" bottom: "r{number - 1}" top: "r{number}" }}'
+        for number in range(1, 400)
+    )
+    said = render(draw(graph_of(inputs("r0") + chain)), tmp_path / "tall.png")
+    assert said == "the drawing is too large for a PNG and was made smaller; write .svg, or use --detail layers"
+    assert render(draw(graph_of(TWIN)), tmp_path / "small.png") is None
