@@ -45,8 +45,7 @@ class Case:
         """The work done by siamese_proto, and its net."""
         given = dict(zip(self.tops, self.batch(), strict=False))
         if self.trains:
-            more = {"compile": True} if compiled else {}
-            solver = sp.Solver(self.net + SOLVER, data={self.source: [given]}, fuse=fuse, **more)
+            solver = sp.Solver(self.net + SOLVER, data={self.source: [given]}, fuse=fuse, compiled=compiled)
             return solver.step, solver.net
         net = sp.Net(self.net, "TEST", shapes={name: tuple(blob.shape) for name, blob in given.items()}, fuse=fuse)
 

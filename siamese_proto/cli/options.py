@@ -48,6 +48,15 @@ def bad_records(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--skip-bad-records", is_flag=True, help=text)(command)
 
 
+def running(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say how a net is computed: compiled or not, and in which numbers."""
+    kinds = click.Choice(["fp32", "tf32", "bf16", "fp16"])
+    text = "Numbers to compute with; parameters stay fp32. tf32 and fp16 need a GPU."
+    precision = click.option("--precision", type=kinds, default="fp32", show_default=True, help=text)
+    text = "Let torch.compile make one program of the net: slow to begin, and for one batch size."
+    return click.option("--compile", "compiled", is_flag=True, help=text)(precision(command))
+
+
 def net_state(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which layers of a phase are meant, and what its data look like."""
     shape = click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_proto.cli.caffe_flags import first_gpu, flag, split
-from siamese_proto.cli.options import PHASES, net_state, phase, python_layers
+from siamese_proto.cli.options import PHASES, net_state, phase, python_layers, running
 from siamese_proto.graph.ir import Phase, Shape
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 @flag("weights", metavar="A,B", help="Weights files, copied by layer name.")
 @flag("gpu", metavar="ID", help="Run on this GPU.")
 @click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
-@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make one program of the net.")
-@click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16", "fp16"]), default="fp32", show_default=True)
+@running
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @net_state
 @python_layers
@@ -51,27 +50,22 @@ def time(
     """
     import torch
 
+    from siamese_proto.compiler import build_graph
     from siamese_proto.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.precision import execution
     from siamese_proto.solver.timing import made_up_batch, time_net
 
-    net = Net(
-        parse_net(Path(model)),
-        phase,
-        split(weights),
-        level,
-        stages,
-        shapes,
-        fuse=not no_fuse,
-        allow_python_layers=allow_python_layers,
-    )
+    leave = {"allow_python_layers": allow_python_layers}
+    graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, **leave)
+    batch = made_up_batch(graph)
+    net = Net(graph, phase, split(weights), fuse=not no_fuse, **leave)
     if gpu is not None and not torch.cuda.is_available():
         click.echo("there is no GPU here; running on the CPU", err=True)
     elif gpu is not None:
         net.to(torch.device("cuda", first_gpu(gpu)))
     execution(precision, net.device).apply(net, compiled=compiled)
-    found = time_net(net, made_up_batch(net.graph, net.device), iterations)
+    found = time_net(net, {name: blob.to(net.device) for name, blob in batch.items()}, iterations)
     if form == "json":
         click.echo(as_json(found))
     elif sys.stdout.isatty():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
-from siamese_proto.cli.options import bad_records, python_layers, user_layers
+from siamese_proto.cli.options import bad_records, python_layers, running, user_layers
 from siamese_proto.cli.processes import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
@@ -38,6 +38,7 @@ _ENDED_BY = 128  # and the number of the signal: the exit status of programs tha
 @flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does.")
 @click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder.")
 @click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@running
 @user_layers
 @python_layers
 @bad_records
@@ -55,6 +56,8 @@ def train(
     sighup_effect: str,
     tensorboard: str | None,
     no_fuse: bool,
+    compiled: bool,
+    precision: str,
     allow_python_layers: bool,
     skip_bad_records: bool,
 ) -> None:
@@ -85,6 +88,8 @@ def train(
             split(weights),
             snapshot,
             fuse=not no_fuse,
+            compiled=compiled,
+            precision=precision,
             allow_python_layers=allow_python_layers,
             skip_bad_records=skip_bad_records,
         )
@@ -133,11 +138,13 @@ def _make_solver(
     fuse: bool,
     allow_python_layers: bool,
     skip_bad_records: bool,
+    compiled: bool,
+    precision: str,
 ) -> Solver:
     from siamese_proto.solver import Solver
 
     leave = {"allow_python_layers": allow_python_layers, "skip_bad_records": skip_bad_records}
-    return Solver(settings, weights or None, snapshot, None, fuse=fuse, **leave)
+    return Solver(settings, weights or None, snapshot, None, fuse=fuse, compiled=compiled, precision=precision, **leave)
 
 
 def _observe(

@@ -23,6 +23,7 @@ from siamese_proto.solver.losses import Losses
 from siamese_proto.solver.newest import newest_complete
 from siamese_proto.solver.parallel import current
 from siamese_proto.solver.policies import learning_rate, next_step
+from siamese_proto.solver.precision import execution
 from siamese_proto.solver.scores import Scores
 from siamese_proto.solver.settings import Settings, read_settings
 
@@ -35,8 +36,9 @@ class Solver:
     `solver` is a path or text, a parsed solver or Settings. `weights` names weights files to begin with, `snapshot` a
     solver state to go on from; "auto" is the newest complete one of the snapshot_prefix, or none if there is none, and
     then the weights count. `data` maps data or Input layers of the training net to iterables of batches, read in
-    place of what the layers name. `skip_bad_records` lets data layers leave out what they cannot use. Raises NetError
-    for whatever is wrong with the files, before training begins.
+    place of what the layers name. `skip_bad_records` lets data layers leave out what they cannot use. `compiled` has
+    torch.compile make one program of a pass, and `precision` is what it is computed in: fp32, bf16, and on GPUs tf32
+    and fp16, parameters staying fp32. Raises NetError for whatever is wrong with the files, before training begins.
 
     `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
     outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each of
@@ -54,6 +56,8 @@ class Solver:
         fuse: bool = True,
         allow_python_layers: bool = False,
         skip_bad_records: bool = False,
+        compiled: bool = False,
+        precision: str = "fp32",
     ) -> None:
         self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
         self.team = current()
@@ -66,6 +70,9 @@ class Solver:
             snapshots.check_folder(self.settings.snapshot_prefix)
         self.net, self.batches = setup.train_net(self.settings, data or {}, options)
         self.test_nets = setup.test_nets(self.settings, self.net, options)
+        self.execution = execution(precision, self.net.device)
+        for net in (self.net, *self.test_nets):
+            self.execution.apply(net, compiled=compiled)
         log("solver.cpp:57", "Solver scaffolding done.")
         self.rule = setup.update_rule(self.settings, self.net)
         self.callbacks: list[Callable[[Solver], None]] = []
@@ -137,7 +144,7 @@ class Solver:
             if is_displayed:
                 log("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {number(rate)}")
             self.rule.set_rate(rate)
-            self.rule.step()
+            self.execution.step(self.rule)
             self.iteration += 1
             for callback in self.callbacks:
                 callback(self)
@@ -170,7 +177,7 @@ class Solver:
         for draw in range(passes):
             loss = self._forward(draw, debug)
             if loss.requires_grad:  # a net without anything to learn has no way back
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+                self.execution.backward(loss)
             if debug is not None:
                 debug.log_backward()
             losses.append(loss.detach())

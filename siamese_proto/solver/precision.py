@@ -35,13 +35,8 @@ class Execution:
         scaled = self.scaler.scale(loss) if self.scaler is not None else loss
         scaled.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
 
-    def unscale(self, rule: UpdateRule) -> None:
-        """The gradients as they would be without the factor; before anybody clips, averages or shows them."""
-        if self.scaler is not None:
-            self.scaler.unscale_(rule)
-
     def step(self, rule: UpdateRule) -> None:
-        """One update."""
+        """One update, of gradients without the factor: the same in all processes that share them, left out or not."""
         if self.scaler is None:
             rule.step()
             return

@@ -41,7 +41,7 @@ class NetTime:
         return self.forward + self.backward
 
 
-def made_up_batch(graph: Graph, device: torch.device) -> dict[str, Tensor]:
+def made_up_batch(graph: Graph) -> dict[str, Tensor]:
     """Random numbers for every blob that comes from outside, zeros where they are labels. Raises GraphError."""
     labels = {
         node.bottoms[index].id
@@ -57,7 +57,7 @@ def made_up_batch(graph: Graph, device: torch.device) -> dict[str, Tensor]:
                 note = graph.notes[0] if graph.notes else "its shape is not known"
                 raise GraphError(f"{note}; give its shape with --shape {top.name}=N,C,H,W")
             is_label = top.id in labels or len(top.shape) < 2
-            batch[top.name] = (torch.zeros if is_label else torch.rand)(top.shape, device=device)
+            batch[top.name] = (torch.zeros if is_label else torch.rand)(top.shape)
     return batch
 
 
