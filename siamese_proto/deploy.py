@@ -26,6 +26,8 @@ from siamese_proto.proto.writer import write_net
 # What a loss does to the scores before it compares them, as a layer of its own.
 _PROBABILITIES = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 
+_FEATURES = {"ContrastiveLoss": 2, "TripletLoss": 3}  # how many of its first bottoms a loss compares
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -59,7 +61,7 @@ def deploy(
     given = dict(shapes or {})
     graph = _graph(parsed, given, level, tuple(stages))
     ancestry = Ancestry(graph)
-    features = twin_features(graph) if not outputs else ()
+    features = (twin_features(graph) or _compared(graph)) if not outputs else ()
     if outputs:
         draft = _Draft(graph, ancestry, given)
         draft.take([_named(graph, name) for name in outputs])
@@ -97,6 +99,16 @@ def _named(graph: Graph, name: str) -> Blob:
     if name not in blobs:
         raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, blobs)}")
     return blobs[name]
+
+
+def _compared(graph: Graph) -> Sequence[Sequence[Blob]]:
+    """What a loss of pairs or triplets compares where the towers are built differently, as one list a tower."""
+    for node in reversed(graph.nodes):
+        if node.type in _FEATURES and node.layer is not None:
+            features = node.bottoms[: _FEATURES[node.type]]
+            makers = {blob.id for blob in features}
+            return [[blob] for blob in features] if len(makers) == len(features) else ()
+    return ()
 
 
 def _only_compared(graph: Graph, features: Sequence[Sequence[Blob]]) -> bool:
@@ -137,12 +149,24 @@ class _Draft:
             if node.id in wanted and node.id not in self.common and not _is_source(node):
                 self.kept.append(node)
         made = {top.id for node in self.kept for top in node.tops}
-        for node in tuple(self.kept):
-            for blob in node.bottoms:
-                if blob.id not in made and blob.id not in self.inputs:
-                    self._input(blob)
+        self.kept += [
+            node
+            for node in self.graph.nodes
+            if node.type == "Silence" and all(blob.id in made for blob in node.bottoms)
+        ]
+        outside = {blob.id: blob for node in self.kept for blob in node.bottoms if blob.id not in made}
+        made_up = {id: self.ancestry.maker[id] for id in outside if self._is_made_up(id)}
+        for id, blob in outside.items():
+            if len(made_up) == len(outside) or id not in made_up:
+                self._input(blob)
+            elif made_up[id] not in self.kept:
+                self.kept.insert(0, made_up[id])  # a state to begin with, say, which nobody is to fill
         if not self.inputs or not self.kept:
             raise GraphError("nothing of the net is left: it computes nothing from its data that needs no labels")
+
+    def _is_made_up(self, blob: str) -> bool:
+        maker = self.ancestry.maker.get(blob)
+        return maker is not None and maker.type == "DummyData"
 
     def _input(self, blob: Blob) -> None:
         """A blob from outside the tower: an input, or the end of layers that work on all towers' data at once."""

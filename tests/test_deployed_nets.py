@@ -216,3 +216,78 @@ def test_unknown_fields_and_layers_of_the_tower_are_kept() -> None:
 def test_a_net_without_towers_has_no_two() -> None:
     with pytest.raises(sp.NetError, match="the net has no towers; leave out --both"):
         deployed(DATA + HEADS, both=True)
+
+
+PROJECT = sorted((Path(__file__).parents[1] / "prototxt").glob("*/train_test.prototxt"))
+DISTANCES = {"face_siamese", "half_twin", "mnist_siamese", "mnist_triplet", "pseudo_siamese", "signature_siamese"}
+# What the nets of the project read from data that need not be there.
+SIDES = {"face_siamese": (3, 1, 100, 100), "oneshot_siamese": (2, 1, 105, 105), "signature_siamese": (2, 1, 105, 155)}
+
+
+@pytest.mark.parametrize("path", PROJECT, ids=lambda path: path.parent.name)
+def test_nets_of_the_project_compute_when_deployed_what_they_compute_in_training(path: Path, tmp_path: Path) -> None:
+    """One tower gives the first features; all of them their distances, or the learned score of the two."""
+    parsed = sp.parse_net(path)
+    side = SIDES.get(path.parent.name, ())
+    shapes: dict[str, Shape] = {"data": side, "data_p": side, "same": side[:1]} if side else {}
+    if path.parent.name == "mnist_siamese":
+        shapes = {"pair_data": (4, 2, 28, 28)}
+    net = sp.Net(parsed, "TEST", shapes=shapes, fuse=False, seed=1)
+    net.save_weights(tmp_path / "w.caffemodel")
+    generator = torch.Generator().manual_seed(5)
+    sources = [top for node in net.graph.nodes if not node.bottoms for top in node.tops]
+    blobs = net.blobs(**{top.name: torch.rand(top.shape, generator=generator) for top in sources})
+    for both in (False, True):
+        made = deploy(parsed, both=both, shapes=shapes)
+        used = sp.Net(made.text, "TEST", weights=tmp_path / "w.caffemodel", fuse=False)
+        inputs = [layer.top[0] for layer in made.net.message.layer if layer.type == "Input"]
+        given = {top.name: blobs[top.name] for top in sources if top.name in used.graph.blobs()}
+        found = used(**{name: blobs[name] for name in inputs}, **{k: v for k, v in given.items() if k not in inputs})
+        kept = {name: value for name, value in found.items() if name in blobs}
+        assert all(torch.equal(value, blobs[name]) for name, value in kept.items())
+        assert len(inputs) == (1 if not both else len({"anchor", "positive", "negative"} & blobs.keys()) or 2)
+        if both and path.parent.name in DISTANCES:
+            compared = next(node.bottoms for node in net.graph.nodes if node.layer.is_loss)[: len(inputs)]
+            first, *others = (blobs[blob.name] for blob in compared)
+            for distance, other in zip(sorted(found), others, strict=True):
+                torch.testing.assert_close(found[distance], (first - other).norm(dim=1), rtol=2e-5, atol=1e-5)
+        elif both:
+            assert next(iter(found)) in ("prob", "similarity")
+        else:
+            assert len(kept) == 1
+
+
+def test_a_learned_score_of_two_towers_becomes_a_probability() -> None:
+    after = (
+        'layer { name: "minus" type: "Eltwise" bottom: "one" bottom: "two" top: "minus"\n'
+        "  eltwise_param { coeff: 1 coeff: -1 } }\n"
+        'layer { name: "abs" type: "AbsVal" bottom: "minus" top: "gap" }\n'
+    )
+    for kind, count, last in (("SoftmaxWithLoss", 2, "Softmax"), ("SigmoidCrossEntropyLoss", 1, "Sigmoid")):
+        score = dense("score", "gap", count)
+        text = twin(after=after + score).replace(
+            loss("ContrastiveLoss", "one", "two", "sim"), loss(kind, "score", "sim")
+        )
+        assert listed(deployed(text, both=True))[-1] == f"prob = {last}(score)"
+        assert listed(deployed(text))[-1] == "one = InnerProduct(a)"
+
+
+def test_towers_that_are_built_differently_are_those_that_the_loss_compares() -> None:
+    text = twin().replace(dense("two", "b", 5, 'param { name: "w" } param { name: "c" }'), dense("two", "b", 5))
+    text = text.replace('bottom: "b" top: "two"', 'bottom: "more" top: "two"').replace(
+        'param { name: "w" } param { name: "c" }', ""
+    )
+    text = text.replace(
+        'layer { name: "two"', 'layer { name: "more" type: "TanH" bottom: "b" top: "more" }\nlayer { name: "two"'
+    )
+    assert listed(deployed(text)) == ["a = Input()", "one = InnerProduct(a)"]
+    assert listed(deployed(text, both=True))[-1] == "distance = Power(squared_distance)"
+
+
+def test_a_state_that_is_made_up_is_no_input() -> None:
+    text = (
+        'layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 4 dim: 6 } } }\n'
+        'layer { name: "s" type: "DummyData" top: "s" dummy_data_param { shape { dim: 4 dim: 6 } } }\n'
+        'layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "s" top: "sum" }\n' + dense("ip", "sum", 3)
+    )
+    assert listed(deployed(text)) == ["x = Input()", "s = DummyData()", "sum = Eltwise(x, s)", "ip = InnerProduct(sum)"]

@@ -7,11 +7,15 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.options import net_state
+from siamese_proto.compiler import build_graph
+from siamese_proto.deploy import Deployment
 from siamese_proto.deploy import deploy as deploy_net
+from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import check_writable
 from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.proto.writer import save_text
+from siamese_proto.weights import match_weights, read_weights, write_weights
 
 
 @click.command()
@@ -19,12 +23,16 @@ from siamese_proto.proto.writer import save_text
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The net to write.")
 @click.option("--both", is_flag=True, help="All towers, with the distance of their features as output.")
 @click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated.")
+@click.option(
+    "--weights", type=click.Path(), help="Weights trained with MODEL; those of FILE are written beside it, .caffemodel."
+)
 @net_state
 def deploy(
     model: Path,
     out: Path,
     both: bool,
     outputs: tuple[str, ...],
+    weights: str | None,
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
@@ -36,5 +44,18 @@ def deploy(
     """
     check_writable(out)
     made = deploy_net(parse_net(model), both=both, outputs=outputs, shapes=shapes, level=level, stages=stages)
+    if weights is not None:
+        _write_weights(made, weights, out.with_suffix(".caffemodel"))
     save_text(out, made.text)
     click.echo(f"{out}: written, with {sum(layer.type != 'Input' for layer in made.net.message.layer)} layers")
+
+
+def _write_weights(made: Deployment, weights: str, target: Path) -> None:
+    """Write what a weights file has for the layers that are left."""
+    check_writable(target)
+    graph = build_graph(made.text, "TEST")
+    values, report = match_weights(graph, read_weights(weights))
+    if report.missing:
+        raise NetError(f"{weights}: has nothing for layer {quoted(report.missing[0])} of the net to use")
+    write_weights(target, graph, values)
+    click.echo(f"{target}: written, with the weights of {', '.join(report.loaded)}")

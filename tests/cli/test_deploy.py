@@ -6,6 +6,9 @@ from pathlib import Path
 
 from cli_runner import NET, run
 
+import siamese_proto as sp
+from siamese_proto.weights import read_weights
+
 
 def test_deploy_writes_a_net_that_checks_and_sums_up(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
@@ -29,3 +32,22 @@ def test_deploy_refuses_in_one_line(tmp_path: Path) -> None:
     ):
         done = run("deploy", "net.prototxt", *arguments, folder=tmp_path)
         assert (done.returncode, done.stderr) == (1, message)
+
+
+def test_weights_of_what_is_left_are_written_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    net = sp.Net(tmp_path / "net.prototxt", "TEST", shapes={"pairs": (7, 2, 5, 4)}, seed=1)
+    net.save_weights(tmp_path / "w.caffemodel")
+    arguments = ("--shape", "pairs=7,2,5,4", "--weights", "w.caffemodel")
+    done = run("deploy", "net.prototxt", "-o", "tower.prototxt", *arguments, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "tower.caffemodel: written, with the weights of ip\ntower.prototxt: written, with 1 layers\n"
+    )
+    (layer,) = [layer for layer in read_weights(tmp_path / "tower.caffemodel").layers if layer.blobs]
+    assert layer.name == "ip"
+    assert [blob.tolist() for blob in layer.all_blobs("")] == [tensor.tolist() for tensor in net.params["ip"]]
+    (tmp_path / "w.caffemodel").write_bytes((tmp_path / "tower.caffemodel").read_bytes())
+    done = run("deploy", "net.prototxt", "-o", "b.prototxt", "--output", "ip_b", *arguments, folder=tmp_path)
+    assert (done.returncode, "belongs to another net" in done.stderr) == (1, True)
+    assert not (tmp_path / "b.prototxt").exists()
