@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from siamese_proto.data.datum import Decoding, Size, key_text, parse_datum, pixels_of, size_of
@@ -190,10 +189,9 @@ class FileStore(ImageStore):
         """Nothing is held."""
 
     def _datum(self, row: int) -> schema.Datum:
-        try:
-            return schema.Datum(data=Path(self._paths[row]).read_bytes(), encoded=True)
-        except OSError as error:
-            raise DataError(f"image {quoted(self._paths[row])} cannot be read: {error.strerror}") from error
+        from siamese_proto.data.images import read_file
+
+        return schema.Datum(data=read_file(self._paths[row]), encoded=True)
 
     def _guarded(self, row: int, work: Callable[[], Result]) -> Result:
         """What `work` does with the bytes of an image file, whose errors speak of a record."""

@@ -147,6 +147,8 @@ def open_labelled(
         return LabelledImages(_digits(source, split, form))
     if found is None:
         raise DataError(f"{quoted(source)} is not there{where_tried(source, folder)}; check the path")
+    if not os.path.isdir(found) and not os.path.isfile(found):  # a device would be read without end
+        raise DataError(f"{quoted(source)} is neither a file nor a folder; check the path")
     kind = guess_kind(found) if kind == "AUTO" else kind
     if kind == "IDX":
         return LabelledImages(

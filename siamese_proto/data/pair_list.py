@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from typing import TYPE_CHECKING
 
 from siamese_proto.data.image_stores import FileStore, Form
@@ -44,6 +45,8 @@ def open_pairs(
 
 def _read_rows(source: str) -> Sequence[Row]:
     rows: list[Row] = []
+    if os.path.exists(source) and not os.path.isfile(source):
+        raise DataError(f"{quoted(source)} is no file; check the path")
     try:
         with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             lines = csv.reader(file, skipinitialspace=True)

@@ -224,6 +224,7 @@ def test_sources_that_are_not_what_they_should_be_are_refused(tmp_path, monkeypa
     assert "check root_folder, which is put before every path as it is" in refused("words")
     assert "is not an IDX file of images" in refused("words", "IDX", labels="words")
     assert refused("bare", "DATABASE").startswith("database 'SOURCE' is an empty folder")
+    assert refused("/dev/zero") == "'SOURCE' is neither a file nor a folder; check the path"
     assert "names pairs of images, not classes" in refused("p.csv")
     assert refused("none", "DIGITS").startswith("'SOURCE' is no part of the embedded digits; write one of digits")
 
