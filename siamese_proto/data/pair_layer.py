@@ -36,6 +36,7 @@ class PairData(DataLayer):
     A fourth top holds the classes, (N, 2 or 3). With fewer than three tops the images of a tuple are stacked on
     channels, as in a database of pairs; then come labels, or the classes of triplets. What tuple number i is depends
     on the seed and on i alone. The embedded digits, `source: "digits"`, give TRAIN and TEST images of their own.
+    Not in BVLC Caffe.
     """
 
     reads = ("pair_data_param", "transform_param")
