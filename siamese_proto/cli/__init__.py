@@ -18,7 +18,7 @@ COMMANDS = {
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",
     "port": "Write a net as readable PyTorch source.",
-    "evaluate": "Judge a trained twin: verification, ROC, few-shot accuracy, retrieval.",
+    "evaluate": "Judge a trained twin on pairs and on classes.",
     "embed": "Compute the features of images, or draw them.",
     "compare": "Tell how alike two images are.",
     "search": "Find the images nearest to one.",
