@@ -14,6 +14,7 @@ from siamese_proto.cli.data import data
 from siamese_proto.data.database import create_database, open_database
 from siamese_proto.data.datum import make_datum
 from siamese_proto.errors import DataError
+from siamese_proto.net import Net
 from siamese_proto.proto import schema
 
 LABELS = [1, 0, 0, 1, 2, 2]
@@ -114,6 +115,22 @@ def test_the_same_seed_makes_the_same_database(tmp_path):
         run("pairs", source, tmp_path / name, "--seed", seed, "--count", 40)
         made.append([datum.SerializeToString() for datum in records_of(tmp_path / name)])
     assert made[0] == made[1] != made[2]
+
+
+def test_a_database_holds_what_a_layer_of_its_seed_draws(tmp_path):
+    source = make_source("folder", tmp_path)
+    run("pairs", source, tmp_path / "made", "--seed", 7, "--count", 33, "--backend", "lmdb")
+    settings = {
+        "PairData": f'pair_data_param {{ source: "{source}" seed: 7 tuples: 33 batch_size: 11 }}',
+        "Data": f'data_param {{ source: "{tmp_path / "made"}" backend: LMDB batch_size: 11 }}',
+    }
+    nets = [Net(f'layer {{ name: "d" type: "{kind}" top: "x" top: "y" {text} }}') for kind, text in settings.items()]
+    for _ in range(4):
+        drawn, read = (net() for net in nets)
+        assert drawn["x"].equal(read["x"])
+        assert drawn["y"].equal(read["y"])
+    for net in nets:
+        net.close()
 
 
 def test_images_that_cannot_be_used_are_named_and_nothing_is_made(tmp_path):
