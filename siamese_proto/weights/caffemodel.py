@@ -56,6 +56,7 @@ def read_caffemodel(path: Path) -> StoredWeights:
         message = schema.NetParameter.FromString(settings)
         for old in message.layers:
             _make_text(old)
+        message.input[:] = [as_text(name) for name in message.input]
         message = upgrade_net(message)
     except (WireError, DecodeError) as error:
         what = _what_else(data) or f"is {'' if spans else 'no caffemodel, or is '}damaged or cut off ({error})"

@@ -44,10 +44,10 @@ def read_weights(path: Path) -> StoredWeights:
         raise problem(file, f"is no weights file; it looks like {hint}")
     if start.startswith(_HDF5):
         return read_hdf5(file)
+    if start[4:9] == b"\0\0\0\0{":  # the length of its table stands first, and may look like a pickle
+        return read_safetensors(file)
     if start.startswith((_ZIP, _PICKLE)):
         return read_pt(file)
-    if start[8:9] == b"{":
-        return read_safetensors(file)
     return _READERS.get(os.path.splitext(file)[1].lower(), read_caffemodel)(file)
 
 

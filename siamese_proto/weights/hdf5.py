@@ -148,11 +148,10 @@ def write_hdf5(path: Path, stored: StoredWeights) -> None:
     written: dict[str, str] = {}  # the path of every array by its key
     entries = []
     layers = with_keys(stored).layers
-    labels = unique_names(layer.name for layer in layers)
+    keys = unique_names(_group_key(label) for label in unique_names(layer.name for layer in layers))
     with new_hdf5(path) as root:
         data = root.create_group("data")
-        for label, layer in zip(labels, layers, strict=True):
-            key = _group_key(label)
+        for key, layer in zip(keys, layers, strict=True):
             group = data.create_group(key)
             if key != layer.name:
                 group.attrs[_NAME] = _as_bytes(layer.name)

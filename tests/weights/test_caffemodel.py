@@ -175,3 +175,13 @@ def test_both_files_that_caffe_wrote_of_a_net_hold_the_same(name: str) -> None:
     hdf5, _ = match_weights(graph, read_weights(GOLDEN / "solver" / name / "snap_iter_20.caffemodel.h5"))
     assert len(binary) == 4
     assert {key: bits(value) for key, value in binary.items()} == {key: bits(value) for key, value in hdf5.items()}
+
+
+def test_names_of_old_files_that_are_no_utf_8_are_shown_escaped(tmp_path: Path) -> None:
+    old = schema.NetParameter()
+    layer = old.layers.add(name="ip@", bottom=["b@"], top=["t@"], type=schema.V1LayerParameter.INNER_PRODUCT)
+    layer.blobs.add(num=1, channels=1, height=1, width=2, data=[1.0, 2.0])
+    old.input.append("in@")
+    (tmp_path / "w.caffemodel").write_bytes(old.SerializeToString().replace(b"@", b"\xbe"))
+    (read,) = [layer for layer in read_weights(tmp_path / "w.caffemodel").layers if layer.blobs]
+    assert (read.name, read.bottoms, read.tops) == (r"ip\xbe", (r"b\xbe",), (r"t\xbe",))

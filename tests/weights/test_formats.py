@@ -6,10 +6,18 @@ import json
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 from weight_nets import GOLDEN, TWIN, bits, golden_twin, graph_of, random_values
 
-from siamese_proto.weights import match_weights, read_weights, write_stored, write_weights
+from siamese_proto.weights import (
+    StoredLayer,
+    StoredWeights,
+    match_weights,
+    read_weights,
+    write_stored,
+    write_weights,
+)
 
 SUFFIXES = [".caffemodel", ".caffemodel.h5", ".safetensors", ".pt"]
 ODD_NAMES = ["fire2/squeeze1x1", "a.b", "Ω \u200b<b>", "q\"'uote", "100%2F", "..", "new\nline", "ip#2", "fire2", "/0"]
@@ -135,3 +143,38 @@ def test_a_group_in_a_group_is_a_layer_with_a_slash(tmp_path: Path) -> None:
     assert sorted(layers) == ["fire2", "fire2/squeeze"]
     assert layers["fire2/squeeze"].blobs[0] is not None
     assert layers["fire2/squeeze"].blobs[0].tolist() == [[1.0, 2.0]]
+
+
+NAMES = ["", "%", ".", "#2", "a/b", "a%2Fb", "a%252Fb", "a", "\0", "layer_name"]
+
+
+@pytest.mark.parametrize("suffix", [".caffemodel", ".h5", ".safetensors", ".pt"])
+def test_no_two_names_stand_for_one_place(suffix: str, tmp_path: Path) -> None:
+    """Unnamed layers, names that HDF5 has no room for, and names that these could be confused with."""
+    for names in (["", ""], ["", "%"], ["%", "", "#2"], *([first, second] for first in NAMES for second in NAMES[3:6])):
+        graph = graph_of(odd_net(names))
+        values = random_values(graph)
+        write_weights(tmp_path / f"w{suffix}", graph, values)
+        back, report = match_weights(graph, read_weights(tmp_path / f"w{suffix}"))
+        assert report.missing == ()
+        assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
+
+
+def test_a_table_of_any_length_is_one_of_safetensors(tmp_path: Path) -> None:
+    """One of 640 bytes begins as a pickle does."""
+    beginnings = set()
+    for length in range(1, 400):
+        stored = StoredWeights("w", (StoredLayer("x" * length, "InnerProduct", blobs=(np.ones((1,), np.float32),)),))
+        write_stored(tmp_path / "w.safetensors", stored)
+        beginnings.add((tmp_path / "w.safetensors").read_bytes()[:2])
+        assert read_weights(tmp_path / "w.safetensors").layers[0].name == "x" * length
+    assert b"\x80\x02" in beginnings
+
+
+def test_texts_of_no_fixed_size_are_left_alone_in_hdf5(tmp_path: Path) -> None:
+    """In a damaged file HDF5 would look for them for ever."""
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        group = file.create_group("data/ip")
+        group.attrs["layer_name"] = "other"
+        group["0"] = [[1.0, 2.0]]
+    assert [layer.name for layer in read_weights(tmp_path / "w.h5").layers] == ["ip"]
