@@ -23,6 +23,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from siamese_proto.data.feeder import PrefetchFeeder
 from siamese_proto.errors import SolverError, quoted
@@ -179,7 +181,11 @@ def joined(device: torch.device) -> Iterator[Team]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+        store, rank, count = next(rendezvous("env://"))
+        # torchrun's store outlives its restarts, and with it the addresses of processes that do not
+        store = PrefixStore(f"siamese_proto/{restarts()}", store)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise SolverError(f"the processes of this run cannot meet: {str(error).splitlines()[0]}") from error
     try:
