@@ -129,15 +129,15 @@ class ImageData(DataLayer):
                 field="image_data_param.source",
             )
         lines = read_list(source, Path(source).stat().st_mtime_ns)
-        first = find_path(self.root + lines[0][0], folder)
-        if first is None:
+        first = self.root + lines[0][0]
+        if find_path(first, folder) is None:
             raise SourceMissingError(
-                f"image {quoted(self.root + lines[0][0])}, the first of list {quoted(self.source)}, is not there;"
+                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there;"
                 " check root_folder",
                 field="image_data_param.root_folder",
             )
         # Where the first image is, the others are: as lists are long, they are not looked for one by one.
-        place = first[: len(first) - len(lines[0][0])]
+        place = self.root if folder is None or Path(first).exists() else os.path.join(folder, self.root)
         return [(place + name, label) for name, label in lines]
 
 

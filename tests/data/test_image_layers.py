@@ -160,3 +160,20 @@ def test_the_log_says_that_another_process_holds_a_leveldb(tmp_path, caplog):
     caplog.clear()
     with open_database(path):
         assert caplog.messages == []
+
+
+@pytest.mark.parametrize("written", ["./0.png", ".//0.png", "part/../0.png"])
+def test_paths_of_a_list_are_taken_as_they_are_written(tmp_path, monkeypatch, written):
+    (tmp_path / "part").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    images = write_images(tmp_path, 1)
+    (tmp_path / "list.txt").write_text(f"{written} 3\n./0.png 4\n")
+    monkeypatch.chdir(elsewhere)
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "d" type: "ImageData" top: "d" top: "l" image_data_param { source: "list.txt" batch_size: 2 } }'
+    )
+    batch = sp.Net(tmp_path / "net.prototxt", phase="TEST")()
+    assert batch["l"].tolist() == [3, 4]
+    assert torch.equal(batch["d"][0], batch["d"][1])
+    assert batch["d"][0].shape[1:] == images[0].shape[:2]
