@@ -1,4 +1,4 @@
-"""Fuzzing with coverage: `python tests/fuzz/fuzz_with_atheris.py TARGET [folder of seeds] [libFuzzer options]`.
+"""Fuzzing with coverage: `python tests/fuzz/fuzz_with_atheris.py TARGET [CORPUS] [seeds] [libFuzzer options]`.
 
 Not a part of the tests. It needs atheris (`pip install atheris`, which has wheels for Linux), and goes on until it is
 stopped or finds bytes that a target of `fuzz_targets.py` neither takes nor refuses; those are kept in a file

@@ -38,6 +38,12 @@ def test_files_of_people_put_together_anew(name: str, data: st.DataObject) -> No
     TARGETS[name](b"\n".join(pieces))
 
 
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "found").iterdir()), ids=lambda path: path.name)
+def test_bytes_that_were_once_a_fault(path: Path) -> None:
+    """Found with coverage; the name of a file begins with its target."""
+    TARGETS[path.name.partition(".")[0]](path.read_bytes())
+
+
 def mutations(content: bytes, dice: random.Random, count: int) -> Iterator[bytes]:
     for _ in range(count):
         changed = bytearray(content)
