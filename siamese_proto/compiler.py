@@ -20,7 +20,7 @@ from siamese_proto.layers.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.load import PathOrText
 from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.reader import MisfitError, UnknownFieldError, parse_net, unknown_problems
+from siamese_proto.proto.reader import MisfitError, UnknownFieldError, is_engine, parse_net, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
 
 # A file that asks for more sets of stages than these is looked at in the first of them.
@@ -98,9 +98,23 @@ def check_net(path: PathOrText, level: int = 0, stages: Iterable[str] | None = N
         parsed = parse_net(path)
     except NetError as problem:
         return [as_finding(problem, "syntax", os.fspath(path))]
-    found = [*_of_old_dialects(parsed), *_of_all_states(parsed, level, tuple(stages) if stages is not None else None)]
+    found = [
+        *_of_old_dialects(parsed),
+        *_engines_of_forks(parsed),
+        *_of_all_states(parsed, level, tuple(stages) if stages is not None else None),
+    ]
     once = {str(finding): finding for finding in found}
     return sorted(once.values(), key=lambda finding: (finding.location.line, finding.location.column))
+
+
+def _engines_of_forks(parsed: ParsedNet) -> Iterator[Finding]:
+    sources = ((f"layer {quoted(m.name)}: ", s) for m, s in zip(parsed.message.layer, parsed.layers, strict=True))
+    for where, source in (("", parsed.source), *sources):
+        for path, raw in source.unknown:
+            if is_engine(raw):
+                field = f"{path}.engine".lstrip(".")
+                text = f"{where}{field} {raw.value} has no effect: torch chooses how to compute"
+                yield Finding(raw.location, "warning", "no-effect", text)
 
 
 def _of_all_states(parsed: ParsedNet, level: int, stages: tuple[str, ...] | None) -> Iterator[Finding]:

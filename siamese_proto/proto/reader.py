@@ -188,14 +188,21 @@ def unknown_problems(parsed: ParsedNet | ParsedSolver) -> list[ParseError]:
 
     `field` of each is its path in the layer (`my_layer_param`), or in the message itself outside of layers.
     """
-    problems = [_unknown(parsed.message, path, raw) for path, raw in parsed.source.unknown]
+    problems = [_unknown(parsed.message, path, raw) for path, raw in parsed.source.unknown if not is_engine(raw)]
     if isinstance(parsed, ParsedNet):
         for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
             for path, raw in source.unknown:
+                if is_engine(raw):
+                    continue
                 problem = _unknown(message, path, raw)
                 problem.layer = message.name
                 problems.append(problem)
     return sorted(problems, key=lambda problem: problem.location.line if problem.location else 0)
+
+
+def is_engine(raw: RawField) -> bool:
+    """Whether a field chooses, in the words of some fork, between ways to compute one and the same thing."""
+    return raw.name == "engine" and isinstance(raw.value, str) and not raw.fault
 
 
 def _unknown(message: Message, path: str, raw: RawField) -> ParseError:

@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from siamese_proto.errors import Location
+from siamese_proto.net import Net
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 from siamese_proto.proto.reader import inline_net, parse_net, parse_solver, read_message, unknown_problems
@@ -106,14 +108,15 @@ def test_what_the_schema_does_not_know_is_kept_with_its_place() -> None:
 
 def test_unknown_fields_and_values_are_named_with_the_nearest_known_ones() -> None:
     parsed = parse_net(
-        'layer {\n  name: "c"\n  convolution_param { kernal_size: 3\n    engine: CUDN\n  }\n  poolingparam { }\n'
+        'layer {\n  name: "c"\n  convolution_param { kernal_size: 3\n    '
+        "weight_filler { variance_norm: FAN_INN }\n  }\n  poolingparam { }\n"
         "  param { lr_mul: 1 }\n  flip_param { }\n}\nlayr { }\n[caffe.x] { }\n17: 3\n"
     )
     problems = unknown_problems(parsed)
     assert [str(problem) for problem in problems] == [
         "<text>:3: layer 'c': unknown field 'kernal_size' in convolution_param; did you mean 'kernel_size'?",
-        "<text>:4: layer 'c': unknown value 'CUDN' of convolution_param.engine, expected one of DEFAULT, CAFFE, CUDNN; "
-        "did you mean 'CUDNN'?",
+        "<text>:4: layer 'c': unknown value 'FAN_INN' of convolution_param.weight_filler.variance_norm, expected one "
+        "of FAN_IN, FAN_OUT, AVERAGE; did you mean 'FAN_IN'?",
         "<text>:6: layer 'c': unknown field 'poolingparam'; did you mean 'pooling_param'?",
         "<text>:7: layer 'c': unknown field 'lr_mul' in param[0]; did you mean 'lr_mult'?",
         "<text>:8: layer 'c': unknown field 'flip_param'; did you mean 'clip_param'?",
@@ -212,3 +215,21 @@ def test_a_net_of_many_layers_has_a_place_for_each() -> None:
     parsed = parse_net("".join(f"layer {{ name: 'l{i}' type: 'ReLU'\n bottom: 'b' fork{i}: 1 }}\n" for i in range(300)))
     assert [source.location.line for source in parsed.layers] == [2 * i + 1 for i in range(300)]
     assert [source.unknown[0][1].name for source in parsed.layers] == [f"fork{i}" for i in range(300)]
+
+
+def test_engines_of_forks_change_nothing_and_are_kept() -> None:
+    text = """
+    engine: "MKL2017"
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }
+    layer { name: "pool" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 2 engine: MKLDNN } }
+    layer { name: "both" type: "Concat" bottom: "y" bottom: "y" top: "z" concat_param { engine: MKL2017 } }
+    """
+    parsed = parse_net(text)
+    assert unknown_problems(parsed) == []
+    assert [path for source in (parsed.source, *parsed.layers) for path, _ in source.unknown] == [
+        "",
+        "pooling_param",
+        "concat_param",
+    ]
+    blob = torch.arange(2.0 * 3 * 5 * 7).reshape(2, 3, 5, 7)
+    assert Net(text)(x=blob)["z"].shape == (2, 6, 4, 6)
