@@ -141,7 +141,8 @@ class _Parser:
             self._fail(
                 f"unexpected {quoted(token.text)}, expected {expected}; is it a placeholder that was not filled in?"
             )
-        self._fail(f"unexpected character {quoted(token.text)}, expected {expected}")
+        hint = "; a comment begins with #" if token.text == "/" else ""
+        self._fail(f"unexpected character {quoted(token.text)}, expected {expected}{hint}")
 
     def _field(self) -> Node:
         start = self._next()

@@ -116,7 +116,7 @@ def _upgrade_batch_norm(draft: Draft) -> None:
     """Statistics are not learned; files from the time when Caffe did not see to that itself state three `param`."""
     for layer in draft.message.layer:
         if layer.type == "BatchNorm" and len(layer.param) == 3:
-            if any(param.lr_mult != 0 or param.decay_mult != 0 for param in layer.param):
+            if any(param.lr_mult != 0 for param in layer.param):  # what is not learned does not decay either
                 draft.notes.append(
                     f"layer {quoted(layer.name)}: lr_mult and decay_mult of BatchNorm statistics set to 0"
                 )

@@ -34,6 +34,10 @@ NETS = [
     ('layer { : "a" }\n', "<text>:1: expected a field name, found ':'"),
     ('{ name: "a" }\n', "<text>:1: expected a field name, found '{'"),
     ('name = "n"\n', "<text>:1: unexpected character '=', expected ':' or '{' after 'name'"),
+    (
+        'name: "n"\n// nothing\n',
+        "<text>:2: unexpected character '/', expected a field name; a comment begins with #",
+    ),
     ('name: "n" @\n', "<text>:1: unexpected character '@', expected a field name"),
     ('name: "n\nlayer { }\n', '<text>:1: the text that begins with " does not end on its line; close the quote'),
     ("name: 'n\n", "<text>:1: the text that begins with ' does not end on its line; close the quote"),
