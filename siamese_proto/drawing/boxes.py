@@ -12,6 +12,7 @@ from siamese_proto.drawing.palette import Paint, Style
 from siamese_proto.fuse import PartBatches
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.twins import Towers, find_towers, shared_blobs
+from siamese_proto.layers.joined import JoinedLayer
 from siamese_proto.summary import Row, Summary, summarize
 
 
@@ -197,13 +198,19 @@ def picture(graph: Graph, style: Style) -> Picture:
     )
 
 
+def _computed_from(node: Node) -> tuple[Blob, ...]:
+    """What a layer computes its tops from: without blobs that only tell, of towers run as one, numbers of rows."""
+    return node.bottoms[:1] if isinstance(node.layer, PartBatches | JoinedLayer) else node.bottoms
+
+
 def _fold(graph: Graph) -> tuple[Box, ...]:
-    readers = Counter(bottom.id for node in graph.nodes for bottom in node.bottoms)
+    readers = Counter(bottom.id for node in graph.nodes for bottom in _computed_from(node))
     last_of: dict[str, list[Node]] = {}  # blob id -> the box whose only output it is
     boxes: list[list[Node]] = []
     for node in graph.nodes:
         # of towers run as one, the blobs have joined names, but the message is the first tower's
-        in_place = len(node.bottoms) == len(node.tops) == 1 and node.message.bottom[:] == node.message.top[:]
+        read = _computed_from(node)
+        in_place = len(read) == len(node.tops) == 1 and node.message.bottom[:] == node.message.top[:]
         # where another layer reads the blob as it was before, the two states need boxes of their own
         folded = in_place and readers[node.bottoms[0].id] == 1 and node.bottoms[0].id in last_of
         if folded:
@@ -221,8 +228,7 @@ def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob, in
     for box in boxes:
         first = box.nodes[0]
         labels = first.layer.labels if first.layer else ()
-        read = first.bottoms[:1] if isinstance(first.layer, PartBatches) else first.bottoms  # the rest tells sizes only
-        for index, bottom in enumerate(read):
+        for index, bottom in enumerate(_computed_from(first)):
             # of both phases drawn in one, each may have a layer that makes the blob
             for source, blob, top in makers.get(bottom.id, ()):
                 yield Wire((blob,), source, box, index in labels, top, index)

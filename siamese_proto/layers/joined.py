@@ -32,6 +32,9 @@ class JoinedLayer(Layer):
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         return self.layers[0].top_shapes(bottoms[:1])
 
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return self.layers[0].multiply_adds(bottoms[:1], tops)
+
     def describe(self) -> str:
         return self.layers[0].describe()
 

@@ -12,7 +12,7 @@ from geometry import clipped, collisions, page, texts
 from siamese_proto.drawing import draw, to_svg
 
 GALLERY = tool("make_gallery")
-SMALL = ("lenet_twin", "lenet_twin_fused", "half_twin", "nine_towers_collapsed")
+SMALL = ("lenet_twin", "lenet_twin_paper", "half_twin", "nine_towers_collapsed")
 
 
 def faults(svg: str) -> dict[str, list[object]]:
