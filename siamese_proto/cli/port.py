@@ -1,11 +1,13 @@
-"""siamese-proto port: a net as PyTorch source."""
+"""siamese-proto port: a net as PyTorch source, or as ONNX."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import click
+import numpy as np
 
+from siamese_proto.cli.onnx_file import write_onnx
 from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
 from siamese_proto.emitting import Ported
 from siamese_proto.emitting import port as ported_from
@@ -18,28 +20,41 @@ from siamese_proto.proto.reader import parse_net
 @click.command()
 @click.argument("model", type=click.Path())
 @click.option("-o", "--out", type=click.Path(), required=True, help="The file to write, MODEL.py.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["python", "onnx"]),
+    help="PyTorch source, or an ONNX model with the weights in it; left out, the suffix of OUT tells.",
+)
 @phase(*PHASES, default="TEST")
 @net_state
-@click.option("--weights", type=click.Path(), help="Trained weights; they are written beside OUT, as .safetensors.")
+@click.option("--weights", type=click.Path(), help="Trained weights, written beside OUT.py as .safetensors.")
 def port(
     model: str,
     out: str,
+    kind: str | None,
     phase: Phase,
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
     weights: str | None,
 ) -> None:
-    """Write the net in MODEL as PyTorch source that needs torch alone.
+    """Write the net in MODEL as PyTorch source that needs torch alone, or as ONNX.
 
     The towers of a twin become one class. Run as a program, the source loads the weights beside it and prints the
-    shapes of its outputs.
+    shapes of its outputs. An ONNX model (the extra "onnx") has the names of the net's blobs.
     """
     target = Path(out)
-    if target.suffix != ".py":
-        raise NetError(f"{out}: the name of PyTorch source must end with .py")
+    suffix = ".onnx" if kind == "onnx" or (kind is None and target.suffix == ".onnx") else ".py"
+    if target.suffix != suffix:
+        raise NetError(
+            f"{out}: the name of {'an ONNX model' if suffix == '.onnx' else 'PyTorch source'} must end with {suffix}"
+        )
     check_writable(target)
     graph = graph_to_show(parse_net(Path(model)), phase, level, stages, shapes)
+    if suffix == ".onnx":
+        write_onnx(target, graph, weights)
+        return
     ported = ported_from(graph)
     if weights is not None:
         _write_weights(graph, ported, weights, target.with_suffix(".safetensors"))
@@ -55,7 +70,8 @@ def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> 
     net = Net(graph, fuse=False)
     click.echo(str(net.load_weights(weights)))
     tensors = net.tensors
-    arrays = {key: tensors[param].detach().numpy() for param, key in ported.keys.items()}
+    # In whichever order a net keeps its numbers, they are written row by row.
+    arrays = {key: np.ascontiguousarray(tensors[param].detach().numpy()) for param, key in ported.keys.items()}
     check_writable(target)
     with replacing(target) as partial:
         save_file(arrays, partial, metadata={"format": "pt"})

@@ -35,6 +35,10 @@ class Class:
         for use, role in zip(node.params, _roles(node), strict=True):
             if use.param.id not in self.params and self.plan.owners[use.param.id] is node:
                 self._add_parameter(node, use, role)
+        memory = self.plan.sources[node.id].memory
+        if memory:
+            self.modules[(node.id,)] = self.attributes.new(node.name or node.type)
+            self.lines += statement(f"self.{self.modules[(node.id,)]} = {memory}", 8, comment([node.name]))
 
     def expressions(self, node: Node) -> tuple[str, ...]:
         """What computes the layer's tops: `{0}`, `{1}`, .. stand for the bottoms."""
@@ -42,6 +46,8 @@ class Class:
         if node.id in self.plan.modular:
             return tuple(top.replace("{module}", f"self.{self.modules[self._key(node)]}") for top in source.tops)
         expressions = list(source.apart if node.params else source.tops)
+        if source.memory:
+            expressions = [each.replace("{memory}", f"self.{self.modules[(node.id,)]}") for each in expressions]
         for index, use in enumerate(node.params):
             expressions = [each.replace(f"{{p{index}}}", self._parameter(use)) for each in expressions]
         return tuple(expressions)

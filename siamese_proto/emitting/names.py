@@ -70,7 +70,7 @@ MODULE_ATTRIBUTES = frozenset(
 # What the text itself uses.
 OWN_ATTRIBUTES = frozenset(("forward_once", "total_loss"))
 TOP_LEVEL = frozenset(("torch", "tensor", "nn", "functional", "path", "sys", "json", "math", "any", "cast", "main"))
-VARIABLES = TOP_LEVEL | frozenset(("self", "cls", "outputs", *(name for name in dir(builtins) if name.islower())))
+VARIABLES = TOP_LEVEL | frozenset(("self", "cls", "l", "outputs", *(name for name in dir(builtins) if name.islower())))
 
 _LONGEST = 60  # of a name in a comment
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from siamese_proto.errors import GraphError, quoted
+from siamese_proto.errors import GraphError, NetError, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse
 from siamese_proto.graph.twins import Row, find_towers
 from siamese_proto.layers.base import DataLayer, Layer
@@ -68,16 +68,8 @@ def is_source(node: Node) -> bool:
 
 def make_plan(graph: Graph) -> Plan:
     """Raises NetError for nets that cannot run, and for layers without a plain PyTorch form."""
-    if graph.problems:
-        raise graph.problems[0]
-    weighted = [
-        top for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True) if weight != 0
-    ]
-    from_outside = {top.id for node in graph.nodes if is_source(node) for top in node.tops}
-    outputs = tuple(blob for blob in dict.fromkeys([*graph.outputs, *weighted]) if blob.id not in from_outside)
-    if not outputs:
-        raise GraphError("the net computes nothing: no layer has an output that is not read")
-    nodes = _needed(graph, outputs)
+    outputs = outputs_of(graph)
+    nodes = needed(graph, outputs)
     sources = {node.id: _source(graph, node) for node in nodes}
     owners: dict[str, Node] = {}
     for node in nodes:
@@ -86,8 +78,6 @@ def make_plan(graph: Graph) -> Plan:
     learned = {use.param.id for node in nodes for use in node.params if use.takes_gradient or use.param.statistic}
     frozen = frozenset(set(owners) - learned)
     modular = _modular(nodes, sources, owners, frozen)
-    read = {bottom.id for node in nodes for bottom in node.bottoms}
-    inputs = [top for node in graph.nodes if is_source(node) for top in node.tops if top.id in read]
     regions = [
         region
         for towers in find_towers(graph)
@@ -98,7 +88,7 @@ def make_plan(graph: Graph) -> Plan:
         regions.pop()  # its layers wait for one another; written one by one they do not
     return Plan(
         graph=graph,
-        inputs=tuple(inputs),
+        inputs=inputs_of(graph, nodes),
         outputs=outputs,
         nodes=nodes,
         sources=sources,
@@ -111,15 +101,44 @@ def make_plan(graph: Graph) -> Plan:
     )
 
 
-def _needed(graph: Graph, outputs: Sequence[Blob]) -> tuple[Node, ...]:
+def outputs_of(graph: Graph) -> tuple[Blob, ...]:
+    """What a net computes: blobs that no layer reads, and those with a loss weight. GraphError where there are none.
+
+    Raises NetError for a net that cannot run.
+    """
+    if graph.problems:
+        raise graph.problems[0]
+    weighted = [
+        top for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True) if weight != 0
+    ]
+    from_outside = {top.id for node in graph.nodes if is_source(node) for top in node.tops}
+    outputs = tuple(blob for blob in dict.fromkeys([*graph.outputs, *weighted]) if blob.id not in from_outside)
+    if not outputs:
+        raise GraphError("the net computes nothing: no layer has an output that is not read")
+    return outputs
+
+
+def inputs_of(graph: Graph, nodes: Sequence[Node]) -> tuple[Blob, ...]:
+    """What these layers read from outside."""
+    read = {bottom.id for node in nodes for bottom in node.bottoms}
+    return tuple(top for node in graph.nodes if is_source(node) for top in node.tops if top.id in read)
+
+
+def output_names(graph: Graph, outputs: Sequence[Blob]) -> tuple[str, ...]:
+    """The blobs' names; earlier versions of one changed in place carry theirs."""
+    last = {name: blob.version for name, blob in graph.blobs().items()}
+    return tuple(blob.name if last[blob.name] == blob.version else f"{blob.name}@{blob.version}" for blob in outputs)
+
+
+def needed(graph: Graph, outputs: Sequence[Blob]) -> tuple[Node, ...]:
     """The layers that the outputs depend on, in their order."""
     wanted = {blob.id for blob in outputs}
-    needed: list[Node] = []
+    found: list[Node] = []
     for node in reversed(graph.nodes):
         if not is_source(node) and any(top.id in wanted for top in node.tops):
-            needed.append(node)
+            found.append(node)
             wanted.update(bottom.id for bottom in node.bottoms)
-    return tuple(reversed(needed))
+    return tuple(reversed(found))
 
 
 def _learned(nodes: Sequence[Node]) -> frozenset[str]:
@@ -137,7 +156,10 @@ def _source(graph: Graph, node: Node) -> Source:
         if graph.notes:
             raise GraphError(graph.notes[0])
         raise GraphError("the shapes of its bottoms are not known", location=node.location, layer=node.name)
-    source = node.layer.torch_source(shapes)
+    try:
+        source = node.layer.torch_source(shapes)
+    except NetError as problem:
+        raise problem.at(location=node.location, layer=node.name) from None
     if source is None:
         raise GraphError(
             f"a layer of type {node.type} ({node.layer.describe() or 'as it is set'}) has no plain PyTorch form; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import isqrt, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,13 @@ from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
 from siamese_proto.layers.labels import explain_bad_labels, labels_along
 from siamese_proto.layers.loss import divisor, read_ignored, read_normalization
-from siamese_proto.layers.source import Source, call
+from siamese_proto.layers.source import Source, call, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_MOST_CLASSES = 32  # whose matrix is written out in source
 
 
 class RowLoss(Layer):
@@ -64,7 +66,7 @@ class HingeLoss(RowLoss):
             self._checked(labels, scores.shape[1])
             raise
         hinge = (1 + scores * signs).relu()
-        return [(hinge.square() if self.norm == "L2" else hinge).sum() / len(scores)]
+        return [(hinge.square() if self.norm == "L2" else hinge).sum() / scores.shape[0]]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         module = call("HingeLoss", power=(2 if self.norm == "L2" else 1, 1))
@@ -93,7 +95,7 @@ class MultinomialLogisticLoss(RowLoss):
         except (IndexError, RuntimeError):
             self._checked(labels, probabilities.shape[1])
             raise
-        return [-floored_log(picked).sum() / len(probabilities)]
+        return [-floored_log(picked).sum() / probabilities.shape[0]]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         helper = "carried.losses.MultinomialLogisticLoss"
@@ -114,7 +116,6 @@ class InfogainLoss(Layer):
     bottoms = Arity(2, 3)
     tops = Arity(1, 2)
     is_loss = True
-    labels = (1, 2)
     reads = ("infogain_loss_param", "loss_param")
 
     def read(self, message: schema.LayerParameter) -> None:
@@ -122,6 +123,7 @@ class InfogainLoss(Layer):
         self.source = message.infogain_loss_param.source
         self.ignored = read_ignored(message)
         self.normalization = read_normalization(message, "VALID")
+        self.labels = (1, 2)[: self.bottom_count - 1]
         self._gains: list[float] | None = None
         self._placed: Tensor | None = None  # the same as a tensor of the kind last asked for
         if message.loss_param.HasField("normalize"):
@@ -167,12 +169,23 @@ class InfogainLoss(Layer):
         return [total / divisor(self.normalization, outer, labels.numel(), counted), probabilities][: self.top_count]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        if len(bottoms) < 3:
-            return None  # H lies in a file of Caffe's
+        gains = "{2}" if len(bottoms) > 2 else f"{{0}}.new_tensor({self._gains_source()})"
         labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
         settings = {"normalization": (self.normalization, "VALID"), "with_probabilities": (self.top_count > 1, False)}
         module = call("InfogainLoss", **labels, **settings)
-        return Source(("{module}({0}, {1}, {2})",), module, helpers=("carried.losses.InfogainLoss",))
+        return Source((f"{{module}}({{0}}, {{1}}, {gains})",), module, helpers=("carried.losses.InfogainLoss",))
+
+    def _gains_source(self) -> str:
+        """H of the file as a literal; GraphError where nobody could read it."""
+        gains = self._read_gains()
+        classes = isqrt(len(gains))
+        if classes > _MOST_CLASSES:
+            raise GraphError(
+                f"H of {classes} x {classes} numbers in source {quoted(self.source)} is too large to stand in PyTorch "
+                "source: give it as a third bottom",
+                field="infogain_loss_param.source",
+            )
+        return shown(tuple(tuple(gains[row * classes : (row + 1) * classes]) for row in range(classes)))
 
     def unused_fields(self) -> Sequence[str]:
         return ["infogain_loss_param.source"] if self.source and self.bottom_count > 2 else []

@@ -40,7 +40,7 @@ class Distance(Layer):
         return [(bottoms[0][0], 1)]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        a, b = (bottom.reshape(len(bottom), -1) for bottom in bottoms)  # (N, K)
+        a, b = (bottom.reshape(bottom.shape[0], -1) for bottom in bottoms)  # (N, K)
         return [measure(self.metric, a, b).unsqueeze(1)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:

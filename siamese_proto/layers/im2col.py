@@ -38,30 +38,29 @@ class Im2col(Windowed):
         return [(*lead, channels * prod(self.windows(len(spatial))[0]), *self.slid(spatial))]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from torch.nn import functional
+        from siamese_proto.layers.carried.windows import windows_as_channels
 
         x = bottoms[0]
         axis = canonical_axis(self.axis, x.shape)
-        rank = x.dim() - axis - 1
-        kernels, strides, pads, dilations = self.windows(rank)
-        x = self.filled(x, rank)
-        if any(pads):
-            x = functional.pad(x, [pad for pad in reversed(pads) for _ in range(2)])
-        for i, (kernel, stride, dilation) in enumerate(zip(kernels, strides, dilations, strict=True)):
-            x = x.unfold(axis + 1 + i, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-        counts = range(axis + 1, axis + 1 + rank)
-        inside = range(axis + 1 + rank, axis + 1 + 2 * rank)
-        windows = x.permute(*range(axis + 1), *inside, *counts)  # (*N, C, *kernel, *T)
-        return [windows.flatten(axis, axis + rank)]
+        kernel, stride, dilation, pads = self._windows(tuple(x.shape[axis + 1 :]))
+        return [windows_as_channels(x, axis, kernel, stride, pads, dilation)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        axis, spatial = canonical_axis(self.axis, bottoms[0]), bottoms[0][-2:]
-        if axis != 1 or len(bottoms[0]) != 4 or any(self.overhang(spatial)):
-            return None
-        kernel, stride, pad, dilation = (same(sizes) for sizes in self.windows(2))
-        settings = {"dilation": (dilation, 1), "padding": (pad, 0), "stride": (stride, 1)}
-        unfolded = call("functional.unfold", "{0}", kernel, **settings)
-        return expression(f"{unfolded}.unflatten(2, {self.slid(spatial)})")
+        axis = canonical_axis(self.axis, bottoms[0])
+        spatial = bottoms[0][axis + 1 :]
+        if axis == 1 and len(spatial) == 2 and not any(self.overhang(spatial)):
+            kernel, stride, pad, dilation = (same(sizes) for sizes in self.windows(2))
+            settings = {"dilation": (dilation, 1), "padding": (pad, 0), "stride": (stride, 1)}
+            unfolded = call("functional.unfold", "{0}", kernel, **settings)
+            return expression(f"{unfolded}.unflatten(2, {self.slid(spatial)})")
+        kernels, strides, dilations, pads = self._windows(spatial)
+        windows = call("windows_as_channels", "{0}", axis, kernels, strides, pads, dilations)
+        return expression(windows, "carried.windows.windows_as_channels")
+
+    def _windows(self, spatial: Shape) -> tuple[Shape, Shape, Shape, tuple[tuple[int, int], ...]]:
+        """Kernel, stride, dilation, and the pads before and behind, of each dimension."""
+        kernel, stride, pad, dilation = self.windows(len(spatial))
+        return kernel, stride, dilation, tuple((p, p + o) for p, o in zip(pad, self.overhang(spatial), strict=True))
 
     def check_rank(self, bottom: Shape, rank: int) -> None:
         if rank < 1:

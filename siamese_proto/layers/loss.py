@@ -91,7 +91,7 @@ class ContrastiveLoss(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         from siamese_proto.layers.autograd.contrastive import contrastive_loss
 
-        rows = len(bottoms[0])
+        rows = bottoms[0].shape[0]
         a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])
         labels = bottoms[2].detach().reshape(rows).abs()
         similar = labels >= 1 if self.label == "SIMILAR" else labels < 1
@@ -131,7 +131,7 @@ class EuclideanLoss(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         a, b = bottoms
         difference = a - (b if b.shape == a.shape else b.reshape(a.shape))
-        return [difference.square().sum() / (2 * len(a))]
+        return [difference.square().sum() / (2 * a.shape[0])]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         return Source(("{module}({0}, {1})",), "EuclideanLoss()", helpers=("carried.losses.EuclideanLoss",))
@@ -168,7 +168,7 @@ class SigmoidCrossEntropyLoss(Layer):
         targets = bottoms[1].detach().reshape(x.shape).to(x.dtype)
         counted = None if self.ignored is None else (targets.trunc() != self.ignored).to(x.dtype)
         total = functional.binary_cross_entropy_with_logits(x, targets, counted, reduction="sum")
-        return [total / divisor(self.normalization, len(x), x.numel(), counted)]
+        return [total / divisor(self.normalization, x.shape[0], x.numel(), counted)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"ignore_label": (self.ignored, None), "normalization": (self.normalization, "BATCH_SIZE")}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 
 LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
-FLOAT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
+FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
 
 
 @layer("Pooling")
@@ -82,7 +82,7 @@ class Pooling(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
-            return None
+            return self._stochastic_source((bottoms[0][2], bottoms[0][3]))
         with_mask = self.top_count > 1
         if self.kernel is None and not with_mask:
             return by_module("nn.AdaptiveMaxPool2d(1)" if self.method == "MAX" else "nn.AdaptiveAvgPool2d(1)")
@@ -96,6 +96,12 @@ class Pooling(Layer):
         rounding = {"ceil_mode": (self.ceil and self.stride != (1, 1), False)}
         name = "nn.MaxPool2d" if self.method == "MAX" else "nn.AvgPool2d"
         return by_module(call(name, kernel_size=(same(kernel), None), **steps, **rounding))
+
+    def _stochastic_source(self, size: Pair) -> Source:
+        draws = {} if self.phase == self.context.phase else {"draws": (self.phase == "TRAIN", None)}
+        settings = {"ceil_mode": (self.ceil, True), **draws}
+        pool = call("StochasticPool", self.kernel or size, self.stride, **settings)
+        return by_module(pool, helpers=["carried.pooling.StochasticPool"])
 
     def rows_independent(self) -> bool:
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
@@ -188,14 +194,25 @@ def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None,
     """An element of each window, drawn with the probability x / sum of x; without a run the mean of such draws."""
     from siamese_proto.layers.autograd.draws import uniform
 
-    windows = x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1])
-    windows = windows.flatten(4)  # (N, C, OH, OW, kernel h x kernel w)
-    if run is None:
-        return windows.square().sum(-1) / (windows.sum(-1) + FLOAT_MIN)
+    windows = windows_of(x, kernel, stride)
+    return mean_pick(windows) if run is None else pick(windows, uniform(x, windows.shape[:-1], run, key))
+
+
+def windows_of(x: Tensor, kernel: Pair, stride: Pair) -> Tensor:
+    """The windows of a picture (N, C, H, W), one behind the other in the last axis: (N, C, OH, OW, elements)."""
+    return x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1]).flatten(4)
+
+
+def pick(windows: Tensor, drawn: Tensor) -> Tensor:
+    """An element x of each window (.., elements), with the probability x / sum of x; `drawn` (..) is in [0, 1)."""
     sums = windows.detach().cumsum(-1)
-    drawn = 1 - uniform(x, sums.shape[:-1], run, key)  # in (0, 1]
-    reached = sums >= (drawn * sums[..., -1]).unsqueeze(-1)
+    reached = sums >= ((1 - drawn) * sums[..., -1]).unsqueeze(-1)
     return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def mean_pick(windows: Tensor) -> Tensor:
+    """What `pick` gives of each window (.., elements) on average."""
+    return windows.square().sum(-1) / (windows.sum(-1) + FLT_MIN)
 
 
 def _read_kernel(settings: schema.PoolingParameter) -> Pair | None:

@@ -74,12 +74,21 @@ class Recurrent(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         static = prod(bottoms[2][1:]) if self.has_static else 0
-        settings = {"static": (static, 0), "exposed": (self.exposed, False)}
-        module = call(self.type, prod(bottoms[0][2:]), self.num_output, **settings)
+        exposed = {"exposed": (self.exposed, False)}
+        module = call(self.type, prod(bottoms[0][2:]), self.num_output, static=(static, 0), **exposed)
+        memory = call(f"{self.type}Steps", self.num_output, static=(self.has_static, False), **exposed)
         arguments = ", ".join(f"{{{index}}}" for index in range(len(bottoms)))
         names = tuple(role.role.lower() for role in self.params())
-        helpers = (f"carried.recurrent.{self.type}",)
-        return Source((f"{{module}}({arguments})",), module, names, helpers=helpers, has_state=not self.exposed)
+        params = ", ".join(f"{{p{index}}}" for index in range(len(names)))
+        return Source(
+            tops=(f"{{module}}({arguments})",),
+            module=module,
+            names=names,
+            apart=(f"{{memory}}.run(({params}), {arguments})",),
+            helpers=(f"carried.recurrent.{self.type}",),
+            has_state=not self.exposed,
+            memory=memory,
+        )
 
     def _input_roles(self, suffix: str) -> list[ParamRole]:
         roles = [ParamRole(f"W_x{suffix}", self.weight_filler), ParamRole(f"b_{suffix}", self.bias_filler)]

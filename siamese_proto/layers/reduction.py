@@ -97,7 +97,7 @@ class ArgMax(Layer):
         x = bottoms[0].detach()
         axis = -1 if self.axis is None else self.axis
         if self.axis is None:
-            x = x.reshape(len(x), -1)  # (N, K)
+            x = x.reshape(x.shape[0], -1)  # (N, K)
         values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
         values = values.narrow(axis, 0, self.top_k)
         places = (x.shape[axis] - 1 - places.narrow(axis, 0, self.top_k)).to(x.dtype)

@@ -19,7 +19,8 @@ class Source:
     them `{p0}`, `{p1}`, .. stand for the parameters. They serve where a parameter belongs to another layer, and where
     torch has no such module. `helpers` are what the text uses besides torch: names in the sub-packages of this folder,
     `carried.losses.ContrastiveLoss`, whose source is carried along. A module that `has_state` remembers what it saw, so
-    that layers cannot share it.
+    that layers cannot share it; then `memory` makes a module without parameters, `{memory}` in `apart`, that remembers
+    for a layer whose parameters belong to others.
     """
 
     tops: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Source:
     apart: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
     has_state: bool = False
+    memory: str = ""
 
 
 def by_module(module: str, names: Sequence[str] = (), apart: str = "", helpers: Sequence[str] = ()) -> Source:

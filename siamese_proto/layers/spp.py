@@ -54,7 +54,8 @@ class SPP(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
-            return None
+            draws = "self.training" if self.phase == self.context.phase else repr(self.phase == "TRAIN")
+            return expression(f"pyramid_draw({{0}}, {self.levels}, draws={draws})", "carried.pooling.pyramid_draw")
         pooled = call("pyramid_pool", "{0}", self.levels, shown(self.method))
         return expression(pooled, "carried.pooling.pyramid_pool")
 

@@ -88,7 +88,7 @@ class TripletLoss(Layer):
         return [()]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        anchor, positive, negative = (bottom.reshape(len(bottom), -1) for bottom in bottoms)  # (N, K)
+        anchor, positive, negative = (bottom.reshape(bottom.shape[0], -1) for bottom in bottoms)  # (N, K)
         near = measure(self.distance, anchor, positive)  # (N,)
         far = measure(self.distance, anchor, negative)
         if self.form == "SOFTMAX":
@@ -97,7 +97,7 @@ class TripletLoss(Layer):
             losses = (1 - far / (near + self.margin)).relu()
         else:
             losses = (self.margin + near - far).relu()
-        return [losses.sum() / pair_divisor(self.normalization, len(anchor))]
+        return [losses.sum() / pair_divisor(self.normalization, anchor.shape[0])]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         words = {"form": (self.form, "HINGE"), "distance": (self.distance, "SQUARED")}

@@ -92,8 +92,8 @@ def test_what_was_written_is_said(tmp_path: Path) -> None:
         ("none.caffemodel", "w.pt", "none.caffemodel: cannot be read: No such file or directory"),
         (
             "w.caffemodel",
-            "w.onnx",
-            "w.onnx: the name must end with .caffemodel, .caffemodel.h5, .safetensors or .pt",
+            "w.npz",
+            "w.npz: the name must end with .caffemodel, .caffemodel.h5, .safetensors or .pt",
         ),
         ("w.caffemodel", "no/w.pt", "cannot write 'no/w.pt': there is no folder 'no'"),
         ("text.caffemodel", "w.pt", "text.caffemodel: is no weights file; it looks like a text file"),

@@ -13,8 +13,7 @@ from ported_nets import compare
 import siamese_proto as sp
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "layers"
-# A matrix in a file of Caffe's; nothing at all.
-WITHOUT_PLAIN_FORM = {"infogain", "silence"}
+WITHOUT_PLAIN_FORM = {"silence"}  # it computes nothing
 CASES = sorted({path.stem for path in GOLDEN.glob("*.npz")} - WITHOUT_PLAIN_FORM)
 
 

@@ -76,14 +76,20 @@ def test_weights_of_torch_s_own_kind_are_read_too(tmp_path: Path) -> None:
 def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> None:
     net = tmp_path / "net.prototxt"
     net.write_text(
-        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 8 dim: 9 } } }\n'
-        'layer { name: "drawn" type: "Pooling" bottom: "x" top: "y" '
-        "pooling_param { pool: STOCHASTIC kernel_size: 2 } }\n"
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
+        'layer { name: "odd" type: "WithoutSource" bottom: "x" top: "y" }\n'
     )
-    made = command(net, "-o", tmp_path / "net.py")
+    layers = tmp_path / "odd.py"
+    layers.write_text(
+        "import siamese_proto as sp\n"
+        '@sp.layer("WithoutSource")\n'
+        "class WithoutSource(sp.Layer):\n"
+        "    def top_shapes(self, bottoms): return bottoms\n"
+    )
+    made = command(net, "--layers", layers, "-o", tmp_path / "net.py")
     assert made.exit_code == 1
     assert made.output == (
-        f"{net}:2: layer 'drawn': a layer of type Pooling (STOCHASTIC 2x2) has no plain PyTorch form; "
+        f"{net}:2: layer 'odd': a layer of type WithoutSource (as it is set) has no plain PyTorch form; "
         "give its class a method `torch_source`, or port the net without it\n"
     )
     assert not (tmp_path / "net.py").exists()

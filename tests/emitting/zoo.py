@@ -243,6 +243,62 @@ SHARED_NORM = (
     + layer("distance", "Eltwise", "feat feat_p", "", "eltwise_param { coeff: 1 coeff: -1 }")
 )
 
+DRAWN = (
+    given("data", 2, 6, 4, 10)
+    + pool("drawn", "data", "pool: STOCHASTIC kernel_h: 3 kernel_w: 4 stride: 2")
+    + pool("whole", "data", "pool: STOCHASTIC global_pooling: true")
+    + pool("less", "data", "pool: STOCHASTIC kernel_size: 3 stride: 2 round_mode: FLOOR")
+    + layer("pyramid", "SPP", "data", "", "spp_param { pyramid_height: 2 pool: STOCHASTIC }")
+)
+COLUMNS = (
+    given("line", 2, 5, 11)
+    + given("solid", 2, 3, 4, 6, 5)
+    + given("tall", 2, 3, 7, 4)
+    + layer("line_columns", "Im2col", "line", "", "convolution_param { kernel_size: 3 stride: 2 }")
+    + layer(
+        "solid_columns",
+        "Im2col",
+        "solid",
+        "",
+        "convolution_param { kernel_size: 2 kernel_size: 1 kernel_size: 3 pad: 1 dilation: 2 }",
+    )
+    + layer("rows", "Im2col", "solid", "", "convolution_param { kernel_size: 2 axis: 2 }")
+    + layer("beyond", "Im2col", "tall", "", "convolution_param { kernel_size: 5 stride: 2 }")
+    + convolution("over_the_edge", "tall", 4, "kernel_size: 5 stride: 2")
+)
+
+
+def recurrent(name: str, kind: str, bottoms: str, params: Sequence[str], settings: str = "", tops: str = "") -> str:
+    fillers = 'weight_filler { type: "gaussian" std: 1 } bias_filler { type: "gaussian" std: 1 }'
+    settings = f"recurrent_param {{ num_output: 4 {settings} {fillers} }}"
+    return layer(name, kind, bottoms, tops, settings, named(*params))
+
+
+SEQUENCES = given("x", 3, 2, 5) + given("y", 3, 2, 5) + given("cont", 3, 2)
+SENTENCES = (
+    SEQUENCES
+    + "".join(
+        layer(f"in{end}", "TanH", bottom)
+        + recurrent(f"lstm{end}", "LSTM", f"in{end} cont", ("w", "b", "h"))
+        + product(f"ip{end}", f"lstm{end}", 3, "axis: 2", params=named("pw", "pb"))
+        for end, bottom in (("", "x"), ("_p", "y"))
+    )
+    + layer("apart", "Eltwise", "ip ip_p", "", "eltwise_param { coeff: 1 coeff: -1 }")
+)
+HALF_SENTENCES = (
+    SEQUENCES
+    + given("still", 2, 7)
+    + recurrent("one", "RNN", "x cont still", ("xh", "", "s", "hh", "ho", "bo"))
+    + recurrent("two", "RNN", "y cont still", ("xh", "", "s", "hh", "", "bo"))
+)
+EXPOSED = (
+    SEQUENCES
+    + given("h", 1, 2, 4)
+    + given("c", 1, 2, 4)
+    + recurrent("l", "LSTM", "x cont h c", ("w", "b", "h"), "expose_hidden: true", "l l_h l_c")
+    + recurrent("r", "LSTM", "y cont l_h l_c", ("w", "b", "h"), "expose_hidden: true", "r r_h r_c")
+)
+
 ZOO = {
     "LeNet twin": LABELLED + lenet("", "left", **ALL) + lenet("_p", "right", **ALL) + CONTRASTIVE,
     "half-twin with a trunk": LABELLED + lenet("", "left", CONV, IP) + lenet("_p", "right", CONV, IP) + CONTRASTIVE,
@@ -267,4 +323,9 @@ ZOO = {
     "shapes": SHAPES,
     "odd windows": ODD_WINDOWS,
     "shared statistics": SHARED_NORM,
+    "drawn": DRAWN,
+    "columns": COLUMNS,
+    "sentences": SENTENCES,
+    "sentences that share in part": HALF_SENTENCES,
+    "exposed states": EXPOSED,
 }

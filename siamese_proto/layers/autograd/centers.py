@@ -26,7 +26,7 @@ class CenterLossRule(torch.autograd.Function):
         difference = x - centers.index_select(0, labels)  # (N, K)
         ctx.save_for_backward(difference, labels)
         ctx.classes = len(centers)
-        return difference.square().sum() / (2 * len(x))
+        return difference.square().sum() / (2 * x.shape[0])
 
     @staticmethod
     @once_differentiable

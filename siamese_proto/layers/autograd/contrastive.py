@@ -36,7 +36,7 @@ class ContrastiveLossRule(torch.autograd.Function):
             pull = -hinge / (distance + 1e-4)
             terms = hinge.square()
         ctx.save_for_backward(difference, torch.where(similar, 1.0, pull))
-        return torch.where(similar, squared, terms).sum() / (2 * len(a))
+        return torch.where(similar, squared, terms).sum() / (2 * a.shape[0])
 
     @staticmethod
     @once_differentiable

@@ -24,7 +24,7 @@ def highest(x: Tensor, top_k: int, axis: int | None = None, *, with_values: bool
     With `axis` (.., C, ..) -> (.., top_k, ..), the places, or the values instead.
     """
     along = -1 if axis is None else axis
-    flat = x.detach().reshape(len(x), -1) if axis is None else x.detach()
+    flat = x.detach().reshape(x.shape[0], -1) if axis is None else x.detach()
     values, places = flat.flip(along).sort(dim=along, descending=True, stable=True)
     values = values.narrow(along, 0, top_k)
     places = (flat.shape[along] - 1 - places.narrow(along, 0, top_k)).to(x.dtype)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from siamese_proto.layers.pooling import LOWEST
+from siamese_proto.layers.pooling import LOWEST, mean_pick, pick, windows_of
 from siamese_proto.layers.spp import split_in_bins
 
 
@@ -68,6 +68,51 @@ class WindowPool(nn.Module):
             starts = torch.arange(total.shape[2 + axis]) * self.stride[axis]
             parts.append((starts + self.kernel[axis]).clamp(max=size + 2 * self.pad[axis]) - starts)
         return total / torch.outer(*parts).to(total)
+
+
+class StochasticPool(nn.Module):
+    """An element of each window, drawn with the probability x / sum of x; in eval mode the mean of such draws.
+
+    (N, C, H, W) -> (N, C, OH, OW), with as many windows as Caffe counts. `draws` settles what the mode does else.
+    """
+
+    def __init__(
+        self,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        *,
+        ceil_mode: bool = True,
+        draws: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+        self.ceil_mode = ceil_mode
+        self.draws = draws
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The pooled picture; zeros that hang over are never drawn."""
+        sizes = zip(x.shape[2:], self.kernel, self.stride, strict=True)
+        below, right = (
+            -(size - kernel) % stride if self.ceil_mode else -((size - kernel) % stride)
+            for size, kernel, stride in sizes
+        )
+        windows = windows_of(functional.pad(x, (0, right, 0, below)), self.kernel, self.stride)
+        draws = self.training if self.draws is None else self.draws
+        return pick(windows, torch.rand_like(windows[..., 0])) if draws else mean_pick(windows)
+
+
+def pyramid_draw(x: Tensor, levels: int, *, draws: bool) -> Tensor:
+    """An element of each of 1 x 1, 2 x 2, 4 x 4, .. bins as in `StochasticPool`, or the mean of such draws; joined.
+
+    (N, C, H, W) -> (N, C x sum of 4^level);  of one level alone (N, C, 1, 1)
+    """
+    pooled = []
+    for level in range(levels):
+        window = (x.shape[2] >> level, x.shape[3] >> level)  # without pads, so that it divides
+        windows = windows_of(x, window, window)
+        pooled.append(pick(windows, torch.rand_like(windows[..., 0])) if draws else mean_pick(windows))
+    return pooled[0] if levels == 1 else torch.cat([bins.flatten(1) for bins in pooled], 1)
 
 
 def pyramid_pool(x: Tensor, levels: int, method: str) -> Tensor:

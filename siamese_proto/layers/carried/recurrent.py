@@ -12,23 +12,29 @@ from siamese_proto.layers.autograd.forget_gate import forget_gate
 
 
 class Recurrent(nn.Module):
-    """A module that goes through sequences step by step, from the state that the last batch ended with.
+    """What goes through sequences step by step, from the state that the last batch ended with; without parameters.
 
     With `exposed` the state is given and returned instead. No gradient passes it. `carried` is what was kept; ()
     begins anew.
     """
 
-    def __init__(self, size: int, states: int, *, exposed: bool) -> None:
+    def __init__(self, size: int, states: int, *, static: bool, exposed: bool) -> None:
         super().__init__()
         self.size = size
         self.states = states
+        self.static = static
         self.exposed = exposed
         self.carried: tuple[Tensor, ...] = ()
 
-    def begin(self, x: Tensor, given: Sequence[Tensor]) -> list[Tensor]:
+    def transformed(self, params: Sequence[Tensor], x: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """What the inputs of all steps come to, with the static input if there is one."""
+        steps = functional.linear(x.flatten(2), params[0], params[1])
+        return steps + functional.linear(others[0].flatten(1), params[2]) if self.static else steps
+
+    def begin(self, x: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
         """The states (N, size) before the first step."""
         if self.exposed:
-            return [state.detach()[0] for state in given]
+            return [state.detach()[0] for state in others[int(self.static) :]]
         streams = x.shape[1]
         if not self.carried or len(self.carried[0]) < streams:
             return [x.new_zeros(streams, self.size)] * self.states
@@ -45,7 +51,26 @@ class Recurrent(nn.Module):
         return []
 
 
-class RNN(Recurrent):
+class RNNSteps(Recurrent):
+    """The steps of `RNN`, with parameters that belong to somebody else."""
+
+    def __init__(self, size: int, *, static: bool = False, exposed: bool = False) -> None:
+        super().__init__(size, 1, static=static, exposed=exposed)
+
+    def run(self, params: Sequence[Tensor], x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs of all steps, and the last state where it is exposed."""
+        *_, w_hh, w_ho, b_o = params
+        (h,) = self.begin(x, others)
+        hidden = []
+        for step, kept in zip(self.transformed(params, x, others), cont.detach().unsqueeze(-1), strict=True):
+            h = (step + functional.linear(kept * h, w_hh)).tanh()  # (N, size)
+            hidden.append(h)
+        y = functional.linear(torch.stack(hidden), w_ho, b_o).tanh()
+        last = self.end([h])
+        return (y, *last) if last else y
+
+
+class RNN(RNNSteps):
     """`h_t = tanh(W_hh c_t h_{t-1} + W_xh x_t + b_h + W_xh_static s)`, `y_t = tanh(W_ho h_t + b_o)`; c is cont.
 
     x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, static input s (N, static) if wanted, and with
@@ -53,7 +78,7 @@ class RNN(Recurrent):
     """
 
     def __init__(self, inputs: int, size: int, static: int = 0, *, exposed: bool = False) -> None:
-        super().__init__(size, 1, exposed=exposed)
+        super().__init__(size, static=static > 0, exposed=exposed)
         self.w_xh = nn.Parameter(torch.zeros(size, inputs))
         self.b_h = nn.Parameter(torch.zeros(size))
         self.w_xh_static = nn.Parameter(torch.zeros(size, static)) if static else None
@@ -63,20 +88,28 @@ class RNN(Recurrent):
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs of all steps, and the last state where it is exposed."""
-        steps = functional.linear(x.flatten(2), self.w_xh, self.b_h)  # (T, N, size)
-        if self.w_xh_static is not None:
-            steps = steps + functional.linear(others[0].flatten(1), self.w_xh_static)
-        (h,) = self.begin(x, others[self.w_xh_static is not None :])
+        return self.run(tuple(self.parameters()), x, cont, *others)
+
+
+class LSTMSteps(Recurrent):
+    """The steps of `LSTM`, with parameters that belong to somebody else."""
+
+    def __init__(self, size: int, *, static: bool = False, exposed: bool = False) -> None:
+        super().__init__(size, 2, static=static, exposed=exposed)
+
+    def run(self, params: Sequence[Tensor], x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The outputs of all steps, and the last state where it is exposed."""
+        h, c = self.begin(x, others)
         hidden = []
-        for step, kept in zip(steps, cont.detach().unsqueeze(-1), strict=True):
-            h = (step + functional.linear(kept * h, self.w_hh)).tanh()  # (N, size)
+        for step, kept in zip(self.transformed(params, x, others), cont, strict=True):
+            c, h = lstm_unit(c, step + functional.linear(kept.detach().unsqueeze(-1) * h, params[-1]), kept)
             hidden.append(h)
-        y = functional.linear(torch.stack(hidden), self.w_ho, self.b_o).tanh()
-        last = self.end([h])
+        y = torch.stack(hidden)
+        last = self.end([h, c])
         return (y, *last) if last else y
 
 
-class LSTM(Recurrent):
+class LSTM(LSTMSteps):
     """`i, f, o, g = W_hc cont_t h_{t-1} + W_xc x_t + b_c + W_xc_static s`, then c_t and h_t as in `lstm_unit`.
 
     x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, static input s (N, static) if wanted, and with
@@ -84,7 +117,7 @@ class LSTM(Recurrent):
     """
 
     def __init__(self, inputs: int, size: int, static: int = 0, *, exposed: bool = False) -> None:
-        super().__init__(size, 2, exposed=exposed)
+        super().__init__(size, static=static > 0, exposed=exposed)
         self.w_xc = nn.Parameter(torch.zeros(4 * size, inputs))
         self.b_c = nn.Parameter(torch.zeros(4 * size))
         self.w_xc_static = nn.Parameter(torch.zeros(4 * size, static)) if static else None
@@ -92,17 +125,7 @@ class LSTM(Recurrent):
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The outputs of all steps, and the last state where it is exposed."""
-        steps = functional.linear(x.flatten(2), self.w_xc, self.b_c)  # (T, N, 4 size)
-        if self.w_xc_static is not None:
-            steps = steps + functional.linear(others[0].flatten(1), self.w_xc_static)
-        h, c = self.begin(x, others[self.w_xc_static is not None :])
-        hidden = []
-        for step, kept in zip(steps, cont, strict=True):
-            c, h = lstm_unit(c, step + functional.linear(kept.detach().unsqueeze(-1) * h, self.w_hc), kept)
-            hidden.append(h)
-        y = torch.stack(hidden)
-        last = self.end([h, c])
-        return (y, *last) if last else y
+        return self.run(tuple(self.parameters()), x, cont, *others)
 
 
 def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
