@@ -4,9 +4,9 @@
 
 A synthetic .caffemodel is written to a temporary folder. Its bytes are read into memory; its layers are loaded and a
 number of every page looked at (a mapped file costs nothing until then); they are copied to new tensors, and by a net to
-the tensors that it has. Each is done several times in a process of its own, and the least time counts. Memory is what
-is needed above the package itself; pages of the mapped file, which the system can take back, are left out (RssAnon of
-Linux).
+the tensors that it has. Each is done several times, in turns and in a process of its own; the least time counts, and the
+most memory. Memory is what is needed above the package itself; pages of the mapped file, which the system can take
+back, are left out (RssAnon of Linux).
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from siamese_proto.weights import StoredLayer, StoredWeights, write_stored
 
 READ = """
 import time
+before = anonymous()
 start = time.perf_counter()
 with open(path, "rb") as file:
     content = file.read()
 seconds = time.perf_counter() - start
+extra = anonymous() - before
 """
 LOAD = """
 import time, numpy
@@ -70,6 +72,7 @@ path, rows, extra = sys.argv[1], int(sys.argv[2]), 0
 {task}
 sys.stdout.write(f"{{seconds}} {{extra}}")
 """
+TASKS = {"reading bytes": READ, "loading": LOAD, "new tensors": COPY, "a net's tensors": NET}
 
 
 def make_model(path: Path, size: int, layers: int = 16) -> None:
@@ -85,14 +88,15 @@ def rows_of(size: int, layers: int = 16) -> int:
     return size // layers // 4 // 4096
 
 
-def measure(task: str, path: Path, rows: int, times: int = 5) -> tuple[float, int]:
-    """The least seconds and the least extra bytes of several runs."""
-    found = []
+def measure(path: Path, rows: int, times: int = 5) -> dict[str, tuple[float, int]]:
+    """The least seconds and the most extra bytes of each task, run in turns: a busy machine slows all of them."""
+    found: dict[str, list[tuple[float, int]]] = {name: [] for name in TASKS}
     for _ in range(times):
-        command = [sys.executable, "-c", FRAME.format(task=task), str(path), str(rows)]
-        seconds, extra = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        found.append((float(seconds), int(extra)))
-    return min(seconds for seconds, _ in found), min(extra for _, extra in found)
+        for name, task in TASKS.items():
+            command = [sys.executable, "-c", FRAME.format(task=task), str(path), str(rows)]
+            seconds, extra = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            found[name].append((float(seconds), int(extra)))
+    return {name: (min(s for s, _ in runs), max(extra for _, extra in runs)) for name, runs in found.items()}
 
 
 def main() -> None:
@@ -106,11 +110,10 @@ def main() -> None:
         path = Path(folder, "w.caffemodel")
         make_model(path, size)
         rows, size = rows_of(size), os.path.getsize(path)
-        read, _ = measure(READ, path, rows)
         print(f"file            {size / 1e6:8.0f} MB")
-        print(f"reading bytes   {read:8.3f} s")
-        for name, task in (("loading", LOAD), ("new tensors", COPY), ("a net's tensors", NET)):
-            seconds, extra = measure(task, path, rows)
+        found = measure(path, rows)
+        read, _ = found["reading bytes"]
+        for name, (seconds, extra) in found.items():
             times = f"{seconds / read:5.2f} times reading"
             print(f"{name:15s} {seconds:8.3f} s  {times}, {extra / size:5.2f} times its size in extra memory")
 

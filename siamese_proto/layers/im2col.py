@@ -42,7 +42,7 @@ class Im2col(Windowed):
 
         x = bottoms[0]
         axis = canonical_axis(self.axis, x.shape)
-        kernel, stride, dilation, pads = self._windows(tuple(x.shape[axis + 1 :]))
+        kernel, stride, dilation, pads = self._each_way(tuple(x.shape[axis + 1 :]))
         return [windows_as_channels(x, axis, kernel, stride, pads, dilation)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
@@ -53,11 +53,11 @@ class Im2col(Windowed):
             settings = {"dilation": (dilation, 1), "padding": (pad, 0), "stride": (stride, 1)}
             unfolded = call("functional.unfold", "{0}", kernel, **settings)
             return expression(f"{unfolded}.unflatten(2, {self.slid(spatial)})")
-        kernels, strides, dilations, pads = self._windows(spatial)
+        kernels, strides, dilations, pads = self._each_way(spatial)
         windows = call("windows_as_channels", "{0}", axis, kernels, strides, pads, dilations)
         return expression(windows, "carried.windows.windows_as_channels")
 
-    def _windows(self, spatial: Shape) -> tuple[Shape, Shape, Shape, tuple[tuple[int, int], ...]]:
+    def _each_way(self, spatial: Shape) -> tuple[Shape, Shape, Shape, tuple[tuple[int, int], ...]]:
         """Kernel, stride, dilation, and the pads before and behind, of each dimension."""
         kernel, stride, pad, dilation = self.windows(len(spatial))
         return kernel, stride, dilation, tuple((p, p + o) for p, o in zip(pad, self.overhang(spatial), strict=True))
