@@ -290,7 +290,7 @@ def test_problems_are_one_line_on_stderr(arguments: list[str], status: int, mess
     [
         (["drw"], "no such command 'drw'; did you mean 'draw'?"),
         (["frobnicate"], "no such command 'frobnicate'; `python -m siamese_proto --help` lists them"),
-        (["draw", "net.prototxt"], "Missing argument 'OUT'."),
+        (["draw", "net.prototxt"], "Missing argument 'OUT' or option '--html'."),
         (["draw", "net.prototxt", "x.svg", "--phase", "DEPLOY"], "'DEPLOY' is not one of"),
         (["summary", "net.prototxt", "--shape", "pairs"], "'pairs' is not of the form pair_data=64,2,28,28"),
         (["summary", "net.prototxt", "--shape", "pairs=7,x"], "'pairs=7,x' is not of the form pair_data=64,2,28,28"),
