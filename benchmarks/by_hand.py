@@ -87,7 +87,8 @@ class ByHand:
 
     def __init__(self, tower: nn.Module, towers: int, loss: Loss, form: Form, batch: Tensor, labels: Tensor) -> None:
         self.form = form
-        self.tower = tower.to(memory_format=torch.channels_last) if form.channels_last else tower
+        layout = {"memory_format": torch.channels_last} if form.channels_last else {}
+        self.tower = tower.to(**layout)  # type: ignore[call-overload]  # a form that torch leaves undeclared
         self.towers = towers
         self.loss = loss
         self.batch = batch  # (N, C, H, W): an input a channel, or (N, K) of one tower
@@ -102,11 +103,11 @@ class ByHand:
 
     def features(self) -> Sequence[Tensor]:
         """One a tower, (N, outputs)."""
-        inputs = self.batch.split(self.batch.shape[1] // self.towers, 1)
+        inputs = torch.split(self.batch, self.batch.shape[1] // self.towers, 1)
         if not self.form.batched or self.towers == 1:
             return [self.tower(self._laid_out(x)) for x in inputs]
         joined: Tensor = self.tower(self._laid_out(torch.cat(inputs)))
-        return joined.split(len(self.batch))  # type: ignore[no-untyped-call,no-any-return]  # torch leaves it so
+        return torch.split(joined, len(self.batch))
 
     def _laid_out(self, x: Tensor) -> Tensor:
         if not self.form.channels_last or x.dim() != 4:
@@ -122,7 +123,7 @@ class ByHand:
                 group["lr"] = rate * factor
             loss = self.loss(self.features(), self.labels)
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it so
             self.optimizer.step()
             self.losses.append(loss.detach())
             self.iteration += 1

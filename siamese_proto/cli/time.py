@@ -56,10 +56,10 @@ def time(
     from siamese_proto.solver.precision import execution
     from siamese_proto.solver.timing import made_up_batch, time_net
 
-    leave = {"allow_python_layers": allow_python_layers}
-    graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, **leave)
+    allowed = allow_python_layers
+    graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
     batch = made_up_batch(graph)
-    net = Net(graph, phase, split(weights), fuse=not no_fuse, **leave)
+    net = Net(graph, phase, split(weights), fuse=not no_fuse, allow_python_layers=allowed)
     if gpu is not None and not torch.cuda.is_available():
         click.echo("there is no GPU here; running on the CPU", err=True)
     elif gpu is not None:

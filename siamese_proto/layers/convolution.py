@@ -35,6 +35,7 @@ class Windowed(Layer):
         self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
         self.is_pair = any(settings.HasField(name) for _, *pair in (KERNEL, STRIDE, PAD) for name in pair)
         self.axis = settings.axis
+        self._by_rank: dict[int, tuple[Shape, Shape, Shape, Shape]] = {}  # by rank: asked for in every pass
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -73,10 +74,12 @@ class Windowed(Layer):
 
     def windows(self, rank: int) -> tuple[Shape, Shape, Shape, Shape]:
         """Kernel, stride, pad and dilation of each of `rank` dimensions."""
-        kernel, stride, pad, dilation = (
-            sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
-        )
-        return kernel, stride, pad, dilation
+        if rank not in self._by_rank:
+            kernel, stride, pad, dilation = (
+                sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
+            )
+            self._by_rank[rank] = kernel, stride, pad, dilation
+        return self._by_rank[rank]
 
     def slid(self, spatial: Shape) -> Shape:
         """How many windows there are along each dimension; GraphError where the kernel does not fit."""
@@ -104,7 +107,11 @@ class Windowed(Layer):
         """The bottom, its last `rank` dimensions lengthened with zeros by what `overhang` tells."""
         from torch.nn import functional
 
-        overhang = self.overhang(tuple(x.shape[x.dim() - rank :]))
+        spatial = tuple(x.shape[x.dim() - rank :])
+        kernel, _, pad, _ = self.windows(rank)
+        if set(self.dilation) == {1} and all(map(_fits, spatial, kernel, pad)):  # the usual case, without delay
+            return x
+        overhang = self.overhang(spatial)
         if not any(overhang):
             return x
         return functional.pad(x, [length for size in reversed(overhang) for length in (0, size)])
@@ -191,12 +198,7 @@ class Convolution(Windowed):
     def gains_from_channels_last(self, weight: Tensor) -> bool:
         """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
         return (
-            weight.dim() == 4
-            and weight.device.type == "cpu"
-            and weight.shape[1] <= 32
-            and max(weight.shape[2:]) <= 5
-            and self.group == 1
-            and set(self.dilation) == {1}
+            weight.dim() == 4 and weight.device.type == "cpu" and weight.shape[1] <= 32 and max(weight.shape[2:]) <= 10
         )
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
@@ -256,6 +258,10 @@ class Convolution(Windowed):
         _, *steps = self.windows(rank)  # a size for each dimension: exporters take no single one for all
         settings = (steps[0], steps[1], steps[2], self.group)
         return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings)
+
+
+def _fits(size: int, kernel: int, pad: int) -> bool:
+    return kernel <= size + 2 * pad
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:
