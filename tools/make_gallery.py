@@ -9,6 +9,7 @@ import os
 import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,23 @@ PICTURES = {
     "resnet_152": Picture(resnet_152, "A net of ResNet-152's size, in few words.", {"detail": "layers"}),
 }
 README_PICTURE = "lenet_twin"
+NETWORKS = Path(__file__).parents[1] / "prototxt"
+
+
+def networks() -> dict[str, Picture]:
+    """The networks of prototxt/ but the flagship, each file of a net that trains."""
+    files = sorted(NETWORKS.glob("*/train_test*.prototxt"))
+    names = {file: file.parent.name + file.stem.removeprefix("train_test") for file in files}
+    return {
+        name: Picture(partial(file.read_text, encoding="utf-8"), title(file), {"detail": "layers"})
+        for file, name in names.items()
+        if name != "mnist_siamese"
+    }
+
+
+def title(net: Path) -> str:
+    """What a file says of itself in its first line."""
+    return net.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 @click.command()
@@ -87,6 +105,10 @@ def main() -> None:
         if name == README_PICTURE:
             write_atomically(DOCS / "images" / "mnist_siamese.svg", drawn)
         click.echo(f"{name}.svg")
+    (gallery / "networks").mkdir(exist_ok=True)
+    for name, picture in networks().items():
+        write_atomically(gallery / "networks" / f"{name}.svg", picture.drawn().encode())
+        click.echo(f"networks/{name}.svg")
     write_atomically(gallery / "README.md", page().encode())
 
 
@@ -100,8 +122,10 @@ def page() -> str:
     ]
     for name, picture in PICTURES.items():
         options = f" `{picture.options}`" if picture.options else ""
-        title = name.replace("_", " ")
-        parts.append(f"## {title}\n\n{picture.says}{options}\n\n![{picture.says}]({name}.svg)\n")
+        parts.append(f"## {name.replace('_', ' ')}\n\n{picture.says}{options}\n\n![{picture.says}]({name}.svg)\n")
+    parts.append("## The networks that come along\n\nThose of [prototxt](../../prototxt/README.md), in few words.\n")
+    for name, picture in networks().items():
+        parts.append(f"### {name}\n\n{picture.says}\n\n![{name}](networks/{name}.svg)\n")
     return "\n".join(parts)
 
 

@@ -62,9 +62,15 @@ class PairData(DataLayer):
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         missing = self._missing()
-        if missing is not None:
-            raise missing
-        channels, height, width = self.transform.output_size(self._size())
+        if missing is None:
+            return self._shapes(self._size())
+        if self.batch_size and all(self.source.new_size) and self.source.is_color is not None:
+            missing.shapes = self._shapes((3 if self.source.is_color else 1, *self.source.new_size))
+        raise missing
+
+    def _shapes(self, size: Size) -> Sequence[Shape]:
+        """Of the tops, for images of this size."""
+        channels, height, width = self.transform.output_size(size)
         in_tuple = 3 if self.tuple == "TRIPLET" else 2
         rows = self.batch_size * (2 if self.tuple == "BALANCED" else 1)
         images: list[Shape] = [(rows, channels, height, width)] * in_tuple

@@ -49,7 +49,7 @@ def box_paint(look: Look, box: Box) -> Paint:
         return style.unknown
     if not first.bottoms:
         return style.data
-    if any(first.loss_weights) or first.layer.labels:
+    if any(first.loss_weights) or (first.layer.labels and not first.params):  # cont of an LSTM is no label
         return style.loss
     if first.type in style.by_type:
         return style.by_type[first.type]

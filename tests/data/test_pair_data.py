@@ -12,6 +12,7 @@ from siamese_proto.compiler import build_graph, check_net
 from siamese_proto.data.digits import load_digits
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.layers.base import DataLayer, RunState
+from siamese_proto.proto.reader import parse_net
 
 CROP = 3
 
@@ -303,3 +304,15 @@ def test_reading_stops_when_the_feeder_is_closed(tmp_path):
     feeder.close()
     with pytest.raises(ValueError, match="closed"):
         feeder.next_batch()
+
+
+def test_shapes_are_known_from_the_settings_where_the_source_is_missing(tmp_path):
+    graph = build_graph(
+        parse_net(
+            'layer { name: "p" type: "PairData" top: "a" top: "b" top: "same" transform_param { crop_size: 7 }\n'
+            '  pair_data_param { source: "nowhere" batch_size: 5 new_height: 9 new_width: 11 is_color: true } }'
+        ),
+        phase="TRAIN",
+    )
+    assert [blob.shape for blob in graph.nodes[0].tops] == [(5, 3, 7, 7), (5, 3, 7, 7), (5,)]
+    assert graph.notes
