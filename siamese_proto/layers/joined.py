@@ -73,7 +73,12 @@ class JoinedProduct(JoinedLayer):
         first = self.layers[0]
         if not params[1].requires_grad:
             return first.forward(bottoms[:1], params, run)
+        (product,) = first.forward(bottoms[:1], params[:1], run)
+        rows = [part.shape[0] for part in bottoms[1:]]
+        if len(set(rows)) == 1:  # then torch sums tower by tower by itself, which small nets notice
+            parted = product.reshape(len(rows), rows[0], *product.shape[1:])
+            bias = params[1].expand(len(rows), *(1,) * (product.dim() - 1), -1)
+            return [(parted + bias).flatten(0, 1)]
         from siamese_proto.layers.autograd.bias import add_bias
 
-        (product,) = first.forward(bottoms[:1], params[:1], run)
-        return [add_bias(product, params[1], [part.shape[0] for part in bottoms[1:]])]
+        return [add_bias(product, params[1], rows)]

@@ -38,7 +38,7 @@ class Execution:
     def step(self, rule: UpdateRule) -> None:
         """One update, of gradients without the factor: the same in all processes that share them, left out or not."""
         if self.scaler is None:
-            rule.step()
+            rule.update()
             return
         made = rule.iteration
         self.scaler.step(rule)

@@ -86,6 +86,12 @@ class UpdateRule(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update()
+        return loss
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """What `step` does, without the hooks that torch puts around it."""
         for param in self.params:
             if param.grad is None:
                 param.grad = torch.zeros_like(param)
@@ -96,7 +102,6 @@ class UpdateRule(torch.optim.Optimizer):
         for group in self.param_groups:
             self._update(group["params"], group["lr"] * group["lr_mult"], group["decay_mult"])
         self.iteration += 1
-        return loss
 
     def _update(self, weights: list[Tensor], rate: float, decay_mult: float) -> None:
         grads = [weight.grad for weight in weights if weight.grad is not None]
