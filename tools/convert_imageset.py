@@ -29,7 +29,13 @@ _SWITCH = re.compile(r"--?(no)?(gray|shuffle|check_size|encoded)(?:=(.*))?")
 @flag("check-size", is_flag=True, help="Check that all images have the same size.")
 @flag("encoded", is_flag=True, help="Save the encoded image in the record.")
 @flag("encode-type", default="", help="What the image is to be encoded as (png, jpg, ...).")
-@flag("seed", type=int, default=0, show_default=True, help="What shuffling depends on (not a flag of Caffe's).")
+@flag(
+    "seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="What shuffling depends on (not Caffe's).",
+)
 def main(
     root: str,
     list_file: str,

@@ -18,6 +18,8 @@ def main() -> int:
     parser.add_argument("db_file", help="the LevelDB folder to make")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if arguments.seed < 0:
+        parser.error("--seed must be 0 or above")
     try:
         images, labels = read_labelled(arguments.image_file, arguments.label_file)
         pairs = draw_pairs(labels, len(labels), draw="uniform", seed=arguments.seed)

@@ -33,6 +33,7 @@ class Decoding:
 
     force_color: bool = False
     force_gray: bool = False
+    any_depth: bool = False  # images of more than 8 bits a value are taken for grey ones, not refused
 
 
 def parse_datum(key: bytes, value: bytes) -> schema.Datum:
@@ -118,6 +119,8 @@ def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
     if decoding.force_gray:
         return "L"
     if image.mode.startswith(("I", "F")):
+        if decoding.any_depth:
+            return "L"
         raise bad_record(key, f"its image has more than 8 bits a value (Pillow's mode {image.mode})")
     if image.mode in ("1", "L"):
         return "L"

@@ -46,7 +46,9 @@ def _read(path: str, axes: int, content: str) -> NDArray[numpy.uint8]:
     magic = _UNSIGNED_BYTE << 8 | axes
     header = 4 + 4 * axes
     found = int.from_bytes(data[:4], "big")
-    if len(data) < header or found != magic:
+    if found == magic and len(data) < header:
+        raise DataError(f"{quoted(path)} is cut short in its header, after {len(data)} bytes; fetch it again")
+    if found != magic:
         other = {_UNSIGNED_BYTE << 8 | 3: "; it holds images", _UNSIGNED_BYTE << 8 | 1: "; it holds labels"}
         raise DataError(
             f"{quoted(path)} is not an IDX file of {content}: it begins with the number {found}, not {magic}"
@@ -59,6 +61,9 @@ def _read(path: str, axes: int, content: str) -> NDArray[numpy.uint8]:
             f"{quoted(path)} holds {len(data) - header} bytes after its header, but says {form} ({content});"
             " it is cut short or damaged: fetch it again"
         )
+    if not all(shape[1:]):
+        form = " x ".join(map(str, shape[1:]))
+        raise DataError(f"{quoted(path)} says that its images are {form} (height x width); give a file that has some")
     return numpy.frombuffer(data, numpy.uint8, offset=header).reshape(shape)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.datum import Decoding, Size, key_text, parse_datum, pixels_of, size_of
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
@@ -183,7 +184,7 @@ class FileStore(ImageStore):
 
     def check(self, row: int) -> None:
         datum = self._datum(row)
-        self._guarded(row, lambda: check_encoded(b"", datum))
+        self._guarded(row, lambda: check_encoded(b"", datum, _decoding(self._form.is_color)))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -219,7 +220,7 @@ class RecordStore(ImageStore):
         keys, labels = [], []
         for key, value in self._database.records():
             keys.append(key)
-            labels.append(parse_datum(key, value).label)
+            labels.append(_label_of(key, value))
         return keys, numpy.array(labels, numpy.int64)
 
     def labels(self) -> Labels:
@@ -259,7 +260,7 @@ class RecordStore(ImageStore):
     def check(self, row: int) -> None:
         key, datum = self._datum(row)
         if datum.encoded:
-            check_encoded(key, datum)
+            check_encoded(key, datum, _decoding(self._form.is_color))
         else:
             size_of(key, datum, Decoding())
 
@@ -267,13 +268,21 @@ class RecordStore(ImageStore):
         self._database.close()
 
 
-def check_encoded(key: bytes, datum: schema.Datum) -> None:
+def _label_of(key: bytes, value: bytes) -> int:
+    """The label of a record, and -1 where the bytes are no Datum, which is told when that record is read."""
+    try:
+        return parse_datum(key, value).label
+    except BadRecordError:
+        return -1
+
+
+def check_encoded(key: bytes, datum: schema.Datum, decoding: Decoding) -> None:
     """Raise DataError where the bytes are no image file; only files whose end does not tell are decoded."""
     if datum.data.endswith(_JPEG_END):
-        size_of(key, datum, Decoding())
+        size_of(key, datum, decoding)
     else:
-        pixels_of(key, datum, Decoding())
+        pixels_of(key, datum, decoding)
 
 
 def _decoding(is_color: bool | None) -> Decoding:
-    return Decoding() if is_color is None else Decoding(force_color=is_color, force_gray=not is_color)
+    return Decoding(any_depth=True) if is_color is None else Decoding(force_color=is_color, force_gray=not is_color)

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror")
+_ENTRY = re.compile(r"(.+)[ \t]([+-]?\d+)", re.DOTALL)
 Entry = tuple[str, int]  # path and label
 
 
@@ -132,8 +134,7 @@ class ImageData(DataLayer):
         first = self.root + lines[0][0]
         if find_path(first, folder) is None:
             raise SourceMissingError(
-                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there;"
-                " check root_folder",
+                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there; check root_folder",
                 field="image_data_param.root_folder",
             )
         # Where the first image is, the others are: as lists are long, they are not looked for one by one.
@@ -204,9 +205,18 @@ class ImageBatches:
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(C, H, W) bytes to another height and width, bilinear as OpenCV's INTER_LINEAR (within one grey level)."""
-    import torch
+    """(C, H, W) bytes to another height and width, bilinear as OpenCV's INTER_LINEAR (within one grey level).
 
+    Raises DataError for a size above Pillow's limit, of which one image would fill the memory.
+    """
+    import torch
+    from PIL import Image
+
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"images cannot be brought to {size[0]} x {size[1]} (height x width): that is above Pillow's limit"
+            " (PIL.Image.MAX_IMAGE_PIXELS); give a smaller size"
+        )
     image = torch.from_numpy(pixels.copy()).float()[None]
     resized = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=False)
     bytes_again: Pixels = resized[0].round().clamp(0, 255).byte().numpy()
@@ -232,18 +242,21 @@ def read_file(name: str) -> bytes:
 
 @functools.lru_cache(maxsize=4)
 def read_list(source: str, stamp: int) -> Sequence[Entry]:
-    """Path and label of each line, split at the last space; DataError with the line that is none."""
+    """Path and label of each line, split at the last space or tab; DataError with the line that is none."""
     entries = []
     try:
-        lines = Path(source).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
     except OSError as error:
         raise DataError(f"list {quoted(source)} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
-            name, _, label = line.rstrip().rpartition(" ")
-            if not name or not label.lstrip("+-").isdecimal():
+            found = _ENTRY.fullmatch(line.rstrip())
+            if not found:
                 raise DataError(f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label")
-            entries.append((name, int(label)))
+            name, label = found[1], int(found[2])
+            if not -(2**31) <= label < 2**31:
+                raise DataError(f"{source}:{number}: label {label} does not fit in the 32 bits that labels have")
+            entries.append((name, label))
     if not entries:
         raise DataError(f"list {quoted(source)} names no image", field="image_data_param.source")
     return entries

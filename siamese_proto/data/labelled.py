@@ -29,7 +29,8 @@ Kind = Literal["AUTO", "IDX", "FOLDER", "LIST", "CSV", "DATABASE", "DIGITS"]
 Split = Literal["all", "train", "test"]
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _DIGITS = {"digits": None, "digits:all": "all", "digits:train": "train", "digits:test": "test"}
-_IDX_OF_IMAGES = bytes((0, 0, 8, 3))
+_IDX_OF_IMAGES, _IDX_OF_LABELS = bytes((0, 0, 8, 3)), bytes((0, 0, 8, 1))
+_SUFFIX_OF_IDX = "-ubyte"  # of MNIST's files, so that one which is damaged at its beginning is not taken for a list
 
 
 class LabelledImages:
@@ -150,6 +151,8 @@ def open_labelled(
     if not os.path.isdir(found) and not os.path.isfile(found):  # a device would be read without end
         raise DataError(f"{quoted(source)} is neither a file nor a folder; check the path")
     kind = guess_kind(found) if kind == "AUTO" else kind
+    if labels and kind != "IDX":
+        raise DataError(f"{quoted(source)} has labels of its own; a file of them belongs to IDX files of images alone")
     if kind == "IDX":
         return LabelledImages(
             _idx(found, (find_path(labels, folder) or labels) if labels else labels_beside(found), form)
@@ -188,7 +191,9 @@ def guess_kind(path: str) -> Kind:
                 head = unpacked.read(4)
     except (OSError, EOFError) as error:
         raise DataError(f"{quoted(path)} cannot be read: {error}; check the file") from error
-    return "IDX" if head == _IDX_OF_IMAGES else "LIST"
+    if head == _IDX_OF_LABELS:
+        raise DataError(f"{quoted(path)} holds labels and no images; give the file of images that belongs to it")
+    return "IDX" if head == _IDX_OF_IMAGES or path.endswith((_SUFFIX_OF_IDX, f"{_SUFFIX_OF_IDX}.gz")) else "LIST"
 
 
 def labels_beside(images: str) -> str:
@@ -242,7 +247,7 @@ def _folder(root: str, form: Form) -> ImageStore:
         raise DataError(f"{quoted(root)} is not a folder; give one with a sub-folder a class")
     classes: dict[str, list[str]] = {}
     for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(place, name))
         images = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
         if images and place != root:
             classes[os.path.relpath(place, root)] = [os.path.join(place, name) for name in sorted(images)]
@@ -252,6 +257,16 @@ def _folder(root: str, form: Form) -> ImageStore:
     paths = [path for name in names for path in classes[name]]
     labels = numpy.repeat(numpy.arange(len(names)), [len(classes[name]) for name in names])
     return FileStore(root, paths, labels, dict(enumerate(names)), form)
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one on the way to it, below which all would be found again, without end."""
+    path = Path(place, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    ways = (Path(place), *Path(place).parents)
+    return any(target == folder or target in folder.parents for folder in map(Path.resolve, ways))
 
 
 def _list(path: str, root: str, folder: str | None, form: Form) -> ImageStore:

@@ -41,6 +41,8 @@ class PairSampler(TupleSource):
     """
 
     def __init__(self, labels: Numbers, *, same_fraction: float = 0.5, seed: int = 0, count: int = 0) -> None:
+        if not 0 <= same_fraction <= 1:  # no number (nan) is not, either
+            raise DataError(f"same_fraction is {same_fraction:g}; it must be from 0 to 1")
         self._count = count
         self._fraction = round(same_fraction * 2**_FRACTION_BITS)
         self._seed = seed % 2**64
@@ -122,8 +124,10 @@ class GivenTuples(TupleSource):
         return self.tuples[numbers], self.labels[numbers]
 
     def of_images(self, marked: NDArray[numpy.bool_]) -> GivenTuples:
-        """Those whose images are all marked."""
+        """Those whose images are all marked; DataError where there is none."""
         which = marked[self.tuples].all(axis=1)
+        if not which.any():
+            raise DataError("no tuple is left, as each has an image that cannot be used; give others")
         return GivenTuples(self.tuples[which], self.labels[which])
 
 

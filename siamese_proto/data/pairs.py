@@ -104,18 +104,16 @@ def write_tuples(
     count, width = tuples.shape
     with ThreadPoolExecutor() as threads, create_database(path, backend, overwrite=overwrite) as writer:
         read = _reader(images, threads)
-        for begin, end in _parts(count, width, read):
+        for begin, end in _parts(count, width * read(tuples[:1, 0]).nbytes):
             chosen = read(tuples[begin:end].ravel())  # (n k, C, H, W)
             stacked = chosen.reshape(end - begin, -1, *chosen.shape[2:])
             writer.put(_records(stacked, labels[begin:end], begin))
             progress(end)
 
 
-def _parts(count: int, width: int, read: Reader) -> Sequence[tuple[int, int]]:
-    """First and last number of the records that are written together."""
-    import numpy
-
-    at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (width * read(numpy.zeros(1, numpy.int64)).nbytes)))
+def _parts(count: int, size: int) -> Sequence[tuple[int, int]]:
+    """First and last number of the records of `size` bytes that are written together."""
+    at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
     return [(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
 

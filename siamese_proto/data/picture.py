@@ -48,6 +48,7 @@ def images_of(pixels: Pixels) -> list[NDArray[numpy.uint8]]:
     import numpy
 
     if pixels.dtype != numpy.uint8:
+        pixels = numpy.nan_to_num(pixels, posinf=0, neginf=0)
         lowest, span = pixels.min(), max(float(numpy.ptp(pixels)), 1e-12)
         pixels = ((pixels - lowest) * (255 / span)).astype(numpy.uint8)
     step = 3 if len(pixels) % 3 == 0 else 1

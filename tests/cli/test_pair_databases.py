@@ -146,6 +146,41 @@ def test_images_that_cannot_be_used_are_named_and_nothing_is_made(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["faces"]
 
 
+@pytest.mark.parametrize("command", ["pairs", "triplets"])
+def test_images_that_cannot_be_read_are_left_out_where_told(command, tmp_path, caplog):
+    source = make_source("folder", tmp_path)
+    Path(source, "1/bad.png").write_text("no image")
+    out = tmp_path / "made"
+    run(command, source, out, "--count", 30, "--skip-bad-records")
+    assert len(records_of(out)) == 30
+    assert len({label for datum in records_of(out) for label in classes_of(datum)}) == 3
+    assert "left out 1 images" in caplog.text
+    assert "1/bad.png': its 8 bytes are no image file" in caplog.text
+
+
+def test_pairs_of_a_csv_with_an_image_that_cannot_be_read_are_left_out_where_told(tmp_path):
+    make_source("folder", tmp_path)
+    (tmp_path / "faces/bad.png").write_text("no image")
+    rows = "faces/bad.png,faces/1/0.png,1\nfaces/1/0.png,faces/1/3.png,1\nfaces/0/1.png,faces/bad.png,0\n"
+    (tmp_path / "pairs.csv").write_text(rows)
+    out = tmp_path / "made"
+    told = run("pairs", tmp_path / "pairs.csv", out, "--skip-bad-records")
+    assert told == [f"{out}: 1 pairs, 1 same and 0 different"]
+    assert [classes_of(datum) for datum in records_of(out)] == [[1, 1]]
+    (tmp_path / "none.csv").write_text(rows.splitlines()[0])
+    with pytest.raises(DataError, match="no tuple is left"):
+        run("pairs", tmp_path / "none.csv", tmp_path / "none", "--skip-bad-records")
+
+
+@pytest.mark.parametrize("label", ["0.5", "3e9"])
+def test_labels_of_a_csv_that_a_record_cannot_keep_are_refused(label, tmp_path):
+    make_source("folder", tmp_path)
+    (tmp_path / "pairs.csv").write_text(f"faces/1/0.png,faces/1/3.png,{label}\n")
+    with pytest.raises(DataError, match="but a record keeps whole numbers of 32 bits"):
+        run("pairs", tmp_path / "pairs.csv", tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_wrong_usage_is_told(tmp_path):
     source = make_source("folder", tmp_path)
     for arguments, words in (

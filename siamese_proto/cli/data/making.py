@@ -11,6 +11,9 @@ from siamese_proto.cli.data.options import backend_of
 from siamese_proto.cli.data.progress import progress
 
 if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import NDArray
+
     from siamese_proto.data.labelled import LabelledImages
     from siamese_proto.data.pairs import Draw
 
@@ -34,6 +37,9 @@ _OPTIONS = (
     click.option("--resize-height", type=click.IntRange(min=0), default=0, metavar="N"),
     click.option("--resize-width", type=click.IntRange(min=0), default=0, metavar="N"),
     click.option("--gray/--color", "gray", default=None, help="Bring every image to it; else as the first one is."),
+    click.option(
+        "--skip-bad-records", is_flag=True, help="Leave out images that cannot be read, and name them; decodes all."
+    ),
 )
 
 
@@ -70,9 +76,10 @@ def open_source(
     resize_height: int,
     resize_width: int,
     gray: bool | None,
+    skip_bad_records: bool,
 ) -> LabelledImages:
     """The labelled images that the options choose; those that cannot be read, and lone ones, are told at once."""
-    from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
+    from siamese_proto.data.class_choice import choose_classes, warn_of_lone_images
     from siamese_proto.data.labelled import open_labelled
 
     source, labels = two_at_most(sources)
@@ -86,9 +93,16 @@ def open_source(
     )
     limits = {"per_class": images_per_class, "skip": skip_per_class}
     images = choose_classes(images, classes, exclude_classes, **limits)
-    readable(images)
+    images = images.selected(good_ones(images, skip_bad_records=skip_bad_records).nonzero()[0])
     warn_of_lone_images(images)
     return images
+
+
+def good_ones(images: LabelledImages, *, skip_bad_records: bool) -> NDArray[numpy.bool_]:
+    """Which images can be read, (N,): all, or else the others are told and left out, or end the command."""
+    from siamese_proto.data.class_choice import readable
+
+    return readable(images, set() if skip_bad_records else None)
 
 
 def kind_of(kind: str | None) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from siamese_proto.cli.data.making import (
+    good_ones,
     make_pairs,
     open_source,
     size_of,
@@ -15,6 +16,10 @@ from siamese_proto.cli.data.making import (
 )
 from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
 from siamese_proto.cli.data.progress import progress
+from siamese_proto.errors import DataError, quoted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @click.command()
@@ -76,7 +81,6 @@ def _copy_given(
     """Write the pairs that a CSV names."""
     import numpy
 
-    from siamese_proto.data.class_choice import readable
     from siamese_proto.data.pair_list import open_pairs
     from siamese_proto.data.pairs import write_tuples
 
@@ -86,11 +90,22 @@ def _copy_given(
         is_color=None if chosen["gray"] is None else not chosen["gray"],
         new_size=size_of(chosen["resize_height"], chosen["resize_width"]),
     )
+    _check_labels(source, given.labels)
+    given = given.of_images(good_ones(images, skip_bad_records=chosen["skip_bad_records"]))
     total = len(given.labels)
     order = numpy.arange(total) if seed is None else numpy.random.default_rng(seed).permutation(total)
     tuples, labels = given.draw(order[:count])
     with images, progress(out, len(labels), "pairs") as tell:
-        readable(images)
         write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=tell)
     same = int((labels == 1).sum())
     click.echo(f"{out}: {len(labels)} pairs, {same} same and {len(labels) - same} different")
+
+
+def _check_labels(source: str, labels: NDArray[Any]) -> None:
+    """Raise DataError where a record cannot keep a label: it has room for a whole number of 32 bits."""
+    lost = labels[(labels % 1 != 0) | (abs(labels) >= 2**31)]
+    if len(lost):
+        raise DataError(
+            f"{quoted(source)} has label {lost[0]:g}, but a record keeps whole numbers of 32 bits; write 1 and 0, or"
+            " have a PairData layer read the CSV"
+        )
