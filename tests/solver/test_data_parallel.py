@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import NET, WriteRun
+from PIL import Image
 
 from siamese_proto.errors import NetError
 from siamese_proto.layers.autograd.draws import uniform
@@ -245,6 +246,37 @@ def test_processes_share_the_records_of_one_between_them(write_run: WriteRun, po
         assert made.batches.positions() == {"pairs": position + 6}
         made.close()
     whole.close()
+
+
+PAIRS = """
+name: "pairs"
+layer { name: "pairs" type: "PairData" top: "a" top: "b" top: "sim" transform_param { crop_size: 5 mirror: true }
+  pair_data_param { source: "images" kind: FOLDER batch_size: %d } }
+layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip" param { name: "w" } param { name: "c" }
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "ip_b" type: "InnerProduct" bottom: "b" top: "ip_b" param { name: "w" } param { name: "c" }
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "ContrastiveLoss" bottom: "ip" bottom: "ip_b" bottom: "sim" top: "loss" }
+"""
+
+
+def test_processes_share_the_pairs_that_one_with_larger_batches_would_draw(write_run: WriteRun) -> None:
+    draw = np.random.default_rng(3)
+    for person in range(4):
+        folder = Path("images", f"person{person}")
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(draw.integers(0, 256, (7, 6), np.uint8)).save(folder / f"{number}.png")
+    more = {"random_seed": 5, "test_interval": 0, "test_iter": None}
+    whole = share(0, 1, write_run(PAIRS % 6, **more))
+    parts = [share(rank, 2, write_run(PAIRS % 3, **more)) for rank in range(2)]
+    for _ in range(4):
+        batch = whole.batches.next_batch()
+        own = [part.batches.next_batch() for part in parts]
+        for top in ("a", "b", "sim"):
+            assert torch.equal(torch.cat([one[top] for one in own]), batch[top])
+    for solver in (whole, *parts):
+        solver.close()
 
 
 def test_a_feeder_that_knows_of_no_shares_is_shared_too() -> None:
