@@ -14,7 +14,7 @@ COMMANDS = {
     "train": "Train a net as a solver file says.",
     "test": "Score a net with given weights.",
     "time": "Time a net, layer by layer and as a whole.",
-    "draw": "Draw a net as SVG, PNG, PDF or DOT.",
+    "draw": "Draw a net as SVG, PNG, PDF, DOT or a page.",
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",
     "port": "Write a net as readable PyTorch source.",
