@@ -13,7 +13,7 @@ from siamese_proto.files import write_atomically
 _PACKAGED = Path(__file__).parent / "networks"  # in a wheel
 _IN_THE_REPOSITORY = Path(__file__).parent.parent / "prototxt"
 _NET = "train_test.prototxt"
-_SOURCE = re.compile(r'\bsource: "([^"]*)"')  # as the files of these networks write it, TRAIN before TEST
+_SOURCE = re.compile(r'\bsource: ("(?:[^"\\]|\\.)*")')  # as the files of these networks write it, TRAIN before TEST
 
 
 def networks_folder() -> Path:
@@ -51,7 +51,8 @@ def start_project(name: str, folder: Path, train: str | None = None, test: str |
 
 def missing_sources(folder: Path) -> list[str]:
     """What the net of a project reads that is not there yet: neither embedded nor a file or folder."""
-    sources = dict.fromkeys(_SOURCE.findall((folder / _NET).read_text(encoding="utf-8")))
+    text = (folder / _NET).read_text(encoding="utf-8")
+    sources = dict.fromkeys(json.loads(literal) for literal in _SOURCE.findall(text))
     return [s for s in sources if not s.startswith("digits:") and not Path(s).exists() and not (folder / s).exists()]
 
 

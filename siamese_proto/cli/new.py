@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from siamese_proto.errors import quoted
 from siamese_proto.networks import missing_sources, network_titles, start_project
 
 
@@ -32,7 +33,8 @@ def new(name: str | None, folder: Path | None, train: str | None, test: str | No
     for path in start_project(name, folder, train, test):
         click.echo(f"{path}: written")
     click.echo("next:")
-    click.echo(f"  cd {shlex.quote(str(folder))}")
+    place = str(folder)
+    click.echo(f"  cd {shlex.quote(f'./{place}' if place.startswith('-') else place)}")
     for command in _next_commands(folder):
         click.echo(f"  {command}")
 
@@ -44,7 +46,9 @@ def _next_commands(folder: Path) -> list[str]:
     if any(source.startswith("digits_") for source in missing):
         commands.append("siamese-proto data digits .")
     elif missing:
-        commands.append(f"# put the data there, or name others in train_test.prototxt: {', '.join(missing)}")
+        commands.append(
+            f"# put the data there, or name others in train_test.prototxt: {', '.join(map(quoted, missing))}"
+        )
     return [
         *commands,
         "siamese-proto check train_test.prototxt",

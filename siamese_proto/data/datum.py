@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,18 @@ def key_text(key: bytes) -> str:
 def bad_record(key: bytes, problem: str) -> BadRecordError:
     """The error for one record of a database."""
     return BadRecordError(key_text(key), f"record {key_text(key)} cannot be used: {problem}; make the database again")
+
+
+@contextlib.contextmanager
+def of_image(name: str) -> Iterator[None]:
+    """Have what is told of a record's bytes in this block be told of the image file that they are."""
+    try:
+        yield
+    except BadRecordError as error:
+        reason = error.message.removeprefix("record '' cannot be used: ").removesuffix("; make the database again")
+        if reason == error.message:
+            raise
+        raise BadRecordError(name, f"image {quoted(name)} cannot be used: {reason}") from error
 
 
 def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Arrays = list[NDArray[numpy.float32]]
 
 _log = logging.getLogger(__name__)
+_UNCHECKED = 1 << 30  # bytes that a dataset may take in memory with next to nothing in the file
+_MOST_PACKED = 1100  # times smaller than in memory: about what gzip can do at best
 
 
 @layer("HDF5Data")
@@ -74,15 +76,18 @@ class HDF5Data(DataLayer):
                 field="hdf5_data_param.source",
             )
         try:
-            names = Path(source).read_text(encoding="utf-8").split()
+            lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"list {quoted(self.source)} is not a text file with the path of an HDF5 file a line",
                 field="hdf5_data_param.source",
             ) from error
+        folder = str(Path(source).parent)
+        # Caffe reads words, so that several files may stand on a line; a path with spaces is what is there as a whole.
+        named = [[line] if find_path(line, folder) else line.split() for line in map(str.strip, lines) if line]
+        names = list(itertools.chain.from_iterable(named))
         if not names:
             raise DataError(f"list {quoted(self.source)} names no file", field="hdf5_data_param.source")
-        folder = str(Path(source).parent)
         found = [(name, find_path(name, folder)) for name in names]
         for name, path in found:
             if path is None:
@@ -161,7 +166,12 @@ class HDF5Batches:
             return self._only
         with _opened(self.files[index]) as opened:
             datasets = _datasets(opened, self.files[index], self.names)
-            arrays = [numpy.asarray(dataset[()], numpy.float32) for dataset in datasets]
+            try:
+                arrays = [numpy.asarray(dataset[()], numpy.float32) for dataset in datasets]
+            except (OSError, MemoryError) as error:
+                raise DataError(
+                    f"the datasets of HDF5 file {quoted(self.files[index])} cannot be read: {error}; make it again"
+                ) from error
         if len(self.files) == 1:
             self._only = arrays
         return arrays
@@ -180,11 +190,19 @@ def _datasets(opened: Any, file: str, names: Sequence[str]) -> Sequence[Any]:
     for name in names:
         if name not in opened:
             raise DataError(f"HDF5 file {quoted(file)} has no dataset {quoted(name)}{did_you_mean(name, opened)}")
-    datasets = [opened[name] for name in names]
+    try:
+        datasets = [opened[name] for name in names]
+    except KeyError as error:
+        raise DataError(f"HDF5 file {quoted(file)} has a link that leads nowhere: {error.args[0]}") from error
     for name, dataset in zip(names, datasets, strict=True):
         if not getattr(dataset, "shape", None) or dataset.dtype.kind not in "fiu":
             raise DataError(
                 f"{quoted(name)} in HDF5 file {quoted(file)} is not a dataset of numbers with one axis or more"
+            )
+        if dataset.nbytes > _UNCHECKED and dataset.nbytes > _MOST_PACKED * dataset.id.get_storage_size():
+            raise DataError(
+                f"{quoted(name)} in HDF5 file {quoted(file)} says that it has shape {dataset.shape}, but hardly"
+                " anything of it is there; make the file again"
             )
     lengths = {name: dataset.shape[0] for name, dataset in zip(names, datasets, strict=True)}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.database import Backend, create_database
-from siamese_proto.data.datum import Decoding, Size, make_datum, pixels_of, size_of
+from siamese_proto.data.datum import Decoding, Size, make_datum, of_image, pixels_of, size_of
 from siamese_proto.data.images import read_file, read_list, resize
 from siamese_proto.data.labelled import open_labelled
 from siamese_proto.errors import DataError, quoted
@@ -61,12 +61,11 @@ class Conversion:
         data = read_file(image.path)
         found = schema.Datum(data=data, encoded=True, label=image.label)
         decoding = Decoding(force_color=not self.gray, force_gray=self.gray)
-        try:
+        with of_image(image.path):
             pixels = pixels_of(b"", found, decoding)
-            changed = self.new_size[0] > 0 or (self.gray and size_of(b"", found, Decoding())[0] != 1)
-        except BadRecordError as error:
-            reason = error.message.removeprefix("record '' cannot be used: ").removesuffix("; make the database again")
-            raise BadRecordError(image.path, f"image {quoted(image.path)} cannot be used: {reason}") from error
+            if self.encoding == "as found":
+                size_of(b"", found, Decoding())  # of more than 8 bits a value it could not be read from a record
+            changed = self.new_size[0] > 0 or (self.gray and size_of(b"", found, Decoding(any_depth=True))[0] != 1)
         if self.new_size[0] and pixels.shape[1:] != self.new_size:
             pixels = resize(pixels, self.new_size)
         own = _encoding_of(image.path)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
-from siamese_proto.data.datum import Decoding, Size, pixels_of, size_of
+from siamese_proto.data.datum import Decoding, Size, of_image, pixels_of, size_of
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import find_path, where_tried
@@ -115,7 +115,8 @@ class ImageData(DataLayer):
 
     def _size_of(self, entry: Entry) -> Size:
         name, data = entry[0], read_file(entry[0])
-        channels, height, width = size_of(os.fsencode(name), schema.Datum(data=data, encoded=True), self.decoding)
+        with of_image(name):
+            channels, height, width = size_of(b"", schema.Datum(data=data, encoded=True), self.decoding)
         return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
 
     def entries(self) -> Sequence[Entry]:
@@ -197,7 +198,8 @@ class ImageBatches:
     def _image(self, entry: Entry) -> tuple[Pixels, int]:
         name, label = entry
         datum = schema.Datum(data=read_file(name), encoded=True)
-        pixels = pixels_of(os.fsencode(name), datum, self.decoding)
+        with of_image(name):
+            pixels = pixels_of(b"", datum, self.decoding)
         if self.new_size[0] and pixels.shape[1:] != self.new_size:
             pixels = resize(pixels, self.new_size)
         self.transformer.check(pixels, f"image {quoted(name)}")
@@ -205,7 +207,7 @@ class ImageBatches:
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(C, H, W) bytes to another height and width, bilinear as OpenCV's INTER_LINEAR (within one grey level).
+    """(C, H, W) to another height and width, bilinear as OpenCV's INTER_LINEAR (bytes within one grey level).
 
     Raises DataError for a size above Pillow's limit, of which one image would fill the memory.
     """
@@ -219,8 +221,9 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
         )
     image = torch.from_numpy(pixels.copy()).float()[None]
     resized = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=False)
-    bytes_again: Pixels = resized[0].round().clamp(0, 255).byte().numpy()
-    return bytes_again
+    values = resized[0] if pixels.dtype.kind == "f" else resized[0].round().clamp(0, 255).byte()
+    found: Pixels = values.numpy()
+    return found
 
 
 def _draw_skip(rand_skip: int, seed: int) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_proto.data.bad_records import BadRecordError, Reading
-from siamese_proto.data.datum import Decoding, pixels_of
+from siamese_proto.data.datum import Decoding, of_image, pixels_of
 from siamese_proto.data.images import read_file, resize
 from siamese_proto.data.transform import draw_choices, load_mean
 from siamese_proto.data.windows import Cutting, WindowImage, read_windows
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Windows = NDArray[numpy.int64]  # (n, 6), a row `image label x1 y1 x2 y2` each
 
+_log = logging.getLogger(__name__)
 _MODES = ("warp", "square")
 _OUT_OF_USE = ("mean_file", "crop_size", "mirror")
 _NOT_OBEYED = ("scale", "force_color", "force_gray")  # of transform_param
@@ -99,6 +100,13 @@ class WindowData(DataLayer):
             self.top_shapes(())
         except SourceMissingError as error:
             raise DataError(error.message, field=error.field) from error
+        if self.transform.scale != 1 and not self.settings.HasField("scale"):
+            # Caffe's upgrade of V1 files moves it there, where its layer does not look for it.
+            _log.warning(
+                "layer %s: transform_param.scale has no effect, as in Caffe; write window_data_param { scale: %g }",
+                quoted(self.name),
+                self.transform.scale,
+            )
         images = self._images()
         objects, background = self._sorted(images)
         batch_size = self.settings.batch_size
@@ -241,7 +249,8 @@ class WindowBatches:
 
         (image, label, x1, y1, x2, y2), mirrored = choice[0].tolist(), choice[1]
         name = self.files[image]
-        pixels = pixels_of(os.fsencode(name), schema.Datum(data=self._bytes(image), encoded=True), Decoding(True))
+        with of_image(name):
+            pixels = pixels_of(b"", schema.Datum(data=self._bytes(image), encoded=True), Decoding(True))
         _, height, width = pixels.shape
         rows, columns = self.cutting.spans((x1, y1, x2, y2), (height, width), mirrored=mirrored)
         inside = 0 <= rows.begin < rows.end <= height and 0 <= columns.begin < columns.end <= width

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Table = NDArray[numpy.float64]
 
 _FORM = "see the layer reference for the form of window files"
+_MOST = 2**31  # windows of an image
 _COLUMNS = 6  # label, overlap, x1, y1, x2, y2
 
 
@@ -33,7 +34,7 @@ class WindowImage:
 def read_windows(path: str, stamp: int) -> tuple[WindowImage, ...]:
     """The images of a window file; `stamp` is what changes with the file. DataError with the line that is wrong."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             lines = ((number, line.strip()) for number, line in enumerate(file, 1) if line.strip())
             images = tuple(_images(path, lines))
     except OSError as error:
@@ -46,8 +47,8 @@ def read_windows(path: str, stamp: int) -> tuple[WindowImage, ...]:
 def _images(path: str, lines: Iterator[tuple[int, str]]) -> Iterator[WindowImage]:
     for place, (number, head) in enumerate(lines):
         where = f"{path}:{number}"
-        mark, _, index = head.partition(" ")
-        if mark != "#" or not index.strip().isdecimal():
+        mark, index = head[:1], head[1:].strip()
+        if mark != "#" or not index.isdecimal():
             raise DataError(f"{where}: {quoted(head)} is not '# NUMBER', which begins an image; {_FORM}")
         if int(index) != place:
             raise DataError(f"{where}: the image is given number {int(index)}, but it is number {place}, from 0 on")
@@ -57,7 +58,7 @@ def _images(path: str, lines: Iterator[tuple[int, str]]) -> Iterator[WindowImage
             raise DataError(f"{where}: the image has {channels} channels; images are read in colour, so write 3")
         if min(height, width) < 1:
             raise DataError(f"{where}: the image is {height} x {width} (height x width); both must be above 0")
-        yield WindowImage(name, _table(path, number, list(islice(lines, count)), count))
+        yield WindowImage(name, _table(path, number, list(islice(lines, min(count, _MOST))), count))
 
 
 def _whole(path: str, lines: Iterator[tuple[int, str]], what: str) -> int:

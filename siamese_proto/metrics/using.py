@@ -118,10 +118,7 @@ def compare_files(
 
     Raises DataError where an image cannot be read, and where `judged` is of other weights or of another distance.
     """
-    features = [
-        twin.embed_images(image_files([path], twin.preparation(side)), side=side)
-        for side, path in enumerate((first, second))
-    ]
+    features = [twin.embed_images(_one_image(twin, path, side), side=side) for side, path in enumerate((first, second))]
     distance = float(twin.metric.rows(*features)[0])
     if not math.isfinite(distance):
         raise DataError("the distance is not finite; are these the weights of a training that diverged?")
@@ -134,6 +131,13 @@ def compare_files(
     verdict = None if threshold is None else "same" if distance < threshold else "different"
     metric = twin.metric.kind.lower()
     return Compared(first, second, str(twin.preparation()), metric, distance, score, score_is, threshold, verdict)
+
+
+def _one_image(twin: Twin, path: str, side: int = 0) -> LabelledImages:
+    """The image of a file; DataError for a folder, of which nobody says which image is meant."""
+    if os.path.isdir(path):
+        raise DataError(f"{quoted(path)} is a folder; give one image of it")
+    return image_files([path], twin.preparation(side))
 
 
 def _check_same(judged: Evaluation | None, subject: Subject) -> None:
@@ -224,7 +228,7 @@ def search_images(
     `source` is labelled images, a folder, or a .npz of `save_features` of the same weights: then only images that lie
     in files have pictures. Raises DataError where an image cannot be read.
     """
-    asked = twin.embed_images(image_files([query], twin.preparation()))
+    asked = twin.embed_images(_one_image(twin, query))
     side = 1 if twin.towers_differ else 0
     images: LabelledImages | None = None
     if source.lower().endswith(".npz"):

@@ -280,7 +280,9 @@ def halves(pairs: Distances, seed: int = 0) -> tuple[Distances, Distances]:
     from sklearn.model_selection import train_test_split
 
     check_pairs(pairs, least=2)
-    one, other = train_test_split(numpy.arange(len(pairs)), test_size=0.5, random_state=seed, stratify=pairs.same)
+    one, other = train_test_split(
+        numpy.arange(len(pairs)), test_size=0.5, random_state=seed % 2**32, stratify=pairs.same
+    )
     return pairs.part(one), pairs.part(other)
 
 

@@ -92,11 +92,18 @@ def _as_tensor(layer: str, top: str, part: Any) -> Tensor:
             f"top {quoted(top)} of a batch given for layer {quoted(layer)} is a {type(part).__name__}; give a tensor "
             "or an array of numbers"
         ) from None
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        form = "complex numbers" if tensor.is_complex() else "a sparse tensor"
+        raise SolverError(
+            f"top {quoted(top)} of a batch given for layer {quoted(layer)} is {form}; give a dense one of real numbers"
+        )
     if not tensor.dim():
         raise SolverError(
             f"top {quoted(top)} of a batch given for layer {quoted(layer)} is a single number, not one a row; is it an "
             "item and not a batch? a DataLoader makes batches of items"
         )
+    if not tensor.shape[0]:
+        raise SolverError(f"top {quoted(top)} of a batch given for layer {quoted(layer)} has no rows; leave it out")
     return tensor
 
 

@@ -99,3 +99,9 @@ def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) ->
         assert done.exit_code == 1
         assert done.stderr.startswith(f"image '{name}' cannot be read: ")
         assert message in done.stderr
+
+
+def test_a_folder_in_the_place_of_an_image_is_refused(trained: Any) -> None:
+    for arguments in (("compare", trained.image(3), "images"), ("search", "images", "--in", "images")):
+        done = trained.run(*arguments)
+        assert (done.exit_code, done.stderr) == (1, "'images' is a folder; give one image of it\n")

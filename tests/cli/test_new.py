@@ -43,7 +43,7 @@ def test_the_data_that_are_missing_are_told(tmp_path: Path) -> None:
     done = run("new", "mnist_siamese", "mine", folder=tmp_path)
     assert "siamese-proto data digits ." in done.stdout
     done = run("new", "mnist_siamese", "yours", "--train", "a", "--test", "b", folder=tmp_path)
-    assert "or name others in train_test.prototxt: a, b" in done.stdout
+    assert "or name others in train_test.prototxt: 'a', 'b'" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,10 @@ def test_what_cannot_be_begun_is_told_in_one_line(
     assert done.stderr.splitlines()[-1].endswith(text.format(here=tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     assert (tmp_path / "full" / "file").read_text() == "mine"
+
+
+def test_odd_names_are_written_so_that_they_can_be_typed_and_read(tmp_path: Path) -> None:
+    done = run("new", "cosine_siamese", "--train", 'a"b\\c', "--", "-x y", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "  cd './-x y'\n" in done.stdout
+    assert """name others in train_test.prototxt: 'a"b\\c'""" in done.stdout

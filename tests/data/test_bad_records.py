@@ -105,7 +105,7 @@ def test_images_that_cannot_be_read_are_left_out_too(tmp_path):
         ' image_data_param { source: "list" batch_size: 4 is_color: false }',
         folder=str(tmp_path),
     )
-    with pytest.raises(BadRecordError, match=r"record '.*1\.png' cannot be used"):
+    with pytest.raises(BadRecordError, match=r"image '.*1\.png' cannot be used"):
         delivered(layer, RunState(), 1)
     run = RunState(skip_bad_records=True)
     ((pixels, labels),) = delivered(layer, run, 1)

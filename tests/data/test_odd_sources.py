@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 
+import h5py
 import numpy
 import pytest
-from feeding import noise
+from feeding import make_layer, noise
 from PIL import Image
 from sources import GRAY, HEIGHT, LABELS, WIDTH, write_folder, write_idx, write_list
 
@@ -14,10 +15,12 @@ from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.class_choice import readable
 from siamese_proto.data.database import create_database
 from siamese_proto.data.datum import make_datum
+from siamese_proto.data.hdf5 import HDF5Batches, dataset_shapes
 from siamese_proto.data.images import resize
 from siamese_proto.data.labelled import open_labelled
 from siamese_proto.data.pair_sampling import PairSampler
 from siamese_proto.data.picture import images_of
+from siamese_proto.data.windows import read_windows
 from siamese_proto.errors import DataError
 
 
@@ -146,3 +149,74 @@ def test_pixels_that_are_no_numbers_are_drawn_all_the_same():
     values = numpy.array([[[0, numpy.nan, 2], [numpy.inf, 1, -numpy.inf]]], numpy.float32)
     (drawn,) = images_of(values)
     assert drawn.tolist() == [[0, 0, 255], [0, 127, 0]]
+
+
+def test_values_that_are_no_bytes_stay_what_they_are_when_resized():
+    values = numpy.linspace(-1, 1, 24, dtype=numpy.float32).reshape(2, 3, 4)
+    found = resize(values, (6, 8))
+    assert (found.shape, found.dtype) == ((2, 6, 8), numpy.float32)
+    assert numpy.allclose(found.reshape(2, 3, 2, 4, 2).mean((2, 4))[:, 1, 1:3], values[:, 1, 1:3], atol=0.01)
+
+
+def hdf5_file(path, *, data) -> str:
+    with h5py.File(path, "w") as file:
+        file["label"] = numpy.arange(200.0)
+        data(file)
+    return str(path)
+
+
+def test_a_damaged_part_of_an_hdf5_file_is_told(tmp_path):
+    values = numpy.random.default_rng(0).random((200, 30))
+    path = hdf5_file(
+        tmp_path / "a.h5", data=lambda file: file.create_dataset("data", data=values, chunks=(50, 30), compression=9)
+    )
+    with h5py.File(path) as file:
+        begin = file["data"].id.get_chunk_info(1).byte_offset
+    with open(path, "r+b") as raw:
+        raw.seek(begin + 20)
+        raw.write(bytes(200))
+    with pytest.raises(DataError, match=r"the datasets of HDF5 file .* cannot be read: .*; make it again"):
+        next(HDF5Batches([path], ["data", "label"], 7, shuffle=False, seed=0).batches(0))
+
+
+def test_an_hdf5_file_cannot_ask_for_memory_that_it_does_not_fill(tmp_path):
+    path = hdf5_file(
+        tmp_path / "a.h5", data=lambda file: file.create_dataset("data", (200, 10**8), "f4", chunks=(1, 1000))
+    )
+    with pytest.raises(DataError, match="but hardly anything of it is there; make the file again"):
+        dataset_shapes(path, ["data", "label"])
+
+
+def test_links_of_an_hdf5_file_that_lead_nowhere_are_told(tmp_path):
+    path = hdf5_file(tmp_path / "a.h5", data=lambda file: file.__setitem__("data", h5py.SoftLink("/gone")))
+    with pytest.raises(DataError, match="has a link that leads nowhere"):
+        dataset_shapes(path, ["data", "label"])
+
+
+@pytest.mark.parametrize("text", ["a b.h5\n", "\ufeffc.h5 c.h5\r\n\r\n", "  a b.h5  \nc.h5"])
+def test_hdf5_files_with_spaces_in_their_names_are_found(text, tmp_path):
+    for name in ("a b.h5", "c.h5"):
+        hdf5_file(tmp_path / name, data=lambda file: file.create_dataset("data", data=numpy.zeros((200, 3))))
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
+    layer = make_layer(
+        'name: "h" type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" batch_size: 7 }',
+        folder=str(tmp_path),
+    )
+    assert list(layer.top_shapes(())) == [(7, 3), (7,)]
+
+
+WINDOWS = "# 0\na.png\n3\n24\n20\n1\n1 0.9 0 0 10 10\n"
+
+
+@pytest.mark.parametrize("text", ["\ufeff" + WINDOWS, WINDOWS.replace(" ", "\t"), WINDOWS.replace("\n", "\r\n")])
+def test_window_files_of_other_programs_are_read(text, tmp_path):
+    path = tmp_path / "windows.txt"
+    path.write_bytes(text.encode())
+    (image,) = read_windows(str(path), 0)
+    assert (image.name, image.windows.tolist()) == ("a.png", [[1, 0.9, 0, 0, 10, 10]])
+
+
+def test_a_number_of_windows_beyond_all_bounds_is_told(tmp_path):
+    (tmp_path / "windows.txt").write_text(WINDOWS.replace("\n1\n", "\n99999999999999999999\n"))
+    with pytest.raises(DataError, match="the image has 99999999999999999999 windows, but the file ends after 1"):
+        read_windows(str(tmp_path / "windows.txt"), 0)

@@ -323,3 +323,10 @@ def test_settings_without_effect_are_named(tmp_path):
         "window_data_param.mirror",
         "transform_param.scale",
     ]
+
+
+@pytest.mark.parametrize(("more", "told"), [("", True), ("scale: 0.5", False)])
+def test_a_scale_that_an_upgrade_moved_out_of_sight_is_told_when_reading_begins(more, told, folder, caplog):
+    batches(window_layer(folder, more, "crop_size: 9 scale: 0.25"), 1)
+    warning = "transform_param.scale has no effect, as in Caffe; write window_data_param { scale: 0.25 }"
+    assert (warning in caplog.text) == told

@@ -221,3 +221,10 @@ def test_pairs_that_cannot_be_judged_are_refused(same: list[float], different: l
 def test_distances_that_are_all_one_are_guessing() -> None:
     found = judge(pairs([1.0] * 4, [1.0] * 6))
     assert (found.auc.value, found.equal_error, found.verdicts.balanced_accuracy) == (0.5, 0.5, 0.5)
+
+
+def test_any_seed_parts_the_pairs() -> None:
+    one, other = halves(drawn(1), seed=2**70 + 5)
+    again, _ = halves(drawn(1), seed=2**70 + 5)
+    assert (len(one), len(other)) == (170, 170)
+    assert np.array_equal(one.distance, again.distance)

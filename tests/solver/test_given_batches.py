@@ -97,9 +97,24 @@ def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None
             "data for 'in' is given as int; give a Dataset, a DataLoader, or anything else that can be iterated over, "
             "such as a list of batches",
         ),
+        (
+            {"in": [(np.ones((2, 3)), torch.ones(2, 4).cfloat())]},
+            "top 'y' of a batch given for layer 'in' is complex numbers; give a dense one of real numbers",
+        ),
+        (
+            {"in": [(torch.ones(2, 3).to_sparse(), np.ones((2, 4)))]},
+            "top 'x' of a batch given for layer 'in' is a sparse tensor; give a dense one of real numbers",
+        ),
+        (
+            {"in": [(np.ones((0, 3)), np.ones((0, 4)))]},
+            "top 'x' of a batch given for layer 'in' has no rows; leave it out",
+        ),
         ({"in": TensorDataset(torch.ones(1, 3))}, "the Dataset given for 'in' has 1 items, a batch takes 2"),
     ],
-    ids=["another name", "none", "one of two", "another top", "text", "item", "rows", "number", "few items"],
+    ids=[
+        *("another name", "none", "one of two", "another top", "text", "item", "rows", "number"),
+        *("complex", "sparse", "empty", "few items"),
+    ],
 )
 def test_batches_that_do_not_fit_are_refused(in_tmp: Path, data: dict[str, list[object]], message: str) -> None:
     with pytest.raises(SolverError) as caught:
