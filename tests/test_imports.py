@@ -18,7 +18,8 @@ ORDER = [
     {"graph"},
     {"layers", "fillers"},
     {"compiler"},
-    {"fuse", "program", "tensors", "net", "drawing", "summary", "deploy", "emitting", "exporting", "networks", "weights"},
+    {"fuse", "program", "tensors", "net"}
+    | {"drawing", "summary", "deploy", "emitting", "exporting", "networks", "weights"},
     {"data", "solver", "metrics"},
     {"pycaffe", "cli", "__main__"},
 ]
