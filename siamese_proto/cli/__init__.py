@@ -17,7 +17,7 @@ COMMANDS = {
     "draw": "Draw a net as SVG, PNG, PDF, DOT or a page.",
     "check": "Report every problem of nets and solver files.",
     "summary": "Tell layers, shapes, parameters and multiply-adds.",
-    "port": "Write a net as readable PyTorch source.",
+    "port": "Write a net as readable PyTorch source, or as ONNX.",
     "evaluate": "Judge a trained twin on pairs and on classes.",
     "embed": "Compute the features of images, or draw them.",
     "compare": "Tell how alike two images are.",
@@ -25,7 +25,7 @@ COMMANDS = {
     "plot": "Draw a training log, a judgement or features.",
     "data": "Make databases, and look inside them.",
     "deploy": "Make the net to use of the net that trains.",
-    "convert": "Bring weights to another format.",
+    "convert": "Bring weights to another format, nets to ONNX.",
     "inspect": "List what a weights file or solver state holds.",
     "upgrade": "Bring nets, solver files and weights to today's dialect.",
 }
