@@ -15,6 +15,7 @@ from siamese_proto.cli.options import bad_records, python_layers, user_layers
 @flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name.")
 @flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run.")
 @state_flags
+@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
 @click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
 @user_layers
 @python_layers
@@ -26,6 +27,7 @@ def test(
     level: int | None,
     stage: str | None,
     gpu: str | None,
+    no_fuse: bool,
     log_file: str | None,
     allow_python_layers: bool,
     skip_bad_records: bool,
@@ -50,6 +52,7 @@ def test(
             split(weights),
             level or 0,
             split(stage),
+            fuse=not no_fuse,
             allow_python_layers=allow_python_layers,
             skip_bad_records=skip_bad_records,
         )

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NET, WriteRun
 from PIL import Image
+from small_twin import NET, WriteRun
 
 from siamese_proto.errors import NetError
 from siamese_proto.layers.autograd.draws import uniform

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NET
+from small_twin import NET
 
 from siamese_proto.net import Net
 from siamese_proto.solver import Solver
