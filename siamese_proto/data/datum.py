@@ -159,8 +159,10 @@ def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size],
             raise bad_record(key, f"its image file is damaged ({error})") from error
     if mode == "L":
         return pixels[None]
-    blue_first = pixels[:, :, [2, 1, 0, *range(3, pixels.shape[2])]]
-    return numpy.ascontiguousarray(blue_first.transpose(2, 0, 1))
+    planes = numpy.empty((pixels.shape[2], *pixels.shape[:2]), numpy.uint8)
+    planes[:3] = pixels[:, :, 2::-1].transpose(2, 0, 1)  # blue first
+    planes[3:] = pixels[:, :, 3:].transpose(2, 0, 1)
+    return planes
 
 
 def _png_gray(pixels: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import logging
 import os
+import stat
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -235,9 +236,10 @@ def _draw_skip(rand_skip: int, seed: int) -> int:
 def read_file(name: str) -> bytes:
     """The bytes of an image file that a list names; BadRecordError where there is none."""
     try:
-        if Path(name).exists() and not Path(name).is_file():  # a device would be read without end
+        if not stat.S_ISREG(os.stat(name).st_mode):  # a device would be read without end
             raise BadRecordError(name, f"image {quoted(name)} is no file; check the list")
-        return Path(name).read_bytes()
+        with open(name, "rb") as file:
+            return file.read()
     except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
         problem = getattr(error, "strerror", None) or error
         raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; check the list") from error
