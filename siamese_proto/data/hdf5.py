@@ -119,20 +119,23 @@ class HDF5Batches:
         """One (batch_size, *K) array a top."""
         import numpy
 
-        pieces = self._pieces(first * self.batch_size)
-        pending = next(pieces)
-        while True:
-            while len(pending[0]) < self.batch_size:
-                pending = [numpy.concatenate(both) for both in zip(pending, next(pieces), strict=True)]
-            yield [array[: self.batch_size].copy() for array in pending]
-            pending = [array[self.batch_size :] for array in pending]
+        parts: list[Arrays] = []  # of the batch under way
+        missing = self.batch_size
+        for arrays, order in self._pieces(first * self.batch_size):
+            while len(order):
+                rows, order = order[:missing], order[missing:]
+                parts.append([array[rows] for array in arrays])
+                missing -= len(rows)
+                if not missing:
+                    yield parts[0] if len(parts) == 1 else [numpy.concatenate(top) for top in zip(*parts, strict=True)]
+                    parts, missing = [], self.batch_size
 
     def close(self) -> None:
         """Forget what was read."""
         self._only = []
 
-    def _pieces(self, position: int) -> Iterator[Arrays]:
-        """The rows from `position` on, a file at a time, without end."""
+    def _pieces(self, position: int) -> Iterator[tuple[Arrays, Any]]:
+        """The arrays of a file and the order of their rows, from row `position` of all on, without end."""
         shapes = [dataset_shapes(file, self.names) for file in self.files]
         for file, found in zip(self.files, shapes, strict=True):
             if [shape[1:] for shape in found] != [shape[1:] for shape in shapes[0]]:
@@ -148,7 +151,7 @@ class HDF5Batches:
                     continue
                 order = self._order(rows[index], round_number, str(index))[position:]
                 position = 0
-                yield [array[order] for array in self._read(index)]
+                yield self._read(index), order
             _log.info("Looping around to first file.")
 
     def _order(self, count: int, round_number: int, what: str) -> Any:
