@@ -47,6 +47,7 @@ class Case:
     answer: str = "feat"  # a feature of one tower, or the blob of a deploy net with two inputs
     sign: int = 1  # -1 where the answer is high for images of one class
     steps: int = 500
+    rows: int = 100  # that the deploy net takes at once
 
 
 CASES = {
@@ -66,10 +67,10 @@ CASES = {
         {"softmax": True},
         ("train_test_softmax.prototxt", "solver_softmax.prototxt"),
     ),
-    "pseudo_siamese": Case("pseudo_siamese", "two_sides.PseudoSiamese", answer="distance"),
+    "pseudo_siamese": Case("pseudo_siamese", "two_sides.PseudoSiamese", answer="distance", rows=1),
     "half_twin": Case("half_twin", "two_sides.HalfTwin", answer="distance"),
     "cosine_siamese": Case("cosine_siamese", "joins.Cosine", answer="score", sign=-1),
-    "l1_siamese": Case("l1_siamese", "joins.L1", answer="distance"),
+    "l1_siamese": Case("l1_siamese", "joins.L1", answer="score", sign=-1),
     "exp_l1_siamese": Case("exp_l1_siamese", "joins.ExpL1", answer="similarity", sign=-1),
 }
 
@@ -139,10 +140,11 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     first, second, same = test_pairs(net)
     reference.eval()
     answers = (
-        distances(first, second, lambda a, b: answer(deployed, case, a, b)),
+        distances(first, second, case.rows, lambda a, b: answer(deployed, case, a, b)),
         distances(
             first,
             second,
+            case.rows,
             reference.distance,  # type: ignore[arg-type]  # a method, of every reference
         ),
     )
@@ -222,11 +224,19 @@ def answer(deployed: sp.Net, case: Case, first: Tensor, second: Tensor) -> Tenso
     return case.sign * result.reshape(len(first), -1)[:, -1]
 
 
-def distances(first: Tensor, second: Tensor, distance: Callable[[Tensor, Tensor], Tensor]) -> NDArray[np.float64]:
-    """(N,), a tenth of the pairs at a time."""
+def distances(
+    first: Tensor, second: Tensor, rows: int, distance: Callable[[Tensor, Tensor], Tensor]
+) -> NDArray[np.float64]:
+    """(N,), of so many pairs at a time."""
     with torch.no_grad():
-        parts = [distance(a, b) for a, b in zip(first.chunk(10), second.chunk(10), strict=True)]
+        parts = [distance(a, b) for a, b in in_parts(first, second, rows)]
     return torch.cat(parts).double().numpy()
+
+
+def in_parts(first: Tensor, second: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs, so many at a time."""
+    for begin in range(0, len(first), rows):
+        yield first[begin : begin + rows], second[begin : begin + rows]
 
 
 def equal_error(same: NDArray[np.bool_], distance: NDArray[np.float64]) -> float:
