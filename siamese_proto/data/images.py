@@ -6,8 +6,8 @@ import functools
 import itertools
 import logging
 import os
-import stat
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
