@@ -1,8 +1,8 @@
 """The networks of prototxt/ beside the same written by hand (references/): python benchmarks/networks.py [NETWORK]...
 
 Both train on the same batches, in the same order, in one process, in turns of a few steps; each seed draws other
-weights and other pairs. Printed for each: the area under the ROC curve of either, judged on the same test pairs, and
-how many times as long the hand-written steps take.
+weights and other pairs. Printed for each: how well either tells classes apart, judged on the same test images
+(held_out.py), and how many times as long the hand-written steps take.
 """
 
 from __future__ import annotations
@@ -20,46 +20,49 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score, roc_curve
-from torch import Tensor, nn
-from torch.nn import functional
+from held_out import Batch, ByHand, Here, data_layer, held_out, scores, test_losses
+from torch import nn
 
 import siamese_proto as sp
 from siamese_proto.errors import quoted
+from siamese_proto.metrics.twin import open_twin
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # benchmarks/references is imported from anywhere
 NETWORKS = Path(__file__).resolve().parent.parent / "prototxt"
 TURN = 5  # steps that either takes before the other goes on
-Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network, what it is held to, and how to ask its deploy net how unlike two images are."""
+    """One network, what it is held to, and how it is judged."""
 
     folder: str
     reference: str  # module.Class in references/
     options: Mapping[str, bool] = field(default_factory=dict)
     files: tuple[str, str] = ("train_test.prototxt", "solver.prototxt")
-    answer: str = "feat"  # a feature of one tower, or the blob of a deploy net with two inputs
-    sign: int = 1  # -1 where the answer is high for images of one class
-    steps: int = 500
-    rows: int = 100  # that the deploy net takes at once
+    edits: Mapping[str, str] = field(default_factory=dict)  # what the net says otherwise here
+    steps: int = 200
+    every: bool = False  # judge all pairs of the images of the test's classes
+    threshold: float | None = None  # of distances that are probabilities; else chosen on half of the pairs
+    ways: tuple[int, ...] = ()  # of one-shot trials
+    loss: bool = False  # tell the test loss too
 
 
 CASES = {
     "mnist_siamese": Case(
-        "mnist_siamese", "mnist_siamese.Network", files=("train_test.prototxt", "solver_quick.prototxt")
+        "mnist_siamese", "mnist_siamese.Network", files=("train_test.prototxt", "solver_quick.prototxt"), loss=True
     ),
     "mnist_pair_classifier": Case(
-        "mnist_pair_classifier", "mnist_pair_classifier.Network", answer="probability", sign=-1, steps=200
+        "mnist_pair_classifier",
+        "mnist_pair_classifier.Network",
+        edits={"tuples: 5000": "tuples: 5000 images_per_class: 500", "tuples: 1000": "images_per_class: 500"},
+        steps=790,  # 10 epochs of 5,000 triples
+        threshold=0.5,
     ),
-    "face_siamese": Case("face_siamese", "face_siamese.Network", steps=150),
-    "signature_siamese": Case("signature_siamese", "signature_siamese.Network", answer="distance", steps=100),
-    "oneshot_siamese": Case("oneshot_siamese", "oneshot_siamese.Network", answer="probability", sign=-1, steps=100),
+    "face_siamese": Case("face_siamese", "face_siamese.Network", steps=150, every=True),
+    "signature_siamese": Case("signature_siamese", "signature_siamese.Network", steps=100),
+    "oneshot_siamese": Case("oneshot_siamese", "oneshot_siamese.Network", every=True, threshold=0.5, ways=(5, 20)),
     "mnist_triplet": Case("mnist_triplet", "mnist_triplet.Network"),
     "mnist_triplet_softmax": Case(
         "mnist_triplet",
@@ -67,11 +70,14 @@ CASES = {
         {"softmax": True},
         ("train_test_softmax.prototxt", "solver_softmax.prototxt"),
     ),
-    "pseudo_siamese": Case("pseudo_siamese", "two_sides.PseudoSiamese", answer="distance", rows=1),
-    "half_twin": Case("half_twin", "two_sides.HalfTwin", answer="distance"),
-    "cosine_siamese": Case("cosine_siamese", "joins.Cosine", answer="score", sign=-1),
-    "l1_siamese": Case("l1_siamese", "joins.L1", answer="score", sign=-1),
-    "exp_l1_siamese": Case("exp_l1_siamese", "joins.ExpL1", answer="similarity", sign=-1),
+    "pseudo_siamese": Case("pseudo_siamese", "two_sides.PseudoSiamese"),
+    "half_twin": Case("half_twin", "two_sides.HalfTwin"),
+    "half_twin_upper": Case(
+        "half_twin", "two_sides.HalfTwin", {"upper": True}, ("train_test_upper.prototxt", "solver_upper.prototxt")
+    ),
+    "cosine_siamese": Case("cosine_siamese", "joins.Cosine"),
+    "l1_siamese": Case("l1_siamese", "joins.L1"),
+    "exp_l1_siamese": Case("exp_l1_siamese", "joins.ExpL1"),
 }
 
 
@@ -82,14 +88,14 @@ class How:
     sources: Mapping[str, str]
     steps: int | None
     batch: int | None
+    pairs: int  # to judge on, where they are drawn
 
 
 @dataclass
 class Outcome:
-    """What one seed gave: area under the curve and equal error rate here and by hand, and seconds a step of each."""
+    """What one seed gave: each score here and by hand, and seconds a step of each."""
 
-    auc: tuple[float, float]
-    equal_error: tuple[float, float]
+    scores: dict[str, tuple[float, float]]
     here: float
     by_hand: float
 
@@ -106,7 +112,10 @@ def with_sources(text: str, sources: Mapping[str, str], batch: int | None, seed:
 def project(case: Case, how: How, seed: int, folder: Path) -> tuple[Path, Path]:
     """Net and solver of one run, in a folder of its own."""
     net, solver = folder / "net.prototxt", folder / "solver.prototxt"
-    net.write_text(with_sources((NETWORKS / case.folder / case.files[0]).read_text(), how.sources, how.batch, seed))
+    text = (NETWORKS / case.folder / case.files[0]).read_text()
+    for old, new in case.edits.items():
+        text = text.replace(old, new)
+    net.write_text(with_sources(text, how.sources, how.batch, seed))
     message = sp.parse_solver((NETWORKS / case.folder / case.files[1]).read_text()).message
     message.net, message.max_iter, message.random_seed = str(net), how.steps or case.steps, seed
     message.snapshot, message.display = 0, 0
@@ -124,7 +133,7 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     reference: nn.Module = getattr(importlib.import_module(f"references.{module}"), name)(**case.options)
     data = sp.Net(net, phase="TRAIN")
     drawn: list[Batch] = []
-    layer = next(node for node in data.graph.nodes if node.type in ("Data", "PairData"))
+    layer = data_layer(data)
     tops = [top.name for top in layer.tops]
 
     def draw() -> Batch:
@@ -136,21 +145,14 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     data.close()
     weights = folder / "weights.caffemodel"
     solver.net.save_weights(weights)
-    deployed = sp.Net(NETWORKS / case.folder / "deploy.prototxt", weights=weights)
-    first, second, same = test_pairs(net)
+    twin = open_twin(net, weights)
     reference.eval()
-    answers = (
-        distances(first, second, case.rows, lambda a, b: answer(deployed, case, a, b)),
-        distances(
-            first,
-            second,
-            case.rows,
-            reference.distance,  # type: ignore[arg-type]  # a method, of every reference
-        ),
-    )
-    auc = tuple(float(roc_auc_score(same, -distance)) for distance in answers)
-    errors = tuple(equal_error(same, distance) for distance in answers)
-    return Outcome((auc[0], auc[1]), (errors[0], errors[1]), here, by_hand)
+    test = held_out(net, twin, how.pairs, every=case.every)
+    ours, theirs = (scores(side, test, case.threshold, case.ways) for side in (Here(twin), ByHand(reference)))
+    found = {name: (ours[name], theirs[name]) for name in ours}
+    if case.loss:
+        found["test loss"] = test_losses(net, weights, reference, how.pairs)
+    return Outcome(found, here, by_hand)
 
 
 def given(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
@@ -194,74 +196,16 @@ def train(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def test_pairs(net: Path) -> tuple[Tensor, Tensor, NDArray[np.bool_]]:
-    """At least 1,000 pairs of the net's test data: first and second images, and whether they are of one class."""
-    data = sp.Net(net, phase="TEST")
-    firsts: list[Tensor] = []
-    seconds: list[Tensor] = []
-    labels: list[NDArray[np.bool_]] = []
-    while sum(len(part) for part in labels) < 1000:
-        batch = data.pull()
-        if "anchor" in batch:
-            rows = len(batch["anchor"])
-            firsts += [batch["anchor"], batch["anchor"]]
-            seconds += [batch["positive"], batch["negative"]]
-            labels += [np.ones(rows, bool), np.zeros(rows, bool)]
-            continue
-        pair = batch["pair_data"].chunk(2, dim=1) if "pair_data" in batch else (batch["data"], batch["data_p"])
-        firsts.append(pair[0])
-        seconds.append(pair[1])
-        labels.append((batch["sim"] if "sim" in batch else batch["same"]).numpy() != 0)
-    data.close()
-    return torch.cat(firsts), torch.cat(seconds), np.concatenate(labels)
-
-
-def answer(deployed: sp.Net, case: Case, first: Tensor, second: Tensor) -> Tensor:
-    """How unlike the images are, (N,), by the deploy net."""
-    if case.answer == "feat":
-        return functional.pairwise_distance(deployed(data=first)["feat"], deployed(data=second)["feat"])
-    result: Tensor = deployed(data=first, data_p=second)[case.answer]
-    return case.sign * result.reshape(len(first), -1)[:, -1]
-
-
-def distances(
-    first: Tensor, second: Tensor, rows: int, distance: Callable[[Tensor, Tensor], Tensor]
-) -> NDArray[np.float64]:
-    """(N,), of so many pairs at a time."""
-    with torch.no_grad():
-        parts = [distance(a, b) for a, b in in_parts(first, second, rows)]
-    return torch.cat(parts).double().numpy()
-
-
-def in_parts(first: Tensor, second: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs, so many at a time."""
-    for begin in range(0, len(first), rows):
-        yield first[begin : begin + rows], second[begin : begin + rows]
-
-
-def equal_error(same: NDArray[np.bool_], distance: NDArray[np.float64]) -> float:
-    """The rate of wrong verdicts at the threshold where as many of either kind are made."""
-    false_accepts, accepts, _ = roc_curve(same, -distance)
-    point = int(np.argmin(np.abs(false_accepts - (1 - accepts))))
-    return float((false_accepts[point] + 1 - accepts[point]) / 2)
-
-
 def told(name: str, steps: int, outcomes: list[Outcome]) -> dict[str, object]:
     """One row of the table."""
-
-    def spread(values: list[float]) -> str:
-        return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
-
-    return {
-        "network": name,
-        "steps": steps,
-        "AUC here": spread([o.auc[0] for o in outcomes]),
-        "AUC by hand": spread([o.auc[1] for o in outcomes]),
-        "EER here": spread([o.equal_error[0] for o in outcomes]),
-        "EER by hand": spread([o.equal_error[1] for o in outcomes]),
-        "ms a step here": round(1000 * statistics.median(o.here for o in outcomes), 1),
-        "by hand / here": round(statistics.median(o.by_hand / o.here for o in outcomes), 2),
-    }
+    row: dict[str, object] = {"network": name, "steps": steps}
+    for score in outcomes[0].scores:
+        for side, where in enumerate(("here", "by hand")):
+            values = [outcome.scores[score][side] for outcome in outcomes]
+            row[f"{score} {where}"] = f"{statistics.mean(values):.4f} ({min(values):.4f}-{max(values):.4f})"
+    row["ms a step here"] = round(1000 * statistics.median(o.here for o in outcomes), 1)
+    row["by hand / here"] = round(statistics.median(o.by_hand / o.here for o in outcomes), 2)
+    return row
 
 
 def source(text: str) -> tuple[str, str]:
@@ -277,6 +221,7 @@ def source(text: str) -> tuple[str, str]:
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--steps", type=int, help="Training steps, for networks that are to take other than their own number.")
 @click.option("--batch", type=int, help="Tuples in a batch of the training, for networks that take long.")
+@click.option("--pairs", default=1000, show_default=True, help="To judge on, where a net's test data draws them.")
 @click.option("--source", "sources", multiple=True, type=source, metavar="OLD=NEW", help="Data for a net's source OLD.")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Where to add the rows, one JSON a line.")
@@ -285,6 +230,7 @@ def main(
     seeds: int,
     steps: int | None,
     batch: int | None,
+    pairs: int,
     sources: tuple[tuple[str, str], ...],
     threads: int,
     json_file: Path | None,
@@ -296,7 +242,7 @@ def main(
         outcomes = []
         for seed in range(1, seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
-                outcomes.append(run(case, How(dict(sources), steps, batch), seed, Path(folder)))
+                outcomes.append(run(case, How(dict(sources), steps, batch, pairs), seed, Path(folder)))
         row = told(name, steps or case.steps, outcomes)
         click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
         if json_file:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from references.layers import xavier
+from references.layers import Twin, xavier
 
 
 def block(inputs: int, maps: int) -> list[nn.Module]:
     return [nn.ReflectionPad2d(1), nn.Conv2d(inputs, maps, 3), nn.ReLU(), nn.BatchNorm2d(maps)]
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = nn.Sequential(
@@ -34,9 +33,6 @@ class Network(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         distance, different = self.distance(batch["data"], batch["data_p"]), 1 - batch["same"]
         return ((1 - different) * distance**2 + different * (2 - distance).clamp(min=0) ** 2).mean()
-
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.pairwise_distance(self.tower(first), self.tower(second))
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.0005)

@@ -8,23 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from references.layers import LeNet, biases_twice_as_fast
+from references.layers import LeNet, Twin, biases_twice_as_fast
 
 
-class Join(nn.Module):
+class Join(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = LeNet(16)
 
     def score(self, first: Tensor, second: Tensor) -> Tensor:
-        """High where the two are the same, (N,)."""
+        """High where the two features are of one class, (N,)."""
         raise NotImplementedError
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        score = self.score(batch["data"], batch["data_p"])
+        score = self.score(self.tower(batch["data"]), self.tower(batch["data_p"]))
         return functional.binary_cross_entropy_with_logits(score, batch["same"])
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+    def apart(self, first: Tensor, second: Tensor) -> Tensor:
         return -self.score(first, second)
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -37,7 +37,7 @@ class Cosine(Join):
         self.scale, self.shift = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.tensor(0.0))
 
     def score(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.cosine_similarity(self.tower(first), self.tower(second)) * self.scale + self.shift
+        return functional.cosine_similarity(first, second) * self.scale + self.shift
 
 
 class L1(Join):
@@ -46,12 +46,13 @@ class L1(Join):
         self.scale, self.shift = nn.Parameter(torch.tensor(-1.0)), nn.Parameter(torch.tensor(5.0))
 
     def score(self, first: Tensor, second: Tensor) -> Tensor:
-        return (self.tower(first) - self.tower(second)).abs().sum(1) * self.scale + self.shift
+        return (first - second).abs().sum(1) * self.scale + self.shift
 
 
 class ExpL1(Join):
     def score(self, first: Tensor, second: Tensor) -> Tensor:
-        return (-(self.tower(first) - self.tower(second)).abs().sum(1)).exp()
+        return (-(first - second).abs().sum(1)).exp()
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        return (self.score(batch["data"], batch["data_p"]) - batch["same"]).square().mean() / 2
+        score = self.score(self.tower(batch["data"]), self.tower(batch["data_p"]))
+        return (score - batch["same"]).square().mean() / 2

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def xavier(module: nn.Module) -> None:
@@ -28,6 +29,24 @@ def biases_twice_as_fast(module: nn.Module, rate: float) -> list[dict[str, Any]]
     biases = [parameter for name, parameter in module.named_parameters() if name.endswith("bias")]
     others = [parameter for name, parameter in module.named_parameters() if not name.endswith("bias")]
     return [{"params": others, "lr": rate}, {"params": biases, "lr": 2 * rate}]
+
+
+class Twin(nn.Module):
+    """Two images through one tower each, compared by the distance of their features unless a subclass has better."""
+
+    tower: nn.Module
+
+    def features(self, images: Tensor, side: int) -> Tensor:
+        """(N, C, H, W) -> (N, K)."""
+        return self.tower(images)
+
+    def apart(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N, K), (N, K) -> (N,), small where two images are of one class."""
+        return functional.pairwise_distance(first, second)
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        """(N, C, H, W) twice -> (N,)."""
+        return self.apart(self.features(first, 0), self.features(second, 1))
 
 
 class LeNet(nn.Sequential):

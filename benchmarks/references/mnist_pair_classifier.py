@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from references.layers import msra
+from references.layers import Twin, msra
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = nn.Sequential(
@@ -30,13 +30,13 @@ class Network(nn.Module):
         self.tower.apply(msra)
 
     def decide(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.decision((self.tower(first) - self.tower(second)).abs())
+        return self.decision((first - second).abs())
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        decision = self.decide(batch["data"], batch["data_p"])
+        decision = self.decide(self.tower(batch["data"]), self.tower(batch["data_p"]))
         return 2 * functional.cross_entropy(decision, batch["same"].long())  # of the same plus of the different pairs
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+    def apart(self, first: Tensor, second: Tensor) -> Tensor:
         return self.decide(first, second).softmax(1)[:, 0]
 
     def optimizer(self) -> torch.optim.Optimizer:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from references.layers import biases_twice_as_fast, contrastive_loss, xavier
+from references.layers import Twin, biases_twice_as_fast, contrastive_loss, xavier
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = nn.Sequential(
@@ -30,9 +29,6 @@ class Network(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         first, second = batch["pair_data"].split(1, dim=1)
         return contrastive_loss(self.distance(first, second), batch["sim"], margin=1)
-
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.pairwise_distance(self.tower(first), self.tower(second))
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(biases_twice_as_fast(self, 0.01), momentum=0.9)

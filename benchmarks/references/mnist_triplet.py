@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from references.layers import LeNet, biases_twice_as_fast
+from references.layers import LeNet, Twin, biases_twice_as_fast
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self, *, softmax: bool = False) -> None:
         super().__init__()
         self.tower = LeNet(16)
@@ -24,9 +23,6 @@ class Network(nn.Module):
             return (1 + near - far).clamp(min=0).mean()
         distances = torch.stack([(anchor - positive).norm(dim=1), (anchor - negative).norm(dim=1)], 1).softmax(1)
         return (distances[:, 0].square() + (1 - distances[:, 1]).square()).mean()
-
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.pairwise_distance(self.tower(first), self.tower(second))
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(biases_twice_as_fast(self, 0.001))

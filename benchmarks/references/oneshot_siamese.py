@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from references.layers import msra, xavier
+from references.layers import Twin, msra, xavier
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = nn.Sequential(
@@ -35,13 +35,13 @@ class Network(nn.Module):
         self.tower[12].apply(xavier)
 
     def decide(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.decision((self.tower(first) - self.tower(second)).abs()).squeeze(1)
+        return self.decision((first - second).abs()).squeeze(1)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        decision = self.decide(batch["data"], batch["data_p"])
+        decision = self.decide(self.tower(batch["data"]), self.tower(batch["data_p"]))
         return functional.binary_cross_entropy_with_logits(decision, batch["same"])
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+    def apart(self, first: Tensor, second: Tensor) -> Tensor:
         return 1 - self.decide(first, second).sigmoid()
 
     def optimizer(self) -> torch.optim.Optimizer:

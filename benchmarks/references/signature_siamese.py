@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from references.layers import contrastive_loss, xavier
+from references.layers import Twin, contrastive_loss, xavier
 
 
-class Network(nn.Module):
+class Network(Twin):
     def __init__(self) -> None:
         super().__init__()
         self.tower = nn.Sequential(
@@ -42,9 +41,6 @@ class Network(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         return contrastive_loss(self.distance(batch["data"], batch["data_p"]), batch["same"], margin=1)
-
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.pairwise_distance(self.tower(first), self.tower(second))
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.001, weight_decay=0.0005)

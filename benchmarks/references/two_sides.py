@@ -6,20 +6,19 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from references.layers import LeNet, biases_twice_as_fast, contrastive_loss
+from references.layers import LeNet, Twin, biases_twice_as_fast, contrastive_loss
 
 
-class TwoSides(nn.Module):
+class TwoSides(Twin):
     left: nn.Module
     right: nn.Module
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         return contrastive_loss(self.distance(batch["data"], batch["data_p"]), batch["same"], margin=1)
 
-    def distance(self, first: Tensor, second: Tensor) -> Tensor:
-        return functional.pairwise_distance(self.left(first), self.right(second))
+    def features(self, images: Tensor, side: int) -> Tensor:
+        return self.right(images) if side else self.left(images)
 
     def optimizer(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=0.001)
