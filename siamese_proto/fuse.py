@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -226,7 +226,7 @@ def _with_rows(graph: Graph, node: Node, layer: Layer | None, source: tuple[Blob
     more = (False,) * len(source)
     return replace(
         node,
-        id=_free(graph, name),
+        id=free_id(name, [node.id for node in graph.nodes]),
         layer=layer,
         bottoms=(*node.bottoms, *source),
         propagate_down=(*node.propagate_down, *more),
@@ -252,7 +252,7 @@ def _is_read_outside(graph: Graph, region: Region, blobs: Sequence[Blob]) -> boo
 def _new_node(
     graph: Graph, like: Node, kind: type[Layer], name: str, bottoms: Sequence[Blob], tops: Sequence[Blob]
 ) -> Node:
-    name = _free(graph, name)
+    name = free_id(name, [node.id for node in graph.nodes])
     message = schema.LayerParameter(
         name=name, type=kind.type, bottom=[blob.id for blob in bottoms], top=[blob.id for blob in tops]
     )
@@ -273,8 +273,8 @@ def _new_node(
     )
 
 
-def _free(graph: Graph, name: str) -> str:
-    taken = {node.id for node in graph.nodes}
+def free_id(name: str, taken: Collection[str]) -> str:
+    """The name, or one like it that no node has."""
     while name in taken:
         name = f"{name}_"
     return name

@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 
 from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
-from siamese_proto.fuse import fuse_towers
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
+from siamese_proto.optimize import optimize
 from siamese_proto.program import LayerModule, Plan, bare, build_program, is_source, module_name, plan
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
@@ -86,7 +86,7 @@ class Net(nn.Module):
         if self.graph.problems:
             raise self.graph.problems[0]
         self._prepare()
-        self.fused_graph, self._fused_nodes = fuse_towers(self.graph) if fuse else (self.graph, frozenset[str]())
+        self.fused_graph, self._fused_nodes = optimize(self.graph) if fuse else (self.graph, frozenset[str]())
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
@@ -219,15 +219,16 @@ class Net(nn.Module):
 
     def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The blobs that a caller handed in, as tensors on the net's device and of its type."""
-        dtype = self.weights[self.graph.params[0].id].dtype if self.graph.params else None
-        device = self.device if self.graph.params else None  # a net without any computes where its blobs are
+        first = self.weights[self.graph.params[0].id] if self.graph.params else None
+        # A net without any parameters computes where its blobs are.
+        device, dtype = (first.device, first.dtype) if first is not None else (None, None)
         names = self._last_version
         given = {}
         for name, value in blobs.items():
             if name not in names:
                 raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, names)}")
             tensor = value if isinstance(value, Tensor) else _as_tensor(name, value)
-            if not tensor.is_floating_point() and dtype is None:
+            if dtype is None and not tensor.is_floating_point():
                 tensor = tensor.to(torch.get_default_dtype())
             given[name] = tensor.to(device=device, dtype=dtype)
         return given
@@ -251,7 +252,8 @@ class Net(nn.Module):
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
-        tensors = [self.weights[param.id] for param in self.graph.params]
+        weights = self.weights  # once: torch looks for a module in three places
+        tensors = [weights[param.id] for param in self.graph.params]
         try:
             if self._autocast is None:
                 values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)

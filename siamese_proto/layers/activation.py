@@ -30,11 +30,11 @@ class ReLU(ElementWise):
         self.negative_slope = message.relu_param.negative_slope
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        if not self.negative_slope:
+            return [bottoms[0].relu()]
         from torch.nn import functional
 
-        if self.negative_slope:
-            return [functional.leaky_relu(bottoms[0], self.negative_slope)]
-        return [bottoms[0].relu()]
+        return [functional.leaky_relu(bottoms[0], self.negative_slope)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.negative_slope:

@@ -49,10 +49,11 @@ class InnerProduct(Layer):
         return [(*bottoms[0][:axis], self.num_output)]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from torch.nn import functional
+        import torch
 
         weight = params[0].t() if self.transpose else params[0]
-        return [functional.linear(bottoms[0].flatten(self.axis), weight, params[1] if len(params) > 1 else None)]
+        bias = params[1] if len(params) > 1 else None
+        return [torch.nn.functional.linear(bottoms[0].flatten(self.axis), weight, bias)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         axis = canonical_axis(self.axis, bottoms[0])

@@ -71,14 +71,14 @@ class Pooling(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         x = bottoms[0]
-        size = (x.shape[2], x.shape[3])
-        kernel = self.kernel or size
+        _, _, height, width = x.shape
+        kernel = self.kernel or (height, width)
         if self.method == "STOCHASTIC":
             # Zeros that hang over are never drawn.
             x = self._padded(x, kernel, 0.0)
             return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.key)]
         pooled = self._max if self.method == "MAX" else self._mean
-        return pooled(x, kernel, is_native=self._is_native(size))
+        return pooled(x, kernel, is_native=self._is_native((height, width)))
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
@@ -144,18 +144,18 @@ class Pooling(Layer):
         return all((pooled[axis] - 1) * self.stride[axis] < size[axis] for axis in (0, 1))
 
     def _max(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:
-        from torch.nn import functional
+        import torch
 
         with_mask = self.top_count > 1
         if not is_native:
             padded = self._padded(x, kernel, LOWEST)
             if not with_mask:
-                return [functional.max_pool2d(padded, kernel, self.stride)]
-            y, indices = functional.max_pool2d(padded, kernel, self.stride, return_indices=True)
+                return [torch.max_pool2d(padded, kernel, self.stride)]
+            y, indices = torch.nn.functional.max_pool2d_with_indices(padded, kernel, self.stride)
             return [y, self._unpadded(indices, padded.shape[3], (x.shape[2], x.shape[3])).to(x.dtype)]
         if not with_mask:
-            return [functional.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
-        y, indices = functional.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil, return_indices=True)
+            return [torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
+        y, indices = torch.nn.functional.max_pool2d_with_indices(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
         return [y, indices.to(x.dtype)]
 
     def _mean(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:

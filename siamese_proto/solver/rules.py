@@ -109,6 +109,9 @@ class UpdateRule(torch.optim.Optimizer):
         if decay:
             self.penalise(weights, grads, rate, decay)
         histories = [[self.state[weight][name] for weight in weights] for name in self.histories]
+        at_once = not self.keep_steps and alike_in_memory(weights, grads, *histories)
+        if at_once and self.update_at_once(weights, grads, rate, *histories):
+            return
         steps = self.steps(grads, rate, *histories)
         torch._foreach_sub_(weights, steps)
         if self.keep_steps:
@@ -121,6 +124,10 @@ class UpdateRule(torch.optim.Optimizer):
     def steps(self, grads: list[Tensor], rate: float, *histories: list[Tensor]) -> list[Tensor]:
         """What to subtract from the weights of one group; changes the histories, one list for each kind."""
         raise NotImplementedError
+
+    def update_at_once(self, weights: list[Tensor], grads: list[Tensor], rate: float, *histories: list[Tensor]) -> bool:
+        """Do what `steps` and the subtraction do by one kernel of torch's; False, with nothing done, without such."""
+        return False
 
     def history(self, name: str) -> list[Tensor]:
         """The histories of one kind, one a parameter, in net order."""
@@ -184,6 +191,14 @@ class UpdateRule(torch.optim.Optimizer):
         super().load_state_dict(state)
 
 
+def alike_in_memory(*lists: Sequence[Tensor]) -> bool:
+    """Whether tensors that belong together have their numbers in one order, on a device with kernels for that."""
+    return all(
+        first.device.type in ("cpu", "cuda") and all(other.stride() == first.stride() for other in others)
+        for first, *others in zip(*lists, strict=True)
+    )
+
+
 def without_padding(shape: torch.Size) -> tuple[int, ...]:
     """A shape without leading ones: old solver states write every blob with four axes."""
     axes = list(shape)
@@ -214,6 +229,24 @@ class SGD(UpdateRule):
         torch._foreach_mul_(history, self.settings.momentum)
         torch._foreach_add_(history, grads, alpha=rate)
         return history
+
+    def update_at_once(self, weights: list[Tensor], grads: list[Tensor], rate: float, *histories: list[Tensor]) -> bool:
+        if self.settings.momentum == 0:  # for torch a rule of its own, without a history
+            return False
+        # torch's rule is h <- momentum h + (1 - dampening) grad;  weight <- weight - lr h.
+        torch._fused_sgd_(
+            weights,
+            grads,
+            histories[0],
+            weight_decay=0.0,
+            momentum=self.settings.momentum,
+            lr=1.0,
+            dampening=1 - rate,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+        return True
 
 
 class Nesterov(UpdateRule):
@@ -296,6 +329,30 @@ class Adam(UpdateRule):
         correction = math.sqrt(1 - beta2**updates)
         delta = self.settings.delta * (correction if self.corrects_delta else 1)
         return scaled(first, second, rate * correction / (1 - beta1**updates), delta)
+
+    def update_at_once(self, weights: list[Tensor], grads: list[Tensor], rate: float, *histories: list[Tensor]) -> bool:
+        first, second = histories
+        updates = self.iteration + 1
+        # torch adds its eps to the corrected root: as much of it as makes delta beside the uncorrected one.
+        correction = 1.0 if self.corrects_delta else math.sqrt(1 - self.settings.momentum2**updates)
+        if correction == 0:
+            return False
+        torch._fused_adam_(
+            weights,
+            grads,
+            first,
+            second,
+            [],
+            [torch.tensor(float(updates), device=weights[0].device)] * len(weights),
+            lr=rate,
+            beta1=self.settings.momentum,
+            beta2=self.settings.momentum2,
+            weight_decay=0.0,
+            eps=self.settings.delta / correction,
+            amsgrad=False,
+            maximize=False,
+        )
+        return True
 
 
 class AdamW(Adam):

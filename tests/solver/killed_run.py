@@ -7,11 +7,13 @@ import torch
 
 from siamese_proto.solver import Solver
 
+THREADS = 1
+
 
 def train(folder: str) -> None:
     """Train on from the newest snapshot and note every loss, bit for bit, in the moment it is known."""
     os.chdir(folder)
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     solver = Solver("solver.prototxt", snapshot="auto")
     with open("losses.txt", "a", buffering=1) as file:
 

@@ -4,12 +4,13 @@ import multiprocessing
 import os
 import random
 import time
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 import torch
-from killed_run import noted_losses, train
+from killed_run import THREADS, noted_losses, train
 
 from siamese_proto.solver import Solver
 from siamese_proto.weights import read_state, read_weights
@@ -42,6 +43,16 @@ def progress() -> int:
     return Path("losses.txt").stat().st_size if Path("losses.txt").exists() else 0
 
 
+@pytest.fixture
+def as_many_threads() -> Iterator[None]:
+    """As the killed runs have: the same bits come only from sums and vectors that are cut in the same way."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("as_many_threads")
 @pytest.mark.parametrize(
     "fields",
     [{"snapshot": 1}, {"snapshot": 7, "type": '"Adam"', "snapshot_format": "HDF5"}],

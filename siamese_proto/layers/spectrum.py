@@ -1,0 +1,100 @@
+"""Convolution by spectra, where a training step costs less so (docs/decisions/0013)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from siamese_proto.graph.ir import Shape
+from siamese_proto.layers.convolution import Convolution
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from siamese_proto.layers.autograd.spectrum import Tiling
+
+# Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
+_MULTIPLY_ADD = 3 / 45  # of products of matrices
+_DIRECT_MULTIPLY_ADD = {False: 3 / 38, True: 3 / 57}  # of convolutions of up to 32 channels, and of more
+_MOVED = 0.8  # a number of what lies between two products
+_OF_KERNELS = {False: 3, True: 8}  # a number of the kernels' spectra, while they fit into a cache, and beyond
+_CACHED = 8_000_000  # numbers
+_WORTH = 1.25  # how much the direct way must take longer to be left
+_FEWEST_CHANNELS = 8
+_MOST_TILES = 8  # a dimension
+
+
+class ConvolutionBySpectrum(Convolution):
+    """A Convolution that takes the way over spectra in passes that train, where it is the shorter one.
+
+    In float32 on the CPU. Otherwise, and where only outputs are asked for, it computes as ever.
+    """
+
+    def operation(self, rank: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        direct = super().operation(rank)
+        if rank != 2:
+            return direct
+
+        def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            tiling = self._tiling(x, weight)
+            if tiling is None:
+                return direct(x, weight, bias)
+            from siamese_proto.layers.autograd.spectrum import convolve_by_spectrum
+
+            return convolve_by_spectrum(x, weight, bias, tiling)
+
+        return convolve
+
+    def _tiling(self, x: Tensor, weight: Tensor) -> Tiling | None:
+        """How to cut the bottom; None where this is no such pass, or the direct way is shorter."""
+        import torch
+
+        trains = x.requires_grad and weight.requires_grad and torch.is_grad_enabled()
+        if not trains or x.dtype != torch.float32 or x.device.type != "cpu":
+            return None
+        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return None
+        return self.tiling(tuple(x.shape), self.num_output)
+
+    def tiling(self, bottom: Shape, outputs: int) -> Tiling | None:
+        """How to cut a bottom (N, C, H, W) where spectra are the shorter way; else None."""
+        kernel, stride, pad, dilation = self.windows(2)
+        if self.group > 1 or {*stride, *dilation} != {1} or bottom[1] < _FEWEST_CHANNELS:
+            return None
+        return best_tiling(bottom, outputs, (kernel[0], kernel[1]), (pad[0], pad[1]))
+
+
+@functools.lru_cache(maxsize=256)
+def best_tiling(bottom: Shape, outputs: int, kernel: tuple[int, int], pad: tuple[int, int]) -> Tiling | None:
+    """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs little more or less."""
+    from siamese_proto.layers.autograd.spectrum import Tiling
+
+    rows, channels, height, width = bottom
+    size = (height + 2 * pad[0] - kernel[0] + 1, width + 2 * pad[1] - kernel[1] + 1)
+    if min(size) < 1:
+        return None
+    tilings = [
+        Tiling((down, across), (-(-size[0] // down), -(-size[1] // across)), kernel, pad)
+        for down, across in itertools.product(*(range(1, min(length, _MOST_TILES) + 1) for length in size))
+    ]
+    cost, best = min(((_cost(tiling, rows, channels, outputs), tiling) for tiling in tilings), key=lambda pair: pair[0])
+    multiply_adds = rows * size[0] * size[1] * kernel[0] * kernel[1] * channels * outputs
+    return best if _DIRECT_MULTIPLY_ADD[channels > 32] * multiply_adds > _WORTH * cost else None
+
+
+def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:
+    """Nanoseconds of a step by spectra."""
+    (height, width), (down, across), frequencies = tiling.lengths, tiling.outputs, tiling.frequencies
+    half = height // 2 + 1
+    of_bottom = 2 * half * height * width + 4 * half * width * width  # multiply-adds of a channel's two transforms
+    of_top = 4 * half * across * width + 2 * half * down * across
+    of_kernel = 2 * half * tiling.kernel[0] * tiling.kernel[1] + 4 * half * width * tiling.kernel[1]
+    parts = rows * tiling.counts[0] * tiling.counts[1]
+    products = 4 * frequencies * channels * outputs
+    multiply_adds = parts * (products + channels * of_bottom + outputs * of_top) + channels * outputs * of_kernel
+    in_bottom = height * width + 2 * half * width + 2 * frequencies  # numbers of a channel, from step to step
+    in_top = 2 * frequencies + 2 * half * across + down * across
+    moved = parts * (channels * in_bottom + outputs * in_top)
+    return _MULTIPLY_ADD * multiply_adds + _MOVED * moved + _OF_KERNELS[products > _CACHED] * products
