@@ -256,9 +256,9 @@ def test_towers_are_fused_through_what_treats_rows_apart() -> None:
         text += f'layer {{ name: "e_{side}" type: "Eltwise" bottom: "{side}_s" bottom: "{side}_r" top: "{side}_e" }}\n'
     fused, _ = compare(text, {"x0": torch.randn(2, 3, 9, 8), "x1": torch.randn(5, 3, 9, 8)}, "TEST")
     assert [node.type for node in fused.fused_graph.nodes[2:]] == [
-        "JoinBatches", "Power", "Convolution", "LRN", "Dropout", "Pooling", "BatchNorm", "Scale", "PReLU", "Eltwise",
+        "JoinBatches", "Power", "Convolution", "LRN", "Dropout", "Pooling", "BatchNorm", "PReLU", "Eltwise",
         "PartBatches",
-    ]  # fmt: skip  # one word a layer, not one line
+    ]  # fmt: skip  # one word a layer, not one line; the Scale layer is in the BatchNorm
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "ChannelDropout"])

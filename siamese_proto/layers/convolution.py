@@ -35,7 +35,9 @@ class Windowed(Layer):
         self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
         self.is_pair = any(settings.HasField(name) for _, *pair in (KERNEL, STRIDE, PAD) for name in pair)
         self.axis = settings.axis
-        self._by_rank: dict[int, tuple[Shape, Shape, Shape, Shape]] = {}  # by rank: asked for in every pass
+        # By rank, because they are asked for in every pass.
+        self._by_rank: dict[int, tuple[Shape, Shape, Shape, Shape]] = {}
+        self._operations: dict[int, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {}
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -182,12 +184,15 @@ class Convolution(Windowed):
             weight = weight.unsqueeze(-1)
         is_faster = self.gains_from_channels_last(weight)
         weight = channels_last(weight) if is_faster else weight
-        operate = self.operation(rank)
+        operate = self._operations.get(rank) or self._operations.setdefault(rank, self.operation(rank))
         tops = []
         for bottom in bottoms:
             lead = () if self.axis == 1 else bottom.shape[: canonical_axis(self.axis, bottom.shape)]
             x = bottom if self.axis == 1 else bottom.reshape(-1, *bottom.shape[len(lead) :])
-            x = channels_last(x) if is_faster else x
+            if (
+                is_faster and x.shape[1] > 1
+            ):  # of one channel both layouts are the same bytes: the weight's strides tell
+                x = channels_last(x)
             y = operate(x, weight, bias) if rank else operate(x.unsqueeze(-1), weight, bias).squeeze(-1)
             tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
         return tops
@@ -197,9 +202,8 @@ class Convolution(Windowed):
 
     def gains_from_channels_last(self, weight: Tensor) -> bool:
         """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
-        return (
-            weight.dim() == 4 and weight.device.type == "cpu" and weight.shape[1] <= 32 and max(weight.shape[2:]) <= 10
-        )
+        shape = weight.shape
+        return len(shape) == 4 and weight.is_cpu and shape[1] <= 32 and shape[2] <= 10 and shape[3] <= 10
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         axis = canonical_axis(self.axis, bottoms[0])

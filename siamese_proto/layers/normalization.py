@@ -56,17 +56,19 @@ class BatchNorm(Layer):
         from torch.nn import functional
 
         x = bottoms[0]
-        mean, variance, factor = params
+        mean, variance, factor, *scale = params
+        weight, bias = (*scale, None, None)[:2]  # of a Scale layer that was taken in, see optimize.py
         if self.uses_stored:
-            scale = torch.where(factor == 0, 0.0, 1 / factor)
-            return [functional.batch_norm(x, mean * scale, variance * scale, eps=self.eps)]
+            share = torch.where(factor == 0, 0.0, 1 / factor)
+            return [functional.batch_norm(x, mean * share, variance * share, weight, bias, eps=self.eps)]
         if x.numel() == x.shape[1]:  # one value a channel, which is its mean; its variance is not to be corrected
             batch_mean, batch_variance = x.detach().flatten(), torch.zeros_like(variance)
-            y = x * 0
+            y = functional.batch_norm(x * 0, torch.zeros_like(mean), torch.ones_like(variance), weight, bias)
         else:
             # With momentum 1 what torch stores is the mean and the corrected variance of this batch alone.
             batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
-            y = functional.batch_norm(x, batch_mean, batch_variance, training=True, momentum=1.0, eps=self.eps)
+            stored = (batch_mean, batch_variance)
+            y = functional.batch_norm(x, *stored, weight, bias, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
             mean.mul_(self.fraction).add_(batch_mean)
             variance.mul_(self.fraction).add_(batch_variance)

@@ -280,3 +280,42 @@ def test_moments_of_one_layer_may_all_be_positive(layers: int) -> None:
             rule.check_signs(history)
         history[0][3] = -1
         rule.check_signs(history)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
+def test_one_kernel_does_what_the_steps_do(kind: str) -> None:
+    start = [torch.randn(7, 5, generator=torch.Generator().manual_seed(1)), torch.ones(3)]
+    at_once, in_steps = ([tensor.clone().requires_grad_() for tensor in start] for _ in range(2))
+    rules = [
+        RULES[kind](params, settings(kind, weight_decay=0.1), lr_mults=[1, 2], keep_steps=keep)
+        for params, keep in ((at_once, False), (in_steps, True))
+    ]
+    for t, rate in enumerate([0.1, 0.1, 0.01, 0.0, 0.02]):
+        for params in (at_once, in_steps):
+            for param in params:
+                param.grad = torch.sin(torch.arange(float(param.numel())) + t).view_as(param)
+        for rule in rules:
+            rule.set_rate(rate)
+            rule.step()
+    for one, other in zip([*at_once, *rules[0].export_history()], [*in_steps, *rules[1].export_history()], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_gradients_and_parameters_of_different_layouts_are_updated_place_by_place() -> None:
+    weight = torch.arange(24.0).view(2, 3, 2, 2).clone().requires_grad_()
+    weight.grad = torch.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    rule = RULES["SGD"]([weight], settings("SGD"))
+    rule.set_rate(0.5)
+    rule.step()
+    assert torch.equal(weight.detach(), torch.arange(24.0).view(2, 3, 2, 2) / 2)
+
+
+def test_sgd_without_momentum_goes_by_the_rate() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    rule = RULES["SGD"]([weight], RuleSettings("SGD", momentum=0.0))
+    for _ in range(2):
+        weight.grad = torch.tensor([1.0, -2.0])
+        rule.set_rate(0.25)
+        rule.step()
+    assert torch.equal(weight.detach(), torch.tensor([2.5, 5.0]))
+    assert torch.equal(weight.grad, torch.tensor([1.0, -2.0]))  # left as it was, for who looks at it

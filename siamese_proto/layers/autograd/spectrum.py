@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Pair = tuple[int, int]
+_FEW_TILES, _MANY_TILES, _LARGE_KERNELS = 32, 64, 2**20
 
 
 @dataclass(frozen=True)
@@ -60,33 +62,59 @@ class SpectralConvolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
         by = transforms(tiling)
-        spectrum = by.of_picture(to_tiles(x, tiling))  # (F, 2 C, R), R rows and tiles
         kernels = by.of_kernel(weight)  # (F, 2 K, 2 C)
-        top = by.to_top(torch.bmm(kernels, spectrum), weight.shape[0])  # (T, T', K, R)
-        if bias is not None:
-            top += bias[:, None]
-        ctx.save_for_backward(spectrum, kernels)
-        ctx.tiling, ctx.shapes = tiling, (x.shape, weight.shape)
         size = [x.shape[i + 2] + 2 * tiling.pad[i] - tiling.kernel[i] + 1 for i in (0, 1)]
-        return from_outputs(top, x.shape[0], (size[0], size[1]), tiling)
+        y = _empty(x, (len(x), len(weight), *size))
+        spectra = []  # (F, 2 C, R) each, R rows and tiles
+        for rows, top in zip(*(_parts(tensor, tiling, kernels) for tensor in (x, y)), strict=True):
+            spectrum = by.of_picture(to_tiles(rows, tiling))
+            places = by.to_top(torch.bmm(kernels, spectrum), len(weight))  # (T, T', K, R)
+            if bias is not None:
+                places += bias[:, None]
+            from_outputs(places, top, tiling)
+            spectra.append(spectrum)
+        ctx.save_for_backward(weight, *spectra)
+        ctx.tiling, ctx.bottom = tiling, x.shape
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        spectrum, kernels = ctx.saved_tensors
-        tiling, (bottom, weight) = ctx.tiling, ctx.shapes
+        weight, *spectra = ctx.saved_tensors
+        tiling, bottom = ctx.tiling, ctx.bottom
         by = transforms(tiling)
-        parts = to_outputs(gradient, tiling)  # (T, T', K, R)
-        of_top = by.of_top(parts)  # (F, 2 K, R)
-        to_bottom = to_weight = to_bias = None
-        if ctx.needs_input_grad[0]:
-            tiles = by.to_picture(torch.bmm(kernels.transpose(1, 2), of_top), bottom[1])
-            to_bottom = from_tiles(tiles, bottom, tiling)
-        if ctx.needs_input_grad[1]:
-            to_weight = by.to_kernel(torch.bmm(of_top, spectrum.transpose(1, 2)), weight)
-        if ctx.needs_input_grad[2]:
-            to_bias = parts.sum((0, 1, 3))
-        return to_bottom, to_weight, to_bias, None
+        kernels = by.of_kernel(weight)  # again: it is quick, and they are many times as large as the weight
+        to_bottom, to_weight, to_bias = ctx.needs_input_grad[:3]
+        of_bottom = _empty(gradient, bottom)
+        of_kernels = torch.zeros_like(kernels)
+        parts = (_parts(tensor, tiling, kernels) for tensor in (gradient, of_bottom))
+        for spectrum, rows, of_rows in zip(spectra, *parts, strict=True):
+            of_top = by.of_top(to_outputs(rows, tiling))  # (F, 2 K, R)
+            if to_weight:
+                of_kernels.baddbmm_(of_top, spectrum.transpose(1, 2))
+            if to_bottom:
+                from_tiles(by.to_picture(torch.bmm(kernels.transpose(1, 2), of_top), bottom[1]), of_rows, tiling)
+            del of_top  # so that there is room for the next
+        return (
+            of_bottom if to_bottom else None,
+            by.to_kernel(of_kernels, weight.shape) if to_weight else None,
+            gradient.sum((0, 2, 3)) if to_bias else None,
+            None,
+        )
+
+
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Room for (N, C, H, W), channels innermost in memory."""
+    return like.new_empty(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+
+
+def _parts(tensor: Tensor, tiling: Tiling, kernels: Tensor) -> tuple[Tensor, ...]:
+    """Some rows at a time: what lies between two products is then small, and still in a cache.
+
+    More of them where the kernels' spectra, which are read for each part, are large themselves.
+    """
+    tiles = _MANY_TILES if kernels.numel() > _LARGE_KERNELS else _FEW_TILES
+    return torch.split(tensor, max(1, tiles // (tiling.counts[0] * tiling.counts[1])))
 
 
 @dataclass(frozen=True)
@@ -221,9 +249,9 @@ def to_tiles(x: Tensor, tiling: Tiling) -> Tensor:
     return tiles.permute(4, 5, 2, 0, 1, 3).reshape(length, breadth, channels, -1)
 
 
-def from_tiles(tiles: Tensor, shape: torch.Size, tiling: Tiling) -> Tensor:
-    """The adjoint of `to_tiles`: what several tiles share is added up."""
-    rows, channels, height, width = shape
+def from_tiles(tiles: Tensor, x: Tensor, tiling: Tiling) -> None:
+    """The adjoint of `to_tiles`, into x: what several tiles share is added up."""
+    rows, channels, height, width = x.shape
     (length, breadth), (down, across) = tiling.lengths, tiling.outputs
     parts = tiles.view(length, breadth, channels, *tiling.counts, rows)
     if tiling.counts == (1, 1):
@@ -236,15 +264,15 @@ def from_tiles(tiles: Tensor, shape: torch.Size, tiling: Tiling) -> Tensor:
                 place = picture[i * down : i * down + length, j * across : j * across + breadth]
                 place += parts[:, :, :, i, j]
     top, left = tiling.pad
-    return _channels_innermost(picture[top : top + height, left : left + width])
+    _turn_into(x, picture[top : top + height, left : left + width])
 
 
-def from_outputs(top: Tensor, rows: int, size: Pair, tiling: Tiling) -> Tensor:
-    """(T, T', K, tiles N) -> (N, K, *size), without what the last tiles have too much."""
-    (down, across), channels = tiling.outputs, top.shape[2]
-    placed = top.view(down, across, channels, *tiling.counts, rows).permute(3, 0, 4, 1, 2, 5)
+def from_outputs(places: Tensor, y: Tensor, tiling: Tiling) -> None:
+    """(T, T', K, tiles N) into y, (N, K, H, W), without what the last tiles have too much."""
+    (down, across), (rows, channels, height, width) = tiling.outputs, y.shape
+    placed = places.view(down, across, channels, *tiling.counts, rows).permute(3, 0, 4, 1, 2, 5)
     whole = placed.reshape(tiling.counts[0] * down, tiling.counts[1] * across, channels, rows)
-    return _channels_innermost(whole[: size[0], : size[1]])
+    _turn_into(y, whole[:height, :width])
 
 
 def to_outputs(gradient: Tensor, tiling: Tiling) -> Tensor:
@@ -266,7 +294,7 @@ def _rows_innermost(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(rows, -1).t().contiguous().view(height, width, channels, rows)
 
 
-def _channels_innermost(x: Tensor) -> Tensor:
-    """(H, W, C, N) -> (N, C, H, W), channels last in memory."""
-    height, width, channels, rows = x.shape
-    return x.reshape(-1, rows).t().contiguous().view(rows, height, width, channels).permute(0, 3, 1, 2)
+def _turn_into(x: Tensor, turned: Tensor) -> None:
+    """(H, W, C, N) into x, (N, C, H, W) with channels innermost in memory."""
+    rows = len(x)
+    x.permute(0, 2, 3, 1).view(rows, -1).copy_(turned.reshape(-1, rows).t())

@@ -1,0 +1,93 @@
+"""What a net runs in place of what is written: the same outputs, gradients and statistics."""
+
+import pytest
+import torch
+
+import siamese_proto as sp
+from siamese_proto.graph.ir import Phase
+
+BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
+
+
+def net(*layers: str) -> str:
+    return 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 5 dim: 3 dim: 4 dim: 6 } } }\n' + (
+        "\n".join(f"layer {{ {layer} }}" for layer in layers)
+    )
+
+
+def norm(name: str, top: str, more: str = "", bottom: str = "x") -> str:
+    return f'name: "{name}" type: "BatchNorm" bottom: "{bottom}" top: "{top}" {more}'
+
+
+def scale(name: str, bottom: str, top: str, more: str = "scale_param { bias_term: true }") -> str:
+    return f'name: "{name}" type: "Scale" bottom: "{bottom}" top: "{top}" {more}'
+
+
+FILLED = 'scale_param { axis: -3 filler { type: "uniform" min: 1 max: 2 } }'
+TAKEN_IN = {
+    "in place": net(norm("n", "n"), scale("s", "n", "n")),
+    "apart, without a bias, axis from behind": net(norm("n", "n"), scale("s", "n", "s", FILLED)),
+    "with a loss on the scaled": net(norm("n", "n"), scale("s", "n", "s", "loss_weight: 2")),
+    "nothing learned": net(norm("n", "n"), scale("s", "n", "s", "param { lr_mult: 0 }")),
+    "two with the same statistics and factors": net(
+        *(
+            layer
+            for side in "ab"
+            for layer in (
+                norm(f"n{side}", f"n{side}", 'param { name: "m" } param { name: "v" } param { name: "f" }'),
+                scale(f"s{side}", f"n{side}", f"s{side}", 'param { name: "s" }'),
+            )
+        )
+    ),
+}
+LEFT = {
+    "read by another": net(norm("n", "n"), scale("s", "n", "s"), 'name: "r" type: "ReLU" bottom: "n" top: "r"'),
+    "along another axis": net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 2 }")),
+    "along two axes": net(norm("n", "n"), scale("s", "n", "s", "scale_param { num_axes: 2 }")),
+    "by a second bottom": net(
+        norm("n", "n"), 'name: "s" type: "Scale" bottom: "n" bottom: "x" top: "s" scale_param { axis: 0 }'
+    ),
+    "with a loss on the normal": net(norm("n", "n", "loss_weight: 1"), scale("s", "n", "s")),
+    "with a gradient cut": net(norm("n", "n"), scale("s", "n", "s", "propagate_down: false")),
+}
+
+
+def run(text: str, phase: Phase, *, fuse: bool) -> tuple[sp.Net, list[torch.Tensor]]:
+    """A net after two passes, the second with gradients; and its outputs, gradients and statistics."""
+    made = sp.Net(text, phase, seed=5, fuse=fuse).double()
+    draw = torch.Generator().manual_seed(7)
+    for param in made.parameters():
+        param.data = torch.rand(param.shape, generator=draw, dtype=torch.float64)
+    x = BATCH["x"].double().requires_grad_()
+    made(x=x)
+    outputs = made(x=x)
+    sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in outputs.values()).backward()
+    gradients = [param.grad for param in made.parameters() if param.grad is not None]
+    return made, [*outputs.values(), x.grad, *gradients, *made.buffers()]
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("text", [*TAKEN_IN.values(), *LEFT.values()], ids=[*TAKEN_IN, *LEFT])
+def test_a_scale_behind_a_batch_norm_computes_the_same(text: str, phase: Phase) -> None:
+    (mine, found), (plain, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    assert any(node.type == "Scale" for node in plain.fused_graph.nodes)
+    assert any(node.type == "Scale" for node in mine.fused_graph.nodes) == (text in LEFT.values())
+
+
+def test_one_value_a_channel_is_its_mean() -> None:
+    text = net(norm("n", "n"), scale("s", "n", "s"))
+    ways = [sp.Net(text, "TRAIN", seed=5, fuse=fuse) for fuse in (True, False)]
+    for way in ways:
+        torch.nn.init.constant_(way.params["s"][1], 3.0)
+    found, right = (way(x=BATCH["x"][:1, :, :1, :1])["s"] for way in ways)
+    assert torch.equal(found, right)
+    assert torch.equal(found, torch.full((1, 3, 1, 1), 3.0))
+
+
+def test_the_blob_in_between_can_still_be_seen_and_given() -> None:
+    made = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TEST", seed=5)
+    assert set(made.blobs(**BATCH)) == {"x", "n", "s"}
+    given = torch.full((5, 3, 4, 6), 2.0)
+    assert torch.equal(made(n=given)["s"], given)  # a factor of 1 and a bias of 0
