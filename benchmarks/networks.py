@@ -243,6 +243,7 @@ def main(
         for seed in range(1, seeds + 1):
             with tempfile.TemporaryDirectory() as folder:
                 outcomes.append(run(case, How(dict(sources), steps, batch, pairs), seed, Path(folder)))
+            click.echo(f"{name}, seed {seed}: {outcomes[-1].scores}", err=True)
         row = told(name, steps or case.steps, outcomes)
         click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
         if json_file:

@@ -60,10 +60,11 @@ class Net(nn.Module):
     from them; what is not given is pulled from its data layers. Parameters shared by name are one torch Parameter.
     `weights` is a weights file, or several. `shapes` gives shapes of inputs by blob name where a database is missing.
     `share_with` is another net whose parameters this one takes by layer name, as Caffe's test nets take those of the
-    training net. `fuse` lets towers that share all their parameters run as one over their joined batches, with the same
-    results. `seed` settles the first values of parameters and what random layers draw; without it both differ from run
-    to run. With `skip_bad_records` data layers leave out records that cannot be used, in place of raising a DataError;
-    `run.bad_records` names them by layer. Raises NetError for whatever is wrong with the net or its files.
+    training net. `fuse` lets towers that share all their parameters run as one over their joined batches, and layers in
+    the shortest way, with the same results to rounding. `seed` settles the first values of parameters and what random
+    layers draw; without it both differ from run to run. With `skip_bad_records` data layers leave out records that
+    cannot be used, in place of raising a DataError; `run.bad_records` names them by layer. Raises NetError for whatever
+    is wrong with the net or its files.
     """
 
     def __init__(

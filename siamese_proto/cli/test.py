@@ -15,7 +15,7 @@ from siamese_proto.cli.options import bad_records, python_layers, user_layers
 @flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name.")
 @flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run.")
 @state_flags
-@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
 @click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
 @user_layers
 @python_layers

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Passes to take the mean of.")
 @flag("weights", metavar="A,B", help="Weights files, copied by layer name.")
 @flag("gpu", metavar="ID", help="Run on this GPU.")
-@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
 @running
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @net_state

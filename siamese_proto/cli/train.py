@@ -37,7 +37,7 @@ _ENDED_BY = 128  # and the number of the signal: the exit status of programs tha
 @flag("sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too.")
 @flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does.")
 @click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder.")
-@click.option("--no-fuse", is_flag=True, help="Run twin branches one by one, not as one batch.")
+@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
 @running
 @user_layers
 @python_layers

@@ -65,7 +65,7 @@ def draw(
     share others, is framed in red. Layers that work in place stand in the box of the layer whose output they change.
     Shapes that are not known are left out.
     With `test`, the graph of the same net for the other phase, both are drawn in one; layers of one phase are marked.
-    `towers="collapsed"` draws identical towers as one; `fused=True` draws what a net runs, towers over joined batches.
+    `towers="collapsed"` draws identical towers as one; `fused=True` draws towers as they run, over joined batches.
     `detail` is "layers" (types and settings, for large nets), "blobs" (parameters, shapes and counts as well) or "full"
     (fillers, multipliers, lines of the file and names of all blobs as well). `learning_rates` tells every lr_mult.
     """

@@ -21,7 +21,7 @@ _DIRECT_MULTIPLY_ADD = {False: 3 / 38, True: 3 / 57}  # of convolutions of up to
 _MOVED = 0.8  # a number of what lies between two products
 _OF_KERNELS = {False: 3, True: 8}  # a number of the kernels' spectra, while they fit into a cache, and beyond
 _CACHED = 8_000_000  # numbers
-_WORTH = 1.25  # how much the direct way must take longer to be left
+WORTH = 1.25  # how much longer the direct way must take to be left
 _FEWEST_CHANNELS = 8
 _MOST_TILES = 8  # a dimension
 
@@ -67,8 +67,10 @@ class ConvolutionBySpectrum(Convolution):
 
 
 @functools.lru_cache(maxsize=256)
-def best_tiling(bottom: Shape, outputs: int, kernel: tuple[int, int], pad: tuple[int, int]) -> Tiling | None:
-    """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs little more or less."""
+def best_tiling(
+    bottom: Shape, outputs: int, kernel: tuple[int, int], pad: tuple[int, int], *, worth: float = WORTH
+) -> Tiling | None:
+    """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs less than `worth` of it."""
     from siamese_proto.layers.autograd.spectrum import Tiling
 
     rows, channels, height, width = bottom
@@ -81,7 +83,7 @@ def best_tiling(bottom: Shape, outputs: int, kernel: tuple[int, int], pad: tuple
     ]
     cost, best = min(((_cost(tiling, rows, channels, outputs), tiling) for tiling in tilings), key=lambda pair: pair[0])
     multiply_adds = rows * size[0] * size[1] * kernel[0] * kernel[1] * channels * outputs
-    return best if _DIRECT_MULTIPLY_ADD[channels > 32] * multiply_adds > _WORTH * cost else None
+    return best if _DIRECT_MULTIPLY_ADD[channels > 32] * multiply_adds > worth * cost else None
 
 
 def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:
