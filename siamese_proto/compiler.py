@@ -58,7 +58,10 @@ def build_graph(
     unknown = [*misread, *unknown_problems(parsed)]
 
     def report(problem: NetError) -> None:
-        """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it."""
+        """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it.
+
+        Where nothing is told but the first problem, it may explain what a layer behind lacks too.
+        """
         if isinstance(problem, UnknownBottomError):
             on_problem(problem)
             return
@@ -68,10 +71,19 @@ def build_graph(
         if known is not None:
             unknown.remove(known)
             problem.location = known.location
+        if on_problem is stop_at_once and not causes:
+            causes = [cause for cause in unknown if _stands_before(cause, problem)]
         on_problem(causes[0] if causes and known is None else problem)
 
     graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)
     return replace(graph, problems=(*graph.problems, *unknown))
+
+
+def _stands_before(cause: NetError, problem: NetError) -> bool:
+    """Whether one misspelt field stands before what else is wrong in the same file."""
+    if not isinstance(cause, UnknownFieldError) or cause.location is None or problem.location is None:
+        return False
+    return cause.location.file == problem.location.file and cause.location.line < problem.location.line
 
 
 def load_graph(

@@ -213,3 +213,13 @@ def test_of_a_source_whose_first_shape_is_given_the_others_are_what_it_delivers(
 ) -> None:
     graph = sp.build_graph(f'layer {{ name: "d" top: "data" top: "more" {source} }}', shapes={"data": (4, 9)})
     assert [blob.shape for blob in graph.nodes[0].tops] == [(4, 9), others]
+
+
+def test_a_misspelt_field_is_named_in_place_of_what_a_layer_behind_lacks_for_it() -> None:
+    text = (
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }\n'
+        'layer { name: "flat" type: "Flatten" bottom: "x" top: "flat" flatten_param { axis: 2 end_axs: 2 } }\n'
+        'layer { name: "pool" type: "Pooling" bottom: "flat" top: "pool" pooling_param { kernel_size: 2 } }\n'
+    )
+    with pytest.raises(sp.NetError, match="<text>:2: layer 'flat': unknown field 'end_axs' in flatten_param; did you"):
+        sp.build_graph(text)
