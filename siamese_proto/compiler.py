@@ -15,7 +15,7 @@ from siamese_proto.graph.effects import idle_fields
 from siamese_proto.graph.ir import Finding, Graph, LayerContext, Phase
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
-from siamese_proto.layers.base import Layer, find_layer
+from siamese_proto.layers.base import Layer, find_layer, registered
 from siamese_proto.layers.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.load import PathOrText
@@ -56,6 +56,7 @@ def build_graph(
             raise GraphError(f"the shape {shape} given for {quoted(name)} has a size below 0")
     parsed, misread = claim_settings(parsed)
     unknown = [*misread, *unknown_problems(parsed)]
+    known_types = {message.name for message in parsed.message.layer if message.type in registered()}
 
     def report(problem: NetError) -> None:
         """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it.
@@ -72,7 +73,7 @@ def build_graph(
             unknown.remove(known)
             problem.location = known.location
         if on_problem is stop_at_once and not causes:
-            causes = [cause for cause in unknown if _stands_before(cause, problem)]
+            causes = [cause for cause in unknown if cause.layer in known_types and _stands_before(cause, problem)]
         on_problem(causes[0] if causes and known is None else problem)
 
     graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)

@@ -287,6 +287,11 @@ def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list
         {maker[blob.id] for node in unit for blob in node.bottoms if blob.id in maker} - {index}
         for index, unit in enumerate(units)
     ]
+    writers: dict[str, int] = {}  # of each statistic, the last so far: they add to it in turn
+    for index in sorted(range(len(units)), key=lambda index: priority[index]):
+        for param in {use.param.id for node in units[index] for use in node.params if use.param.statistic}:
+            waits[index] |= {writers[param]} - {index} if param in writers else set()
+            writers[param] = index
     readers: Mapping[int, list[int]] = {index: [] for index in range(len(units))}
     for index, needed in enumerate(waits):
         for other in needed:

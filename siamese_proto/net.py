@@ -92,11 +92,7 @@ class Net(nn.Module):
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
-        self._modules_of_layers = {
-            module_name(node): LayerModule(node.layer, self.run)
-            for node in (*self.graph.nodes, *self.fused_graph.nodes)
-            if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
-        }
+        self._modules_of_layers = [self._modules_of(graph) for graph in (self.graph, self.fused_graph)]
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
         self._compiler: Callable[..., Any] | None = None
         self._autocast: torch.dtype | None = None
@@ -267,7 +263,8 @@ class Net(nn.Module):
 
     def _compile(self, given: Mapping[str, Tensor], *, every_blob: bool) -> _Compiled:
         todo = plan(self.graph, given)
-        graph = self.graph if every_blob or self._reaches_into_towers(todo) else self.fused_graph
+        is_plain = every_blob or self._reaches_inside(todo)
+        graph = self.graph if is_plain else self.fused_graph
         weighted = [
             top
             for node in self.graph.nodes
@@ -282,7 +279,7 @@ class Net(nn.Module):
             names = ", ".join(quoted(node.name) for node in todo.left_out)
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
-        program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers)
+        program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers[not is_plain])
         call = self._compiler(program) if self._compiler is not None else bare(program)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, call)
 
@@ -303,8 +300,16 @@ class Net(nn.Module):
         unread = [blob for blob in dict.fromkeys(made) if blob.id not in read]
         return sorted(unread, key=lambda blob: blob.name.encode())
 
-    def _reaches_into_towers(self, todo: Plan) -> bool:
-        """Whether a layer of fused towers is left out, or what it computes is given: then each runs by itself."""
+    def _modules_of(self, graph: Graph) -> dict[str, LayerModule]:
+        """The layers by their nodes' names; those of the graph as written and of what runs may be named alike."""
+        return {
+            module_name(node): LayerModule(node.layer, self.run)
+            for node in graph.nodes
+            if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
+        }
+
+    def _reaches_inside(self, todo: Plan) -> bool:
+        """Whether a layer that became part of another is left out, or its top is given: then each runs by itself."""
         return not self._fused_nodes <= {node.id for node in todo.nodes} or any(
             top in todo.inputs for node in todo.nodes if node.id in self._fused_nodes for top in node.tops
         )

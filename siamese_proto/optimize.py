@@ -37,7 +37,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
     scales = {
         node.bottoms[0].id: node
         for node in graph.nodes
-        if isinstance(node.layer, Scale) and node.layer.is_learned and not any(node.cut)
+        if _takes_one_bottom(node.layer) and not any(node.cut) and not any(use.param.statistic for use in node.params)
     }
     readers = Counter(blob.id for node in graph.nodes for blob in node.bottoms)
     readers.update(blob.id for blob in graph.outputs)
@@ -65,6 +65,11 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
             )
         )
     return replace(graph, nodes=tuple(nodes)), pairs
+
+
+def _takes_one_bottom(layer: object) -> bool:
+    """Whether it is a Scale layer itself, not a class of somebody's own, with learned factors."""
+    return isinstance(layer, Scale) and type(layer) is Scale and layer.is_learned
 
 
 def _is_by_channel(scale: Node) -> bool:

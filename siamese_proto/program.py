@@ -99,11 +99,7 @@ def bare(program: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
 
     In a small net that is a third of the time. Hooks on the layers' modules are not called.
     """
-    layers = {
-        name: functools.partial(module.layer.forward, run=module.run)
-        for name, module in program.named_children()
-        if isinstance(module, LayerModule)
-    }
+    layers = {name: module.forward for name, module in program.named_children() if isinstance(module, LayerModule)}
     code: Callable[..., tuple[Tensor, ...]] = type(program).forward
     return functools.partial(code, SimpleNamespace(**layers))
 

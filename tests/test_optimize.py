@@ -1,10 +1,14 @@
 """What a net runs in place of what is written: the same outputs, gradients and statistics."""
 
+from typing import Any
+
 import pytest
 import torch
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
+from siamese_proto.layers.base import layer, registered
+from siamese_proto.layers.scale import Scale
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
 
@@ -48,6 +52,7 @@ LEFT = {
         norm("n", "n"), 'name: "s" type: "Scale" bottom: "n" bottom: "x" top: "s" scale_param { axis: 0 }'
     ),
     "with a loss on the normal": net(norm("n", "n", "loss_weight: 1"), scale("s", "n", "s")),
+    "by its own statistic": net(norm("n", "n", 'param { name: "m" }'), scale("s", "n", "s", 'param { name: "m" }')),
     "with a gradient cut": net(norm("n", "n"), scale("s", "n", "s", "propagate_down: false")),
 }
 
@@ -91,3 +96,50 @@ def test_the_blob_in_between_can_still_be_seen_and_given() -> None:
     assert set(made.blobs(**BATCH)) == {"x", "n", "s"}
     given = torch.full((5, 3, 4, 6), 2.0)
     assert torch.equal(made(n=given)["s"], given)  # a factor of 1 and a bias of 0
+
+
+def test_a_scale_of_ones_own_is_left() -> None:
+    class Rectified(Scale):
+        type = "Scale"
+        reads = ("scale_param",)
+
+        def forward(self, *given: Any) -> Any:
+            return [super().forward(*given)[0].relu()]
+
+    before = registered()["Scale"]
+    try:
+        layer("Scale", replace=True)(Rectified)
+        made = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TRAIN", seed=5)
+        assert (made(**BATCH)["s"] >= 0).all()
+    finally:
+        layer("Scale", replace=True)(before)
+
+
+def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> None:
+    convolution = "convolution_param { num_output: 16 kernel_size: 5 pad: 2 weight_filler { type: 'xavier' } }"
+    text = (
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 64 dim: 16 dim: 14 dim: 12 } } }\n'
+        f'layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" {convolution} }}\n'
+        f"layer {{ {norm('c_by_spectrum', 'b', bottom='c')} }}\n"
+        f"layer {{ {scale('c_by_spectrum_scaled', 'b', 's')} }}\n"
+    )
+    x = torch.rand(64, 16, 14, 12)
+    mine, plain = (sp.Net(text, "TRAIN", seed=5, fuse=fuse) for fuse in (True, False))
+    torch.testing.assert_close(mine.blobs(x=x), plain.blobs(x=x))
+    torch.testing.assert_close(mine(x=x)["s"], plain(x=x)["s"], rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_that_two_share_are_added_to_in_the_order_of_the_file() -> None:
+    shared = "".join(f'param {{ name: "{name}" }}' for name in "mvf")
+    text = net(
+        norm("n1", "n1", shared),
+        norm("n2", "n2", shared),
+        'name: "t" type: "TanH" bottom: "n2" top: "t"',
+        *(
+            f'name: "p{side}" type: "InnerProduct" bottom: "{bottom}" top: "p{side}" param {{ name: "w" }} '
+            "inner_product_param { num_output: 2 bias_term: false weight_filler { type: 'xavier' } }"
+            for side, bottom in (("a", "t"), ("b", "n1"))
+        ),
+    )
+    for one, other in zip(*(run(text, "TRAIN", fuse=fuse)[1] for fuse in (True, False)), strict=True):
+        torch.testing.assert_close(one, other)

@@ -192,9 +192,14 @@ class UpdateRule(torch.optim.Optimizer):
 
 
 def alike_in_memory(*lists: Sequence[Tensor]) -> bool:
-    """Whether tensors that belong together have their numbers in one order, on a device with kernels for that."""
+    """Whether tensors that belong together have their numbers in one order, of types that torch's kernels suit.
+
+    On the CPU that for SGD leaves weights of half precision as they are.
+    """
     return all(
-        first.device.type in ("cpu", "cuda") and all(other.stride() == first.stride() for other in others)
+        first.dtype in (torch.float32, torch.float64)
+        and first.device.type in ("cpu", "cuda")
+        and all(other.stride() == first.stride() for other in others)
         for first, *others in zip(*lists, strict=True)
     )
 

@@ -223,3 +223,12 @@ def test_a_misspelt_field_is_named_in_place_of_what_a_layer_behind_lacks_for_it(
     )
     with pytest.raises(sp.NetError, match="<text>:2: layer 'flat': unknown field 'end_axs' in flatten_param; did you"):
         sp.build_graph(text)
+
+
+def test_a_layer_of_an_unknown_type_is_not_blamed_for_its_fields() -> None:
+    text = INPUT + (
+        'layer { name: "u" type: "Nobody" bottom: "x" top: "u"\n  nobody_param { a: 1 } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "u" top: "ip" inner_product_param { num_output: 0 } }\n'
+    )
+    with pytest.raises(sp.NetError, match="num_output"):
+        sp.build_graph(text)

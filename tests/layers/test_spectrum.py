@@ -161,3 +161,41 @@ def test_what_spectra_cannot_do_is_done_directly(settings: str, shared: str, cal
     mine, plain = net(settings=settings, shared=shared), net(fuse=False, settings=settings, shared=shared)
     assert torch.equal(mine(**batch())["loss"], plain(**batch())["loss"])
     assert not calls
+
+
+def test_windows_of_zeros_alone_give_the_bias_itself_so_that_a_relu_behind_is_as_sharp_as_ever() -> None:
+    torch.manual_seed(4)
+    x = torch.zeros(6, 3, 14, 13)
+    x[:, :, 5:8, 1:3] = torch.rand(6, 3, 3, 2)
+    weight, bias = torch.randn(4, 3, 5, 3), torch.zeros(4)
+    for counts in ((1, 1), (2, 3)):
+        for term in (bias, None):
+            way, direct = (leaves(x, weight, term) for _ in range(2))
+            top = convolve_by_spectrum(*way, tiling((14, 13), counts, (5, 3), (3, 2)))
+            right = functional.conv2d(*direct, padding=(3, 2))
+            assert torch.equal(top == 0, right == 0)
+            gradient = torch.randn_like(right)
+            for one, other in ((top, way), (right, direct)):
+                one.relu().backward(gradient)
+                assert all(leaf.grad is not None for leaf in other if leaf is not None)
+            for mine, theirs in zip(way, direct, strict=True):
+                if mine is not None and theirs is not None:
+                    torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-4)
+
+
+def leaves(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [tensor if tensor is None else tensor.clone().requires_grad_() for tensor in tensors]
+
+
+def test_the_top_can_be_changed_in_place() -> None:
+    x, weight = drawn(2, 3, 9, 8).float(), drawn(4, 3, 5, 3).float().requires_grad_()
+    convolve_by_spectrum(x, weight, None, tiling((9, 8), (1, 2), (5, 3), (0, 0))).relu_().sum().backward()
+    assert weight.grad is not None
+
+
+def test_matrices_are_kept_for_the_cpu_whatever_device_is_set() -> None:
+    spectrum.transforms.cache_clear()
+    cut = tiling((9, 8), (1, 2), (5, 3), (0, 0))
+    with torch.device("meta"):
+        spectrum.transforms(cut)
+    assert spectrum.transforms(cut).down.device.type == "cpu"

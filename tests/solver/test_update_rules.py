@@ -310,6 +310,15 @@ def test_gradients_and_parameters_of_different_layouts_are_updated_place_by_plac
     assert torch.equal(weight.detach(), torch.arange(24.0).view(2, 3, 2, 2) / 2)
 
 
+def test_weights_of_half_precision_are_updated_too() -> None:
+    weight = torch.ones(40, dtype=torch.bfloat16, requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    rule = RULES["SGD"]([weight], settings("SGD"))
+    rule.set_rate(0.5)
+    rule.step()
+    assert torch.equal(weight.detach(), torch.full((40,), 0.5, dtype=torch.bfloat16))
+
+
 def test_sgd_without_momentum_goes_by_the_rate() -> None:
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     rule = RULES["SGD"]([weight], RuleSettings("SGD", momentum=0.0))

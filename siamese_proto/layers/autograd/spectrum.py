@@ -4,7 +4,10 @@ A picture is cut into tiles. The discrete Fourier transform of a tile, times the
 the transform of their correlation (Mathieu, Henaff and LeCun, Fast training of convolutional networks through FFTs,
 2013). Tiles are small, so that transforms are products with matrices, and frequency by frequency what is left is a
 product of matrices too. In between rows lie innermost in memory, (H, W, C, N), which makes all of these products of
-contiguous matrices. Errors are those of sums of so many terms: no larger than those of the direct way.
+contiguous matrices. Errors are shares of the largest values of a tile, no larger than those of the direct way.
+
+Of shapes N are rows, C and K channels of bottom and top, L and L' height and width of a tile, T and T' those of what it
+gives of the top, F its frequencies, and R rows times tiles.
 """
 
 from __future__ import annotations
@@ -18,9 +21,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 Pair = tuple[int, int]
-_FEW_TILES, _MANY_TILES, _LARGE_KERNELS = 32, 64, 2**20
+_FEW_TILES, _MANY_TILES = 32, 64  # at once, as measured; many where the kernels' spectra are large
+_LARGE_KERNELS = 2**20  # numbers
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,12 @@ class Tiling:
     def lengths(self) -> Pair:
         """The size of a tile: tiles overlap by the kernel less one."""
         return self.outputs[0] + self.kernel[0] - 1, self.outputs[1] + self.kernel[1] - 1
+
+    @property
+    def needed(self) -> Pair:
+        """The size of a picture that all tiles together take."""
+        down, across = (self.counts[i] * self.outputs[i] + self.kernel[i] - 1 for i in (0, 1))
+        return down, across
 
     @property
     def frequencies(self) -> int:
@@ -67,11 +78,13 @@ class SpectralConvolution(torch.autograd.Function):
         y = _empty(x, (len(x), len(weight), *size))
         spectra = []  # (F, 2 C, R) each, R rows and tiles
         for rows, top in zip(*(_parts(tensor, tiling, kernels) for tensor in (x, y)), strict=True):
-            spectrum = by.of_picture(to_tiles(rows, tiling))
+            picture = padded(rows, tiling)
+            spectrum = by.of_picture(to_tiles(picture, tiling))
             places = by.to_top(torch.bmm(kernels, spectrum), len(weight))  # (T, T', K, R)
             if bias is not None:
                 places += bias[:, None]
             from_outputs(places, top, tiling)
+            settle_empty_windows(top, picture, bias, tiling)
             spectra.append(spectrum)
         ctx.save_for_backward(weight, *spectra)
         ctx.tiling, ctx.bottom = tiling, x.shape
@@ -105,7 +118,8 @@ class SpectralConvolution(torch.autograd.Function):
 
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Room for (N, C, H, W), channels innermost in memory."""
-    return like.new_empty(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
+    layout = torch.channels_last
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 def _parts(tensor: Tensor, tiling: Tiling, kernels: Tensor) -> tuple[Tensor, ...]:
@@ -186,6 +200,11 @@ def _back(spectrum: Tensor, across: Tensor, down: Tensor, channels: int) -> Tens
 @functools.lru_cache(maxsize=64)
 def transforms(tiling: Tiling) -> Transforms:
     """The matrices for tiles of one size, computed in double precision."""
+    with torch.device("cpu"):  # whatever device was set for other tensors: these are kept
+        return _transforms(tiling)
+
+
+def _transforms(tiling: Tiling) -> Transforms:
     (height, width), (rows, columns) = tiling.lengths, tiling.outputs
     half = height // 2 + 1
     real, imaginary = torch.eye(2, dtype=torch.float64)
@@ -234,31 +253,49 @@ def _complex(angles: Tensor, sign: int, *, spectrum_is_last: bool = False) -> Te
     return blocks.permute(order).reshape(2 * len(angles), -1)
 
 
-def to_tiles(x: Tensor, tiling: Tiling) -> Tensor:
-    """(N, C, H, W) -> (L, L', C, tiles N), each tile with what it shares with the next."""
+def padded(x: Tensor, tiling: Tiling) -> Tensor:
+    """(N, C, H, W) -> (H', W', C, N) with zeros around, as large as all tiles together."""
     rows, channels, height, width = x.shape
-    (length, breadth), (down, across) = tiling.lengths, tiling.outputs
-    needed = [tiling.counts[i] * tiling.outputs[i] + tiling.kernel[i] - 1 for i in (0, 1)]
     turned = _rows_innermost(x)
-    if needed != [height, width]:
-        picture = turned
-        turned = x.new_zeros(needed[0], needed[1], channels, rows)
-        top, left = tiling.pad
-        turned[top : top + height, left : left + width] = picture
-    tiles = turned.unfold(0, length, down).unfold(1, breadth, across)
-    return tiles.permute(4, 5, 2, 0, 1, 3).reshape(length, breadth, channels, -1)
+    needed = tiling.needed
+    if needed == (height, width):
+        return turned
+    picture = x.new_zeros(*needed, channels, rows)
+    top, left = tiling.pad
+    picture[top : top + height, left : left + width] = turned
+    return picture
+
+
+def to_tiles(picture: Tensor, tiling: Tiling) -> Tensor:
+    """(H', W', C, N) -> (L, L', C, tiles N), each tile with what it shares with the next."""
+    (length, breadth), (down, across) = tiling.lengths, tiling.outputs
+    tiles = picture.unfold(0, length, down).unfold(1, breadth, across)
+    return tiles.permute(4, 5, 2, 0, 1, 3).reshape(length, breadth, picture.shape[2], -1)
+
+
+def settle_empty_windows(top: Tensor, picture: Tensor, bias: Tensor | None, tiling: Tiling) -> None:
+    """Set top (N, K, H, W) to the bias itself where a window of the picture (H', W', C, N) holds zeros alone.
+
+    There the direct way has no rounding, and the slope of a ReLU behind hangs on the sign.
+    """
+    largest = picture.abs().amax(2)  # (H', W', N)
+    if bool((largest != 0).all()):
+        return
+    windows = functional.max_pool2d(largest.permute(2, 0, 1).unsqueeze(1), tiling.kernel, 1)
+    empty = (windows == 0)[:, :, : top.shape[2], : top.shape[3]]
+    values = torch.zeros((), dtype=top.dtype) if bias is None else bias.view(-1, 1, 1)
+    top.copy_(torch.where(empty, values, top))
 
 
 def from_tiles(tiles: Tensor, x: Tensor, tiling: Tiling) -> None:
-    """The adjoint of `to_tiles`, into x: what several tiles share is added up."""
+    """The adjoint of `padded` and `to_tiles`, into x: what several tiles share is added up."""
     rows, channels, height, width = x.shape
     (length, breadth), (down, across) = tiling.lengths, tiling.outputs
     parts = tiles.view(length, breadth, channels, *tiling.counts, rows)
     if tiling.counts == (1, 1):
         picture = parts[:, :, :, 0, 0]
     else:
-        needed = [tiling.counts[i] * tiling.outputs[i] + tiling.kernel[i] - 1 for i in (0, 1)]
-        picture = tiles.new_zeros(needed[0], needed[1], channels, rows)
+        picture = tiles.new_zeros(*tiling.needed, channels, rows)
         for i in range(tiling.counts[0]):
             for j in range(tiling.counts[1]):
                 place = picture[i * down : i * down + length, j * across : j * across + breadth]
