@@ -18,7 +18,7 @@ ORDER = [
     {"graph"},
     {"layers", "fillers"},
     {"compiler"},
-    {"fuse", "program", "tensors", "net"}
+    {"fuse", "optimize", "program", "tensors", "net"}
     | {"drawing", "summary", "deploy", "emitting", "exporting", "networks", "weights"},
     {"data", "solver", "metrics"},
     {"pycaffe", "cli", "__main__"},
