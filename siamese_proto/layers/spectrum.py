@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 # Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
 _MULTIPLY_ADD = 3 / 45  # of products of matrices
-_DIRECT_MULTIPLY_ADD = {False: 3 / 38, True: 3 / 57}  # of convolutions of up to 32 channels, and of more
-_MOVED = 0.8  # a number of what lies between two products
+_DIRECT_MULTIPLY_ADD = {False: 3 / 38, True: 3 / 57}  # of convolutions of few channels, and of more
+_MOVED = 1.2  # a number of what lies between two products
 _OF_KERNELS = {False: 3, True: 8}  # a number of the kernels' spectra, while they fit into a cache, and beyond
 _CACHED = 8_000_000  # numbers
-WORTH = 1.25  # how much longer the direct way must take to be left
-_FEWEST_CHANNELS = 8
+WORTH = 1.4  # how much longer the direct way must take to be left
+_FEWEST_CHANNELS, _FEW_CHANNELS = 8, 32
 _MOST_TILES = 8  # a dimension
 
 
@@ -77,13 +77,14 @@ def best_tiling(
     size = (height + 2 * pad[0] - kernel[0] + 1, width + 2 * pad[1] - kernel[1] + 1)
     if min(size) < 1:
         return None
+    most = _MOST_TILES if channels > _FEW_CHANNELS else 1  # cutting costs more than it gains where there are few
     tilings = [
         Tiling((down, across), (-(-size[0] // down), -(-size[1] // across)), kernel, pad)
-        for down, across in itertools.product(*(range(1, min(length, _MOST_TILES) + 1) for length in size))
+        for down, across in itertools.product(*(range(1, min(length, most) + 1) for length in size))
     ]
     cost, best = min(((_cost(tiling, rows, channels, outputs), tiling) for tiling in tilings), key=lambda pair: pair[0])
     multiply_adds = rows * size[0] * size[1] * kernel[0] * kernel[1] * channels * outputs
-    return best if _DIRECT_MULTIPLY_ADD[channels > 32] * multiply_adds > worth * cost else None
+    return best if _DIRECT_MULTIPLY_ADD[channels > _FEW_CHANNELS] * multiply_adds > worth * cost else None
 
 
 def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:

@@ -103,7 +103,7 @@ layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 64
 layer { name: "conv1" type: "Convolution" bottom: "x" top: "conv1"
         convolution_param { num_output: 20 kernel_size: 3 weight_filler { type: "xavier" } } }
 layer { name: "conv2" type: "Convolution" bottom: "conv1" top: "conv2" SHARED
-        convolution_param { num_output: 24 kernel_size: 5 pad: 1 SETTINGS weight_filler { type: "xavier" } } }
+        convolution_param { num_output: 50 kernel_size: 5 pad: 1 SETTINGS weight_filler { type: "xavier" } } }
 layer { name: "ip" type: "InnerProduct" bottom: "conv2" top: "ip"
         inner_product_param { num_output: 4 weight_filler { type: "xavier" } } }
 layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "loss" }
@@ -128,7 +128,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tiling]:
     return seen
 
 
-def batch(rows: int = 64) -> dict[str, Tensor]:
+def batch(rows: int = 128) -> dict[str, Tensor]:
     draw = torch.Generator().manual_seed(rows)
     return {"x": torch.rand(rows, 3, 16, 15, generator=draw), "y": torch.randint(4, (rows,), generator=draw)}
 
@@ -155,7 +155,7 @@ def test_outputs_alone_other_types_and_small_batches_take_the_direct_way(calls: 
 
 @pytest.mark.parametrize(
     ("settings", "shared"),
-    [("stride: 2", ""), ("dilation: 2", ""), ("group: 4", ""), ("", "param { lr_mult: 0 }")],
+    [("stride: 2", ""), ("dilation: 2", ""), ("group: 5", ""), ("", "param { lr_mult: 0 }")],
 )
 def test_what_spectra_cannot_do_is_done_directly(settings: str, shared: str, calls: list[Tiling]) -> None:
     mine, plain = net(settings=settings, shared=shared), net(fuse=False, settings=settings, shared=shared)

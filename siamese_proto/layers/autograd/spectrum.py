@@ -279,7 +279,10 @@ def settle_empty_windows(top: Tensor, picture: Tensor, bias: Tensor | None, tili
     There the direct way has no rounding, and the slope of a ReLU behind hangs on the sign.
     """
     largest = picture.abs().amax(2)  # (H', W', N)
-    if bool((largest != 0).all()):
+    (above, left), (down, across) = tiling.pad, tiling.kernel
+    height, width = top.shape[2] + down - 1 - 2 * above, top.shape[3] + across - 1 - 2 * left
+    inside = largest[above : above + height, left : left + width]
+    if above < down and left < across and bool((inside != 0).all()):
         return
     windows = functional.max_pool2d(largest.permute(2, 0, 1).unsqueeze(1), tiling.kernel, 1)
     empty = (windows == 0)[:, :, : top.shape[2], : top.shape[3]]
