@@ -56,6 +56,8 @@ class ConvolutionBySpectrum(Convolution):
             return None
         if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
             return None
+        if x.shape[1] <= _FEW_CHANNELS and torch.get_num_threads() > 1:
+            return None  # many small products, for each of which threads would wait for one another
         return self.tiling(tuple(x.shape), self.num_output)
 
     def tiling(self, bottom: Shape, outputs: int) -> Tiling | None:

@@ -1,6 +1,6 @@
 """Convolution as products of spectra: the same as torch's own, places and gradients, however pictures are cut."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -115,9 +115,11 @@ def net(*, fuse: bool = True, settings: str = "", shared: str = "") -> sp.Net:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tiling]:
-    """How each convolution by spectrum was cut."""
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tiling]]:
+    """How each convolution by spectrum was cut, on one thread."""
     seen: list[Tiling] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     way = spectrum.convolve_by_spectrum
 
     def counted(x: Tensor, weight: Tensor, bias: Tensor | None, cut: Tiling) -> Tensor:
@@ -125,7 +127,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Tiling]:
         return way(x, weight, bias, cut)
 
     monkeypatch.setattr(spectrum, "convolve_by_spectrum", counted)
-    return seen
+    yield seen
+    torch.set_num_threads(threads)
 
 
 def batch(rows: int = 128) -> dict[str, Tensor]:
@@ -142,6 +145,12 @@ def test_a_net_trains_the_same_by_spectra(calls: list[Tiling]) -> None:
     torch.testing.assert_close(*losses)
     for ours, theirs in zip(mine.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_few_channels_take_the_direct_way_on_several_threads(calls: list[Tiling]) -> None:
+    torch.set_num_threads(2)
+    net()(**batch())
+    assert not calls
 
 
 def test_outputs_alone_other_types_and_small_batches_take_the_direct_way(calls: list[Tiling]) -> None:
