@@ -5,16 +5,21 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import replace
+from typing import TypeGuard, TypeVar
 
 from siamese_proto.fuse import free_id, fuse_towers
 from siamese_proto.graph.ir import Graph, Node
+from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import canonical_axis
 from siamese_proto.layers.convolution import Convolution
 from siamese_proto.layers.normalization import BatchNorm
+from siamese_proto.layers.pooled import PooledConvolution
+from siamese_proto.layers.pooling import LeanPooling, Pooling
 from siamese_proto.layers.scale import Scale
 from siamese_proto.layers.spectrum import ConvolutionBySpectrum
 
-_MANY_ROWS = 256
+_MANY_ROWS = 256  # of a batch, to ask of a layer whether it can gain at all
+Kind = TypeVar("Kind")
 
 
 def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
@@ -23,10 +28,12 @@ def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
     What these nodes of `graph` compute can be neither given nor left out by itself in what comes back.
     """
     scaled, pairs = take_in_scales(graph)
-    fused, joined = fuse_towers(scaled)
-    gone = [*itertools.chain(*pairs.values()), *(name for name in joined if name not in pairs)]
-    taken = {node.id for node in fused.nodes}
-    return replace(fused, nodes=tuple(by_spectrum(node, taken) for node in fused.nodes)), frozenset(gone)
+    turned, moved = pool_first(scaled)
+    fused, joined = fuse_towers(turned)
+    pooled, taken_in = pool_in_parts(fused)
+    gone = [*itertools.chain(*pairs.values()), *(name for name in [*moved, *joined, *taken_in] if name not in pairs)]
+    taken = {node.id for node in pooled.nodes}
+    return replace(pooled, nodes=tuple(shortest(node, taken) for node in pooled.nodes)), frozenset(gone)
 
 
 def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
@@ -39,8 +46,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
         for node in graph.nodes
         if _takes_one_bottom(node.layer) and not any(node.cut) and not any(use.param.statistic for use in node.params)
     }
-    readers = Counter(blob.id for node in graph.nodes for blob in node.bottoms)
-    readers.update(blob.id for blob in graph.outputs)
+    readers = _readers(graph)
     nodes: list[Node] = []
     pairs: dict[str, tuple[str, str]] = {}
     behind: set[str] = set()  # ids of the Scale layers taken in
@@ -58,6 +64,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
             replace(
                 node,
                 id=name,
+                name=f"{node.name}+{scale.name}",
                 tops=scale.tops,
                 params=(*node.params, *scale.params),
                 loss_weights=scale.loss_weights,
@@ -80,13 +87,92 @@ def _is_by_channel(scale: Node) -> bool:
     return scale.layer.spread_shape([shape]) == shape[1:2]
 
 
-def by_spectrum(node: Node, taken: set[str]) -> Node:
-    """A Convolution that can gain by spectra, with a large batch at least, as one that looks which way is shorter."""
-    written, shape = node.layer, node.bottoms[0].shape if node.bottoms else None
-    if not isinstance(written, Convolution) or type(written) is not Convolution or len(shape or ()) != 4:
-        return node  # the type itself: a class of somebody's own may compute something else
+def pool_first(graph: Graph) -> tuple[Graph, list[str]]:
+    """MAX pooling in front of the ReLU that it follows, which then has less to do; and the ids of all these nodes.
+
+    The greatest of rectified numbers is the rectified greatest; where it is 0 no gradient passes, wherever it stood.
+    """
+    readers = _readers(graph)
+    relus = {
+        node.tops[0].id: node
+        for node in graph.nodes
+        if _is(node.layer, ReLU) and not node.layer.negative_slope and _is_passed_on(node, readers)
+    }
+    pools = [node for node in graph.nodes if _picks(node.layer) and not any(node.cut) and node.bottoms[0].id in relus]
+    into: dict[str, Node] = {}  # by the id of the node whose place it takes
+    for pool in pools:
+        relu = relus[pool.bottoms[0].id]
+        (bottom,) = relu.bottoms
+        # No blob of a file has a version below 0: so the name cannot be one of the file's.
+        between = replace(pool.tops[0], name=f"{bottom.id} pooled", version=-1, needs_gradient=bottom.needs_gradient)
+        into[relu.id] = replace(pool, bottoms=(bottom,), tops=(between,), needs_backward=relu.needs_backward)
+        into[pool.id] = replace(relu, bottoms=(between,), tops=pool.tops, loss_weights=pool.loss_weights)
+    return replace(graph, nodes=tuple(into.get(node.id, node) for node in graph.nodes)), list(into)
+
+
+def pool_in_parts(graph: Graph) -> tuple[Graph, list[str]]:
+    """Every Convolution with the MAX pooling behind it as one layer, so that what lies between is never whole."""
+    readers = _readers(graph)
+    convolutions = {
+        node.tops[0].id: node
+        for node in graph.nodes
+        if _is(node.layer, Convolution)
+        and node.layer.axis == 1
+        and len(node.bottoms) == 1
+        and _is_passed_on(node, readers)
+        and not _gains_by_spectrum(node)
+    }
+    into: dict[str, Node] = {}  # by the id of the pooling layer
+    gone: list[str] = []
+    for pool in graph.nodes:
+        first = convolutions.get(pool.bottoms[0].id) if pool.bottoms else None
+        if first is None or not _is(first.layer, Convolution) or not _picks(pool.layer) or any(pool.cut):
+            continue
+        pooling = LeanPooling(pool.message, pool.layer.context)
+        layer = PooledConvolution(first.message, first.layer.context, pooling)
+        name = f"{first.name}+{pool.name}"
+        into[pool.id] = replace(first, name=name, layer=layer, tops=pool.tops, loss_weights=pool.loss_weights)
+        gone += [first.id, pool.id]
+    left = (node for node in graph.nodes if node.id not in gone or node.id in into)
+    return replace(graph, nodes=tuple(into.get(node.id, node) for node in left)), gone
+
+
+def _readers(graph: Graph) -> Counter[str]:
+    """How often each blob is read, by a layer or as an output of the net."""
+    found = Counter(blob.id for node in graph.nodes for blob in node.bottoms)
+    found.update(blob.id for blob in graph.outputs)
+    return found
+
+
+def _is_passed_on(node: Node, readers: Counter[str]) -> bool:
+    """Whether its one top is read once, and counts for nothing else."""
+    return readers[node.tops[0].id] == 1 and not any(node.loss_weights) and not any(node.cut)
+
+
+def _is(layer: object, kind: type[Kind]) -> TypeGuard[Kind]:
+    """Whether it is of this type itself: a class of somebody's own may compute something else."""
+    return type(layer) is kind
+
+
+def _picks(layer: object) -> TypeGuard[Pooling]:
+    return _is(layer, Pooling) and layer.picks()
+
+
+def shortest(node: Node, taken: set[str]) -> Node:
+    """The node with its layer computed in the way that takes the least time and memory."""
+    layer = node.layer
+    if _picks(layer):
+        return replace(node, id=free_id(f"{node.id}_lean", taken), layer=LeanPooling(node.message, layer.context))
+    if _is(layer, Convolution) and _gains_by_spectrum(node):
+        by_spectrum = ConvolutionBySpectrum(node.message, layer.context)
+        return replace(node, id=free_id(f"{node.id}_by_spectrum", taken), layer=by_spectrum)
+    return node
+
+
+def _gains_by_spectrum(node: Node) -> bool:
+    """Whether a Convolution can gain, with a large batch at least."""
+    written, shape = node.layer, node.bottoms[0].shape
+    if not isinstance(written, Convolution) or written.axis != 1 or shape is None or len(shape) != 4:
+        return False
     layer = ConvolutionBySpectrum(node.message, written.context)
-    _, *picture = shape or ()
-    if layer.axis != 1 or layer.tiling((_MANY_ROWS, *picture), layer.num_output) is None:
-        return node
-    return replace(node, id=free_id(f"{node.id}_by_spectrum", taken), layer=layer)
+    return layer.tiling((_MANY_ROWS, *shape[1:]), layer.num_output) is not None

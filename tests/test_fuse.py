@@ -81,7 +81,7 @@ def test_any_number_of_towers_of_other_batch_sizes_gives_the_same(count: int) ->
     batch = {f"x{i}": torch.randn(i + 1, 3, 8, 7) for i in range(count)}
     net, types = compare(text, batch)
     assert {"JoinBatches", "PartBatches"} <= types
-    assert len(net.fused_graph.nodes) == count + 1 + len(layers) + 1
+    assert len(fuse_towers(net.graph)[0].nodes) == count + 1 + len(layers) + 1
 
 
 def test_only_the_shared_part_of_a_half_twin_is_fused() -> None:

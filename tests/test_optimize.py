@@ -7,6 +7,7 @@ import torch
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
+from siamese_proto.layers import pooled, pooling
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
 
@@ -113,6 +114,85 @@ def test_a_scale_of_ones_own_is_left() -> None:
         assert (made(**BATCH)["s"] >= 0).all()
     finally:
         layer("Scale", replace=True)(before)
+
+
+def pool(bottom: str, top: str = "p", more: str = "kernel_size: 2 stride: 2", method: str = "MAX") -> str:
+    return f'name: "p" type: "Pooling" bottom: "{bottom}" top: "{top}" pooling_param {{ pool: {method} {more} }}'
+
+
+def convolution(more: str = "num_output: 4 kernel_size: 3 pad: 1", wires: str = 'bottom: "x" top: "c"') -> str:
+    filled = 'weight_filler { type: "xavier" }'
+    return f'name: "c" type: "Convolution" {wires} convolution_param {{ {more} {filled} }}'
+
+
+RELU = 'name: "r" type: "ReLU" bottom: "c" top: "c"'
+READ = 'name: "t" type: "TanH" bottom: "c" top: "t"'
+POOLED = {  # what is pooled before it is rectified, and with the convolution
+    "in place": net(convolution(), RELU, pool("c")),
+    "apart": net(convolution(), RELU.replace('top: "c"', 'top: "r"'), pool("r")),
+    "windows that overlap and reach beyond": net(
+        convolution(), RELU, pool("c", more="kernel_size: 3 stride: 2 pad: 1")
+    ),
+    "all of the picture": net(convolution(), RELU, pool("c", more="global_pooling: true")),
+    "with a loss on the pooled": net(convolution(), RELU, pool("c") + " loss_weight: 2"),
+    "in place again": net(convolution(), RELU, pool("c"), 'name: "r2" type: "TanH" bottom: "p" top: "p"'),
+    "pooled and rectified": net(convolution(), pool("c"), RELU.replace('"c"', '"p"')),
+    "in one dimension fewer windows": net(convolution("num_output: 4 kernel_h: 4 kernel_w: 1"), RELU, pool("c")),
+}
+APART = {
+    "the convolution read by another": net(convolution(), pool("c"), READ),
+    "the rectified read by another": net(convolution(), RELU, pool("c"), READ),
+    "a mean": net(convolution(), RELU, pool("c", method="AVE")),
+    "also where": net(convolution(), RELU, pool("c", 'p" top: "where')),
+    "windows with gaps": net(convolution(), RELU, pool("c", more="kernel_size: 1 stride: 3")),
+    "a gradient cut": net(convolution(), RELU, pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
+    "a loss in between": net(convolution(), RELU + " loss_weight: 1", pool("c")),
+    "a slope": net(convolution(), RELU + " relu_param { negative_slope: 0.5 }", pool("c")),
+    "two bottoms": net(
+        convolution(wires='bottom: "x" bottom: "x" top: "c" top: "d"'), RELU, pool("c"), READ.replace('"c"', '"d"')
+    ),
+}
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("text", [*POOLED.values(), *APART.values()], ids=[*POOLED, *APART])
+def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "_AT_ONCE", {False: 70, True: 70})  # each row by itself
+    monkeypatch.setattr(pooling, "_LARGE", 1)
+    (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
+    assert ("PooledConvolution" in types) == (text in POOLED.values())
+
+
+def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
+    text = net('name: "n" type: "Power" bottom: "x" top: "c"', RELU, pool("c"))
+    x = BATCH["x"].clone()
+    x[0] = -1.0
+    x[1] = 0.0
+    x[2, :, 0] = float("nan")
+    gradients = []
+    for fuse in (True, False):
+        given = x.clone().requires_grad_()
+        made = sp.Net(text, "TRAIN", fuse=fuse)
+        (made(x=given)["p"] * torch.arange(1.0, 91).view(5, 3, 2, 3)).sum().backward()
+        gradients.append(given.grad)
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    assert torch.equal(gradients[0].nan_to_num(7), gradients[1].nan_to_num(7))
+    assert (gradients[0][:2] == 0).all()
+    assert (gradients[0][3:] != 0).any()
+    order = [node.type for node in sp.Net(text, "TRAIN").fused_graph.nodes]
+    assert order == ["Input", "Power", "Pooling", "ReLU"]
+
+
+def test_blobs_before_the_pooling_can_still_be_seen_and_given() -> None:
+    made = sp.Net(POOLED["in place"], "TEST", seed=5)
+    assert set(made.blobs(**BATCH)) == {"x", "c", "c@0", "p"}
+    given = torch.randn(5, 4, 4, 6)
+    expected = torch.nn.functional.max_pool2d(given.relu(), 2)
+    assert torch.equal(made(c=given)["p"], expected)
 
 
 def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape
@@ -25,7 +25,7 @@ PAD = ("pad", "pad_h", "pad_w")
 class Windowed(Layer):
     """Windows that slide over the dimensions after the channels, which stand at `axis`."""
 
-    reads = ("convolution_param",)
+    reads: ClassVar[Sequence[str]] = ("convolution_param",)
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.convolution_param

@@ -107,6 +107,15 @@ class Pooling(Layer):
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
         return self.method != "STOCHASTIC" or self.phase == "TEST"
 
+    def picks(self) -> bool:
+        """Whether each number of the top is one of the bottom: the greatest of a window that never lies beyond."""
+        if self.method != "MAX" or self.top_count > 1:
+            return False
+        kernel = self.kernel
+        return kernel is None or all(
+            2 * self.pad[i] <= kernel[i] and (self.pad != (0, 0) or self.stride[i] <= kernel[i]) for i in (0, 1)
+        )
+
     def describe(self) -> str:
         if self.kernel is None:
             return f"{self.method} global"
@@ -188,6 +197,23 @@ class Pooling(Layer):
         columns = indices % padded_width - self.pad[1]
         inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
         return (rows * size[1] + columns).where(inside, -1)
+
+
+_LARGE = 2**18  # numbers: a megabyte, below which nothing is gained
+
+
+class LeanPooling(Pooling):
+    """A Pooling layer that does not keep a large bottom for the backward pass where its MAX is taken."""
+
+    def _max(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:
+        import torch
+
+        needed = x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if not needed or not self.picks() or x.numel() < _LARGE or not x.is_cpu:
+            return super()._max(x, kernel, is_native=is_native)
+        from siamese_proto.layers.autograd.pooling import max_pool
+
+        return [max_pool(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:

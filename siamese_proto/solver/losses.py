@@ -22,20 +22,26 @@ class Losses:
         self.first = first
         self._earlier = list(earlier)
         self._fetched: list[float] = []
-        self._waiting: list[Tensor] = []
+        self._waiting: Tensor | None = (
+            None  # one tensor for all: many small ones would lie about in memory as hindrances
+        )
+        self._count = 0  # of those in it
         self._found_finite = 0
 
     def append(self, loss: Tensor) -> None:
         """Record a scalar."""
-        self._waiting.append(loss)
-        if len(self._waiting) >= _WAITING:
+        if self._waiting is None:
+            self._waiting = torch.empty(_WAITING, dtype=loss.dtype, device=loss.device)
+        self._waiting[self._count] = loss
+        self._count += 1
+        if self._count == _WAITING:
             self.floats()
 
     def floats(self) -> list[float]:
         """Every loss since `first`."""
-        if self._waiting:
-            self._fetched += torch.stack(self._waiting).tolist()
-            self._waiting.clear()
+        if self._waiting is not None:
+            self._fetched += self._waiting[: self._count].tolist()
+            self._waiting, self._count = None, 0
         return self._fetched
 
     def recent(self, count: int) -> list[float]:
