@@ -92,6 +92,9 @@ class Net(nn.Module):
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
+        # Kept at hand because torch looks for a module of a module in three places, and small nets notice.
+        self._tensor_of = self.weights.__getitem__
+        self._param_ids = [param.id for param in self.graph.params]
         self._modules_of_layers = [self._modules_of(graph) for graph in (self.graph, self.fused_graph)]
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
         self._compiler: Callable[..., Any] | None = None
@@ -160,7 +163,8 @@ class Net(nn.Module):
         computed from it, its next batch is pulled. Layers that lack a bottom, a label say, are left out and logged.
         """
         given = self._given(blobs)
-        given.update(self.pull(given))
+        if self._pulled(frozenset(given)):
+            given.update(self.pull(given))
         outputs = self._run(given, every_blob=False)
         self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
         return outputs
@@ -216,7 +220,7 @@ class Net(nn.Module):
 
     def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The blobs that a caller handed in, as tensors on the net's device and of its type."""
-        first = self.weights[self.graph.params[0].id] if self.graph.params else None
+        first = self._tensor_of(self._param_ids[0]) if self._param_ids else None
         # A net without any parameters computes where its blobs are.
         device, dtype = (first.device, first.dtype) if first is not None else (None, None)
         names = self._last_version
@@ -249,14 +253,13 @@ class Net(nn.Module):
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
-        weights = self.weights  # once: torch looks for a module in three places
-        tensors = [weights[param.id] for param in self.graph.params]
+        inputs = [*map(given.__getitem__, compiled.inputs), *map(self._tensor_of, self._param_ids)]
         try:
             if self._autocast is None:
-                values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
+                values = compiled.call(*inputs)
             else:
                 with torch.autocast(self.device.type, self._autocast):
-                    values = compiled.call(*(given[name] for name in compiled.inputs), *tensors)
+                    values = compiled.call(*inputs)
         except (RuntimeError, IndexError, ValueError) as error:
             raise self._explained(given, error) from error
         return dict(zip(compiled.outputs, values, strict=True))

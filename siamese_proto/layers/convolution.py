@@ -16,10 +16,13 @@ from siamese_proto.proto import schema
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Operation = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 # The fields of ConvolutionParameter that set one quantity: for any number of dimensions, and the pair for two.
 KERNEL = ("kernel_size", "kernel_h", "kernel_w")
 STRIDE = ("stride", "stride_h", "stride_w")
 PAD = ("pad", "pad_h", "pad_w")
+_WAYS = 64  # shapes of bottoms at most, of which a layer remembers what is to be done
 
 
 class Windowed(Layer):
@@ -35,9 +38,6 @@ class Windowed(Layer):
         self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
         self.is_pair = any(settings.HasField(name) for _, *pair in (KERNEL, STRIDE, PAD) for name in pair)
         self.axis = settings.axis
-        # By rank, because they are asked for in every pass.
-        self._by_rank: dict[int, tuple[Shape, Shape, Shape, Shape]] = {}
-        self._operations: dict[int, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {}
 
     def rows_independent(self) -> bool:
         return self.axis > 0
@@ -76,12 +76,10 @@ class Windowed(Layer):
 
     def windows(self, rank: int) -> tuple[Shape, Shape, Shape, Shape]:
         """Kernel, stride, pad and dilation of each of `rank` dimensions."""
-        if rank not in self._by_rank:
-            kernel, stride, pad, dilation = (
-                sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
-            )
-            self._by_rank[rank] = kernel, stride, pad, dilation
-        return self._by_rank[rank]
+        kernel, stride, pad, dilation = (
+            sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
+        )
+        return kernel, stride, pad, dilation
 
     def slid(self, spatial: Shape) -> Shape:
         """How many windows there are along each dimension; GraphError where the kernel does not fit."""
@@ -104,19 +102,6 @@ class Windowed(Layer):
         """How far the window reaches beyond the pad along each dimension, where a single one does."""
         sizes = zip(spatial, *self.windows(len(spatial)), strict=True)
         return tuple(max(dilation * (kernel - 1) + 1 - size - 2 * pad, 0) for size, kernel, _, pad, dilation in sizes)
-
-    def filled(self, x: Tensor, rank: int) -> Tensor:
-        """The bottom, its last `rank` dimensions lengthened with zeros by what `overhang` tells."""
-        from torch.nn import functional
-
-        spatial = tuple(x.shape[x.dim() - rank :])
-        kernel, _, pad, _ = self.windows(rank)
-        if set(self.dilation) == {1} and all(map(_fits, spatial, kernel, pad)):  # the usual case, without delay
-            return x
-        overhang = self.overhang(spatial)
-        if not any(overhang):
-            return x
-        return functional.pad(x, [length for size in reversed(overhang) for length in (0, size)])
 
     def field(self, names: tuple[str, str, str], dimension: int, rank: int) -> str:
         """The field that sets a quantity for a dimension."""
@@ -145,6 +130,7 @@ class Convolution(Windowed):
 
     def read(self, message: schema.LayerParameter) -> None:
         super().read(message)
+        self._ways: dict[Shape, Operation] = {}
         settings = message.convolution_param
         self.num_output = settings.num_output
         self.group = settings.group
@@ -179,31 +165,50 @@ class Convolution(Windowed):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         weight = params[0]
         bias = params[1] if len(params) > 1 else None
-        rank = weight.dim() - 2
-        if rank == 0:  # one dimension of size 1, over which a window of size 1 slides
-            weight = weight.unsqueeze(-1)
-        is_faster = self.gains_from_channels_last(weight)
-        weight = channels_last(weight) if is_faster else weight
-        operate = self._operations.get(rank) or self._operations.setdefault(rank, self.operation(rank))
-        tops = []
-        for bottom in bottoms:
-            lead = () if self.axis == 1 else bottom.shape[: canonical_axis(self.axis, bottom.shape)]
-            x = bottom if self.axis == 1 else bottom.reshape(-1, *bottom.shape[len(lead) :])
-            if (
-                is_faster and x.shape[1] > 1
-            ):  # of one channel both layouts are the same bytes: the weight's strides tell
-                x = channels_last(x)
-            y = operate(x, weight, bias) if rank else operate(x.unsqueeze(-1), weight, bias).squeeze(-1)
-            tops.append(y if self.axis == 1 else y.reshape(*lead, *y.shape[1:]))
-        return tops
+        return [self._way(bottom.shape)(bottom, weight, bias) for bottom in bottoms]
+
+    def _way(self, bottom: Shape) -> Operation:
+        """As `way` tells, once for each shape: small nets would spend their time on finding out."""
+        import torch
+
+        if torch.compiler.is_compiling():
+            return self.way(bottom)  # sizes may be symbols then
+        found = self._ways.get(bottom)
+        if found is None:
+            if len(self._ways) == _WAYS:
+                self._ways.clear()
+            found = self._ways[bottom] = self.way(bottom)
+        return found
+
+    def way(self, bottom: Shape) -> Operation:
+        """What is to be done with a bottom of this shape, the weight and the bias."""
+        from torch.nn import functional
+
+        axis = canonical_axis(self.axis, bottom)
+        channels, spatial = bottom[axis], tuple(bottom[axis + 1 :])
+        rank = len(spatial)
+        operate = self.operation(rank)
+        pads = [length for size in reversed(self.overhang(spatial)) for length in (0, size)]
+        is_padded = any(pads)
+        is_faster = gains_from_channels_last((*self.weighed(channels), *self.windows(rank)[0]))
+
+        def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            lead = () if axis == 1 else x.shape[:axis]
+            if axis != 1:
+                x = x.reshape(-1, *x.shape[axis:])
+            if is_padded:
+                x = functional.pad(x, pads)
+            if is_faster and weight.is_cpu:
+                weight = channels_last(weight)
+                if channels > 1:  # of one both layouts are the same bytes: the weight's strides tell
+                    x = channels_last(x)
+            y = operate(x, weight, bias)
+            return y if axis == 1 else y.reshape(*lead, *y.shape[1:])
+
+        return convolve
 
     def laid_out(self, index: int, values: Tensor) -> Tensor:
-        return channels_last(values) if self.gains_from_channels_last(values) else values
-
-    def gains_from_channels_last(self, weight: Tensor) -> bool:
-        """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
-        shape = weight.shape
-        return len(shape) == 4 and weight.is_cpu and shape[1] <= 32 and shape[2] <= 10 and shape[3] <= 10
+        return channels_last(values) if gains_from_channels_last(values.shape) and values.is_cpu else values
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         axis = canonical_axis(self.axis, bottoms[0])
@@ -252,20 +257,24 @@ class Convolution(Windowed):
         """The spatial dimensions of the tops."""
         return self.slid(spatial)
 
-    def operation(self, rank: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def operation(self, rank: int) -> Operation:
         """The sum over windows of `rank` dimensions; of none: of one dimension, with windows of size 1."""
         from torch.nn import functional
 
         if rank == 0:
-            return lambda x, weight, bias: functional.conv1d(x, weight, bias, groups=self.group)
+            one = functional.conv1d
+            return lambda x, weight, bias: one(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=self.group).squeeze(
+                -1
+            )
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        _, *steps = self.windows(rank)  # a size for each dimension: exporters take no single one for all
-        settings = (steps[0], steps[1], steps[2], self.group)
-        return lambda x, weight, bias: convolve(self.filled(x, rank), weight, bias, *settings)
+        _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
+        group = self.group
+        return lambda x, weight, bias: convolve(x, weight, bias, stride, pad, dilation, group)
 
 
-def _fits(size: int, kernel: int, pad: int) -> bool:
-    return kernel <= size + 2 * pad
+def gains_from_channels_last(weight: Shape) -> bool:
+    """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
+    return len(weight) == 4 and weight[1] <= 32 and weight[2] <= 10 and weight[3] <= 10
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from siamese_proto.layers.base import layer
 from siamese_proto.layers.convolution import PAD, Convolution
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from siamese_proto.layers.convolution import Operation
 
 
 @layer("Deconvolution")
@@ -50,11 +50,14 @@ class Deconvolution(Convolution):
             sizes.append(whole - 2 * pad)
         return tuple(sizes)
 
-    def operation(self, rank: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def operation(self, rank: int) -> Operation:
         from torch.nn import functional
 
         if rank == 0:
-            return lambda x, weight, bias: functional.conv_transpose1d(x, weight, bias, groups=self.group)
+            one = functional.conv_transpose1d
+            return lambda x, weight, bias: one(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=self.group).squeeze(
+                -1
+            )
         spread = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
         _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
         return lambda x, weight, bias: spread(x, weight, bias, stride, pad, (0,) * rank, self.group, dilation)

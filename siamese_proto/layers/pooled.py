@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from siamese_proto.graph.ir import LayerContext, Shape
-from siamese_proto.layers.base import RunState
 from siamese_proto.layers.convolution import Convolution
 from siamese_proto.layers.pooling import LeanPooling
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from siamese_proto.layers.convolution import Operation
 
 # Numbers between the two at once, as measured, of one thread and of several: what a core's cache holds, and enough to
 # divide among threads, which wait for one another at the end of each call.
@@ -34,17 +35,18 @@ class PooledConvolution(Convolution):
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         return self.pooling.top_shapes(super().top_shapes(bottoms))
 
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+    def way(self, bottom: Shape) -> Operation:
         import torch
 
-        def pooled(rows: Tensor) -> Tensor:
-            return self.pooling.forward(super(PooledConvolution, self).forward([rows], params, run), (), run)[0]
+        convolve, pool = super().way(bottom), self.pooling.greatest
+        between = math.prod(super().top_shapes([bottom])[0])
+        is_small = between <= min(_AT_ONCE.values()) or math.prod(self.param_shapes([bottom])[0]) > _FEW_WEIGHTS
 
-        x = bottoms[0]
-        if not x.is_cpu or torch.compiler.is_compiling() or params[0].numel() > _FEW_WEIGHTS:
-            return [pooled(x)]
-        between = len(x) * self.num_output * math.prod(self.convolved(tuple(x.shape[2:])))
-        parts = min(len(x), -(-between // _AT_ONCE[torch.get_num_threads() > 1]))
-        if parts < 2:
-            return [pooled(x)]
-        return [torch.cat([pooled(rows) for rows in torch.split(x, -(-len(x) // parts))])]
+        def convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            at_once = between if is_small else _AT_ONCE[torch.get_num_threads() > 1]
+            if between <= at_once or not x.is_cpu or torch.compiler.is_compiling():
+                return pool(convolve(x, weight, bias))
+            parts = torch.split(x, max(1, len(x) * at_once // between))
+            return torch.cat([pool(convolve(part, weight, bias)) for part in parts])
+
+        return convolve_and_pool

@@ -53,6 +53,11 @@ class Pooling(Layer):
             )
         if self.method == "STOCHASTIC" and self.pad != (0, 0):
             raise GraphError(f"pool STOCHASTIC goes with pad 0 only, got {self.pad}", field="pooling_param.pad")
+        # Then no window of any picture lies beyond it, and torch's kernels count windows as Caffe does.
+        self.is_gapless = self.kernel is None or all(
+            2 * pad <= kernel and (self.pad != (0, 0) or stride <= kernel)
+            for pad, kernel, stride in zip(self.pad, self.kernel, self.stride, strict=True)
+        )
         for pad, size, name in zip(self.pad, self.kernel or (1, 1), "hw", strict=True):
             if pad >= size:
                 field = f"pad_{name}" if settings.HasField("pad_h") else "pad"
@@ -71,14 +76,14 @@ class Pooling(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         x = bottoms[0]
-        _, _, height, width = x.shape
-        kernel = self.kernel or (height, width)
+        size = x.shape[2:]
+        kernel = self.kernel or (size[0], size[1])
         if self.method == "STOCHASTIC":
             # Zeros that hang over are never drawn.
             x = self._padded(x, kernel, 0.0)
             return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.key)]
         pooled = self._max if self.method == "MAX" else self._mean
-        return pooled(x, kernel, is_native=self._is_native((height, width)))
+        return pooled(x, kernel, is_native=self.is_gapless or self._is_native((size[0], size[1])))
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
@@ -109,12 +114,7 @@ class Pooling(Layer):
 
     def picks(self) -> bool:
         """Whether each number of the top is one of the bottom: the greatest of a window that never lies beyond."""
-        if self.method != "MAX" or self.top_count > 1:
-            return False
-        kernel = self.kernel
-        return kernel is None or all(
-            2 * self.pad[i] <= kernel[i] and (self.pad != (0, 0) or self.stride[i] <= kernel[i]) for i in (0, 1)
-        )
+        return self.method == "MAX" and self.top_count == 1 and self.is_gapless
 
     def describe(self) -> str:
         if self.kernel is None:
@@ -144,11 +144,9 @@ class Pooling(Layer):
     def _is_native(self, size: Pair) -> bool:
         """Whether torch's kernels take these settings and agree with Caffe about the number of windows."""
         kernel = self.kernel or size
-        if 2 * self.pad[0] > kernel[0] or 2 * self.pad[1] > kernel[1]:
-            return False
+        if self.is_gapless or 2 * self.pad[0] > kernel[0] or 2 * self.pad[1] > kernel[1]:
+            return self.is_gapless
         # Without a pad Caffe keeps a window that starts behind the picture; there is one only if windows leave gaps.
-        if self.pad != (0, 0) or (self.stride[0] <= kernel[0] and self.stride[1] <= kernel[1]):
-            return True
         pooled = self._pooled(size)
         return all((pooled[axis] - 1) * self.stride[axis] < size[axis] for axis in (0, 1))
 
@@ -206,14 +204,19 @@ class LeanPooling(Pooling):
     """A Pooling layer that does not keep a large bottom for the backward pass where its MAX is taken."""
 
     def _max(self, x: Tensor, kernel: Pair, *, is_native: bool) -> Sequence[Tensor]:
+        return [self.greatest(x)] if self.picks() else super()._max(x, kernel, is_native=is_native)
+
+    def greatest(self, x: Tensor) -> Tensor:
+        """The maxima of (N, C, H, W), where the layer `picks`."""
         import torch
 
-        needed = x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if not needed or not self.picks() or x.numel() < _LARGE or not x.is_cpu:
-            return super()._max(x, kernel, is_native=is_native)
+        kernel = self.kernel or (x.shape[2], x.shape[3])
+        is_kept = x.requires_grad and x.numel() >= _LARGE and torch.is_grad_enabled()  # by torch's own
+        if not is_kept or not x.is_cpu or torch.compiler.is_compiling():
+            return torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
         from siamese_proto.layers.autograd.pooling import max_pool
 
-        return [max_pool(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
+        return max_pool(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:

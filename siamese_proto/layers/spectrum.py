@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from siamese_proto.graph.ir import Shape
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from siamese_proto.layers.autograd.spectrum import Tiling
+    from siamese_proto.layers.convolution import Operation
 
 # Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
 _MULTIPLY_ADD = 3 / 45  # of products of matrices
@@ -32,7 +32,7 @@ class ConvolutionBySpectrum(Convolution):
     In float32 on the CPU. Otherwise, and where only outputs are asked for, it computes as ever.
     """
 
-    def operation(self, rank: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    def operation(self, rank: int) -> Operation:
         direct = super().operation(rank)
         if rank != 2:
             return direct

@@ -241,3 +241,44 @@ def test_a_static_input_has_a_matrix_of_its_own():
     assert net.graph.nodes[1].layer.multiply_adds([(4, 3, 5), (4, 3), (3, 7)], []) == 3 * (
         4 * 8 * 5 + 8 * 7 + 4 * 8 * 2
     )
+
+
+@pytest.mark.parametrize(
+    ("cont", "by_torch"),
+    [
+        ([[1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1]], True),
+        ([[0, 1, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]], True),
+        ([[0, 1, 0.5], [1, 1, 1], [1, 1, 1], [1, 1, 1]], False),
+        ([[0, 0, 1], [1, 1, 0], [1, 1, 1], [0, 1, 1]], False),
+    ],
+    ids=["goes on", "begins", "half", "begins in the middle"],
+)
+def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, by_torch, monkeypatch):
+    text = f"""
+      layer {{ name: "in" type: "Input" top: "x" top: "cont"
+        input_param {{ shape {{ dim: {STEPS} dim: {STREAMS} dim: 5 }} shape {{ dim: {STEPS} dim: {STREAMS} }} }} }}
+      layer {{ name: "l" type: "LSTM" bottom: "x" bottom: "cont" top: "y" recurrent_param {{
+        num_output: {SIZE} weight_filler {{ type: "gaussian" std: 1 }} bias_filler {{ type: "gaussian" std: 1 }} }} }}
+    """
+    x = torch.randn(STEPS, STREAMS, 5, generator=torch.Generator().manual_seed(3))
+    taken = []
+    torchs = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda *given: (taken.append("torch's"), torchs(*given))[1])
+    found = []
+    for kind in (torch.float32, torch.float64, None):
+        net = sp.Net(text, "TRAIN", seed=5).to(kind or torch.float64)
+        if kind is None:
+            monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+        given = x.to(kind or torch.float64, copy=True).requires_grad_()
+        net(x=x * 2, cont=torch.ones(STEPS, STREAMS))  # so that there is a state
+        out = net(x=given, cont=torch.tensor(cont))["y"]
+        weights = torch.arange(1.0, out.numel() + 1).view(out.shape)
+        (out * weights).sum().backward()
+        states = next(iter(net.run.carried.values()))
+        found.append([t.double() for t in (out.detach(), given.grad, *states, *(p.grad for p in net.parameters()))])
+    assert len(taken) == 1 + by_torch
+    for way in found[1:]:
+        for one, other in zip(found[0], way, strict=True):
+            torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
+    for one, other in zip(*found[1:], strict=True):
+        torch.testing.assert_close(one, other)
