@@ -157,6 +157,7 @@ APART = {
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("text", [*POOLED.values(), *APART.values()], ids=[*POOLED, *APART])
 def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "_LARGE", 1)
     monkeypatch.setattr(pooled, "_AT_ONCE", {False: 70, True: 70})  # each row by itself
     monkeypatch.setattr(pooling, "_LARGE", 1)
     (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from siamese_proto.layers.convolution import Operation
 
+_LARGE = 1_000_000  # numbers between the two, below which the memory is not worth the calls
 # Numbers between the two at once, as measured, of one thread and of several: what a core's cache holds, and enough to
 # divide among threads, which wait for one another at the end of each call.
 _AT_ONCE = {False: 400_000, True: 2_000_000}
@@ -40,11 +41,13 @@ class PooledConvolution(Convolution):
 
         convolve, pool = super().way(bottom), self.pooling.greatest
         between = math.prod(super().top_shapes([bottom])[0])
-        is_small = between <= min(_AT_ONCE.values()) or math.prod(self.param_shapes([bottom])[0]) > _FEW_WEIGHTS
+        is_small = between < _LARGE or math.prod(self.param_shapes([bottom])[0]) > _FEW_WEIGHTS
 
         def convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             at_once = between if is_small else _AT_ONCE[torch.get_num_threads() > 1]
-            if between <= at_once or not x.is_cpu or torch.compiler.is_compiling():
+            # Where nothing is kept for a backward pass what lies between is soon gone.
+            is_kept = torch.is_grad_enabled() and x.is_cpu and not torch.compiler.is_compiling()
+            if between <= at_once or not is_kept:
                 return pool(convolve(x, weight, bias))
             parts = torch.split(x, max(1, len(x) * at_once // between))
             return torch.cat([pool(convolve(part, weight, bias)) for part in parts])

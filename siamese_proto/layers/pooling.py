@@ -197,7 +197,7 @@ class Pooling(Layer):
         return (rows * size[1] + columns).where(inside, -1)
 
 
-_LARGE = 2**18  # numbers: a megabyte, below which nothing is gained
+_LARGE = 2**18  # numbers: a megabyte, below which the memory is not worth the call
 
 
 class LeanPooling(Pooling):

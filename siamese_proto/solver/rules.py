@@ -21,6 +21,7 @@ from siamese_proto.solver.settings import RuleSettings
 
 # So many numbers of one history do not have the same sign by chance, unless the net has but one layer.
 _ENOUGH = 16
+_SUITED = {torch.float32, torch.float64}
 
 
 class UpdateRule(torch.optim.Optimizer):
@@ -196,11 +197,12 @@ def alike_in_memory(*lists: Sequence[Tensor]) -> bool:
 
     On the CPU that for SGD leaves weights of half precision as they are.
     """
-    return all(
-        first.dtype in (torch.float32, torch.float64)
-        and first.device.type in ("cpu", "cuda")
-        and all(other.stride() == first.stride() for other in others)
-        for first, *others in zip(*lists, strict=True)
+    first, *others = lists
+    strides = [tensor.stride() for tensor in first]
+    return (
+        {tensor.dtype for tensor in first} <= _SUITED
+        and {tensor.device.type for tensor in first} <= {"cpu", "cuda"}
+        and all([tensor.stride() for tensor in other] == strides for other in others)
     )
 
 
