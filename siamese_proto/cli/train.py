@@ -72,12 +72,9 @@ def train(
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
-    from siamese_proto.solver.memory import keep_freed_memory
-
     gpus = chosen_gpus(gpu)
     if len(gpus) > 1 and "RANK" not in os.environ:
         raise SystemExit(run_together(len(gpus), sys.argv[1:]))
-    keep_freed_memory()
     is_first = os.environ.get("RANK", "0") == "0"
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(_progress()) if is_first and sys.stderr.isatty() else None

@@ -22,3 +22,10 @@ def keep_freed_memory() -> bool:
         if mallopt(_MMAP_THRESHOLD, size):
             return bool(mallopt(_TRIM_THRESHOLD, _KEPT[0]) and mallopt(_TOP_PAD, _KEPT[1]))
     return False
+
+
+def give_back_freed_memory() -> None:
+    """Hand what is free to the system, where the C library is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -30,9 +30,7 @@ def test_steps_take_their_pages_once() -> None:
 
 GROWTH = """
 import logging, sys, torch, siamese_proto as sp
-from siamese_proto.solver.memory import keep_freed_memory
 logging.disable()
-keep_freed_memory()
 torch.set_num_threads(1)
 settings = f'net: "{sys.argv[1]}" base_lr: 0.01 lr_policy: "fixed" max_iter: 999 snapshot_after_train: false'
 batch = {"pair_data": torch.rand(64, 2, 28, 28), "sim": torch.zeros(64)}
