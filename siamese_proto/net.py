@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from siamese_proto.optimize import optimize
 from siamese_proto.program import LayerModule, Plan, bare, build_program, is_source, module_name, plan
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
-from siamese_proto.tensors import make_weights
+from siamese_proto.tensors import Weights, make_weights
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,6 @@ class Net(nn.Module):
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
-        # Kept at hand because torch looks for a module of a module in three places, and small nets notice.
-        self._tensor_of = self.weights.__getitem__
         self._param_ids = [param.id for param in self.graph.params]
         self._modules_of_layers = [self._modules_of(graph) for graph in (self.graph, self.fused_graph)]
         self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
@@ -218,9 +216,14 @@ class Net(nn.Module):
         """Where the parameters are; the CPU for a net without any."""
         return self.weights[self.graph.params[0].id].device if self.graph.params else torch.device("cpu")
 
+    @property
+    def _held(self) -> Weights:
+        """As `weights`, for which torch looks in three places: a small net would notice."""
+        return cast(Weights, self._modules["weights"])
+
     def _given(self, blobs: Mapping[str, Any]) -> dict[str, Tensor]:
         """The blobs that a caller handed in, as tensors on the net's device and of its type."""
-        first = self._tensor_of(self._param_ids[0]) if self._param_ids else None
+        first = self._held[self._param_ids[0]] if self._param_ids else None
         # A net without any parameters computes where its blobs are.
         device, dtype = (first.device, first.dtype) if first is not None else (None, None)
         names = self._last_version
@@ -253,14 +256,14 @@ class Net(nn.Module):
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
-        inputs = [*map(given.__getitem__, compiled.inputs), *map(self._tensor_of, self._param_ids)]
+        inputs = [*map(given.__getitem__, compiled.inputs), *map(self._held.__getitem__, self._param_ids)]
         try:
             if self._autocast is None:
                 values = compiled.call(*inputs)
             else:
                 with torch.autocast(self.device.type, self._autocast):
                     values = compiled.call(*inputs)
-        except (RuntimeError, IndexError, ValueError) as error:
+        except (GraphError, RuntimeError, IndexError, ValueError) as error:
             raise self._explained(given, error) from error
         return dict(zip(compiled.outputs, values, strict=True))
 
@@ -343,7 +346,7 @@ class Net(nn.Module):
                         layer=node.name,
                     )
             shapes.update({top.id: tuple(shape) for top, shape in zip(node.tops, tops, strict=True)})
-        return GraphError(f"the forward pass failed: {error}")
+        return error if isinstance(error, NetError) else GraphError(f"the forward pass failed: {error}")
 
     # Weights files
 

@@ -104,8 +104,11 @@ def pool_first(graph: Graph) -> tuple[Graph, list[str]]:
         relu = relus[pool.bottoms[0].id]
         (bottom,) = relu.bottoms
         # No blob of a file has a version below 0: so the name cannot be one of the file's.
-        between = replace(pool.tops[0], name=f"{bottom.id} pooled", version=-1, needs_gradient=bottom.needs_gradient)
-        into[relu.id] = replace(pool, bottoms=(bottom,), tops=(between,), needs_backward=relu.needs_backward)
+        name = f"{relu.tops[0].id} pooled"
+        between = replace(pool.tops[0], name=name, version=-1, needs_gradient=bottom.needs_gradient)
+        into[relu.id] = replace(
+            pool, bottoms=(bottom,), tops=(between,), loss_weights=(0.0,), needs_backward=relu.needs_backward
+        )
         into[pool.id] = replace(relu, bottoms=(between,), tops=pool.tops, loss_weights=pool.loss_weights)
     return replace(graph, nodes=tuple(into.get(node.id, node) for node in graph.nodes)), list(into)
 

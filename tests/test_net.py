@@ -216,6 +216,24 @@ def test_inputs_that_do_not_suit_are_explained(given: dict[str, Any], message: s
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 3, 3), "<text>:2: layer 'c': kernel size 5 is larger than the padded bottom, 3 + 2 x 0 = 3"),
+        ((12,), "<text>:2: layer 'c': axis 1 does not exist in a bottom of shape (12,)"),
+        ((2, 3, 5, 5), "<text>:3: layer 'p': kernel size 4 is larger than the padded bottom, 1 + 2 x 0 = 1"),
+    ],
+)
+def test_pictures_that_do_not_suit_are_explained(shape: tuple[int, ...], message: str, fuse: bool) -> None:
+    text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 12 dim: 12 } } }
+      layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 5 } }
+      layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 4 stride: 2 } }"""
+    with pytest.raises(sp.NetError) as caught:
+        sp.Net(text, fuse=fuse)(x=torch.zeros(shape))
+    assert str(caught.value) == message
+
+
 def test_a_net_with_an_unknown_layer_is_built_but_not_run() -> None:
     text = TWIN + 'layer { name: "odd" type: "Contrastive" bottom: "f" top: "odd" }'
     assert sp.build_graph(sp.parse_net(text)).nodes[-1].layer is None

@@ -157,9 +157,9 @@ APART = {
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("text", [*POOLED.values(), *APART.values()], ids=[*POOLED, *APART])
 def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooled, "_LARGE", 1)
+    monkeypatch.setattr(pooled, "_PARTED_FROM", 1)
     monkeypatch.setattr(pooled, "_AT_ONCE", {False: 70, True: 70})  # each row by itself
-    monkeypatch.setattr(pooling, "_LARGE", 1)
+    monkeypatch.setattr(pooling, "_LEAN_FROM", 1)
     (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
     for one, other in zip(found, right, strict=True):
         torch.testing.assert_close(one, other)
@@ -186,6 +186,77 @@ def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
     assert (gradients[0][3:] != 0).any()
     order = [node.type for node in sp.Net(text, "TRAIN").fused_graph.nodes]
     assert order == ["Input", "Power", "Pooling", "ReLU"]
+
+
+def test_two_that_rectify_one_blob_are_told_apart() -> None:
+    text = net(
+        'name: "n" type: "Power" bottom: "x" top: "c"',
+        *(
+            layer.replace('name: "', f'name: "{side}')
+            for side, more in (("a", "kernel_size: 2 stride: 2"), ("b", "kernel_size: 3 stride: 1"))
+            for layer in (RELU.replace('top: "c"', f'top: "{side}"'), pool(side, f"p{side}", more))
+        ),
+    )
+    (mine, found), (_, right) = (run(text, "TRAIN", fuse=fuse) for fuse in (True, False))
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    made = [top.id for node in mine.fused_graph.nodes for top in node.tops]
+    assert len(set(made)) == len(made)
+
+
+LARGE = net(convolution("num_output: 16 kernel_size: 3"), RELU, pool("c")).replace("dim: 4 dim: 6", "dim: 34 dim: 34")
+
+
+@pytest.mark.parametrize("size", [100, 122, 130])  # a row of the blob in between has 1.6, 2.3 and 2.6 times 100,000
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_lies_between_a_convolution_and_pooling_is_not_kept(size: int, threads: int) -> None:
+    kept: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.nbytes)
+        return tensor
+
+    made = sp.Net(LARGE, "TRAIN", seed=5)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            made(x=torch.rand(12, 3, size, size))
+    finally:
+        torch.set_num_threads(before)
+    between = 4 * 12 * 16 * (size - 2) ** 2
+    assert sum(kept) < between  # where the maxima were, a quarter as many numbers of 8 bytes, and the rectified
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own
+def test_functional_transforms_and_export_go_through_large_blobs() -> None:
+    made = sp.Net(LARGE, "TRAIN", seed=5)
+    x = torch.rand(64, 3, 34, 34)
+
+    def loss(params: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.func.functional_call(made, params, (), {"x": x})["p"].sum()
+
+    params = dict(made.named_parameters())
+    loss(params).backward()
+    for name, found in torch.func.grad(loss)(params).items():
+        torch.testing.assert_close(found, params[name].grad, rtol=1e-4, atol=1e-2)
+    slopes = {name: torch.ones_like(param) for name, param in params.items()}
+    _, slope = torch.func.jvp(loss, (params,), (slopes,))
+    gradients = [param.grad.sum() for param in params.values() if param.grad is not None]
+    torch.testing.assert_close(slope, torch.stack(gradients).sum(), rtol=1e-4, atol=1e-2)
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.made = made
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.made(x=x)["p"]
+            return found
+
+    rows = torch.export.Dim("rows")
+    program = torch.export.export(Whole(), (x,), dynamic_shapes=({0: rows},), strict=False).module()
+    torch.testing.assert_close(program(x[:5]), made(x=x[:5])["p"])
 
 
 def test_blobs_before_the_pooling_can_still_be_seen_and_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
@@ -165,9 +166,9 @@ class Convolution(Windowed):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         weight = params[0]
         bias = params[1] if len(params) > 1 else None
-        return [self._way(bottom.shape)(bottom, weight, bias) for bottom in bottoms]
+        return [self._way_for(bottom.shape)(bottom, weight, bias) for bottom in bottoms]
 
-    def _way(self, bottom: Shape) -> Operation:
+    def _way_for(self, bottom: Shape) -> Operation:
         """As `way` tells, once for each shape: small nets would spend their time on finding out."""
         import torch
 
@@ -262,14 +263,16 @@ class Convolution(Windowed):
         from torch.nn import functional
 
         if rank == 0:
-            one = functional.conv1d
-            return lambda x, weight, bias: one(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=self.group).squeeze(
-                -1
-            )
+            return over_one(functools.partial(functional.conv1d, groups=self.group))
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
         _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
         group = self.group
         return lambda x, weight, bias: convolve(x, weight, bias, stride, pad, dilation, group)
+
+
+def over_one(operate: Operation) -> Operation:
+    """An operation over one dimension of size 1, with windows of size 1, for what has none."""
+    return lambda x, weight, bias: operate(x.unsqueeze(-1), weight.unsqueeze(-1), bias).squeeze(-1)
 
 
 def gains_from_channels_last(weight: Shape) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import layer
-from siamese_proto.layers.convolution import PAD, Convolution
+from siamese_proto.layers.convolution import PAD, Convolution, over_one
 
 if TYPE_CHECKING:
     from siamese_proto.layers.convolution import Operation
@@ -54,10 +55,7 @@ class Deconvolution(Convolution):
         from torch.nn import functional
 
         if rank == 0:
-            one = functional.conv_transpose1d
-            return lambda x, weight, bias: one(x.unsqueeze(-1), weight.unsqueeze(-1), bias, groups=self.group).squeeze(
-                -1
-            )
+            return over_one(functools.partial(functional.conv_transpose1d, groups=self.group))
         spread = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
         _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
         return lambda x, weight, bias: spread(x, weight, bias, stride, pad, (0,) * rank, self.group, dilation)

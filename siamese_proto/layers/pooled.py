@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from siamese_proto.layers.convolution import Operation
+    from siamese_proto.layers.source import Source
 
-_LARGE = 1_000_000  # numbers between the two, below which the memory is not worth the calls
+_PARTED_FROM = 1_000_000  # numbers between the two, below which the memory is not worth the calls
 # Numbers between the two at once, as measured, of one thread and of several: what a core's cache holds, and enough to
 # divide among threads, which wait for one another at the end of each call.
 _AT_ONCE = {False: 400_000, True: 2_000_000}
@@ -36,20 +37,29 @@ class PooledConvolution(Convolution):
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         return self.pooling.top_shapes(super().top_shapes(bottoms))
 
+    def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
+        return None  # source is written of nets as they were written
+
+    def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
+        return super().multiply_adds(bottoms, super().top_shapes(bottoms))
+
     def way(self, bottom: Shape) -> Operation:
         import torch
 
-        convolve, pool = super().way(bottom), self.pooling.greatest
+        from siamese_proto.layers.autograd.transforms import is_ordinary
+
+        convolve, pooling = super().way(bottom), self.pooling
+        if torch.compiler.is_compiling():  # sizes may be symbols, of which nothing is to be asked
+            return lambda x, weight, bias: pooling.greatest(convolve(x, weight, bias))
         between = math.prod(super().top_shapes([bottom])[0])
-        is_small = between < _LARGE or math.prod(self.param_shapes([bottom])[0]) > _FEW_WEIGHTS
+        is_small = between < _PARTED_FROM or math.prod(self.param_shapes([bottom])[0]) > _FEW_WEIGHTS
 
         def convolve_and_pool(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             at_once = between if is_small else _AT_ONCE[torch.get_num_threads() > 1]
-            # Where nothing is kept for a backward pass what lies between is soon gone.
-            is_kept = torch.is_grad_enabled() and x.is_cpu and not torch.compiler.is_compiling()
-            if between <= at_once or not is_kept:
-                return pool(convolve(x, weight, bias))
+            # Where nothing is kept for a backward pass, what lies between is soon gone anyway.
+            if between <= at_once or not (torch.is_grad_enabled() and x.is_cpu and is_ordinary()):
+                return pooling.greatest(convolve(x, weight, bias))
             parts = torch.split(x, max(1, len(x) * at_once // between))
-            return torch.cat([pool(convolve(part, weight, bias)) for part in parts])
+            return torch.cat([pooling.lean(convolve(part, weight, bias)) for part in parts])
 
         return convolve_and_pool

@@ -19,6 +19,7 @@ Pair = tuple[int, int]
 
 LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
 FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
+_LEAN_FROM = 2**18  # numbers: a megabyte, below which the memory is not worth the call
 
 
 @layer("Pooling")
@@ -197,9 +198,6 @@ class Pooling(Layer):
         return (rows * size[1] + columns).where(inside, -1)
 
 
-_LARGE = 2**18  # numbers: a megabyte, below which the memory is not worth the call
-
-
 class LeanPooling(Pooling):
     """A Pooling layer that does not keep a large bottom for the backward pass where its MAX is taken."""
 
@@ -210,13 +208,20 @@ class LeanPooling(Pooling):
         """The maxima of (N, C, H, W), where the layer `picks`."""
         import torch
 
-        kernel = self.kernel or (x.shape[2], x.shape[3])
-        is_kept = x.requires_grad and x.numel() >= _LARGE and torch.is_grad_enabled()  # by torch's own
-        if not is_kept or not x.is_cpu or torch.compiler.is_compiling():
-            return torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
+        from siamese_proto.layers.autograd.transforms import is_ordinary
+
+        if torch.is_grad_enabled() and x.requires_grad and x.is_cpu and is_ordinary() and x.numel() >= _LEAN_FROM:
+            return self.lean(x)
+        return torch.max_pool2d(x, self._kernel_for(x), self.stride, self.pad, ceil_mode=self.ceil)
+
+    def lean(self, x: Tensor) -> Tensor:
+        """The same, however small, by the rule that keeps less."""
         from siamese_proto.layers.autograd.pooling import max_pool
 
-        return max_pool(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
+        return max_pool(x, self._kernel_for(x), self.stride, self.pad, ceil_mode=self.ceil)
+
+    def _kernel_for(self, x: Tensor) -> Pair:
+        return self.kernel or (x.shape[2], x.shape[3])
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:

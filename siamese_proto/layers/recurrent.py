@@ -192,27 +192,36 @@ class LSTM(Recurrent):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         import torch
-        from torch.nn import functional
 
         cont = bottoms[1].detach().unsqueeze(-1)  # (T, N, 1)
         h, c = self._begin(bottoms, run)
         if torch.compiler.is_compiling():
-            steps = []
-            for step, x in enumerate(self._transformed(bottoms, params)):
-                c, h = lstm_unit(c, x + functional.linear(cont[step] * h, params[-1]), cont[step])
-                steps.append(h)
-            return [torch.stack(steps), *self._end([h, c], run)]
-        if self._is_for_torch(bottoms[0], cont):
+            out, h, c = self._step_by_step(bottoms, cont, params, h, c)
+        elif self._is_for_torch(bottoms[0], cont):
             out, h, c = self._by_torch(bottoms[0], cont[0], params, h, c)
-            return [out, *self._end([h, c], run)]
-        from siamese_proto.layers.autograd.lstm import lstm_steps
+        else:
+            from siamese_proto.layers.autograd.lstm import lstm_steps
 
-        transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # other than that under autocast
-        out, c = lstm_steps(transformed, cont, h, c, params[-1])
-        return [out, *self._end([out[-1], c], run)]
+            transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # other than that under autocast
+            out, c = lstm_steps(transformed, cont, h, c, params[-1])
+            h = out[-1].clone()  # what is carried on must not be what a caller may change
+        return [out, *self._end([h, c], run)]
+
+    def _step_by_step(
+        self, bottoms: Sequence[Tensor], cont: Tensor, params: Sequence[Tensor], h: Tensor, c: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All h, and the last h and c."""
+        import torch
+        from torch.nn import functional
+
+        steps = []
+        for step, x in enumerate(self._transformed(bottoms, params)):
+            c, h = lstm_unit(c, x + functional.linear(cont[step] * h, params[-1]), cont[step])
+            steps.append(h)
+        return torch.stack(steps), h, c
 
     def _is_for_torch(self, x: Tensor, cont: Tensor) -> bool:
-        """Whether torch's kernel does the same: in single precision, with sequences that begin at the first step."""
+        """Whether torch's kernel does the same: in single precision, where no sequence begins behind the first step."""
         import torch
 
         if self.has_static or not x.is_cpu or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
@@ -224,13 +233,13 @@ class LSTM(Recurrent):
     def _by_torch(
         self, x: Tensor, cont: Tensor, params: Sequence[Tensor], h: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All h, and the last h and c, where `cont` (N, 1) of the first step is the only one that is not all 1."""
+        """All h, and the last h and c; `cont` (N, 1) is that of the first step, behind which nothing begins."""
         import torch
 
         # Torch's order of gates is i, f, g, o; it has a second bias.
         in_order = [torch.cat([i, f, g, o]) for i, f, o, g in (param.chunk(4) for param in params)]
         from_input, bias, from_hidden = in_order
-        begin = [torch.where(cont == 0, 0.0, state).unsqueeze(0) for state in (h, c)]
+        begin = [(cont * h).unsqueeze(0), torch.where(cont == 0, 0.0, c).unsqueeze(0)]
         weights = [from_input, from_hidden, bias, torch.zeros_like(bias)]
         out, h, c = torch.lstm(x.flatten(2), begin, weights, True, 1, 0.0, True, False, False)
         return out, h[0], c[0]

@@ -51,10 +51,12 @@ class ConvolutionBySpectrum(Convolution):
         """How to cut the bottom; None where this is no such pass, or the direct way is shorter."""
         import torch
 
+        from siamese_proto.layers.autograd.transforms import is_ordinary
+
         trains = x.requires_grad and weight.requires_grad and torch.is_grad_enabled()
         if not trains or x.dtype != torch.float32 or x.device.type != "cpu":
             return None
-        if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") or not is_ordinary():
             return None
         if x.shape[1] <= _FEW_CHANNELS and torch.get_num_threads() > 1:
             return None  # many small products, for each of which threads would wait for one another

@@ -40,8 +40,8 @@ class Solver:
     place of what the layers name. `skip_bad_records` lets data layers leave out what they cannot use. `compiled` has
     torch.compile make one program of a pass, and `precision` is what it is computed in: fp32, bf16, and on GPUs tf32
     and fp16, parameters staying fp32. On the CPU memory that a step frees stays with the process for the next one,
-    until `close`: large nets are a third faster so. Raises NetError for whatever is wrong with the files, before
-    training begins.
+    from then on: large nets are a third faster so. `close` gives back what is free. Raises NetError for whatever is
+    wrong with the files, before training begins.
 
     `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
     outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each of
@@ -291,7 +291,8 @@ class Solver:
         """Give the data layers' files and threads back, and memory that is free."""
         for net in (self.net, *self.test_nets):
             net.close()
-        give_back_freed_memory()
+        if self.net.device.type == "cpu":
+            give_back_freed_memory()
 
     def _test_in_first(self) -> None:
         """Test in the first of the processes that train together; what it was asked for meanwhile holds for all."""

@@ -22,14 +22,15 @@ class Losses:
         self.first = first
         self._earlier = list(earlier)
         self._fetched: list[float] = []
-        self._waiting: Tensor | None = (
-            None  # one tensor for all: many small ones would lie about in memory as hindrances
-        )
+        # One tensor for all: many small ones, each wherever it was made, would lie in the way of the large ones.
+        self._waiting: Tensor | None = None
         self._count = 0  # of those in it
         self._found_finite = 0
 
     def append(self, loss: Tensor) -> None:
         """Record a scalar."""
+        if self._waiting is not None and self._waiting.dtype != loss.dtype:
+            self.floats()
         if self._waiting is None:
             self._waiting = torch.empty(_WAITING, dtype=loss.dtype, device=loss.device)
         self._waiting[self._count] = loss

@@ -282,3 +282,23 @@ def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, 
             torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
     for one, other in zip(*found[1:], strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_what_a_caller_does_to_the_output_does_not_change_what_is_carried(kind):
+    net = sp.Net(NET.replace("KIND", "LSTM"), phase="TEST", seed=1).to(kind)
+    y = net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"]
+    (h, _) = next(iter(net.run.carried.values()))
+    assert torch.equal(h, y[-1])
+    y.zero_()
+    assert h.abs().min() > 0
+    assert h.untyped_storage().nbytes() == h.nbytes  # and not all steps
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_no_streams_give_no_outputs(kind):
+    net = sp.Net(NET.replace("KIND", "LSTM"), phase="TRAIN", seed=1).to(kind)
+    y = net(x=sequence(4, 3)[:, :0], cont=torch.ones(4, 0))["y"]
+    assert y.shape[:2] == (4, 0)
+    y.sum().backward()
+    assert all(not param.grad.any() for param in net.parameters())

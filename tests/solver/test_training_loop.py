@@ -11,6 +11,7 @@ from solver_runs import tensors
 
 from siamese_proto.net import Net
 from siamese_proto.solver import Solver
+from siamese_proto.solver.losses import Losses
 from siamese_proto.weights import read_state
 
 
@@ -188,3 +189,11 @@ def test_a_gpu_that_is_not_there_is_warned_of_only_where_it_was_asked_for(
         assert ("solver_mode is GPU, but there is none here; training on the CPU" in caplog.text) == warned
         solver.step(1)
         solver.close()
+
+
+def test_losses_of_several_types_are_kept_as_they_are() -> None:
+    losses = Losses()
+    for loss in (torch.tensor(1.0), torch.tensor(1e300, dtype=torch.float64), torch.tensor(0.5)):
+        losses.append(loss)
+    assert losses.floats() == [1.0, 1e300, 0.5]
+    assert losses.first_not_finite() is None

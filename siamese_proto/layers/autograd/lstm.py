@@ -29,14 +29,14 @@ class LSTMRule(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, cont: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         steps, streams, size = len(x), *h.shape
         gates = torch.empty_like(x).view(steps, streams, 4, size)  # i, f, o, g
-        before, cells = x.new_empty(2, steps, streams, size)  # cont h and c before each step
-        tanh, out = x.new_empty(2, steps, streams, size)  # of c behind each, and h
+        # cont h and c before each step, the tanh of c behind it, and h: no views, so that callers may change h
+        before, cells, tanh, out = (x.new_empty(steps, streams, size) for _ in range(4))
         turned, begins = weight.t(), cont == 0
         for t in range(steps):
             torch.mul(h, cont[t], out=before[t])
             cells[t] = c
             gate = gates[t]
-            torch.addmm(x[t], before[t], turned, out=gate.view(streams, -1))
+            torch.addmm(x[t], before[t], turned, out=gate.view(streams, 4 * size))
             gate[:, :3].sigmoid_()
             gate[:, 3].tanh_()
             i, f, o, g = gate.unbind(1)
