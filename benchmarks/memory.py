@@ -4,20 +4,17 @@
 
 Each runs in a process of its own. What counts is the most memory ever resident (VmHWM of Linux, reset before the first
 step) above what was there before the first step, parameters and batch included; the least of the rounds is printed.
-The second figure is the same with every block of 64 KiB and more mapped by itself: without what the C library's heap
-keeps in holes, which differs from run to run.
+The C library keeps freed memory in all of them, as in every training run of ours.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-MAPPED = {"MALLOC_MMAP_THRESHOLD_": str(2**16)}  # of glibc
 OURS = {"siamese_proto, towers as one": True, "siamese_proto, towers one by one": False}
 
 
@@ -59,20 +56,16 @@ def main() -> None:
         print(measure(arguments.one, arguments.batch, arguments.steps))
         return
     names = [str(form) for form in FORMS if form.optimizer == "foreach"] + list(OURS)
-    first = (0.0, 0.0)
-    for name in names:
-        sizes = tuple(min(apart(name, arguments, how) for _ in range(arguments.rounds)) for how in ({}, MAPPED))
-        first = first if any(first) else (sizes[0], sizes[1])
-        shown = "   ".join(
-            f"{size:7.1f} MiB  {size / least:.3f} of the first" for size, least in zip(sizes, first, strict=True)
-        )
-        print(f"  {name:42s} {shown}", flush=True)
+    found = {name: min(apart(name, arguments) for _ in range(arguments.rounds)) for name in names}
+    first = found[names[0]]
+    for name, size in found.items():
+        print(f"  {name:42s} {size:7.1f} MiB  {size / first:.3f} of the first")
 
 
-def apart(name: str, arguments: argparse.Namespace, settings: dict[str, str]) -> float:
-    """What one of them takes, measured in a process of its own with these variables in its environment."""
+def apart(name: str, arguments: argparse.Namespace) -> float:
+    """What one of them takes, measured in a process of its own."""
     how = [sys.executable, __file__, "--one", name, "--batch", str(arguments.batch), "--steps", str(arguments.steps)]
-    done = subprocess.run(how, check=True, capture_output=True, text=True, env=os.environ | settings)
+    done = subprocess.run(how, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1])
 
 
