@@ -17,6 +17,7 @@ from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
+from siamese_proto.layers.in_place import ElementWise
 from siamese_proto.optimize import optimize
 from siamese_proto.program import LayerModule, Plan, bare, build_program, is_source, module_name, plan
 from siamese_proto.proto import schema
@@ -89,6 +90,11 @@ class Net(nn.Module):
         self._prepare()
         self.fused_graph, self._fused_nodes = optimize(self.graph) if fuse else (self.graph, frozenset[str]())
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
+        self._overwritten = {
+            node.bottoms[0].id
+            for node in self.fused_graph.nodes
+            if isinstance(node.layer, ElementWise) and node.layer.overwrites
+        }
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
@@ -315,9 +321,14 @@ class Net(nn.Module):
         }
 
     def _reaches_inside(self, todo: Plan) -> bool:
-        """Whether a layer that became part of another is left out, or its top is given: then each runs by itself."""
-        return not self._fused_nodes <= {node.id for node in todo.nodes} or any(
-            top in todo.inputs for node in todo.nodes if node.id in self._fused_nodes for top in node.tops
+        """Whether a layer that became part of another is left out or its top given, or a blob that would be changed.
+
+        Then each layer runs by itself, as written.
+        """
+        return (
+            not self._fused_nodes <= {node.id for node in todo.nodes}
+            or any(top in todo.inputs for node in todo.nodes if node.id in self._fused_nodes for top in node.tops)
+            or any(blob.id in self._overwritten for blob in todo.inputs)
         )
 
     def _key(self, blob: Blob) -> str:

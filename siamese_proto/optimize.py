@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from dataclasses import replace
@@ -9,9 +10,13 @@ from typing import TypeGuard, TypeVar
 
 from siamese_proto.fuse import free_id, fuse_towers
 from siamese_proto.graph.ir import Graph, Node
-from siamese_proto.layers.activation import ReLU
+from siamese_proto.layers.activation import Dropout, ReLU, Sigmoid, TanH
 from siamese_proto.layers.base import canonical_axis
 from siamese_proto.layers.convolution import Convolution
+from siamese_proto.layers.deconvolution import Deconvolution
+from siamese_proto.layers.eltwise import Eltwise
+from siamese_proto.layers.in_place import ElementWise
+from siamese_proto.layers.inner_product import InnerProduct
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.pooled import PooledConvolution
 from siamese_proto.layers.pooling import LeanPooling, Pooling
@@ -19,6 +24,19 @@ from siamese_proto.layers.scale import Scale
 from siamese_proto.layers.spectrum import ConvolutionBySpectrum
 
 _MANY_ROWS = 256  # of a batch, to ask of a layer whether it can gain at all
+_MAKERS = {
+    *(
+        BatchNorm,
+        Convolution,
+        ConvolutionBySpectrum,
+        Deconvolution,
+        InnerProduct,
+        LeanPooling,
+        PooledConvolution,
+        Pooling,
+    )
+}
+_CAN_OVERWRITE = {ReLU, Sigmoid, TanH, Dropout}  # their backward passes do not ask for the bottom
 Kind = TypeVar("Kind")
 
 
@@ -33,7 +51,8 @@ def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
     pooled, taken_in = pool_in_parts(fused)
     gone = [*itertools.chain(*pairs.values()), *(name for name in [*moved, *joined, *taken_in] if name not in pairs)]
     taken = {node.id for node in pooled.nodes}
-    return replace(pooled, nodes=tuple(shortest(node, taken) for node in pooled.nodes)), frozenset(gone)
+    short = replace(pooled, nodes=tuple(shortest(node, taken) for node in pooled.nodes))
+    return overwrite(short), frozenset(gone)
 
 
 def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
@@ -150,6 +169,30 @@ def _readers(graph: Graph) -> Counter[str]:
 def _is_passed_on(node: Node, readers: Counter[str]) -> bool:
     """Whether its one top is read once, and counts for nothing else."""
     return readers[node.tops[0].id] == 1 and not any(node.loss_weights) and not any(node.cut)
+
+
+def overwrite(graph: Graph) -> Graph:
+    """Element-wise layers that change their bottom where it lies, if nobody else reads it and its maker can do without.
+
+    torch keeps the tops of some layers for their backward pass, and others give a view of their bottom.
+    """
+    readers = _readers(graph)
+    made = {node.tops[0].id for node in graph.nodes if _makes_anew(node.layer) and _is_passed_on(node, readers)}
+    nodes = []
+    for node in graph.nodes:
+        layer = node.layer
+        if isinstance(layer, ElementWise) and type(layer) in _CAN_OVERWRITE and node.bottoms[0].id in made:
+            layer = copy.copy(layer)
+            layer.overwrites = not any(node.cut)
+            node = replace(node, layer=layer)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _makes_anew(layer: object) -> bool:
+    """Whether its top is a tensor of its own, which its backward pass does not ask for."""
+    is_sum = _is(layer, Eltwise) and layer.operation == "SUM"
+    return is_sum or type(layer) in _MAKERS
 
 
 def _is(layer: object, kind: type[Kind]) -> TypeGuard[Kind]:

@@ -8,6 +8,7 @@ import torch
 import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
 from siamese_proto.layers import pooled, pooling
+from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
 
@@ -265,6 +266,74 @@ def test_blobs_before_the_pooling_can_still_be_seen_and_given() -> None:
     given = torch.randn(5, 4, 4, 6)
     expected = torch.nn.functional.max_pool2d(given.relu(), 2)
     assert torch.equal(made(c=given)["p"], expected)
+
+
+def product(bottom: str, top: str) -> str:
+    filled = 'num_output: 4 weight_filler { type: "xavier" }'
+    return f'name: "{top}" type: "InnerProduct" bottom: "{bottom}" top: "{top}" inner_product_param {{ {filled} }}'
+
+
+def after(kind: str, bottom: str, top: str, more: str = "") -> str:
+    return f'name: "{top} {kind}" type: "{kind}" bottom: "{bottom}" top: "{top}" {more}'
+
+
+SUM = 'name: "e" type: "Eltwise" bottom: "x" bottom: "x" top: "e"'
+OVERWRITTEN = {  # the types that change their bottom where it lies
+    "in place": (net(product("x", "i"), after("ReLU", "i", "i")), ["ReLU"]),
+    "with another name": (net(product("x", "i"), after("TanH", "i", "t")), ["TanH"]),
+    "behind a sum": (net(SUM, after("Sigmoid", "e", "e")), ["Sigmoid"]),
+    "behind a norm": (net(norm("n", "n"), after("ReLU", "n", "n", "relu_param { negative_slope: 0.5 }")), ["ReLU"]),
+    "with a negative slope": (
+        net(product("x", "i"), after("ReLU", "i", "i", "relu_param { negative_slope: -0.5 }")),
+        ["ReLU"],
+    ),
+    "dropped": (net(product("x", "i"), after("Dropout", "i", "i")), ["Dropout"]),
+    "one behind the other": (net(product("x", "i"), after("TanH", "i", "i"), after("ReLU", "i", "r")), ["TanH"]),
+    "of an input": (net(after("ReLU", "x", "r")), []),
+    "of a view": (net(after("Flatten", "x", "f"), after("ReLU", "f", "r")), []),
+    "read by another": (net(product("x", "i"), after("ReLU", "i", "r"), after("AbsVal", "i", "a")), []),
+    "counted in the loss": (net(product("x", "i") + " loss_weight: 1", after("ReLU", "i", "i")), []),
+    "needed by its maker": (net(after("Exp", "x", "e"), after("ReLU", "e", "r")), []),
+    "cut off": (net(product("x", "i"), after("ReLU", "i", "r", "propagate_down: false"), product("x", "j")), []),
+}
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize(("text", "types"), OVERWRITTEN.values(), ids=OVERWRITTEN)
+def test_layers_change_their_bottom_where_nobody_reads_it_again(text: str, types: list[str], phase: Phase) -> None:
+    (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+    overwriting = [node for node in mine.fused_graph.nodes if getattr(node.layer, "overwrites", False)]
+    assert [node.type for node in overwriting] == types
+
+
+def test_what_a_caller_gives_stays_as_it_is() -> None:
+    made = sp.Net(OVERWRITTEN["in place"][0], "TEST", seed=5)
+    given = torch.randn(5, 4)
+    before = given.clone()
+    assert torch.equal(made(i=given)["i"], before.relu())
+    assert torch.equal(given, before)
+    assert set(made.blobs(**BATCH)) == {"x", "i@0", "i"}
+
+
+def test_a_layer_of_ones_own_may_read_its_bottom_again() -> None:
+    class Gated(ReLU):
+        type = "ReLU"
+        reads = ("relu_param",)
+
+        def forward(self, bottoms: Any, *given: Any) -> Any:
+            return [super().forward(bottoms, *given)[0] - bottoms[0]]
+
+    before = registered()["ReLU"]
+    try:
+        layer("ReLU", replace=True)(Gated)
+        ways = [sp.Net(OVERWRITTEN["in place"][0], "TEST", seed=5, fuse=fuse) for fuse in (True, False)]
+        found, right = (way(**BATCH)["i"] for way in ways)
+        assert torch.equal(found, right)
+        assert found.any()
+    finally:
+        layer("ReLU", replace=True)(before)
 
 
 def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> None:

@@ -30,11 +30,13 @@ class ReLU(ElementWise):
         self.negative_slope = message.relu_param.negative_slope
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        x = bottoms[0]
         if not self.negative_slope:
-            return [bottoms[0].relu()]
+            return [x.relu_() if self.overwrites else x.relu()]
         from torch.nn import functional
 
-        return [functional.leaky_relu(bottoms[0], self.negative_slope)]
+        # With a negative one torch does not know from the top which side the bottom was on.
+        return [functional.leaky_relu(x, self.negative_slope, inplace=self.overwrites and self.negative_slope > 0)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.negative_slope:
@@ -54,7 +56,7 @@ class Sigmoid(ElementWise):
     """
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        return [bottoms[0].sigmoid()]
+        return [bottoms[0].sigmoid_() if self.overwrites else bottoms[0].sigmoid()]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         return by_module("nn.Sigmoid()")
@@ -69,7 +71,7 @@ class TanH(ElementWise):
     """
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        return [bottoms[0].tanh()]
+        return [bottoms[0].tanh_() if self.overwrites else bottoms[0].tanh()]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         return by_module("nn.Tanh()")
@@ -341,7 +343,8 @@ class Dropout(ElementWise):
         from siamese_proto.layers.autograd.draws import uniform
 
         kept = uniform(x, x.shape, run, self.key) >= self.ratio
-        return [x * kept.to(x.dtype).div_(1 - self.ratio)]
+        factors = kept.to(x.dtype).div_(1 - self.ratio)
+        return [x.mul_(factors) if self.overwrites else x * factors]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.phase == self.context.phase:  # the mode of the module is that of the net: train() or eval()

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class ElementWise(Layer):
-    """A layer whose top has the shape of its bottom, each element computed from the one at its place."""
+    """A layer whose top has the shape of its bottom, each element computed from the one at its place.
+
+    `overwrites` says that the tensor of the bottom may become that of the top, for nobody else reads it (optimize.py).
+    """
+
+    overwrites = False
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         return [bottoms[0]]

@@ -12,6 +12,7 @@ from torch import Tensor
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import Layer
+from siamese_proto.layers.in_place import ElementWise
 from siamese_proto.net import Net
 from siamese_proto.program import is_source
 
@@ -119,7 +120,8 @@ def _layer_by_layer(
         params = [net.weights[use.param.id] for use in node.params]
         params = [p.view(use.shape or p.shape) for p, use in zip(params, node.params, strict=True)]
         tops: list[Tensor] = []
-        work = _forward(layer, bottoms, params, net, tops)
+        is_changed = isinstance(layer, ElementWise) and layer.overwrites
+        work = _forward(layer, [x.clone() for x in bottoms] if is_changed else bottoms, params, net, tops)
         spent.on(times[node.id], 0, work)
         values.update(zip((top.id for top in node.tops), tops, strict=True))
         passed.append((node, [*bottoms, *params], tops))
