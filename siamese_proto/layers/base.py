@@ -38,7 +38,8 @@ class RunState:
 
     `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
     `files` are what layers write, by layer; they are closed with the net. Where `skip_bad_records` is set, data layers
-    leave out what they cannot use, and note it in `bad_records`, by layer name.
+    leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `sums_apart`, the last biases of
+    towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
     """
 
     seed: int = 0
@@ -50,6 +51,7 @@ class RunState:
     files: dict[Layer, Closable] = field(default_factory=dict)
     skip_bad_records: bool = False
     bad_records: dict[str, set[str]] = field(default_factory=dict)
+    sums_apart: bool = True
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.

@@ -80,6 +80,7 @@ class Solver:
             keep_freed_memory()
         log("solver.cpp:57", "Solver scaffolding done.")
         self.rule = setup.update_rule(self.settings, self.net)
+        self.net.run.sums_apart = self.rule.enlarges_rounding()
         self.callbacks: list[Callable[[Solver], None]] = []
         self.snapshot_callbacks: list[Callable[[Solver], None]] = []
         self.test_callbacks: list[Callable[[Solver, list[dict[str, Tensor]]], None]] = []

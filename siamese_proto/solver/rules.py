@@ -34,7 +34,7 @@ class UpdateRule(torch.optim.Optimizer):
     """
 
     histories: ClassVar[tuple[str, ...]] = ("history",)  # one tensor a parameter for each, in Caffe's order
-    squares: ClassVar[tuple[str, ...]] = ()  # those that are never negative
+    squares: ClassVar[tuple[str, ...]] = ()  # those that are never negative: steps are divided by their roots
 
     def __init__(
         self,
@@ -62,6 +62,10 @@ class UpdateRule(torch.optim.Optimizer):
         super().__init__(groups, {"lr": 0.0, "lr_mult": 1.0, "decay_mult": 1.0})
         for param in params:
             self.state[param] = {name: torch.zeros_like(param, requires_grad=False) for name in self.histories}
+
+    def enlarges_rounding(self) -> bool:
+        """Whether a gradient that is 0 but for rounding makes a step as large as any, and not one as small as it is."""
+        return bool(self.squares) or (self.settings.weight_decay != 0 and self.settings.regularization == "L1")
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate that the next update goes by."""
