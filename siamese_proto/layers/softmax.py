@@ -69,13 +69,14 @@ class SoftmaxWithLoss(Layer):
         return [(), bottoms[0]][: self.top_count]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.softmax_loss import softmax_loss
+        from siamese_proto.layers.autograd.softmax_loss import softmax_loss, without_floor
 
         scores = bottoms[0]
         axis = canonical_axis(self.axis, scores.shape)
         labels, counted = labels_along(scores, bottoms[1], axis, self.ignored)
         try:
-            total, probabilities = softmax_loss(scores, labels, counted, axis)
+            found = without_floor(scores, labels, axis) if counted is None and axis == 1 else None
+            total, probabilities = found or softmax_loss(scores, labels, counted, axis)
         except (IndexError, RuntimeError):
             explain_bad_labels(labels, scores.shape[axis], self.name)
             raise

@@ -231,3 +231,23 @@ def test_accuracy_is_zero_where_nothing_counts():
     accuracy, of_classes = run(layer, torch.zeros(3, 5), torch.zeros(3))
     assert accuracy.item() == 0
     assert of_classes.tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_the_softmax_loss_is_the_same_above_the_floor_and_below_it(kind):
+    torch.manual_seed(2)
+    scores = torch.randn(5, 4, 3, 2).to(kind).requires_grad_()
+    labels = torch.randint(4, (5, 3, 2)).to(kind)
+    layer = make('type: "SoftmaxWithLoss"', 2, 2)
+    total, probabilities = run(layer, scores, labels)  # by torch's kernels
+    beside = torch.cat([scores, scores.new_full((5, 1, 3, 2), -200.0)], 1)  # by the rule: one class is below the floor
+    same, others = run(layer, beside, labels)
+    torch.testing.assert_close(same, total)
+    torch.testing.assert_close(others[:, :4], probabilities)
+    torch.testing.assert_close(*(torch.autograd.grad(loss * 3, scores)[0] for loss in (same, total)))
+    assert not probabilities.requires_grad
+
+
+def test_no_label_outside_the_classes_is_ignored_for_being_torchs_sign_of_that():
+    with pytest.raises(DataError, match="label -100 is outside the 4 classes"):
+        run(make('type: "SoftmaxWithLoss"', 2), torch.randn(2, 4), torch.tensor([1.0, -100.0]))
