@@ -24,18 +24,9 @@ from siamese_proto.layers.scale import Scale
 from siamese_proto.layers.spectrum import ConvolutionBySpectrum
 
 _MANY_ROWS = 256  # of a batch, to ask of a layer whether it can gain at all
-_MAKERS = {
-    *(
-        BatchNorm,
-        Convolution,
-        ConvolutionBySpectrum,
-        Deconvolution,
-        InnerProduct,
-        LeanPooling,
-        PooledConvolution,
-        Pooling,
-    )
-}
+# Layers whose top is a tensor of its own, which their backward passes do not ask for.
+_MAKERS: set[type] = {BatchNorm, Convolution, Deconvolution, InnerProduct, Pooling}
+_MAKERS |= {ConvolutionBySpectrum, LeanPooling, PooledConvolution}
 _CAN_OVERWRITE = {ReLU, Sigmoid, TanH, Dropout}  # their backward passes do not ask for the bottom
 Kind = TypeVar("Kind")
 

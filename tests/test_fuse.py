@@ -238,31 +238,6 @@ def test_a_gradient_that_cancels_between_towers_is_zero_to_the_last_bit() -> Non
     assert biases["t0_0"].any()
 
 
-@pytest.mark.parametrize(
-    ("rule", "is_zero"),
-    [
-        ('type: "SGD" momentum: 0.9 weight_decay: 0.01', False),
-        ('type: "Nesterov" momentum: 0.9', False),
-        ('type: "SGD" momentum: 0.9 weight_decay: 0.01 regularization_type: "L1"', True),
-        ('type: "Adam" momentum: 0.9', True),
-        ('type: "RMSProp" rms_decay: 0.9', True),
-    ],
-)
-def test_where_a_rule_would_enlarge_it_no_rounding_reaches_the_last_bias(rule: str, is_zero: bool) -> None:
-    text = inputs(2, 67, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT) for i in range(2))
-    text += 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 67 } } }\n'
-    text += 'layer { name: "loss" type: "ContrastiveLoss" bottom: "t0_2" bottom: "t1_2" bottom: "y" top: "loss" }\n'
-    torch.manual_seed(3)
-    x0, x1, y = torch.randn(67, 6), torch.randn(67, 6), torch.arange(67) % 2
-    settings = f"{rule} base_lr: 0.01 lr_policy: 'fixed' max_iter: 20 random_seed: 1 snapshot_after_train: false"
-    solver = sp.Solver(f"net_param {{ {text} }} {settings}", data={"in0": [x0], "in1": [x1], "y": [y.float()]})
-    assert any(node.type == "JoinBatches" for node in solver.net.fused_graph.nodes)
-    solver.step(20)
-    largest = float(solver.net.params["t0_2"][1].detach().abs().max())
-    assert solver.net.run.sums_apart == is_zero
-    assert largest <= (0 if is_zero else 1e-6)
-
-
 def shared(kind: str, bottom: str, top: str, settings: str, params: int) -> str:
     names = " ".join(f'param {{ name: "{kind}_{index}" }}' for index in range(params))
     return f'layer {{ name: "{top}" type: "{kind}" bottom: "{bottom}" top: "{top}" {names} {settings} }}\n'

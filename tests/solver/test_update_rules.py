@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+import siamese_proto as sp
 from siamese_proto.errors import SolverError
 from siamese_proto.solver.rules import RULES, UpdateRule
 from siamese_proto.solver.settings import RuleSettings
@@ -328,3 +329,38 @@ def test_sgd_without_momentum_goes_by_the_rate() -> None:
         rule.step()
     assert torch.equal(weight.detach(), torch.tensor([2.5, 5.0]))
     assert torch.equal(weight.grad, torch.tensor([1.0, -2.0]))  # left as it was, for who looks at it
+
+
+TOWER = """
+layer { name: "inSIDE" type: "Input" top: "xSIDE" input_param { shape { dim: 67 dim: 6 } } }
+layer { name: "hSIDE" type: "InnerProduct" bottom: "xSIDE" top: "hSIDE" param { name: "hw" } param { name: "hb" }
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "rSIDE" type: "ReLU" bottom: "hSIDE" top: "hSIDE" }
+layer { name: "fSIDE" type: "InnerProduct" bottom: "hSIDE" top: "fSIDE" param { name: "fw" } param { name: "fb" }
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "is_zero"),
+    [
+        ('type: "SGD" momentum: 0.9 weight_decay: 0.01', False),
+        ('type: "Nesterov" momentum: 0.9', False),
+        ('type: "SGD" momentum: 0.9 weight_decay: 0.01 regularization_type: "L1"', True),
+        ('type: "Adam" momentum: 0.9', True),
+        ('type: "RMSProp" rms_decay: 0.9', True),
+    ],
+)
+def test_where_a_rule_would_enlarge_it_no_rounding_reaches_the_last_bias(rule: str, is_zero: bool) -> None:
+    text = "".join(TOWER.replace("SIDE", side) for side in "01")
+    text += 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 67 } } }\n'
+    text += 'layer { name: "loss" type: "ContrastiveLoss" bottom: "f0" bottom: "f1" bottom: "y" top: "loss" }\n'
+    torch.manual_seed(3)
+    x0, x1, y = torch.randn(67, 6), torch.randn(67, 6), torch.arange(67) % 2
+    settings = f"{rule} base_lr: 0.01 lr_policy: 'fixed' max_iter: 20 random_seed: 1 snapshot_after_train: false"
+    solver = sp.Solver(f"net_param {{ {text} }} {settings}", data={"in0": [x0], "in1": [x1], "y": [y.float()]})
+    assert any(node.type == "JoinBatches" for node in solver.net.fused_graph.nodes)
+    solver.step(20)
+    largest = float(solver.net.params["f0"][1].detach().abs().max())
+    assert solver.net.run.sums_apart == is_zero
+    assert largest <= (0 if is_zero else 1e-6)

@@ -16,7 +16,8 @@ def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, *, ceil_mode: boo
     torch's own keeps x besides, though its backward pass asks no more than the shape of it: of a convolution with a
     pooling layer behind that is the largest tensor of all.
     """
-    return cast(Tensor, MaxPool.apply(x, (kernel, stride, pad, (1, 1), ceil_mode)))  # type: ignore[no-untyped-call]
+    settings = (kernel, stride, pad, (1, 1), ceil_mode)
+    return cast(Tensor, MaxPool.apply(x, settings))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class MaxPool(torch.autograd.Function):
@@ -34,7 +35,8 @@ class MaxPool(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (places,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants the gradient's own
-            return SpreadMaxima.apply(gradient, places, ctx.bottom, ctx.settings), None  # type: ignore[no-untyped-call]
+            how = (ctx.bottom, ctx.settings)
+            return SpreadMaxima.apply(gradient, places, *how), None  # type: ignore[no-untyped-call]  # as above
         return spread(gradient, places, ctx.bottom, ctx.settings), None
 
 
