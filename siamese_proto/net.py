@@ -240,7 +240,8 @@ class Net(nn.Module):
             tensor = value if isinstance(value, Tensor) else _as_tensor(name, value)
             if dtype is None and not tensor.is_floating_point():
                 tensor = tensor.to(torch.get_default_dtype())
-            given[name] = tensor.to(device=device, dtype=dtype)
+            is_placed = tensor.dtype is dtype and tensor.device == device
+            given[name] = tensor if is_placed else tensor.to(device=device, dtype=dtype)
         return given
 
     def _pulled(self, given: frozenset[str]) -> tuple[Node, ...]:

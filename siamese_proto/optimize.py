@@ -21,7 +21,7 @@ from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.pooled import PooledConvolution
 from siamese_proto.layers.pooling import LeanPooling, Pooling
 from siamese_proto.layers.scale import Scale
-from siamese_proto.layers.spectrum import ConvolutionBySpectrum
+from siamese_proto.layers.spectrum import WORTH, ConvolutionBySpectrum
 
 _MANY_ROWS = 256  # of a batch, to ask of a layer whether it can gain at all
 # Layers whose top is a tensor of its own, which their backward passes do not ask for.
@@ -212,4 +212,4 @@ def _gains_by_spectrum(node: Node) -> bool:
     if not isinstance(written, Convolution) or written.axis != 1 or shape is None or len(shape) != 4:
         return False
     layer = ConvolutionBySpectrum(node.message, written.context)
-    return layer.tiling((_MANY_ROWS, *shape[1:]), layer.num_output) is not None
+    return layer.tiling((_MANY_ROWS, *shape[1:]), layer.num_output, worth=min(WORTH.values())) is not None

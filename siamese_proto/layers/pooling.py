@@ -19,7 +19,7 @@ Pair = tuple[int, int]
 
 LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
 FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
-_LEAN_FROM = 2**18  # numbers: a megabyte, below which the memory is not worth the call
+_LEAN_FROM = 2**20  # numbers: 4 megabytes, below which the memory is not worth the call
 
 
 @layer("Pooling")

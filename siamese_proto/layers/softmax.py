@@ -9,7 +9,7 @@ from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
 from siamese_proto.layers.labels import explain_bad_labels, labels_along
-from siamese_proto.layers.loss import divisor, read_ignored, read_normalization
+from siamese_proto.layers.loss import read_ignored, read_normalization
 from siamese_proto.layers.source import Source, by_module, call
 from siamese_proto.proto import schema
 
@@ -69,19 +69,17 @@ class SoftmaxWithLoss(Layer):
         return [(), bottoms[0]][: self.top_count]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.softmax_loss import softmax_loss, without_floor
+        from siamese_proto.layers.autograd.softmax_loss import softmax_loss
 
         scores = bottoms[0]
         axis = canonical_axis(self.axis, scores.shape)
-        labels, counted = labels_along(scores, bottoms[1], axis, self.ignored)
         try:
-            found = without_floor(scores, labels, axis) if counted is None and axis == 1 else None
-            total, probabilities = found or softmax_loss(scores, labels, counted, axis)
+            loss = softmax_loss(scores, bottoms[1], axis, self.ignored, self.normalization)
         except (IndexError, RuntimeError):
+            labels, _ = labels_along(scores, bottoms[1], axis, self.ignored)
             explain_bad_labels(labels, scores.shape[axis], self.name)
             raise
-        outer = scores.shape[:axis].numel()
-        return [total / divisor(self.normalization, outer, labels.numel(), counted), probabilities][: self.top_count]
+        return [loss] if self.top_count == 1 else [loss, scores.detach().softmax(axis)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}

@@ -15,13 +15,19 @@ if TYPE_CHECKING:
     from siamese_proto.layers.autograd.spectrum import Tiling
     from siamese_proto.layers.convolution import Operation
 
+Pair = tuple[int, int]
+
 # Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
 _MULTIPLY_ADD = 3 / 45  # of products of matrices
-_DIRECT_MULTIPLY_ADD = {False: 3 / 38, True: 3 / 57}  # of convolutions of few channels, and of more
-_MOVED = 1.2  # a number of what lies between two products
+_DIRECT_MULTIPLY_ADD = 3 / 52  # of direct convolutions, of numbers inside the picture
+_VECTOR = 16  # channels that the direct way goes through at once
+_DIRECT_CALLS, _CALLS = 250_000, 1_000_000  # of all calls that a step takes
+_MOVED = 1.3  # a number of what lies between two products
 _OF_KERNELS = {False: 3, True: 8}  # a number of the kernels' spectra, while they fit into a cache, and beyond
 _CACHED = 8_000_000  # numbers
-WORTH = 1.4  # how much longer the direct way must take to be left
+_CUT = 1.3  # how much longer pictures take that are cut
+# How much longer the direct way must take to be left, on one thread and on several: these share it better.
+WORTH = {False: 1.12, True: 1.3}
 _FEWEST_CHANNELS, _FEW_CHANNELS = 8, 32
 _MOST_TILES = 8  # a dimension
 
@@ -60,20 +66,18 @@ class ConvolutionBySpectrum(Convolution):
             return None
         if x.shape[1] <= _FEW_CHANNELS and torch.get_num_threads() > 1:
             return None  # many small products, for each of which threads would wait for one another
-        return self.tiling(tuple(x.shape), self.num_output)
+        return self.tiling(tuple(x.shape), self.num_output, worth=WORTH[torch.get_num_threads() > 1])
 
-    def tiling(self, bottom: Shape, outputs: int) -> Tiling | None:
-        """How to cut a bottom (N, C, H, W) where spectra are the shorter way; else None."""
+    def tiling(self, bottom: Shape, outputs: int, *, worth: float) -> Tiling | None:
+        """How to cut a bottom (N, C, H, W); None where the direct way is reckoned to take less than `worth` of it."""
         kernel, stride, pad, dilation = self.windows(2)
         if self.group > 1 or {*stride, *dilation} != {1} or bottom[1] < _FEWEST_CHANNELS:
             return None
-        return best_tiling(bottom, outputs, (kernel[0], kernel[1]), (pad[0], pad[1]))
+        return best_tiling(bottom, outputs, (kernel[0], kernel[1]), (pad[0], pad[1]), worth=worth)
 
 
 @functools.lru_cache(maxsize=256)
-def best_tiling(
-    bottom: Shape, outputs: int, kernel: tuple[int, int], pad: tuple[int, int], *, worth: float = WORTH
-) -> Tiling | None:
+def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: float = WORTH) -> Tiling | None:
     """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs less than `worth` of it."""
     from siamese_proto.layers.autograd.spectrum import Tiling
 
@@ -87,8 +91,19 @@ def best_tiling(
         for down, across in itertools.product(*(range(1, min(length, most) + 1) for length in size))
     ]
     cost, best = min(((_cost(tiling, rows, channels, outputs), tiling) for tiling in tilings), key=lambda pair: pair[0])
-    multiply_adds = rows * size[0] * size[1] * kernel[0] * kernel[1] * channels * outputs
-    return best if _DIRECT_MULTIPLY_ADD[channels > _FEW_CHANNELS] * multiply_adds > worth * cost else None
+    return best if _direct_cost(bottom, outputs, kernel, pad, size) > worth * cost else None
+
+
+def _direct_cost(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, size: Pair) -> float:
+    """Nanoseconds of a step by direct convolutions, which fill up channels to whole vectors and leave out pads."""
+    rows, channels, *picture = bottom
+    inside = 1
+    for length, window, zeros, places in zip(picture, kernel, pad, size, strict=True):
+        inside *= sum(min(length, at + window) - max(0, at) for at in range(-zeros, places - zeros))
+    # The forward pass fills up the outputs, that to the bottom the channels, that to the weight the worse of both.
+    filled = [-(-count // _VECTOR) * _VECTOR / count for count in (channels, outputs)]
+    factor = (sum(filled) + max(filled)) / 3
+    return _DIRECT_CALLS + _DIRECT_MULTIPLY_ADD * factor * rows * inside * channels * outputs
 
 
 def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:
@@ -104,4 +119,5 @@ def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:
     in_bottom = height * width + 2 * half * width + 2 * frequencies  # numbers of a channel, from step to step
     in_top = 2 * frequencies + 2 * half * across + down * across
     moved = parts * (channels * in_bottom + outputs * in_top)
-    return _MULTIPLY_ADD * multiply_adds + _MOVED * moved + _OF_KERNELS[products > _CACHED] * products
+    cost = _MULTIPLY_ADD * multiply_adds + _MOVED * moved + _OF_KERNELS[products > _CACHED] * products
+    return _CALLS + cost * (_CUT if tiling.counts != (1, 1) else 1)

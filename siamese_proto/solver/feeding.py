@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
+
+from torch import Tensor
 
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import DataLayer, Feeder
 from siamese_proto.net import Net
 from siamese_proto.program import is_source
-from siamese_proto.solver.given import as_batches, by_top, check_shapes
+from siamese_proto.solver.given import Kind, as_batches, by_top, check_shapes, is_like, kind_of
 from siamese_proto.solver.parallel import SharedFeeder
-
-Shape = tuple[int, ...]
 
 
 class GivenBatches:
@@ -32,7 +32,7 @@ class GivenBatches:
         self._source = batches
         self._iterator = iter(batches)
         self._peeked: list[dict[str, Any]] = []
-        self._first: dict[str, Shape] | None = None  # the shapes of the first batch
+        self._first: dict[str, Kind] = {}  # of the first batch
 
     def next_batch(self) -> dict[str, Any]:
         """The next batch, by top."""
@@ -48,7 +48,7 @@ class GivenBatches:
             self._next_named()
             self.batches += 1
 
-    def shapes(self) -> dict[str, Shape]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each top, taken from the next batch, which stays the next."""
         if not self._peeked:
             self._peeked.append(self._named(self._next()))
@@ -69,9 +69,10 @@ class GivenBatches:
         )
 
     def _named(self, batch: Any) -> dict[str, Any]:
+        if self._first and is_like(batch, self._first):  # most are, and small nets would notice more
+            return cast(dict[str, Tensor], batch)
         named = by_top(self.layer, self.tops, batch)
-        if self._first is None:
-            self._first = {top: tuple(tensor.shape) for top, tensor in named.items()}
+        self._first = self._first or {top: kind_of(tensor) for top, tensor in named.items()}
         check_shapes(self.layer, named, self._first)
         return named
 

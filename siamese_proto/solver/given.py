@@ -13,7 +13,12 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from siamese_proto.errors import SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Node
 
-Shape = tuple[int, ...]
+Kind = tuple[torch.Size, torch.dtype, torch.layout]
+
+
+def kind_of(tensor: Tensor) -> Kind:
+    """All that is checked of a tensor."""
+    return tensor.shape, tensor.dtype, tensor.layout
 
 
 def as_batches(source: Any, node: Node) -> Iterable[Any]:
@@ -67,13 +72,23 @@ def by_top(layer: str, tops: Sequence[str], batch: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def check_shapes(layer: str, batch: Mapping[str, Tensor], first: Mapping[str, Shape]) -> None:
+def is_like(batch: Any, first: Mapping[str, Kind]) -> bool:
+    """Whether a batch is given as the first one came out, so that nothing is to be found out about it."""
+    return (
+        isinstance(batch, dict)
+        and batch.keys() == first.keys()
+        and all(isinstance(part, Tensor) and kind_of(part) == first[top] for top, part in batch.items())
+    )
+
+
+def check_shapes(layer: str, batch: Mapping[str, Tensor], first: Mapping[str, Kind]) -> None:
     """Raise SolverError where a batch differs from the first one in more than its number of rows."""
     for top, tensor in batch.items():
-        if tuple(tensor.shape[1:]) != first[top][1:]:
+        shape = tuple(first[top][0])
+        if tensor.shape[1:] != shape[1:]:
             raise SolverError(
                 f"a batch given for layer {quoted(layer)} has shape {tuple(tensor.shape)} for top {quoted(top)}, but "
-                f"the first one had {first[top]}: all but the number of rows must stay"
+                f"the first one had {shape}: all but the number of rows must stay"
             )
 
 

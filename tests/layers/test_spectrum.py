@@ -12,7 +12,7 @@ from torch.nn import functional
 import siamese_proto as sp
 from siamese_proto.layers.autograd import spectrum
 from siamese_proto.layers.autograd.spectrum import Tiling, convolve_by_spectrum
-from siamese_proto.layers.spectrum import best_tiling
+from siamese_proto.layers.spectrum import WORTH, best_tiling
 
 
 def drawn(*shape: int) -> Tensor:
@@ -77,6 +77,7 @@ def test_what_needs_no_gradient_gets_none() -> None:
     ("bottom", "outputs", "kernel", "pad"),
     [
         ((128, 20, 12, 12), 50, (5, 5), (0, 0)),  # LeNet's conv2, two towers
+        ((64, 20, 12, 12), 50, (5, 5), (0, 0)),  # and one
         ((128, 64, 11, 11), 128, (5, 5), (0, 0)),
         ((32, 64, 48, 48), 128, (7, 7), (0, 0)),
     ],
@@ -84,7 +85,7 @@ def test_what_needs_no_gradient_gets_none() -> None:
 def test_large_kernels_over_many_rows_are_worth_it(
     bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int], pad: tuple[int, int]
 ) -> None:
-    found = best_tiling(bottom, outputs, kernel, pad)
+    found = best_tiling(bottom, outputs, kernel, pad, worth=WORTH[False])
     assert found is not None
     places = [bottom[i + 2] + 2 * pad[i] - kernel[i] + 1 for i in (0, 1)]
     assert all(found.counts[i] * found.outputs[i] >= places[i] for i in (0, 1))
@@ -95,7 +96,7 @@ def test_large_kernels_over_many_rows_are_worth_it(
     [((2, 20, 12, 12), 50, (5, 5)), ((64, 32, 14, 14), 64, (3, 3)), ((64, 256, 13, 13), 384, (1, 1))],
 )
 def test_few_rows_and_small_kernels_are_not(bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> None:
-    assert best_tiling(bottom, outputs, kernel, (0, 0)) is None
+    assert best_tiling(bottom, outputs, kernel, (0, 0), worth=WORTH[False]) is None
 
 
 NET = """

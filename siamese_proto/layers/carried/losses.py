@@ -64,10 +64,8 @@ class SoftmaxWithLoss(nn.Module):
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """The loss, and the probabilities if wanted."""
         axis = self.axis % scores.dim()
-        indices, counted = labels_along(scores, labels, axis, self.ignore_label)
-        total, probabilities = softmax_loss(scores, indices, counted, axis)
-        loss = total / divisor(self.normalization, scores.shape[:axis].numel(), indices.numel(), counted)
-        return (loss, probabilities) if self.with_probabilities else loss
+        loss = softmax_loss(scores, labels, axis, self.ignore_label, self.normalization)
+        return (loss, scores.detach().softmax(axis)) if self.with_probabilities else loss
 
 
 class SigmoidCrossEntropyLoss(nn.Module):
