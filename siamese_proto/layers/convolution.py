@@ -267,6 +267,8 @@ class Convolution(Windowed):
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
         _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
         group = self.group
+        if {*stride, *dilation, group} == {1} and not any(pad):
+            return convolve  # torch takes its time to read what it need not be told
         return lambda x, weight, bias: convolve(x, weight, bias, stride, pad, dilation, group)
 
 

@@ -71,8 +71,10 @@ class JoinedProduct(JoinedLayer):
     """
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
         first = self.layers[0]
-        if not params[1].requires_grad or not run.sums_apart:
+        if not run.sums_apart or not params[1].requires_grad or not torch.is_grad_enabled():
             return first.forward(bottoms[:1], params, run)
         (product,) = first.forward(bottoms[:1], params[:1], run)
         rows = [part.shape[0] for part in bottoms[1:]]

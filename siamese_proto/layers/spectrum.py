@@ -39,34 +39,28 @@ class ConvolutionBySpectrum(Convolution):
     """
 
     def operation(self, rank: int) -> Operation:
+        import torch
+
+        from siamese_proto.layers.autograd.spectrum import convolve_by_spectrum
+        from siamese_proto.layers.autograd.transforms import is_ordinary
+
         direct = super().operation(rank)
         if rank != 2:
             return direct
 
         def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            tiling = self._tiling(x, weight)
-            if tiling is None:
+            trains = torch.is_grad_enabled() and x.requires_grad and weight.requires_grad
+            if not trains or x.dtype != torch.float32 or not x.is_cpu:
                 return direct(x, weight, bias)
-            from siamese_proto.layers.autograd.spectrum import convolve_by_spectrum
-
-            return convolve_by_spectrum(x, weight, bias, tiling)
+            if torch.is_autocast_enabled("cpu") or not is_ordinary():
+                return direct(x, weight, bias)
+            shared = torch.get_num_threads() > 1
+            if shared and x.shape[1] <= _FEW_CHANNELS:
+                return direct(x, weight, bias)  # many small products, for each of which threads wait for one another
+            tiling = self.tiling(tuple(x.shape), self.num_output, worth=WORTH[shared])
+            return direct(x, weight, bias) if tiling is None else convolve_by_spectrum(x, weight, bias, tiling)
 
         return convolve
-
-    def _tiling(self, x: Tensor, weight: Tensor) -> Tiling | None:
-        """How to cut the bottom; None where this is no such pass, or the direct way is shorter."""
-        import torch
-
-        from siamese_proto.layers.autograd.transforms import is_ordinary
-
-        trains = x.requires_grad and weight.requires_grad and torch.is_grad_enabled()
-        if not trains or x.dtype != torch.float32 or x.device.type != "cpu":
-            return None
-        if torch.is_autocast_enabled("cpu") or not is_ordinary():
-            return None
-        if x.shape[1] <= _FEW_CHANNELS and torch.get_num_threads() > 1:
-            return None  # many small products, for each of which threads would wait for one another
-        return self.tiling(tuple(x.shape), self.num_output, worth=WORTH[torch.get_num_threads() > 1])
 
     def tiling(self, bottom: Shape, outputs: int, *, worth: float) -> Tiling | None:
         """How to cut a bottom (N, C, H, W); None where the direct way is reckoned to take less than `worth` of it."""
@@ -77,7 +71,7 @@ class ConvolutionBySpectrum(Convolution):
 
 
 @functools.lru_cache(maxsize=256)
-def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: float = WORTH) -> Tiling | None:
+def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: float) -> Tiling | None:
     """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs less than `worth` of it."""
     from siamese_proto.layers.autograd.spectrum import Tiling
 

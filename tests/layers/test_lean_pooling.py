@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
-from siamese_proto.layers.autograd.pooling import max_pool
+import siamese_proto as sp
+from siamese_proto.layers import pooling
+from siamese_proto.layers.autograd.pooling import max_pool, maxima
 
 SETTINGS = {
     "2x2": {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil_mode": True},
@@ -55,3 +59,59 @@ def test_the_bottom_is_not_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = max_pool(x * 2, (2, 2), (2, 2), (0, 0), ceil_mode=True)
     assert kept == [tuple(y.shape)]
+
+
+LAYOUTS = st.sampled_from([torch.contiguous_format, torch.channels_last])
+SIZES = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 9), st.integers(2, 9))
+
+
+@settings(max_examples=150, deadline=None)
+@given(SIZES, st.tuples(st.integers(2, 9), st.integers(2, 9)), st.data(), LAYOUTS, st.booleans())
+def test_maxima_alone_are_torchs(
+    size: tuple[int, ...], window: tuple[int, int], data: st.DataObject, layout: torch.memory_format, ceil_mode: bool
+) -> None:
+    kernel = (min(window[0], size[2]), min(window[1], size[3]))
+    stride = (data.draw(st.integers(1, kernel[0])), data.draw(st.integers(1, kernel[1])))
+    torch.manual_seed(sum(size))
+    x = (
+        torch.randn(size)
+        .masked_fill(torch.rand(size) < 0.2, float("nan"))
+        .masked_fill(torch.rand(size) < 0.2, -torch.inf)
+    )
+    x = x.contiguous(memory_format=layout)
+    before = x.clone()
+    mine, right = maxima(x, kernel, stride, ceil_mode=ceil_mode), torchs(x, kernel, stride, (0, 0), ceil_mode=ceil_mode)
+    torch.testing.assert_close(mine, right, rtol=0, atol=0, equal_nan=True)
+    assert mine.is_contiguous(memory_format=layout) or mine.numel() == 0
+    assert torch.equal(x.nan_to_num(), before.nan_to_num())
+    assert mine.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()
+
+
+NET = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 dim: 17 dim: 16 } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 6 kernel_size: 2 weight_filler { type: "xavier" } } }
+layer { name: "split" type: "ReLU" bottom: "c" top: "r" }
+layer { name: "first" type: "Pooling" bottom: "r" top: "p" pooling_param { kernel_size: 3 stride: 2 } }
+layer { name: "second" type: "Pooling" bottom: "p" top: "q" pooling_param { kernel_h: 2 kernel_w: 1 stride: 1 } }
+layer { name: "third" type: "Pooling" bottom: "q" top: "s" pooling_param { kernel_size: 2 pad: 1 stride: 2 } }
+layer { name: "global" type: "Pooling" bottom: "s" top: "g" pooling_param { global_pooling: true } }
+"""  # noqa: E501  # one line a layer
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("trains", [True, False])
+def test_layers_take_either_way(trains: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = {"_MAXIMA_FROM": {False: 1, True: 1}, "_LEAN_FROM": 1, "_TURNED_FROM": 1}
+    for name, value in counted.items():
+        monkeypatch.setattr(pooling, name, value)
+    x = torch.randn((4, 3, 17, 16), generator=torch.Generator().manual_seed(1)).contiguous(memory_format=layout)
+    found = []
+    for fuse in (True, False):
+        net = sp.Net(NET, seed=2, fuse=fuse)
+        with torch.set_grad_enabled(trains):
+            top = net(x=x)["g"]
+        if trains:
+            top.square().sum().backward()
+        found.append([top.detach(), *(param.grad for param in net.params["c"] if trains)])
+    for mine, right in zip(*found, strict=True):
+        torch.testing.assert_close(mine, right)
