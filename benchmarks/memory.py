@@ -1,6 +1,6 @@
 """The most memory that a training step takes: ours, towers run as one and one by one, and by hand.
 
-    python benchmarks/memory.py [--batch 64] [--steps 30] [--rounds 3]
+    python benchmarks/memory.py [--batch 64] [--steps 30] [--rounds 3] [--threads 1]
 
 Each runs in a process of its own. What counts is the most memory ever resident (VmHWM of Linux, reset before the first
 step) above what was there before the first step, parameters and batch included; the least of the rounds is printed.
@@ -18,13 +18,13 @@ from pathlib import Path
 OURS = {"siamese_proto, towers as one": True, "siamese_proto, towers one by one": False}
 
 
-def measure(name: str, batch: int, steps: int) -> float:
+def measure(name: str, batch: int, steps: int, threads: int) -> float:
     """MiB that the steps take in this process."""
     import torch
     from by_hand import FORMS
     from cases import cases
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     case = replace(cases()[0], shape=(batch, 2, 28, 28))
     work, net = case.here(fuse=OURS.get(name, True))
     if name not in OURS:
@@ -50,10 +50,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(measure(arguments.one, arguments.batch, arguments.steps))
+        print(measure(arguments.one, arguments.batch, arguments.steps, arguments.threads))
         return
     names = [str(form) for form in FORMS if form.optimizer == "foreach"] + list(OURS)
     found = {name: min(apart(name, arguments) for _ in range(arguments.rounds)) for name in names}
@@ -64,8 +65,10 @@ def main() -> None:
 
 def apart(name: str, arguments: argparse.Namespace) -> float:
     """What one of them takes, measured in a process of its own."""
-    how = [sys.executable, __file__, "--one", name, "--batch", str(arguments.batch), "--steps", str(arguments.steps)]
-    done = subprocess.run(how, check=True, capture_output=True, text=True)
+    settings = (f"--{field}={getattr(arguments, field)}" for field in ("batch", "steps", "threads"))
+    done = subprocess.run(
+        [sys.executable, __file__, "--one", name, *settings], check=True, capture_output=True, text=True
+    )
     return float(done.stdout.splitlines()[-1])
 
 

@@ -1,8 +1,9 @@
 """One training step of the LeNet twin, and of other nets: siamese_proto against PyTorch written by hand.
 
 By hand in four forms (one pass a tower or all towers as one batch, channels first or last), each with torch's foreach
-and its fused SGD. All run in turns in one process, from the same weights, over the same batch in memory; the ratio is
-by-hand time over ours, above 1 where we are faster. `--database` adds our step with records read from a LevelDB.
+and its fused SGD. Three of each are made alike and run in turns in one process, from the same weights, over the same
+batch in memory; a round counts the median of the three. The ratio is by-hand time over ours, above 1 where we are
+faster. `--database` adds our step with records read from a LevelDB.
 
     python benchmarks/train_step.py [--threads 1 2] [--rounds 15] [--steps 5] [--only flagship] [--out DIR]
 """
@@ -10,16 +11,18 @@ by-hand time over ours, above 1 where we are faster. `--database` adds our step 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from by_hand import FORMS
 from cases import SOLVER, Case, cases
-from measuring import Ratio, Work, fastest, in_turns, milliseconds, plot_ratios, ratio, write_json, write_table
+from measuring import Ratio, Work, fastest, milliseconds, of_alike, plot_ratios, ratio, write_json, write_table
 
 import siamese_proto as sp
 from siamese_proto.data.pairs import draw_pairs, write_pairs
@@ -31,12 +34,13 @@ DATABASE = "siamese_proto, reading a LevelDB"
 def flagship(case: Case, threads: int, rounds: int, steps: int, *, database: bool) -> dict[str, object]:
     """Our step against every form by hand; the table's rows."""
     torch.set_num_threads(threads)
-    ours, net = case.here()
-    works: dict[str, Work] = {HERE: ours}
-    works.update({str(form): case.by_hand(form, net) for form in FORMS})
+    net = case.here()[1]
+    makers: dict[str, Callable[[], Work]] = {HERE: lambda: case.here()[0]}
+    makers.update({str(form): functools.partial(case.by_hand, form, net) for form in FORMS})
     if database:
-        works[DATABASE] = reading_a_database(case)
-    seconds = in_turns(works, rounds, steps)
+        write_database()
+        makers[DATABASE] = lambda: sp.Solver(case.net + SOLVER).step
+    seconds = of_alike(makers, rounds, steps)
     best = fastest({name: times for name, times in seconds.items() if not name.startswith(HERE)})
     ratios = {name: ratio(times, seconds[HERE]) for name, times in seconds.items() if name != HERE}
     print(
@@ -47,24 +51,26 @@ def flagship(case: Case, threads: int, rounds: int, steps: int, *, database: boo
     return {"threads": threads, "case": case.name, "best": best, "seconds": seconds, "ratios": ratios}
 
 
-def reading_a_database(case: Case) -> Work:
-    """Our step, its records read while it trains."""
+def write_database() -> None:
+    """Pairs as many as a hundred steps read."""
     draw = np.random.default_rng(1)
     images = draw.integers(0, 256, (500, 28, 28), dtype=np.uint8)
     drawn = draw_pairs(draw.integers(0, 10, 500), 6400)
     write_pairs("digits_train_leveldb", "LEVELDB", images, drawn, overwrite=True)
-    return sp.Solver(case.net + SOLVER).step
 
 
 def other(case: Case, threads: int, rounds: int) -> tuple[list[str], Ratio]:
     """Our step against the best form by hand, found in a first run; a row of the table."""
     torch.set_num_threads(threads)
-    ours, net = case.here()
-    forms = {str(form): case.by_hand(form, net) for form in FORMS if case.towers > 1 or not form.batched}
-    tried = in_turns(forms, 3, 3)
+    net = case.here()[1]
+    forms = {str(form): form for form in FORMS if case.towers > 1 or not form.batched}
+    makers: dict[str, Callable[[], Work]] = {
+        name: functools.partial(case.by_hand, form, net) for name, form in forms.items()
+    }
+    tried = of_alike(makers, 3, 3)
     steps = max(3, round(0.03 / min(tried[fastest(tried)])))
-    best = fastest(in_turns(forms, 5, steps))
-    seconds = in_turns({best: forms[best], HERE: ours}, rounds, steps)
+    best = fastest(of_alike(makers, 5, steps))
+    seconds = of_alike({best: makers[best], HERE: lambda: case.here()[0]}, rounds, steps)
     found = ratio(seconds[best], seconds[HERE])
     row = [case.name, str(threads), best, milliseconds(seconds[best]), milliseconds(seconds[HERE]), str(found)]
     print("  " + " | ".join(row))

@@ -43,6 +43,7 @@ def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
     gone = [*itertools.chain(*pairs.values()), *(name for name in [*moved, *joined, *taken_in] if name not in pairs)]
     taken = {node.id for node in pooled.nodes}
     short = replace(pooled, nodes=tuple(shortest(node, taken) for node in pooled.nodes))
+    tell_who_flattens(short)
     return overwrite(short), frozenset(gone)
 
 
@@ -204,6 +205,18 @@ def shortest(node: Node, taken: set[str]) -> Node:
         by_spectrum = ConvolutionBySpectrum(node.message, layer.context)
         return replace(node, id=free_id(f"{node.id}_by_spectrum", taken), layer=by_spectrum)
     return node
+
+
+def tell_who_flattens(graph: Graph) -> None:
+    """Let pooling layers know that their gradients come with channels outermost, from layers that take rows as one."""
+    flattened: set[str] = set()  # ids of blobs
+    for node in reversed(graph.nodes):
+        layer = node.layer
+        if isinstance(layer, InnerProduct) or (isinstance(layer, ElementWise) and node.tops[0].id in flattened):
+            flattened.add(node.bottoms[0].id)
+        pooling = layer.pooling if isinstance(layer, PooledConvolution) else layer
+        if isinstance(pooling, LeanPooling):
+            pooling.is_flattened = node.tops[0].id in flattened
 
 
 def _gains_by_spectrum(node: Node) -> bool:

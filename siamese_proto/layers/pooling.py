@@ -22,7 +22,7 @@ FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
 # Numbers of a bottom, as measured on one thread and on two.
 _LEAN_FROM = 2**20  # 4 megabytes: less is not worth the call
 _MAXIMA_FROM = {False: 2**15, True: 2**17}  # by whether channels are innermost, where torch is quicker
-_TURNED_FROM = 2**16  # channels first: with fewer the copies take longer
+_TURNED_FROM = 2**16  # where channels are outermost, in the bottom or in the gradient
 
 
 @layer("Pooling")
@@ -202,7 +202,12 @@ class Pooling(Layer):
 
 
 class LeanPooling(Pooling):
-    """A Pooling layer that `picks`, in less time and without keeping a large bottom for the backward pass."""
+    """A Pooling layer that `picks`, in less time and without keeping a large bottom for the backward pass.
+
+    `is_flattened` says that the top's gradient comes with channels outermost in memory: torch then copies all but it.
+    """
+
+    is_flattened = False
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         return [self.greatest(bottoms[0])]
@@ -218,7 +223,7 @@ class LeanPooling(Pooling):
 
             is_last, size = x.stride(1) == 1, x.numel()
             if torch.is_grad_enabled() and x.requires_grad:
-                if size >= (_LEAN_FROM if is_last else _TURNED_FROM) and is_ordinary():
+                if size >= (_LEAN_FROM if is_last and not self.is_flattened else _TURNED_FROM) and is_ordinary():
                     return self.lean(x)
             elif size >= _MAXIMA_FROM[is_last] and self._goes_by_maxima(kernel, is_last=is_last) and is_ordinary():
                 return maxima(x, kernel, self.stride, ceil_mode=self.ceil)
@@ -232,7 +237,8 @@ class LeanPooling(Pooling):
         from siamese_proto.layers.autograd.pooling import max_pool
 
         kernel = self.kernel or (x.shape[2], x.shape[3])
-        return max_pool(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
+        settings = (kernel, self.stride, self.pad)
+        return max_pool(x, *settings, ceil_mode=self.ceil, is_flattened=self.is_flattened)
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:

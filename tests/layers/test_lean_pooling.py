@@ -1,5 +1,6 @@
 """MAX pooling that keeps only where each maximum was: torch's own in all else."""
 
+import functools
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
+from torch.multiprocessing.reductions import StorageWeakRef
 
 import siamese_proto as sp
 from siamese_proto.layers import pooling
@@ -48,17 +50,29 @@ def test_gradients_have_gradients(settings: Any) -> None:
     assert gradgradcheck(lambda x: max_pool(x, **settings) ** 2, (x / 100,))
 
 
-def test_the_bottom_is_not_kept() -> None:
-    kept: list[tuple[int, ...]] = []
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_bottom_is_not_kept(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 5, 8, 8, requires_grad=True)
+    for way, is_kept in ((max_pool, False), (torchs, True)):
+        bottom = (x * 2).contiguous(memory_format=layout)
+        storage = StorageWeakRef(bottom.untyped_storage())
+        y = way(bottom, (2, 2), (2, 2), (0, 0), ceil_mode=True)
+        del bottom
+        assert storage.expired() != is_kept
+        y.sum().backward()
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
-        return tensor
 
-    x = torch.randn(2, 3, 8, 8, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        y = max_pool(x * 2, (2, 2), (2, 2), (0, 0), ceil_mode=True)
-    assert kept == [tuple(y.shape)]
+@pytest.mark.parametrize("comes", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_may_come_in_either_layout(layout: torch.memory_format, comes: torch.memory_format) -> None:
+    torch.manual_seed(1)
+    gradients = []
+    x = torch.randn(3, 5, 8, 6).contiguous(memory_format=layout).requires_grad_()
+    for way in (functools.partial(max_pool, is_flattened=True), torchs):
+        y = way(x * 1, (2, 3), (2, 2), (0, 0), ceil_mode=True)
+        given = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).contiguous(memory_format=comes)
+        gradients += torch.autograd.grad(y, x, given)
+    assert torch.equal(*gradients)
 
 
 LAYOUTS = st.sampled_from([torch.contiguous_format, torch.channels_last])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import functools
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 Pair = tuple[int, int]
 _FEWEST_CHANNELS = 4  # with which torch's kernel for channels last is the faster one
@@ -33,65 +35,39 @@ def maxima(x: Tensor, kernel: Pair, stride: Pair, *, ceil_mode: bool) -> Tensor:
     return x
 
 
-def max_pool(x: Tensor, kernel: Pair, stride: Pair, pad: Pair, *, ceil_mode: bool) -> Tensor:
-    """torch.max_pool2d of x (N, C, H, W), which keeps only where each maximum was.
+def max_pool(
+    x: Tensor, kernel: Pair, stride: Pair, pad: Pair, *, ceil_mode: bool, is_flattened: bool = False
+) -> Tensor:
+    """torch.max_pool2d of x (N, C, H, W), of which autograd keeps only where each maximum was.
 
     torch's own keeps x besides, though its backward pass asks no more than the shape of it: of a convolution with a
-    pooling layer behind that is the largest tensor of all.
+    pooling layer behind that is the largest tensor of all. With `is_flattened` the top's gradient is expected to come
+    with channels outermost in memory: torch would follow it, and copy all else.
     """
-    settings = (kernel, stride, pad, (1, 1), ceil_mode)
-    return cast(Tensor, MaxPool.apply(x, settings))  # type: ignore[no-untyped-call]  # torch leaves apply without types
-
-
-class MaxPool(torch.autograd.Function):
-    """(N, C, H, W) -> (N, C, OH, OW)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, settings: tuple[Any, ...]) -> Tensor:
-        y, places = torch.ops.aten.max_pool2d_with_indices.default(_channels_last(x), *settings)
+    if x.stride(1) == 1 or x.shape[1] < _FEWEST_CHANNELS:
         layout = torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
-        y, places = (tensor.contiguous(memory_format=layout) for tensor in (y, places))
-        ctx.save_for_backward(places)
-        ctx.bottom, ctx.settings = (x.shape, layout), settings
-        return cast(Tensor, y)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (places,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants the gradient's own
-            how = (ctx.bottom, ctx.settings)
-            return SpreadMaxima.apply(gradient, places, *how), None  # type: ignore[no-untyped-call]  # as above
-        return spread(gradient, places, ctx.bottom, ctx.settings), None
+        with _keeping_shapes(layout):
+            y = torch.max_pool2d(x, kernel, stride, pad, ceil_mode=ceil_mode)
+        if is_flattened and y.requires_grad:
+            y.register_hook(lambda gradient: gradient.contiguous(memory_format=layout))  # type: ignore[no-untyped-call]  # torch leaves it so
+        return y
+    turned = x.contiguous(memory_format=torch.channels_last)
+    with _keeping_shapes(torch.contiguous_format):
+        return torch.max_pool2d(turned, kernel, stride, pad, ceil_mode=ceil_mode).contiguous()
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """The layout that torch's kernel takes a fraction of the time with, so that the copies are worth it."""
-    return x.contiguous(memory_format=torch.channels_last) if x.shape[1] >= _FEWEST_CHANNELS else x
+@functools.cache
+def _keeping_shapes(layout: torch.memory_format) -> saved_tensors_hooks:
+    """What is pooled here is kept as its shape; in the backward pass stands a tensor of any numbers for it."""
 
+    def pack(tensor: Tensor) -> Tensor | tuple[Any, ...]:
+        are_places = tensor.dtype == torch.int64
+        return tensor if are_places else (tensor.shape, tensor.dtype, tensor.device)
 
-class SpreadMaxima(torch.autograd.Function):
-    """The adjoint, (N, C, OH, OW) -> (N, C, H, W)."""
+    def unpack(kept: Tensor | tuple[Any, ...]) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        shape, dtype, device = kept
+        return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
 
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, places: Tensor, bottom: Any, settings: tuple[Any, ...]) -> Tensor:
-        ctx.save_for_backward(places)
-        return spread(gradient, places, bottom, settings)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (places,) = ctx.saved_tensors
-        chosen = gradient.flatten(2).gather(2, places.flatten(2)).view_as(places)
-        return chosen, None, None, None
-
-
-def spread(
-    gradient: Tensor, places: Tensor, bottom: tuple[torch.Size, torch.memory_format], settings: tuple[Any, ...]
-) -> Tensor:
-    """What each maximum gets, added up where the bottom had it: shape and layout of `bottom`."""
-    shape, layout = bottom
-    x = torch.empty(shape, dtype=gradient.dtype, device=gradient.device, memory_format=layout)
-    # torch takes the way of the gradient's layout, and copies where the others have another. Of the bottom it asks the
-    # shape alone: the very tensor to be filled has it.
-    gradient = gradient.contiguous(memory_format=layout)
-    aten = torch.ops.aten.max_pool2d_with_indices_backward
-    return cast(Tensor, aten.grad_input(gradient, x, *settings, places, grad_input=x))
+    return saved_tensors_hooks(pack, unpack)
