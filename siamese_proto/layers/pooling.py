@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -222,15 +223,21 @@ class LeanPooling(Pooling):
             from siamese_proto.layers.autograd.transforms import is_ordinary
 
             is_last, size = x.stride(1) == 1, x.numel()
-            if torch.is_grad_enabled() and x.requires_grad:
-                if size >= (_LEAN_FROM if is_last and not self.is_flattened else _TURNED_FROM) and is_ordinary():
-                    return self.lean(x)
-            elif size >= _MAXIMA_FROM[is_last] and self._goes_by_maxima(kernel, is_last=is_last) and is_ordinary():
-                return maxima(x, kernel, self.stride, ceil_mode=self.ceil)
+            trains = torch.is_grad_enabled() and x.requires_grad
+            if not trains and size >= _MAXIMA_FROM[is_last] and self._goes_by_maxima(kernel, is_last=is_last):
+                if is_ordinary():
+                    return maxima(x, kernel, self.stride, ceil_mode=self.ceil)
+            elif size >= self._lean_from(trains=trains, is_last=is_last) and is_ordinary():
+                return self.lean(x)
         return torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
 
     def _goes_by_maxima(self, kernel: Pair, *, is_last: bool) -> bool:
         return self.pad == (0, 0) and min(kernel) > 1 and (not is_last or max(kernel) == 2)
+
+    def _lean_from(self, *, trains: bool, is_last: bool) -> float:
+        if not is_last or (trains and self.is_flattened):
+            return _TURNED_FROM
+        return _LEAN_FROM if trains else math.inf
 
     def lean(self, x: Tensor) -> Tensor:
         """The same, however small, by the rule that keeps less."""
