@@ -10,6 +10,7 @@ from siamese_proto.graph.ir import Phase
 from siamese_proto.layers import pooled, pooling
 from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
+from siamese_proto.layers.pooled import PooledConvolution
 from siamese_proto.layers.scale import Scale
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
@@ -166,6 +167,19 @@ def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, m
         torch.testing.assert_close(one, other)
     types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
     assert ("PooledConvolution" in types) == (text in POOLED.values())
+
+
+def test_pooling_is_told_whose_gradients_come_flattened() -> None:
+    product = 'name: "i" type: "InnerProduct" bottom: "p" top: "i" inner_product_param { num_output: 3 }'
+    again = convolution("num_output: 2 kernel_size: 1", 'bottom: "p" top: "c2"')
+    tails = {True: [(product,), (RELU.replace('"c"', '"p"'), product)], False: [(), (again,)]}
+    for is_flattened, several in tails.items():
+        for tail in several:
+            made = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
+            (pooled_layer,) = (
+                node.layer for node in made.fused_graph.nodes if isinstance(node.layer, PooledConvolution)
+            )
+            assert pooled_layer.pooling.is_flattened == is_flattened
 
 
 def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:

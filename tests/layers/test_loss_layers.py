@@ -233,19 +233,38 @@ def test_accuracy_is_zero_where_nothing_counts():
     assert of_classes.tolist() == [0.0] * 5
 
 
-@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_the_softmax_loss_is_the_same_above_the_floor_and_below_it(kind):
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_class_below_the_floor_changes_nothing_for_the_others(kind):
     torch.manual_seed(2)
     scores = torch.randn(5, 4, 3, 2).to(kind).requires_grad_()
     labels = torch.randint(4, (5, 3, 2)).to(kind)
     layer = make('type: "SoftmaxWithLoss"', 2, 2)
-    total, probabilities = run(layer, scores, labels)  # by torch's kernels
-    beside = torch.cat([scores, scores.new_full((5, 1, 3, 2), -200.0)], 1)  # by the rule: one class is below the floor
+    total, probabilities = run(layer, scores, labels)
+    beside = torch.cat([scores, scores.new_full((5, 1, 3, 2), -200.0)], 1)
     same, others = run(layer, beside, labels)
     torch.testing.assert_close(same, total)
     torch.testing.assert_close(others[:, :4], probabilities)
     torch.testing.assert_close(*(torch.autograd.grad(loss * 3, scores)[0] for loss in (same, total)))
     assert not probabilities.requires_grad
+
+
+@pytest.mark.parametrize("ways", ["no_grad", "inference", "with gradients"])
+def test_the_floor_holds_with_and_without_gradients(ways):
+    context = {"no_grad": torch.no_grad, "inference": torch.inference_mode, "with gradients": torch.enable_grad}[ways]
+    x = torch.tensor([[0.0, 200.0], [0.0, -math.inf]], requires_grad=ways == "with gradients")
+    with context():
+        (top,) = run(make('type: "SoftmaxWithLoss" loss_param { normalization: NONE }', 2), x, torch.tensor([0.0, 1.0]))
+    assert top.item() == pytest.approx(-2 * math.log(FLT_MIN))
+    if ways == "with gradients":
+        top.backward()
+        assert x.grad.tolist() == [[-1.0, 1.0], [1.0, -1.0]]
+
+
+def test_the_softmax_loss_has_second_derivatives():
+    x = values((3, 4, 5)).requires_grad_()
+    labels = torch.arange(15).reshape(3, 5).double() % 4
+    layer = make('type: "SoftmaxWithLoss" loss_param { ignore_label: 2 }', 2)
+    assert torch.autograd.gradgradcheck(lambda scores: run(layer, scores, labels)[0], (x,))
 
 
 def test_no_label_outside_the_classes_is_ignored_for_being_torchs_sign_of_that():

@@ -134,6 +134,21 @@ def test_batches_may_differ_in_rows_but_in_nothing_else(in_tmp: Path) -> None:
     )
 
 
+def test_batches_given_otherwise_than_the_first_are_looked_at_again(in_tmp: Path) -> None:
+    first = {"x": torch.ones(2, 3), "y": torch.ones(2, 4)}
+    others: list[object] = [{**first}, {"x": np.ones((2, 3)), "y": torch.ones(2, 4).double()}, [*first.values()]]
+    solver = plain(in_tmp, "random_seed: 5", data={"in": [first, *others]})
+    solver.step(4)
+    same = plain(in_tmp, "random_seed: 5", data={"in": [first]})
+    same.step(4)
+    assert solver.losses == same.losses
+    bad = {"x": first["x"].to_sparse(), "y": torch.ones(2, 4)}
+    for batch, message in ((bad, "is a sparse tensor"), ({**first, "z": first["x"]}, "it has 'x', 'y', 'z'")):
+        solver = plain(in_tmp, "", data={"in": [first, batch]})
+        with pytest.raises(SolverError, match=message):
+            solver.step(2)
+
+
 class Numbered(Dataset):
     """Items of one kind of number, or as a dict by top."""
 
