@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def add_bias(x: Tensor, bias: Tensor, rows: Sequence[int]) -> Tensor:
@@ -24,7 +23,6 @@ class BiasRule(torch.autograd.Function):
         return x + bias
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         axes = tuple(range(gradient.dim() - 1))
         parts = [part.sum(axes) for part in torch.split_with_sizes(gradient, ctx.rows)]

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from siamese_proto.layers.autograd.once import once_differentiable
 
 FLOOR = 1e-20  # kLOG_THRESHOLD of Caffe
 

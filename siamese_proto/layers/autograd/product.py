@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 def quotient_product(bottoms: Sequence[Tensor]) -> Tensor:
@@ -27,7 +26,6 @@ class QuotientProduct(torch.autograd.Function):
         return product
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         product, *bottoms = ctx.saved_tensors
         return tuple(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from siamese_proto.layers.autograd.once import once_differentiable
 
 if TYPE_CHECKING:
     from siamese_proto.layers.python_blobs import Array

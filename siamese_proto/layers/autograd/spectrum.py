@@ -20,8 +20,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from siamese_proto.layers.autograd.once import once_differentiable
 
 Pair = tuple[int, int]
 _FEW_TILES, _MANY_TILES = 32, 64  # at once, as measured; many where the kernels' spectra are large
