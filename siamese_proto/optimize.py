@@ -17,6 +17,7 @@ from siamese_proto.layers.deconvolution import Deconvolution
 from siamese_proto.layers.eltwise import Eltwise
 from siamese_proto.layers.in_place import ElementWise
 from siamese_proto.layers.inner_product import InnerProduct
+from siamese_proto.layers.joined import JoinedProduct
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.pooled import PooledConvolution
 from siamese_proto.layers.pooling import LeanPooling, Pooling
@@ -212,7 +213,9 @@ def tell_who_flattens(graph: Graph) -> None:
     flattened: set[str] = set()  # ids of blobs
     for node in reversed(graph.nodes):
         layer = node.layer
-        if isinstance(layer, InnerProduct) or (isinstance(layer, ElementWise) and node.tops[0].id in flattened):
+        if isinstance(layer, InnerProduct | JoinedProduct) or (
+            isinstance(layer, ElementWise) and node.tops[0].id in flattened
+        ):
             flattened.add(node.bottoms[0].id)
         pooling = layer.pooling if isinstance(layer, PooledConvolution) else layer
         if isinstance(pooling, LeanPooling):

@@ -85,19 +85,25 @@ def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: 
         for down, across in itertools.product(*(range(1, min(length, most) + 1) for length in size))
     ]
     cost, best = min(((_cost(tiling, rows, channels, outputs), tiling) for tiling in tilings), key=lambda pair: pair[0])
-    return best if _direct_cost(bottom, outputs, kernel, pad, size) > worth * cost else None
+    return best if _direct_cost(bottom, outputs, kernel, pad) > worth * cost else None
 
 
-def _direct_cost(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, size: Pair) -> float:
+def _direct_cost(bottom: Shape, outputs: int, kernel: Pair, pad: Pair) -> float:
     """Nanoseconds of a step by direct convolutions, which fill up channels to whole vectors and leave out pads."""
-    rows, channels, *picture = bottom
-    inside = 1
-    for length, window, zeros, places in zip(picture, kernel, pad, size, strict=True):
-        inside *= sum(min(length, at + window) - max(0, at) for at in range(-zeros, places - zeros))
+    rows, channels, height, width = bottom
+    inside = _seen(height, kernel[0], pad[0]) * _seen(width, kernel[1], pad[1])
     # The forward pass fills up the outputs, that to the bottom the channels, that to the weight the worse of both.
     filled = [-(-count // _VECTOR) * _VECTOR / count for count in (channels, outputs)]
     factor = (sum(filled) + max(filled)) / 3
     return _DIRECT_CALLS + _DIRECT_MULTIPLY_ADD * factor * rows * inside * channels * outputs
+
+
+def _seen(length: int, window: int, zeros: int) -> int:
+    """How many numbers of a picture all windows along one dimension see together, pads left out."""
+    whole = max(0, length - window + 1)  # windows inside the picture
+    over_the_edges = (*range(-zeros, min(0, length + zeros - window + 1)), *range(whole, length + zeros - window + 1))
+    total: int = whole * window + sum(max(0, min(length, at + window) - max(0, at)) for at in over_the_edges)
+    return total
 
 
 def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
-
-from torch import Tensor
+from typing import Any
 
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Graph, Node
@@ -70,7 +68,7 @@ class GivenBatches:
 
     def _named(self, batch: Any) -> dict[str, Any]:
         if self._first and is_like(batch, self._first):  # most are, and small nets would notice more
-            return cast(dict[str, Tensor], batch)
+            return dict(batch)
         named = by_top(self.layer, self.tops, batch)
         self._first = self._first or {top: kind_of(tensor) for top, tensor in named.items()}
         check_shapes(self.layer, named, self._first)

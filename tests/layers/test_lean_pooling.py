@@ -62,6 +62,22 @@ def test_the_bottom_is_not_kept(layout: torch.memory_format) -> None:
         y.sum().backward()
 
 
+def test_hooks_of_others_see_all_that_is_kept() -> None:
+    kept: list[tuple[int, ...]] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    x = torch.randn(2, 5, 8, 8, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        y = max_pool(x, (2, 2), (2, 2), (0, 0), ceil_mode=True)
+    assert sorted(kept) == [(2, 5, 4, 4), (2, 5, 8, 8)]
+    with torch.autograd.graph.disable_saved_tensors_hooks("not here"):
+        same = max_pool(x, (2, 2), (2, 2), (0, 0), ceil_mode=True)
+    assert torch.equal(y, same)
+
+
 @pytest.mark.parametrize("comes", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_gradients_may_come_in_either_layout(layout: torch.memory_format, comes: torch.memory_format) -> None:

@@ -260,6 +260,15 @@ def test_the_floor_holds_with_and_without_gradients(ways):
         assert x.grad.tolist() == [[-1.0, 1.0], [1.0, -1.0]]
 
 
+@pytest.mark.parametrize("label", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_labels_that_are_no_numbers_are_refused(label, shape):
+    labels = torch.zeros(2, *shape)
+    labels[0] = label
+    with pytest.raises(DataError, match="is outside the 4 classes"):
+        run(make('type: "SoftmaxWithLoss"', 2), torch.randn(2, 4, *shape), labels)
+
+
 def test_the_softmax_loss_has_second_derivatives():
     x = values((3, 4, 5)).requires_grad_()
     labels = torch.arange(15).reshape(3, 5).double() % 4

@@ -12,7 +12,7 @@ from torch.nn import functional
 import siamese_proto as sp
 from siamese_proto.layers.autograd import spectrum
 from siamese_proto.layers.autograd.spectrum import Tiling, convolve_by_spectrum
-from siamese_proto.layers.spectrum import WORTH, best_tiling
+from siamese_proto.layers.spectrum import WORTH, _seen, best_tiling
 
 
 def drawn(*shape: int) -> Tensor:
@@ -97,6 +97,15 @@ def test_large_kernels_over_many_rows_are_worth_it(
 )
 def test_few_rows_and_small_kernels_are_not(bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> None:
     assert best_tiling(bottom, outputs, kernel, (0, 0), worth=WORTH[False]) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 15))
+def test_what_windows_see_of_a_picture_is_counted(length: int, window: int, pad: int) -> None:
+    if length + 2 * pad >= window:
+        picture = torch.ones(1, 1, length)
+        windows = functional.conv1d(picture, torch.ones(1, 1, window), padding=pad)
+        assert _seen(length, window, pad) == int(windows.sum())
 
 
 NET = """

@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from small_twin import NET, WriteRun
+from torch import Tensor
 
 from siamese_proto.errors import NetError
 from siamese_proto.layers.autograd.draws import uniform
@@ -306,6 +307,18 @@ def test_given_batches_are_shared() -> None:
     given.rank, given.ranks = 1, 2
     assert [given.next_batch()["x"][0, 0] for _ in range(4)] == [1, 3, 5, 0]  # seven, and then the first again
     assert given.batches == 8
+
+
+def test_a_batch_that_the_caller_fills_anew_is_not_shared_with_the_next() -> None:
+    def filled() -> Iterator[dict[str, Tensor]]:
+        batch = {"x": torch.zeros(2, 1)}
+        for number in range(8):
+            batch["x"] = torch.full((2, 1), float(number))
+            yield batch
+
+    given = GivenBatches("in", ["x"], filled())
+    given.rank, given.ranks = 0, 2
+    assert [float(given.next_batch()["x"][0, 0]) for _ in range(4)] == [0, 2, 4, 6]
 
 
 def test_masks_of_all_processes_are_those_of_one() -> None:

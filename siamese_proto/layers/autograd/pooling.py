@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+
+from siamese_proto.layers.autograd.transforms import is_hooked
 
 Pair = tuple[int, int]
 _FEWEST_CHANNELS = 4  # with which torch's kernel for channels last is the faster one
@@ -56,9 +59,14 @@ def max_pool(
         return torch.max_pool2d(turned, kernel, stride, pad, ceil_mode=ceil_mode).contiguous()
 
 
+def _keeping_shapes(layout: torch.memory_format) -> AbstractContextManager[None]:
+    """Where nobody else has a hand in what autograd keeps, what is pooled is kept as its shape."""
+    return nullcontext() if is_hooked() else _hooks(layout)
+
+
 @functools.cache
-def _keeping_shapes(layout: torch.memory_format) -> saved_tensors_hooks:
-    """What is pooled here is kept as its shape; in the backward pass stands a tensor of any numbers for it."""
+def _hooks(layout: torch.memory_format) -> saved_tensors_hooks:
+    """In the backward pass stands a tensor of any numbers for what was pooled."""
 
     def pack(tensor: Tensor) -> Tensor | tuple[Any, ...]:
         are_places = tensor.dtype == torch.int64

@@ -11,7 +11,8 @@ from torch.nn import functional
 from siamese_proto.layers.loss import divisor
 
 LOG_FLOOR = math.log(torch.finfo(torch.float32).tiny)  # of FLT_MIN, of C
-_NOTHING = torch.iinfo(torch.int64).min  # a label that none can be, so that torch ignores none
+# A label that none can be, so that torch ignores none: the least of all is what NaN and infinities turn to.
+_NOTHING = torch.iinfo(torch.int64).min + 1
 
 
 def softmax_loss(scores: Tensor, labels: Tensor, axis: int, ignored: int | None, normalization: str) -> Tensor:
