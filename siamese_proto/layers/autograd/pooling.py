@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,16 +65,13 @@ def _keeping_shapes(layout: torch.memory_format) -> AbstractContextManager[None]
 
 @functools.cache
 def _hooks(layout: torch.memory_format) -> saved_tensors_hooks:
-    """In the backward pass stands a tensor of any numbers for what was pooled."""
+    """For what is pooled stands a tensor of its shape and `layout` without any memory, which torch never reads."""
 
-    def pack(tensor: Tensor) -> Tensor | tuple[Any, ...]:
-        are_places = tensor.dtype == torch.int64
-        return tensor if are_places else (tensor.shape, tensor.dtype, tensor.device)
+    def pack(tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.int64:  # where the maxima were
+            return tensor
+        hollow = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=layout)
+        hollow.untyped_storage().resize_(0)
+        return hollow
 
-    def unpack(kept: Tensor | tuple[Any, ...]) -> Tensor:
-        if isinstance(kept, Tensor):
-            return kept
-        shape, dtype, device = kept
-        return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
-
-    return saved_tensors_hooks(pack, unpack)
+    return saved_tensors_hooks(pack, lambda kept: kept)
