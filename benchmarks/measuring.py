@@ -31,12 +31,10 @@ def of_alike(makers: Mapping[str, Callable[[], Work]], rounds: int, steps: int) 
 
     Where in memory the weights of each happen to lie makes up to 4 % of its time, as long as it lives.
     """
-    works = {(name, number): make() for name, make in makers.items() for number in range(ALIKE)}
-    seconds = in_turns({f"{name}/{number}": work for (name, number), work in works.items()}, rounds, steps)
-    return {
-        name: [statistics.median(times) for times in zip(*(seconds[f"{name}/{n}"] for n in range(ALIKE)), strict=True)]
-        for name in makers
-    }
+    works = {f"{name}/{number}": make() for name, make in makers.items() for number in range(ALIKE)}
+    seconds = in_turns(works, rounds, steps)
+    alike = {name: [seconds[f"{name}/{number}"] for number in range(ALIKE)] for name in makers}
+    return {name: [statistics.median(times) for times in zip(*rows, strict=True)] for name, rows in alike.items()}
 
 
 def in_turns(works: Mapping[str, Work], rounds: int, steps: int, *, warm_up: int = 5) -> dict[str, list[float]]:

@@ -43,8 +43,8 @@ def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
     pooled, taken_in = pool_in_parts(fused)
     gone = [*itertools.chain(*pairs.values()), *(name for name in [*moved, *joined, *taken_in] if name not in pairs)]
     taken = {node.id for node in pooled.nodes}
-    short = replace(pooled, nodes=tuple(shortest(node, taken) for node in pooled.nodes))
-    tell_who_flattens(short)
+    flattened = _flattened(pooled)
+    short = replace(pooled, nodes=tuple(shortest(node, taken, flattened) for node in pooled.nodes))
     return overwrite(short), frozenset(gone)
 
 
@@ -137,14 +137,14 @@ def pool_in_parts(graph: Graph) -> tuple[Graph, list[str]]:
         and _is_passed_on(node, readers)
         and not _gains_by_spectrum(node)
     }
+    flattened = _flattened(graph)
     into: dict[str, Node] = {}  # by the id of the pooling layer
     gone: list[str] = []
     for pool in graph.nodes:
         first = convolutions.get(pool.bottoms[0].id) if pool.bottoms else None
         if first is None or not _is(first.layer, Convolution) or not _picks(pool.layer) or any(pool.cut):
             continue
-        pooling = LeanPooling(pool.message, pool.layer.context)
-        layer = PooledConvolution(first.message, first.layer.context, pooling)
+        layer = PooledConvolution(first.message, first.layer.context, _lean(pool, pool.layer, flattened))
         name = f"{first.name}+{pool.name}"
         into[pool.id] = replace(first, name=name, layer=layer, tops=pool.tops, loss_weights=pool.loss_weights)
         gone += [first.id, pool.id]
@@ -197,29 +197,31 @@ def _picks(layer: object) -> TypeGuard[Pooling]:
     return _is(layer, Pooling) and layer.picks()
 
 
-def shortest(node: Node, taken: set[str]) -> Node:
+def shortest(node: Node, taken: set[str], flattened: set[str]) -> Node:
     """The node with its layer computed in the way that takes the least time and memory."""
     layer = node.layer
     if _picks(layer):
-        return replace(node, id=free_id(f"{node.id}_lean", taken), layer=LeanPooling(node.message, layer.context))
+        return replace(node, id=free_id(f"{node.id}_lean", taken), layer=_lean(node, layer, flattened))
     if _is(layer, Convolution) and _gains_by_spectrum(node):
         by_spectrum = ConvolutionBySpectrum(node.message, layer.context)
         return replace(node, id=free_id(f"{node.id}_by_spectrum", taken), layer=by_spectrum)
     return node
 
 
-def tell_who_flattens(graph: Graph) -> None:
-    """Let pooling layers know that their gradients come with channels outermost, from layers that take rows as one."""
-    flattened: set[str] = set()  # ids of blobs
+def _lean(node: Node, pooling: Pooling, flattened: set[str]) -> LeanPooling:
+    layer = LeanPooling(node.message, pooling.context)
+    layer.is_flattened = node.tops[0].id in flattened
+    return layer
+
+
+def _flattened(graph: Graph) -> set[str]:
+    """Ids of blobs whose gradients come with channels outermost in memory, from layers that take rows as one."""
+    found: set[str] = set()
     for node in reversed(graph.nodes):
-        layer = node.layer
-        if isinstance(layer, InnerProduct | JoinedProduct) or (
-            isinstance(layer, ElementWise) and node.tops[0].id in flattened
-        ):
-            flattened.add(node.bottoms[0].id)
-        pooling = layer.pooling if isinstance(layer, PooledConvolution) else layer
-        if isinstance(pooling, LeanPooling):
-            pooling.is_flattened = node.tops[0].id in flattened
+        takes_rows = isinstance(node.layer, InnerProduct | JoinedProduct)
+        if takes_rows or (isinstance(node.layer, ElementWise) and node.tops[0].id in found):
+            found.add(node.bottoms[0].id)
+    return found
 
 
 def _gains_by_spectrum(node: Node) -> bool:

@@ -17,9 +17,6 @@ _PACKAGE = "siamese_proto."
 
 Import = tuple[str, str]  # a module, and the name taken from it ("": the module itself)
 
-# What torch has by the same name will do in source that is to be read.
-_OF_TORCH: dict[str, str] = {"siamese_proto.layers.autograd.once": "torch.autograd.function"}
-
 
 @dataclass(frozen=True)
 class Definition:
@@ -93,9 +90,7 @@ def _parsed(module: str) -> _Module:
     imports: dict[str, Import] = {}
     for inner in ast.walk(ast.parse(text)):  # also those for type checkers alone
         if isinstance(inner, ast.ImportFrom):
-            origin = inner.module or ""
-            origin = _OF_TORCH.get(origin, origin)
-            imports.update({alias.asname or alias.name: (origin, alias.name) for alias in inner.names})
+            imports.update({alias.asname or alias.name: (inner.module or "", alias.name) for alias in inner.names})
         elif isinstance(inner, ast.Import):
             imports.update({alias.asname or alias.name: (alias.name, "") for alias in inner.names})
     return _Module(texts, trees, imports)

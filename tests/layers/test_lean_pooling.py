@@ -119,13 +119,14 @@ def test_maxima_alone_are_torchs(
 
 NET = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 dim: 17 dim: 16 } } }
-layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 6 kernel_size: 2 weight_filler { type: "xavier" } } }
+layer { name: "c" type: "Convolution" bottom: "x" top: "c"
+        convolution_param { num_output: 6 kernel_size: 2 weight_filler { type: "xavier" } } }
 layer { name: "split" type: "ReLU" bottom: "c" top: "r" }
 layer { name: "first" type: "Pooling" bottom: "r" top: "p" pooling_param { kernel_size: 3 stride: 2 } }
 layer { name: "second" type: "Pooling" bottom: "p" top: "q" pooling_param { kernel_h: 2 kernel_w: 1 stride: 1 } }
 layer { name: "third" type: "Pooling" bottom: "q" top: "s" pooling_param { kernel_size: 2 pad: 1 stride: 2 } }
 layer { name: "global" type: "Pooling" bottom: "s" top: "g" pooling_param { global_pooling: true } }
-"""  # noqa: E501  # one line a layer
+"""
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -21,7 +21,7 @@ LABELS = torch.tensor([1.0, 0.0, 2.0])
 GAINS = drawn(5, 5)
 NO_STATE = torch.zeros(1, 1)
 RULES: dict[str, Callable[[Tensor], Tensor]] = {  # of x (3, 5)
-    "ContrastiveLoss": lambda x: run(make('type: "ContrastiveLoss"', 3), x, drawn(3, 5), LABELS)[0],
+    "ContrastiveLoss": lambda x: run(make('type: "ContrastiveLoss"', 3), x, 2 * drawn(3, 5), LABELS)[0],
     "MultinomialLogisticLoss": lambda x: run(make('type: "MultinomialLogisticLoss"', 2), x, LABELS)[0],
     "InfogainLoss": lambda x: run(make('type: "InfogainLoss"', 3), x, LABELS, GAINS)[0],
     "MVN": lambda x: run(make('type: "MVN"'), x.view(3, 1, 1, 5))[0] * drawn(3, 1, 1, 5),
@@ -35,13 +35,14 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {  # of x (3, 5)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_second_derivative_by_way_of_the_bottom_is_refused(rule: Callable[[Tensor], Tensor]) -> None:
     x = drawn(3, 5).requires_grad_()
-    loss = rule(x).sum()  # the gradient that comes in is a constant
-    (first,) = torch.autograd.grad(loss, x, create_graph=True)
-    (plain,) = torch.autograd.grad(rule(x).sum(), x)
-    assert torch.equal(first, plain)
-    assert not plain.requires_grad
-    with pytest.raises(RuntimeError, match=r"(Rule|Convolution) has no second derivative: the gradient is Caffe's own"):
-        (first.square().sum() + x.sum()).backward()
+    refused = pytest.raises(RuntimeError, match=r"(Rule|Convolution)Backward has no second derivative")
+    with refused:
+        torch.autograd.grad(rule(x).sum(), x, create_graph=True)  # the gradient that comes in is a constant
+    with refused:
+        rule(x).sum().backward(create_graph=True)
+    (first,) = torch.autograd.grad(rule(x).sum(), x)
+    assert first.any()
+    assert not first.requires_grad
 
 
 def test_rules_that_are_their_own_derivative_have_second_ones() -> None:

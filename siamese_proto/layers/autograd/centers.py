@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def center_loss(x: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class CenterLossRule(torch.autograd.Function):
         return difference.square().sum() / (2 * x.shape[0])
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         difference, labels = ctx.saved_tensors
         to_centers = None

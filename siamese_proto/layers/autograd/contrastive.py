@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def contrastive_loss(a: Tensor, b: Tensor, similar: Tensor, *, margin: float, legacy: bool) -> Tensor:
@@ -40,7 +40,7 @@ class ContrastiveLossRule(torch.autograd.Function):
         return torch.where(similar, squared, terms).sum() / (2 * a.shape[0])
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         difference, pull = ctx.saved_tensors
         to_first = difference * (pull * (gradient / len(difference))).unsqueeze(1)  # (N, C)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 FLOOR = 1e-20  # kLOG_THRESHOLD of Caffe
 
@@ -38,7 +38,7 @@ class FlooredLogRule(torch.autograd.Function):
         return floored.log()
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (floored,) = ctx.saved_tensors
         return cast(Tensor, gradient / floored)
@@ -67,7 +67,7 @@ class InfogainLossRule(torch.autograd.Function):
         return -(rows * probabilities.clamp(min=FLOOR).log()).sum(), probabilities
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         probabilities, rows = ctx.saved_tensors
         return gradient * (probabilities * rows.sum(ctx.axis, keepdim=True) - rows), None, None, None, None

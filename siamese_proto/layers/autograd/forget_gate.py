@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def forget_gate(x: Tensor, cont: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class ForgetGateRule(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (y,) = ctx.saved_tensors
         return gradient * y * (1 - y), None

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ class SlopeRule(torch.autograd.Function):
         return y.view_as(y)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         return gradient * slope, None, None

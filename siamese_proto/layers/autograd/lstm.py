@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def lstm_steps(x: Tensor, cont: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ class LSTMRule(torch.autograd.Function):
         return out, c
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         cont, weight, gates, before, cells, tanh = ctx.saved_tensors
         i, f, o, g = gates.unbind(2)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 
 def normalize(x: Tensor, axes: Sequence[int], eps: float) -> Tensor:
@@ -33,7 +33,7 @@ class MeanVarianceRule(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         y, divisor = ctx.saved_tensors
         along = (y * gradient).mean(ctx.axes, keepdim=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 if TYPE_CHECKING:
     from siamese_proto.layers.python_blobs import Array
@@ -39,7 +39,7 @@ class PythonRule(torch.autograd.Function):
         return tuple(torch.from_numpy(output.copy()).to(like.device, like.dtype) for output in ctx.outputs)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         worker: Worker = ctx.worker
         tensors: tuple[Tensor, ...] = ctx.saved_tensors

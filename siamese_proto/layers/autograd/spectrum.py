@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from siamese_proto.layers.autograd.once import once_differentiable
+from siamese_proto.layers.autograd.once import differentiable_once
 
 Pair = tuple[int, int]
 _FEW_TILES, _MANY_TILES = 32, 64  # at once, as measured; many where the kernels' spectra are large
@@ -92,7 +92,7 @@ class SpectralConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, *spectra = ctx.saved_tensors
         tiling, bottom = ctx.tiling, ctx.bottom

@@ -7,15 +7,16 @@ the shapes of the outputs for a random batch.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 class Tower(nn.Module):
@@ -70,6 +71,21 @@ class MnistSiamese(nn.Module):
         return self.loss(feat, feat_p, sim)  # ()
 
 
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse `create_graph` where only a first derivative is known: RuntimeError.
+
+    torch's own `once_differentiable` leaves out silently what a second derivative gets by way of a rule's inputs.
+    """
+
+    @functools.wraps(backward)
+    def refusing(ctx: Any, *gradients: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(f"{ctx.name()} has no second derivative: leave create_graph out")
+        return backward(ctx, *gradients)
+
+    return refusing
+
+
 class ContrastiveLossRule(torch.autograd.Function):
     """The loss of pairs (a, b), and Caffe's gradient of it, which adds 1e-4 to the distance it divides by.
 
@@ -95,7 +111,7 @@ class ContrastiveLossRule(torch.autograd.Function):
         return torch.where(similar, squared, terms).sum() / (2 * a.shape[0])
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         difference, pull = ctx.saved_tensors
         to_first = difference * (pull * (gradient / len(difference))).unsqueeze(1)  # (N, C)
