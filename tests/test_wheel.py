@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -59,3 +60,12 @@ def test_it_works_from_any_folder(installed: Path, tmp_path: Path) -> None:
     )
     run(installed, tmp_path, *command, "train", "--solver", "solver.prototxt")
     assert {"twin.svg", "solver_iter_1.caffemodel"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_required_python_version_is_the_same_everywhere() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    required = settings["project"]["requires-python"].removeprefix(">=")
+    assert required == "3.11"  # the constraints have no numpy for an older one
+    assert f"(Python {required} or newer)" in (ROOT / "README.md").read_text()
+    assert settings["tool"]["ruff"]["target-version"] == f"py{required.replace('.', '')}"
+    assert settings["tool"]["mypy"]["python_version"] == required
