@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import codecs
+import gzip
 import os
 import re
+import warnings
+import zlib
 from dataclasses import dataclass, field
 
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.errors import DataError, Location, quoted
 
 Curve = dict[int, float]  # value by iteration; of an iteration told twice (a resumed run) the last value
 
-# glog's prefix; old releases write the date with four digits, new ones with eight.
-_PREFIX = re.compile(r"^[IWEF]\d{4}(?:\d{4})? \d\d:\d\d:\d\d\.\d+ +\d+ \S+?:\d+\] ?")
-_NUMBER = r"([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))"
-_LOSS = re.compile(rf"Iteration (\d+)(?: \(.*?\))?, loss = {_NUMBER}")
-_RATE = re.compile(rf"Iteration (\d+), lr = {_NUMBER}")
-_TESTING = re.compile(r"Iteration (\d+), Testing net \(#(\d+)\)")
-_OUTPUT = re.compile(rf"\s*(Train|Test) net output #(\d+): (.+?) = {_NUMBER}(?: \(\* .*)?$")
+# glog's prefix, after whatever mpirun or docker put before it. Old releases write the date with four digits, new ones
+# with eight. Forks that train on several machines add the process: `[0.0] `.
+_PREFIX = re.compile(
+    r"^(?:[^=]*?\b[IWEF][0-9]{4}(?:[0-9]{4})? [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]+ +[0-9]+ \S+?:[0-9]+\] ?)?"
+    r"(?:\[[0-9]+(?:\.[0-9]+)?\] ?)?"
+)
+# `1.#QNAN`, `1.#INF` and `-nan(ind)` are how programs built by Microsoft's compilers write what is no number.
+_NUMBER = (
+    r"([-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+    r"|1\.#(?:QNAN|SNAN|IND|INF)|(?i:nan(?:\([a-z0-9]*\))?|inf(?:inity)?)))"
+)
+_ITERATION = r"Iteration ([0-9]{1,18})(?: \([^)]*\))?"  # in brackets the speed
+_MORE = r"(?:, .*| \(.*)?\s*$"  # further settings, as NVCaffe writes them
+_LOSS = re.compile(rf"{_ITERATION}(?:, [^,=]+)*?, loss = {_NUMBER}{_MORE}")  # NVCaffe: epochs before the loss
+_RATE = re.compile(rf"{_ITERATION}, lr = {_NUMBER}{_MORE}")
+_TESTING = re.compile(rf"{_ITERATION}, Testing net(?: \(#([0-9]+)\))?\s*$")
+_OUTPUT = re.compile(
+    rf"\s*(Train|Test) net output #([0-9]{{1,9}}): (.+?) = {_NUMBER}(?: \(\* {_NUMBER} = {_NUMBER} loss\))?\s*$"
+)
+_SCORE = re.compile(rf"\s*Test score #([0-9]{{1,9}}): {_NUMBER}\s*$")  # Caffe until the summer of 2014
+_TOTAL = re.compile(rf"Test loss: {_NUMBER}\s*$")  # with test_compute_loss
+_LIKE_A_RESULT = re.compile(
+    r"\bIteration\s+[0-9]+\b.*(?:\b(?:loss|lr)\s*[=:]|\bTesting net\b)"
+    r"|\b(?:Train|Test) net output\s*#|\bTest (?:score\s*#|loss\s*:)"
+)
 
 
 @dataclass(frozen=True)
@@ -36,40 +58,122 @@ class TrainingLog:
     rate: Curve = field(default_factory=dict)
     train: dict[Output, Curve] = field(default_factory=dict)
     test: dict[Output, Curve] = field(default_factory=dict)
+    not_understood: dict[int, str] = field(default_factory=dict)  # by line number, lines that look like results
 
 
 def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a log file of real Caffe or of siamese_proto; lines about other things are passed over.
+    """Read a log file of real Caffe or of siamese_proto. Lines about other things are skipped.
 
-    Raises DataError where it cannot be read or holds no line of a training run.
+    The text is UTF-8 or UTF-16, with or without a byte order mark, compressed by gzip or not. Warns where lines look
+    like results but cannot be understood. Raises DataError where the file cannot be read or has no results.
     """
     name = os.fspath(path)
     try:
-        with open(name, encoding="utf-8", errors="replace") as file:
-            log = parse_training_log(file.read())
+        with open(name, "rb") as file:
+            data = file.read()
+        if data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{quoted(name)} is a damaged gzip file: {error}") from error
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-    if not (log.loss or log.train or log.test):
+    log = parse_training_log(_decode(data))
+    if log.not_understood:
+        number, line = next(iter(log.not_understood.items()))
+        warnings.warn(
+            f"{Location(name, number)}: {quoted(line[:200])} looks like a result but is not understood; "
+            f"lines of this kind that are left out: {len(log.not_understood)}",
+            stacklevel=2,
+        )
+    if not (log.loss or log.rate or log.train or log.test):
         raise DataError(f"{quoted(name)} holds no line of a training run, for example 'Iteration 100, loss = 0.05'")
     return log
 
 
 def parse_training_log(text: str) -> TrainingLog:
-    """The curves that the lines of a log tell."""
-    log = TrainingLog()
-    iteration, test_net = 0, 0
-    for line in text.splitlines():
+    """Read the curves from the lines of a log."""
+    reader = _Reader()
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        reader.read(number, line)
+    reader.leave_out_waiting()
+    reader.log.not_understood = dict(sorted(reader.log.not_understood.items()))
+    return reader.log
+
+
+class _Reader:
+    """Reads a log line by line.
+
+    A line of outputs has no iteration of its own. It belongs to the loss or the test announced before it. Where that
+    line is missing or not understood, train outputs wait for the learning rate, which Caffe writes after them.
+    """
+
+    def __init__(self) -> None:
+        self.log = TrainingLog()
+        self.trained: int | None = None  # the iteration that train outputs belong to
+        self.tested: tuple[int, str] | None = None  # the iteration and the net that test outputs belong to
+        self.waiting: dict[int, tuple[str, Output, float]] = {}  # train outputs without an iteration, by line number
+
+    def read(self, number: int, line: str) -> None:
         told = _PREFIX.sub("", line)
         if found := _TESTING.match(told):
-            iteration, test_net = int(found[1]), int(found[2])
+            self.leave_out_waiting()
+            self.trained, self.tested = None, (int(found[1]), f"test {int(found[2] or 0)}")
         elif found := _LOSS.match(told):
-            iteration = int(found[1])
-            log.loss[iteration] = float(found[2])
+            self.leave_out_waiting()
+            self.trained, self.tested = int(found[1]), None
+            self.log.loss[self.trained] = _value(found[2])
         elif found := _RATE.match(told):
-            log.rate[int(found[1])] = float(found[2])
+            self.log.rate[int(found[1])] = _value(found[2])
+            for _, output, value in self.waiting.values():
+                self.log.train.setdefault(output, {})[int(found[1])] = value
+            self.waiting.clear()
         elif found := _OUTPUT.match(told):
-            is_test = found[1] == "Test"
-            output = Output(f"test {test_net}" if is_test else "train", int(found[2]), found[3])
-            curves = log.test if is_test else log.train
-            curves.setdefault(output, {})[iteration] = float(found[4])
-    return log
+            self._add(number, line, found[1], int(found[2]), found[3], _value(found[4]))
+        elif found := _SCORE.match(told):
+            self._add(number, line, "Test", int(found[1]), f"score #{int(found[1])}", _value(found[2]))
+        elif found := _TOTAL.match(told):
+            self._add(number, line, "Test", 0, "total loss", _value(found[1]))
+        elif _LIKE_A_RESULT.search(line):
+            self.log.not_understood[number] = line
+            if "Iteration" in line:
+                self.leave_out_waiting()
+                self.trained = self.tested = None
+
+    def leave_out_waiting(self) -> None:
+        """The train outputs that wait get no iteration anymore."""
+        self.log.not_understood.update({number: line for number, (line, _, _) in self.waiting.items()})
+        self.waiting.clear()
+
+    def _add(self, number: int, line: str, kind: str, position: int, name: str, value: float) -> None:
+        if kind == "Train":
+            output = Output("train", position, name)
+            if self.trained is None:
+                self.waiting[number] = (line, output, value)
+            else:
+                self.log.train.setdefault(output, {})[self.trained] = value
+        elif self.tested is None:
+            self.log.not_understood[number] = line
+        else:
+            iteration, net = self.tested
+            self.log.test.setdefault(Output(net, position, name), {})[iteration] = value
+
+
+def _value(text: str) -> float:
+    sign, written = text[:1] if text[0] in "+-" else "", text.lstrip("+-").lower()
+    if "#" in written or "(" in written:
+        written = "inf" if written.endswith("#inf") else "nan"
+    return float(sign + written)
+
+
+def _decode(data: bytes) -> str:
+    """The text of a log: Windows' PowerShell writes UTF-16."""
+    head = data[:4096]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif 4 * head[1::2].count(0) > len(head):  # of plain letters every other byte is zero
+        encoding = "utf-16-le"
+    elif 4 * head[0::2].count(0) > len(head):
+        encoding = "utf-16-be"
+    else:
+        encoding = "utf-8-sig"
+    return data.decode(encoding, errors="replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cli_runner import run
 from click.testing import CliRunner
 
 from siamese_proto.cli import main
@@ -26,3 +27,14 @@ def test_what_the_file_does_not_hold_is_told(tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert "is not JSON" in done.stderr
     assert not (tmp_path / "c.png").exists()
+
+
+def test_a_log_with_a_damaged_line_is_drawn_and_the_line_is_told(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(LOG + "\nIteration 900, loss = 0.0.0\n")
+    done = run("plot", "train.log", "c.svg", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == (
+        "warning: train.log:6: 'Iteration 900, loss = 0.0.0' looks like a result but is not understood; "
+        "lines of this kind that are left out: 1\n"
+    )
+    assert (tmp_path / "c.svg").exists()
