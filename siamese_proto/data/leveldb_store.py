@@ -9,6 +9,7 @@ that another process holds open is read as it was when reading began, and the lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -21,12 +22,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from siamese_proto.data.leveldb_files import LostRecordsError, check_complete, link, read_manifest, table_files
 from siamese_proto.data.store import Database, Record, cannot_write
 from siamese_proto.errors import DataError, quoted
 
 _log = logging.getLogger(__name__)
 _WRITE_BUFFER = 1 << 26  # bytes kept in memory before a table file is written
 _OPEN_FILES = 100
+_ATTEMPTS = 10  # to make a view of files that change meanwhile
+_FILES = "files"  # of the database, within its view
 _VIEW = "siamese_proto_leveldb_"  # then the process's number
 
 
@@ -43,21 +47,16 @@ class LevelDatabase(Database):
         super().__init__(path)
         library = _library()
         self._error = library.Error
-        _remove_views_of_the_dead()
-        view = tempfile.mkdtemp(prefix=f"{_VIEW}{os.getpid()}_")
+        holder = _holder(Path(path))
+        view = _new_view(path)
         # Also run when the interpreter ends, so that no view outlives it.
         self._remove_view = weakref.finalize(self, shutil.rmtree, view, ignore_errors=True)
         try:
-            _make_view(Path(path), Path(view))
-            self._database: Any = library.DB(view, create_if_missing=False, max_open_files=_OPEN_FILES)
-        except library.Error as error:
+            self._database: Any = _open_view(Path(path), Path(view), library, held=holder > 0)
+        except BaseException:
             self._remove_view()
-            raise damaged(path, error, view) from error
-        except OSError as error:
-            self._remove_view()
-            raise damaged(path, error.strerror) from error
-        self._view = view
-        holder = _holder(Path(path))
+            raise
+        self._view = str(Path(view, _FILES))
         if holder:
             _log.info(
                 "LevelDB %s is held open by process %d; it is read as it was when reading began", quoted(path), holder
@@ -139,6 +138,60 @@ def damaged(path: str, problem: object, view: str = "") -> DataError:
     return DataError(f"LevelDB database {quoted(path)} is damaged or incomplete ({text}); copy it or make it again")
 
 
+def _new_view(path: str) -> str:
+    try:
+        _remove_views_of_the_dead()
+        return tempfile.mkdtemp(prefix=f"{_VIEW}{os.getpid()}_")
+    except OSError as error:
+        raise _no_room(path, str(error.strerror)) from error
+
+
+def _no_room(path: str, problem: str) -> DataError:
+    return DataError(
+        f"LevelDB database {quoted(path)} needs a temporary folder to be read, and none can be used ({problem});"
+        " set TMPDIR to a folder that can be written to"
+    )
+
+
+def _open_view(folder: Path, view: Path, library: Any, *, held: bool) -> Any:
+    """Open a view of `folder` made in `view`; again where a writer changed the files meanwhile."""
+    for _ in range(_ATTEMPTS):
+        before = _state(folder)
+        try:
+            return _opened(folder, view / _FILES, library, held=held)
+        except DataError as error:
+            problem = error
+            shutil.rmtree(view / _FILES)
+        if _state(folder) == before:
+            break
+    raise problem
+
+
+def _opened(folder: Path, files: Path, library: Any, *, held: bool) -> Any:
+    try:
+        files.mkdir()
+        _make_view(folder, files)
+        with tempfile.TemporaryDirectory(dir=files.parent) as scratch:
+            check_complete(folder, files, library, Path(scratch), being_written=held)
+        return library.DB(str(files), create_if_missing=False, max_open_files=_OPEN_FILES, paranoid_checks=True)
+    except library.Error as error:
+        raise damaged(str(folder), error, str(files)) from error
+    except LostRecordsError as error:
+        raise damaged(str(folder), error) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+            raise _no_room(str(folder), str(error.strerror)) from error
+        raise damaged(str(folder), error.strerror) from error
+
+
+def _state(folder: Path) -> list[tuple[str, int, int]]:
+    """What changes when a process writes to a database."""
+    with contextlib.suppress(OSError):
+        files = [file for file in folder.iterdir() if file.name not in ("LOCK", "LOG", "LOG.old")]
+        return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return []
+
+
 def _make_view(folder: Path, view: Path) -> None:
     current = (folder / "CURRENT").read_bytes()
     manifest = current.decode("ascii", errors="replace").strip()
@@ -146,21 +199,13 @@ def _make_view(folder: Path, view: Path) -> None:
         raise damaged(str(folder), "CURRENT names no manifest that is there")
     shutil.copyfile(folder / manifest, view / manifest)
     (view / "CURRENT").write_bytes(current)
-    for file in folder.iterdir():
-        if file.suffix == ".log":
-            shutil.copyfile(file, view / file.name)
-        elif file.suffix in (".ldb", ".sst"):
-            _link(file, view / file.name)
-
-
-def _link(file: Path, link: Path) -> None:
-    """A symbolic link, else (they need a privilege on Windows) a hard one, else a copy."""
-    with contextlib.suppress(OSError):
-        return link.symlink_to(file.resolve())
-    with contextlib.suppress(OSError):
-        return os.link(file, link)
-    shutil.copyfile(file, link)
-    return None
+    for log in folder.glob("*.log"):
+        shutil.copyfile(log, view / log.name)
+    tables = read_manifest(view).tables
+    for table in table_files(folder):
+        # Tables that are left over stay out: the library would write new ones under their names, through the links.
+        if int(table.stem) in tables:
+            link(table, view / table.name)
 
 
 class LevelWriter:
