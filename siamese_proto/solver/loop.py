@@ -263,7 +263,9 @@ class Solver:
     def restore(self, path: PathLike) -> None:
         """Go on from a solver state, Caffe's or ours; the weights file it names is looked for beside it too.
 
-        A state of ours brings back where each data layer stood, and the seed, so that the run goes on bit for bit.
+        A state of ours brings back where each data layer stood, and the seed, so that the run continues bit for bit.
+        After a state of Caffe every data layer, of the training net and of test nets, starts at its first record, as
+        in Caffe.
         Raises NetError where the files are damaged or belong to another net or update rule.
         """
         state = snapshots.read(self, path)
@@ -276,7 +278,7 @@ class Solver:
         self.batches.go_to(state.positions)
         for net, test in zip(self.test_nets, self.settings.test_nets, strict=True):
             net.run.seed = self.net.run.seed
-            tests = snapshots.tests_before(self.iteration, self.settings)
+            tests = snapshots.tests_before(self.iteration, self.settings) if state.is_ours else 0
             place_feeders(net, dict.fromkeys(setup.data_layers(net), tests * test.iterations))
         import_carried([self.net, *self.test_nets], state.carried if self.team.is_first else ())
 

@@ -44,6 +44,7 @@ class Resumed:
     kept: Sequence[int] = ()
     best: Mapping[str, float] = field(default_factory=dict)
     carried: Sequence[schema.CarriedState] = ()
+    is_ours: bool = False  # only such a state tells where the data layers stood
 
 
 def names(settings: Settings, iteration: int | Literal["best", "best_new"]) -> tuple[Path, Path]:
@@ -127,10 +128,14 @@ def read(solver: Solver, path: PathLike) -> Resumed:
         )
     rule = solver.rule
     history = [torch.tensor(array) for array in stored.history]
-    owned = owners_history(solver.net.graph, history, rule)
+    try:
+        owned = owners_history(solver.net.graph, history, rule)
+    except SolverError as error:
+        raise SolverError(f"{file}: {error.message}") from None
     if len(owned) != len(history):
         text = f"{file}: has a history for every use of a shared parameter, as older versions of Caffe wrote them"
-        log("sgd_solver.cpp:341", f"{text}; those of the owners are taken")
+        exact = f"; for {mine} this is an estimate (it is exact for SGD and Nesterov)" if rule.squares else ""
+        log("sgd_solver.cpp:341", f"{text}; the histories of each parameter are added up{exact}")
     try:
         rule.check_history(owned)
         if not theirs:
@@ -158,11 +163,16 @@ def _resumed(stored: StoredState, *, same_run: bool) -> Resumed:
         tuple(resume.kept) if same_run else (),  # else those are another prefix's files
         {score.output: score.value for score in resume.best},
         tuple(resume.carried),
+        is_ours=True,
     )
 
 
 def owners_history(graph: Graph, history: list[Tensor], rule: UpdateRule) -> list[Tensor]:
-    """The histories of owners alone: Caffe's older solver states have one for every use of a shared parameter.
+    """One history per parameter, where Caffe's older solver states have one for every use of a shared parameter.
+
+    Those versions moved each copy of a parameter by its own history, then gave every copy the sum of the steps. So the
+    history of the parameter is the sum over its copies: for rules that are linear in the gradient (SGD, Nesterov) it
+    is the one that a single copy would have. Squares of gradients do not add up, so for other rules it is an estimate.
 
     A twin has twice as many uses as parameters, and Adam twice as many histories as SGD: where SGD could take the one
     for the other, what no momentum looks like tells.
@@ -176,8 +186,22 @@ def owners_history(graph: Graph, history: list[Tensor], rule: UpdateRule) -> lis
     second = history[len(graph.params) :]
     if not rule.squares and len(second) == len(graph.params) and not repeated and _are_squares(second):
         return history
-    owned = [place[param.id] for param in graph.params]
-    return [history[run * len(uses) + index] for run in range(runs) for index in owned]
+    sums: list[Tensor] = []
+    for run in range(runs):
+        copies: dict[str, list[Tensor]] = {param.id: [] for param in graph.params}  # of each param its owner's first
+        for use, copy in zip(uses, history[run * len(uses) : (run + 1) * len(uses)], strict=True):
+            copies[use.param.id].append(copy)
+        sums += map(_sum, copies.values())
+    return sums
+
+
+def _sum(copies: Sequence[Tensor]) -> Tensor:
+    first = copies[0]
+    for copy in copies:
+        if copy.numel() != first.numel():
+            shapes = f"{tuple(first.shape)} and {tuple(copy.shape)}"
+            raise SolverError(f"the histories of one shared parameter have the shapes {shapes}; their sizes must agree")
+    return torch.stack([copy.reshape(first.shape) for copy in copies]).sum(0)
 
 
 def _are_squares(history: Sequence[Tensor]) -> bool:
