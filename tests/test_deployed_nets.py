@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import siamese_proto as sp
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 from siamese_proto.deploy import Deployment, deploy
 from siamese_proto.graph.ir import Shape
 

@@ -21,6 +21,7 @@ ORDER = [
     {"fuse", "optimize", "program", "tensors", "net"}
     | {"drawing", "summary", "deploy", "emitting", "exporting", "networks", "weights"},
     {"data", "solver", "metrics"},
+    {"check"},
     {"pycaffe", "cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import siamese_proto as sp
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 from siamese_proto.data.digits import load_digits
 
 NETWORKS = Path(__file__).resolve().parent.parent / "prototxt"

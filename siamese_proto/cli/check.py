@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from siamese_proto.check.findings import as_finding
+from siamese_proto.check.net import check_net
+from siamese_proto.check.solver import check_solver
 from siamese_proto.cli.options import stages_and_level
-from siamese_proto.compiler import as_finding, check_net
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
 from siamese_proto.proto.kind import kind_of
-from siamese_proto.solver.check import check_solver
 
 
 @click.command()

@@ -105,10 +105,14 @@ class SourceMissingError(NetError):
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem or an oddity of a file. `error`: a net cannot be made of it; `warning`: it can, but hardly as meant."""
+    """A problem or an oddity of a file.
+
+    `error`: a net cannot be made of it. `warning`: it can, but likely not as meant. `note`: something that could not be
+    checked.
+    """
 
     location: Location
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     code: str  # a short name of the kind of finding, `unknown-field`
     text: str
 

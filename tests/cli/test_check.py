@@ -160,7 +160,5 @@ def test_a_net_is_looked_at_in_the_stages_that_its_own_rules_ask_for(folder: Pat
     assert check("net.prototxt", "--stage", "fit").stdout == "net.prototxt: no problems\n"
     assert check("net.prototxt", "--stage", "other").stdout == (
         "net.prototxt:3: error[net]: layer 'ip': unknown bottom blob 'data' (index 0); layer 'in' (line 1) makes it, "
-        "but its rules leave it out in phase TRAIN and stage 'other'\n"
-        "net.prototxt:3: error[net]: layer 'ip': unknown bottom blob 'data' (index 0); layer 'in' (line 1) makes it, "
-        "but its rules leave it out in phase TEST and stage 'other'\n"
+        "but its rules leave it out in phases TRAIN and TEST and stage 'other'\n"
     )

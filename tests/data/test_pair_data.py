@@ -8,7 +8,8 @@ from feeding import batches, drain, make_layer, noise
 from PIL import Image
 from sources import GRAY, HEIGHT, KINDS, LABELS, WIDTH, number_of, write_folder, write_list, write_source
 
-from siamese_proto.compiler import build_graph, check_net
+from siamese_proto.check.net import check_net
+from siamese_proto.compiler import build_graph
 from siamese_proto.data.digits import load_digits
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.layers.base import DataLayer, RunState

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 
 HEAD = """layer { name: "in" type: "Input" top: "x" top: "y" top: "sim"
   input_param { shape { dim: 2 dim: 7 } shape { dim: 2 dim: 7 } shape { dim: 2 } } }

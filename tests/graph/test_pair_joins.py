@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 
 
 def dense(name: str, bottom: str, count: int, shared: str) -> str:

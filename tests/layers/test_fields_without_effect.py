@@ -10,7 +10,7 @@ from layer_cases import CASES
 from layer_harness import message
 
 from siamese_proto import fillers
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 from siamese_proto.graph.effects import FILLER_READS, WAYS_TO_COMPUTE
 from siamese_proto.graph.ir import LayerContext
 from siamese_proto.layers import parameters

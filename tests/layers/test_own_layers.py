@@ -10,7 +10,7 @@ import torch
 from layer_harness import make, message, refused, run, values
 
 import siamese_proto as sp
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import LayerContext
 from siamese_proto.layers.base import RunState, find_layer

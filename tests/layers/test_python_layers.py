@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import siamese_proto as sp
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 
 MODULE = '''
 import caffe

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import siamese_proto as sp
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 from siamese_proto.graph.ir import Arity, Filler, exactly
 from siamese_proto.layers import base
 from siamese_proto.layers.user_code import register_layers

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
-from siamese_proto.compiler import build_graph, check_net
+from siamese_proto.check.net import check_net
+from siamese_proto.check.solver import check_solver
+from siamese_proto.compiler import build_graph
 from siamese_proto.drawing import draw
 from siamese_proto.errors import NetError
 from siamese_proto.graph.select import PHASES
@@ -20,7 +22,6 @@ from siamese_proto.proto import schema
 from siamese_proto.proto.kind import kind_of
 from siamese_proto.proto.reader import parse_net, read_message, unknown_problems
 from siamese_proto.proto.writer import write_net
-from siamese_proto.solver.check import check_solver
 from siamese_proto.summary import summarize
 
 FOLDER = Path(__file__).parents[1] / "golden" / "corpus"

@@ -1,40 +1,54 @@
-"""Everything that is wrong with a solver file and the nets it names."""
+"""Every finding about a solver file and the nets it names."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from siamese_proto.compiler import as_finding, build_graph, check_net, old_dialect
+from siamese_proto.check.findings import as_finding, in_order, old_dialect
+from siamese_proto.check.net import Given, check_states
+from siamese_proto.compiler import build_graph
 from siamese_proto.data.coverage import Coverage, coverage
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
+from siamese_proto.graph.select import NetState
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
 
 
-def check_solver(path: str | os.PathLike[str]) -> list[Finding]:
-    """The findings about a solver file in the order of its lines, then those about each net file that it names."""
+def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, notes: bool = False) -> list[Finding]:
+    """Return the findings about a solver file in the order of its lines, then those about each net that it names.
+
+    Each net is looked at in the phases, levels and stages that the solver builds it for, and in no others. With
+    `notes`, also says what could not be checked.
+    """
     file = os.fspath(path)
     problems: list[NetError] = []
-    nets: dict[tuple[str, int, tuple[str, ...]], NetSource] = {}
     found: list[Finding] = []
+    sources: list[NetSource] = []
     try:
         parsed = parse_solver(path)
         found.extend(_of_old_dialects(parsed))
         problems.extend(find_problems(parsed))
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]
-        nets = {(s.parsed.file, s.level, s.stages): s for s in sources if s.parsed.file != file}
         found.extend(_tests_that_leave_records_out(parsed, settings))
     except NetError as problem:
         problems.append(problem)
     by_text = {str(problem): problem for problem in problems}
     found.extend(as_finding(problem, "solver", file) for problem in by_text.values())
-    found.sort(key=lambda finding: (finding.location.line, finding.location.column))
-    in_nets = (finding for state in nets for finding in check_net(*state))
-    return [*found, *{str(finding): finding for finding in in_nets}.values()]
+    return [*in_order(found), *_of_nets(sources, given or Given(), notes=notes)]
+
+
+def _of_nets(sources: Sequence[NetSource], given: Given, *, notes: bool) -> Iterator[Finding]:
+    """The findings about each net, in all the states that the solver builds it for."""
+    nets: dict[str, list[NetSource]] = {}
+    for source in sources:
+        nets.setdefault(source.description.partition(" file: ")[2] or source.description, []).append(source)
+    for uses in nets.values():
+        states = dict.fromkeys(NetState(use.phase, use.level, use.stages) for use in uses)
+        yield from check_states(uses[0].parsed, states, given, notes=notes)
 
 
 def _of_old_dialects(parsed: ParsedSolver) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""What is wrong with files, or likely a mistake: findings about nets and solver files."""
