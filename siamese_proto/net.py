@@ -64,8 +64,8 @@ class Net(nn.Module):
     training net. `fuse` lets towers that share all their parameters run as one over their joined batches, and layers in
     the shortest way, with the same results to rounding. `seed` settles the first values of parameters and what random
     layers draw; without it both differ from run to run. With `skip_bad_records` data layers leave out records that
-    cannot be used, in place of raising a DataError; `run.bad_records` names them by layer. Raises NetError for whatever
-    is wrong with the net or its files.
+    cannot be used, in place of raising a DataError; `run.bad_records` names them by layer. Without `writes_files` its
+    HDF5Output layers write nothing. Raises NetError for whatever is wrong with the net or its files.
     """
 
     def __init__(
@@ -82,12 +82,13 @@ class Net(nn.Module):
         share_with: Net | None = None,
         seed: int | None = None,
         skip_bad_records: bool = False,
+        writes_files: bool = True,
     ) -> None:
         super().__init__()
         self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
         if self.graph.problems:
             raise self.graph.problems[0]
-        self._prepare()
+        self._prepare(writes_files=writes_files)
         self.fused_graph, self._fused_nodes = optimize(self.graph) if fuse else (self.graph, frozenset[str]())
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self._overwritten = {
@@ -95,7 +96,7 @@ class Net(nn.Module):
             for node in self.fused_graph.nodes
             if isinstance(node.layer, ElementWise) and node.layer.overwrites
         }
-        self.run = RunState(first_seed, skip_bad_records=skip_bad_records)
+        self.run = RunState(first_seed, skip_bad_records=skip_bad_records, writes_files=writes_files)
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
         self._param_ids = [param.id for param in self.graph.params]
@@ -114,10 +115,10 @@ class Net(nn.Module):
         for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
             self.load_weights(path)
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, writes_files: bool) -> None:
         for node in self.graph.nodes:
             try:
-                if isinstance(node.layer, Layer):
+                if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
                     node.layer.prepare()
             except NetError as problem:
                 raise problem.at(location=node.location, layer=node.name) from None
@@ -184,10 +185,11 @@ class Net(nn.Module):
         self._compiled.clear()
 
     def blobs(self, /, **blobs: Any) -> dict[str, Tensor]:
-        """Every blob by name, for looking inside; of one changed in place the last version."""
+        """Every blob by name, for looking inside; of one changed in place the last version. Writes no files."""
         given = self._given(blobs)
         given.update(self.pull(given))
-        return self._run(given, every_blob=True)
+        with self.run.writing_nothing():
+            return self._run(given, every_blob=True)
 
     def loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """The sum of loss_weight * blob.sum() over the blobs of `outputs` that have a loss weight, a scalar tensor."""

@@ -17,7 +17,7 @@ def write_onnx(target: Path, graph: Graph, weights: str | None) -> None:
     from siamese_proto.net import Net
 
     check_packages()
-    net = Net(graph, fuse=False)
+    net = Net(graph, fuse=False, writes_files=False)
     if weights is None:
         click.echo("note: no --weights are given, so the parameters are those that the fillers draw", err=True)
     else:

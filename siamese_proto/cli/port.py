@@ -67,7 +67,7 @@ def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> 
 
     from siamese_proto.net import Net
 
-    net = Net(graph, fuse=False)
+    net = Net(graph, fuse=False, writes_files=False)
     click.echo(str(net.load_weights(weights)))
     tensors = net.tensors
     # In whichever order a net keeps its numbers, they are written row by row.

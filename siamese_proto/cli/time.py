@@ -45,8 +45,8 @@ def time(
 ) -> None:
     """Time a net forward and backward, each layer by itself and the passes as they are run.
 
-    The net's data need not be there: it is fed random numbers, and labels 0. Layers are timed one after the other, so
-    that --compile changes the passes alone.
+    The net's data need not exist: it is fed random numbers, and labels 0. Nothing is written. Layers are timed one
+    after the other, so that --compile changes the passes alone.
     """
     import torch
 
@@ -61,7 +61,7 @@ def time(
     allowed = allow_python_layers
     graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
     batch = made_up_batch(graph)
-    net = Net(graph, phase, split(weights), fuse=not no_fuse, allow_python_layers=allowed)
+    net = Net(graph, phase, split(weights), fuse=not no_fuse, allow_python_layers=allowed, writes_files=False)
     if gpu is not None and not torch.cuda.is_available():
         click.echo("there is no GPU here; running on the CPU", err=True)
     elif gpu is not None:

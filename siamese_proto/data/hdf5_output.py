@@ -38,6 +38,7 @@ class HDF5Output(Layer):
     bottoms = exactly(2)
     tops = exactly(0)
     differentiable = False
+    writes_files = True
 
     def read(self, message: schema.LayerParameter) -> None:
         self.file_name = message.hdf5_output_param.file_name
@@ -59,6 +60,8 @@ class HDF5Output(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         try:
             self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
+            if not run.writes_files:
+                return []
             writer = run.files.get(self)
             if not isinstance(writer, RowWriter):
                 if run.iteration and os.path.exists(self.file_name):

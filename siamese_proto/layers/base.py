@@ -6,8 +6,9 @@ compute), so that nets can be checked and drawn at once.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
@@ -37,7 +38,8 @@ class RunState:
     """What a running net has besides its blobs: what random layers draw from, and what layers remember.
 
     `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
-    `files` are what layers write, by layer; they are closed with the net. Where `skip_bad_records` is set, data layers
+    `files` are what layers write, by layer; they are closed with the net. Unless `writes_files`, they write nothing: a
+    net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
     leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `sums_apart`, the last biases of
     towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
     """
@@ -49,6 +51,7 @@ class RunState:
     ranks: int = 1
     carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
     files: dict[Layer, Closable] = field(default_factory=dict)
+    writes_files: bool = True
     skip_bad_records: bool = False
     bad_records: dict[str, set[str]] = field(default_factory=dict)
     sums_apart: bool = True
@@ -64,6 +67,15 @@ class RunState:
         digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
         return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
+    @contextlib.contextmanager
+    def writing_nothing(self) -> Iterator[None]:
+        """Let layers write no files for the time of the block."""
+        before, self.writes_files = self.writes_files, False
+        try:
+            yield
+        finally:
+            self.writes_files = before
+
 
 class Layer:
     """Base class of all layers.
@@ -74,7 +86,8 @@ class Layer:
     checked against `bottoms` and `tops` before any method is called with shapes; `read` may set these two and `labels`
     where they depend on the settings. `reads` names the messages of settings that the type takes, where that is not
     just the one that bears its name: others have no effect, and that is reported. `parameters` holds the settings of a
-    type registered with a dataclass of its own (see `layer`).
+    type registered with a dataclass of its own (see `layer`). A type that writes files sets `writes_files`; its
+    `forward` writes them only where `run.writes_files` is set.
     """
 
     type: ClassVar[str] = ""  # set by @layer
@@ -85,6 +98,7 @@ class Layer:
     is_loss: ClassVar[bool] = False
     labels: Sequence[int] = ()
     differentiable: ClassVar[bool] = True
+    writes_files: ClassVar[bool] = False
     own_settings: ClassVar[OwnSettings | None] = None  # set by @layer
     parameters: Any = None
 

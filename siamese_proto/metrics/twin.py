@@ -171,7 +171,8 @@ def open_twin(
     Raises NetError where the files cannot be used, where no layer of the weights is one of the net's, and where it
     cannot be told what the net compares.
     """
-    net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allow_python_layers, seed=seed)
+    allowed = allow_python_layers
+    net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allowed, seed=seed, writes_files=False)
     net.to(device)
     twin = Twin(net, choice)
     paths = [weights] if isinstance(weights, str | os.PathLike) else list(weights)

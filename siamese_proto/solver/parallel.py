@@ -29,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from siamese_proto.data.feeder import PrefetchFeeder
 from siamese_proto.errors import SolverError, quoted
 from siamese_proto.graph.ir import Graph
-from siamese_proto.layers.base import Feeder
+from siamese_proto.layers.base import Feeder, Layer
 from siamese_proto.solver.newest import newest_complete
 
 Value = TypeVar("Value")
@@ -197,7 +197,7 @@ def joined(device: torch.device) -> Iterator[Team]:
 def check_graph(graph: Graph, team: Team) -> None:
     """Raise SolverError where a layer of a net to train cannot run in several processes."""
     for node in graph.nodes if team.count > 1 else ():
-        if node.type == "HDF5Output":
+        if isinstance(node.layer, Layer) and node.layer.writes_files:
             text = f"each of {team.count} processes would write its file; train with one, or write in the TEST phase"
             raise SolverError(text, location=node.location, layer=node.name)
 

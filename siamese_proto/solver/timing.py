@@ -63,7 +63,10 @@ def made_up_batch(graph: Graph) -> dict[str, Tensor]:
 
 
 def time_net(net: Net, batch: Mapping[str, Tensor], iterations: int, *, fuse: bool = True) -> NetTime:
-    """Run a net so many times, after a few that do not count; a backward pass only where something has a loss."""
+    """Run a net `iterations` times, after a few that do not count; a backward pass only where something has a loss.
+
+    Layers that write files write nothing.
+    """
     graph = net.fused_graph if fuse else net.graph
     spent = _Spent(net.device)
     layers = {node.id: [0.0, 0.0] for node in graph.nodes if not is_source(node)}
@@ -72,8 +75,9 @@ def time_net(net: Net, batch: Mapping[str, Tensor], iterations: int, *, fuse: bo
         if turn == 2:  # the first passes take memory and choose kernels
             layers = {name: [0.0, 0.0] for name in layers}
             whole = [0.0, 0.0]
-        _layer_by_layer(net, graph, batch, layers, spent)
-        outputs = spent.on(whole, 0, lambda: net(**batch))
+        with net.run.writing_nothing():
+            _layer_by_layer(net, graph, batch, layers, spent)
+            outputs = spent.on(whole, 0, lambda: net(**batch))
         loss = net.loss(outputs)
         if loss.requires_grad:
             spent.on(whole, 1, loss.backward)
