@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     Arrays = list[NDArray[numpy.float32]]
 
 _log = logging.getLogger(__name__)
-_UNCHECKED = 1 << 30  # bytes that a dataset may take in memory with next to nothing in the file
-_MOST_PACKED = 1100  # times smaller than in memory: about what gzip can do at best
+_FILL = 1 << 30  # bytes that a dataset may take in memory with next to nothing in the file
 
 
 @layer("HDF5Data")
@@ -170,7 +170,8 @@ class HDF5Batches:
         with _opened(self.files[index]) as opened:
             datasets = _datasets(opened, self.files[index], self.names)
             try:
-                arrays = [numpy.asarray(dataset[()], numpy.float32) for dataset in datasets]
+                with numpy.errstate(over="ignore", invalid="ignore"):  # numbers too large for float32 become infinite
+                    arrays = [numpy.asarray(dataset[()], numpy.float32) for dataset in datasets]
             except (OSError, MemoryError) as error:
                 raise DataError(
                     f"the datasets of HDF5 file {quoted(self.files[index])} cannot be read: {error}; make it again"
@@ -180,33 +181,22 @@ class HDF5Batches:
         return arrays
 
 
-def _opened(file: str) -> Any:
+@contextlib.contextmanager
+def _opened(file: str) -> Iterator[Any]:
+    """An HDF5 file; what the library raises in the block, as DataError."""
     import h5py
 
+    from siamese_proto.weights.files import DAMAGED
+
     try:
-        return h5py.File(file, "r")
-    except OSError as error:
-        raise DataError(f"{quoted(file)} is not an HDF5 file, or it is damaged; make it again") from error
+        with h5py.File(file, "r") as opened:
+            yield opened
+    except DAMAGED as error:
+        raise DataError(f"{quoted(file)} is not an HDF5 file, or it is damaged ({error}); make it again") from error
 
 
 def _datasets(opened: Any, file: str, names: Sequence[str]) -> Sequence[Any]:
-    for name in names:
-        if name not in opened:
-            raise DataError(f"HDF5 file {quoted(file)} has no dataset {quoted(name)}{did_you_mean(name, opened)}")
-    try:
-        datasets = [opened[name] for name in names]
-    except KeyError as error:
-        raise DataError(f"HDF5 file {quoted(file)} has a link that leads nowhere: {error.args[0]}") from error
-    for name, dataset in zip(names, datasets, strict=True):
-        if not getattr(dataset, "shape", None) or dataset.dtype.kind not in "fiu":
-            raise DataError(
-                f"{quoted(name)} in HDF5 file {quoted(file)} is not a dataset of numbers with one axis or more"
-            )
-        if dataset.nbytes > _UNCHECKED and dataset.nbytes > _MOST_PACKED * dataset.id.get_storage_size():
-            raise DataError(
-                f"{quoted(name)} in HDF5 file {quoted(file)} says that it has shape {dataset.shape}, but hardly"
-                " anything of it is there; make the file again"
-            )
+    datasets = [_dataset(opened, file, name) for name in names]
     lengths = {name: dataset.shape[0] for name, dataset in zip(names, datasets, strict=True)}
     if len(set(lengths.values())) > 1 or 0 in lengths.values():
         listed = ", ".join(f"{quoted(name)} {length}" for name, length in lengths.items())
@@ -214,3 +204,20 @@ def _datasets(opened: Any, file: str, names: Sequence[str]) -> Sequence[Any]:
             f"the datasets of HDF5 file {quoted(file)} must have the same number of rows, above 0: {listed}"
         )
     return datasets
+
+
+def _dataset(opened: Any, file: str, name: str) -> Any:
+    from siamese_proto.weights.hdf5_datasets import NotInFileError, check_stored, find
+
+    try:
+        dataset = find(opened, name)
+        if dataset is None:
+            raise DataError(f"HDF5 file {quoted(file)} has no dataset {quoted(name)}{did_you_mean(name, opened)}")
+        if not getattr(dataset, "shape", None) or dataset.dtype.kind not in "fiu":
+            raise DataError(
+                f"{quoted(name)} in HDF5 file {quoted(file)} is not a dataset of numbers with one axis or more"
+            )
+        check_stored(dataset, fill=_FILL)
+    except NotInFileError as error:
+        raise DataError(f"{quoted(name)} in HDF5 file {quoted(file)} {error}; make the file again") from error
+    return dataset

@@ -9,7 +9,7 @@ from siamese_proto.errors import WeightsError, quoted
 Path = str | os.PathLike[str]
 
 # What h5py and torch raise for damaged files, found by changing bytes at random.
-DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+DAMAGED = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def problem(file: str, text: str, *, layer: str | None = None) -> WeightsError:

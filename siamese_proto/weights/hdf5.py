@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
 from siamese_proto.weights.files import DAMAGED, Path, problem
+from siamese_proto.weights.hdf5_datasets import NotInFileError, find, read
 from siamese_proto.weights.stored import StoredLayer, StoredWeights, entry_of, listed_layer, unique_names, with_keys
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _NAME = "layer_name"
 _LAYERS = "siamese_proto_layers"  # a dataset of our own: what Caffe's layout does not say of the layers, as JSON
-_MOST_PACKED = 1100  # deflate makes data at most 1032 times smaller
 
 
 def read_hdf5(path: Path) -> StoredWeights:
@@ -37,11 +37,12 @@ def read_hdf5(path: Path) -> StoredWeights:
     file = os.fspath(path)
     try:
         with h5py.File(file, "r") as root:
-            data = root.get("data")
+            data = find_in(file, root, "data")
             if not isinstance(data, h5py.Group):
                 raise problem(file, "is an HDF5 file without the group /data that holds the layers of a net")
-            if isinstance(root.get(_LAYERS), h5py.Dataset):
-                return _read_listed(file, root)
+            listed = find_in(file, root, _LAYERS)
+            if isinstance(listed, h5py.Dataset):
+                return _read_listed(file, data, listed)
             layers: list[StoredLayer] = []
             _read_groups(file, data, "", layers, {data})
             return StoredWeights(file, tuple(layers), owners_only=True)
@@ -49,15 +50,15 @@ def read_hdf5(path: Path) -> StoredWeights:
         raise problem(file, f"is no HDF5 file, or is damaged or cut off ({error})") from error
 
 
-def _read_listed(file: str, root: h5py.File) -> StoredWeights:
+def _read_listed(file: str, data: h5py.Group, list_of_layers: h5py.Dataset) -> StoredWeights:
     """The layers as the list of our own says: in their order, with shared arrays under each of their layers."""
     import h5py
 
-    listed = json.loads(read_bytes(file, root[_LAYERS], "the list of its layers"))
+    listed = json.loads(read_bytes(file, list_of_layers, "the list of its layers"))
     entries = listed["layers"]
     arrays: dict[str, Array] = {}
     for key in {str(key) for entry in entries for key, _ in entry["blobs"]}:
-        dataset = root["data"].get(key)
+        dataset = find_in(file, data, key)
         if not isinstance(dataset, h5py.Dataset):
             raise problem(file, f"its list of layers names {key!r}, which is not there")
         arrays[key] = read_dataset(file, dataset, f"blob {key}")
@@ -70,9 +71,7 @@ def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredL
     import h5py
 
     for key in parent:
-        if not isinstance(parent.get(key, getlink=True), h5py.HardLink):
-            continue  # a link could lead out of the file
-        group = parent[key]
+        group = find_in(file, parent, key)
         if not isinstance(group, h5py.Group) or group in seen:
             continue
         seen.add(group)
@@ -93,12 +92,20 @@ def _read_blobs(file: str, group: h5py.Group, layer: str) -> tuple[Array | None,
 
     arrays: dict[int, Array] = {}
     for key in group:
-        hard = isinstance(group.get(key, getlink=True), h5py.HardLink)
-        if hard and isinstance(group[key], h5py.Dataset):
+        dataset = find_in(file, group, key)
+        if isinstance(dataset, h5py.Dataset):
             if not key.isdecimal() or len(key) > 3:
                 raise problem(file, f"dataset {key!r} is not the number of a blob", layer=layer)
-            arrays[int(key)] = read_dataset(file, group[key], f"blob {key}", layer)
+            arrays[int(key)] = read_dataset(file, dataset, f"blob {key}", layer)
     return tuple(arrays.get(index) for index in range(max(arrays, default=-1) + 1))
+
+
+def find_in(file: str, group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
+    """What is under a path in a group, None where nothing is. Raises WeightsError for a link that leaves the file."""
+    try:
+        return find(group, path)
+    except NotInFileError as error:
+        raise problem(file, f"{path} {error}") from error
 
 
 def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None = None) -> Array:
@@ -117,10 +124,10 @@ def read_bytes(file: str, dataset: h5py.Dataset, what: str) -> bytes:
 
 
 def _checked(file: str, dataset: h5py.Dataset, what: str, layer: str | None) -> NDArray[Any]:
-    held = dataset.id.get_storage_size() * (_MOST_PACKED if dataset.compression else 1)
-    if dataset.is_virtual or dataset.external or dataset.nbytes > held:
-        raise problem(file, f"{what} has shape {dataset.shape}, but its numbers are not in the file", layer=layer)
-    return np.asarray(dataset[()])
+    try:
+        return read(dataset)
+    except NotInFileError as error:
+        raise problem(file, f"{what} {error}", layer=layer) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ntpath
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -16,7 +16,7 @@ from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.caffemodel import as_text, map_file
 from siamese_proto.weights.files import DAMAGED, Path, problem
 from siamese_proto.weights.formats import seems
-from siamese_proto.weights.hdf5 import new_hdf5, read_bytes, read_dataset
+from siamese_proto.weights.hdf5 import find_in, new_hdf5, read_bytes, read_dataset
 from siamese_proto.weights.wire import LENGTH, WireError, fields, tag, varint
 
 if TYPE_CHECKING:
@@ -83,22 +83,26 @@ def _read_hdf5(file: str) -> StoredState:
 
     try:
         with h5py.File(file, "r") as root:
+            parts: dict[str, Any] = {
+                key: find_in(file, root, key) for key in ("iter", "history", "learned_net", "current_step", _RESUME)
+            }
             for key, kind in (("iter", h5py.Dataset), ("history", h5py.Group)):
-                if not isinstance(root.get(key), kind):
+                if not isinstance(parts[key], kind):
                     raise problem(file, f"is an HDF5 file, but no solver state: it has no /{key}")
             learned_net, resume = b"", None
-            if "learned_net" in root:
-                learned_net = read_bytes(file, root["learned_net"], "learned_net").rstrip(b"\0")
-            if _RESUME in root:
-                resume = schema.ResumeState.FromString(read_bytes(file, root[_RESUME], "what it goes on from"))
-            group = root["history"]
+            if parts["learned_net"] is not None:
+                learned_net = read_bytes(file, parts["learned_net"], "learned_net").rstrip(b"\0")
+            if parts[_RESUME] is not None:
+                resume = schema.ResumeState.FromString(read_bytes(file, parts[_RESUME], "what it goes on from"))
             history = [
-                read_dataset(file, group[str(index)], f"entry {index} of the history") for index in range(len(group))
+                read_dataset(file, find_in(file, parts["history"], str(index)), f"entry {index} of the history")
+                for index in range(len(parts["history"]))
             ]
+            step = parts["current_step"]
             return StoredState(
-                iteration=_number(file, root["iter"], "iter"),
+                iteration=_number(file, parts["iter"], "iter"),
                 learned_net=as_text(learned_net),
-                current_step=_number(file, root["current_step"], "current_step") if "current_step" in root else 0,
+                current_step=0 if step is None else _number(file, step, "current_step"),
                 history=tuple(history),
                 resume=resume,
             )

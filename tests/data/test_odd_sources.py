@@ -183,7 +183,7 @@ def test_an_hdf5_file_cannot_ask_for_memory_that_it_does_not_fill(tmp_path):
     path = hdf5_file(
         tmp_path / "a.h5", data=lambda file: file.create_dataset("data", (200, 10**8), "f4", chunks=(1, 1000))
     )
-    with pytest.raises(DataError, match="but hardly anything of it is there; make the file again"):
+    with pytest.raises(DataError, match="but its numbers are not in the file; make the file again"):
         dataset_shapes(path, ["data", "label"])
 
 
