@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from siamese_proto.check.findings import as_finding, in_order, old_dialect
 from siamese_proto.check.net import Given, check_states
 from siamese_proto.compiler import build_graph
-from siamese_proto.data.coverage import Coverage, coverage
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Finding
 from siamese_proto.graph.select import NetState
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
+from siamese_proto.solver.tested import first_coverage, missed
 
 
 def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, notes: bool = False) -> list[Finding]:
@@ -62,22 +62,9 @@ def _tests_that_leave_records_out(parsed: ParsedSolver, settings: Settings) -> I
     for index, test in enumerate(settings.test_nets):
         source = test.source
         try:
-            graph = build_graph(source.parsed, source.phase, source.level, source.stages)
-            sizes = [found for node in graph.nodes if node.layer is not None and (found := coverage(node.layer))]
+            size = first_coverage(build_graph(source.parsed, source.phase, source.level, source.stages))
         except NetError:
             continue  # told where the net is checked
-        for size in sizes[:1]:  # several are read in step
-            text = _missed(size, test.iterations)
-            if text:
-                yield Finding(parsed.source.find(f"test_iter[{index}]"), "warning", "test-iter", text)
-
-
-def _missed(size: Coverage, iterations: int) -> str:
-    tested = iterations * size.batch_size
-    if tested >= size.records:
-        return ""
-    needed = -(-size.records // size.batch_size)
-    return (
-        f"test_iter {iterations} with batches of {size.batch_size} tests {tested} of the {size.records} records of "
-        f"'{size.source}'; test_iter: {needed} tests all"
-    )
+        text = missed(size, test.iterations) if size is not None else ""
+        if text:
+            yield Finding(parsed.source.find(f"test_iter[{index}]"), "warning", "test-iter", text)

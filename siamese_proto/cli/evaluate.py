@@ -23,7 +23,7 @@ from siamese_proto.cli.judging import (
     "--pairs", metavar="SOURCE", help="Judge these pairs: a database, a CSV, or labelled images to draw from."
 )
 @click.option("--labelled", metavar="SOURCE", help="Find classes again among these labelled images.")
-@click.option("--count", type=click.IntRange(min=1), help="Pairs to judge; all there are, or 2000 of those drawn.")
+@click.option("--count", type=click.IntRange(min=1), help="Pairs at most; all there are, or 2000 where drawn.")
 @click.option("--same-fraction", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of drawn pairs.")
 @click.option("--threshold", type=float, help="Judge this threshold instead of choosing one on half of the pairs.")
 @click.option("--way", type=click.IntRange(min=2), default=5, show_default=True, help="Classes in an episode.")
@@ -50,8 +50,8 @@ def evaluate(
     """Judge a trained twin.
 
     On pairs, those of its own TEST data layer unless others are given: verification accuracy, ROC, equal error rate,
-    true accepts at few false accepts. On labelled images: N-way K-shot accuracy, recall among the nearest, mean average
-    precision.
+    true accepts at few false accepts. Each pair counts once; where there is no end of pairs, a sample is drawn. On
+    labelled images: N-way K-shot accuracy, recall among the nearest, mean average precision.
     """
     from siamese_proto.files import check_writable
     from siamese_proto.metrics.evaluation import as_json, as_table, save_evaluation

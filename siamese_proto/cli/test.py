@@ -40,6 +40,7 @@ def test(
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.log import log, number, output_lines
     from siamese_proto.solver.scores import Scores
+    from siamese_proto.solver.tested import first_coverage, uneven
 
     def tell(place: str, text: str) -> None:
         log(place, text)
@@ -61,6 +62,10 @@ def test(
         elif gpu is not None:
             click.echo("there is no GPU here; running on the CPU", err=True)
         try:
+            size = first_coverage(net.graph)
+            note = uneven(size, iterations, "--iterations") if size is not None else ""
+            if note:
+                click.echo(f"note: {note}", err=True)
             tell("caffe.cpp:281", f"Running for {iterations} iterations.")
             scores = Scores(net)
             for batch in range(iterations):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class HDF5Data(DataLayer):
         return PrefetchFeeder(
             HDF5Batches(files, self.names, self.batch_size, shuffle=self.shuffle, seed=run.seed), ahead=2
         )
+
+    def coverage(self) -> Coverage | None:
+        try:
+            files = self._files()
+        except SourceMissingError:
+            return None
+        rows = [dataset_shapes(file, self.names)[0][0] for file in files]
+        return Coverage(self.source, sum(rows), self.batch_size)
 
     def describe(self) -> str:
         return f"HDF5 {self.source}, batches of {self.batch_size}"

@@ -19,7 +19,7 @@ from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
-from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ImageData(DataLayer):
         self.transform.output_size(size)
         mean = read_mean(self.transform, size, self.context.folder)
         transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
-        skipped = _draw_skip(self.rand_skip, run.seed)
+        skipped = _draw_skip(self.rand_skip, run.seed) if run.rand_skip else 0
         if skipped >= len(entries):
             raise DataError(
                 f"rand_skip passes over {skipped} lines, but list {quoted(self.source)} has {len(entries)};"
@@ -108,6 +108,13 @@ class ImageData(DataLayer):
 
     def describe(self) -> str:
         return f"images of {self.source}, batches of {self.batch_size}"
+
+    def coverage(self) -> Coverage | None:
+        try:
+            entries = self.entries()
+        except SourceMissingError:
+            return None
+        return Coverage(self.source, len(entries), self.batch_size) if self.batch_size else None
 
     def _size(self, entries: Sequence[Entry]) -> Size:
         size = first_usable(entries, self._size_of)

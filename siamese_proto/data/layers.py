@@ -14,7 +14,7 @@ from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
 
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror", "force_encoded_color", "rand_skip")
@@ -72,6 +72,14 @@ class Data(DataLayer):
 
     def describe(self) -> str:
         return f"{self.backend} {self.source}, batches of {self.batch_size}"
+
+    def coverage(self) -> Coverage | None:
+        from siamese_proto.data.database import open_database
+
+        if self._missing() is not None:
+            return None
+        with open_database(self._path(), self.backend) as database:
+            return Coverage(self.source, database.count(), self.batch_size)
 
     def _path(self) -> str:
         return find_path(self.source, self.context.folder) or self.source

@@ -19,7 +19,7 @@ from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
 
 TupleKind = Literal["PAIR", "TRIPLET", "BALANCED"]
@@ -97,6 +97,18 @@ class PairData(DataLayer):
             raise
         source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows())
         return PrefetchFeeder(source, ahead=self.settings.prefetch)
+
+    def coverage(self) -> Coverage | None:
+        """The tuples of the source or of the fixed set; None where tuples are drawn without end."""
+        if self._missing() is not None:
+            return None
+        tuples = self._listed() if self.source.is_csv else self.settings.tuples
+        return Coverage(self.source.path or "digits", tuples, self.batch_size) if tuples else None
+
+    def _listed(self) -> int:
+        images, pairs = self.source.open()
+        images.close()
+        return len(pairs.labels) if pairs is not None else 0
 
     def unused_fields(self) -> Sequence[str]:
         unused: tuple[str, ...] = _OF_CLASSES if self.source.is_csv else ()

@@ -6,6 +6,7 @@ So a run that is resumed, any number of threads and any number of processes draw
 from __future__ import annotations
 
 import functools
+import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,63 @@ class PairSampler(TupleSource):
         half = 1 << (_FRACTION_BITS - 1)
         before: Numbers = count * self._fraction + half >> _FRACTION_BITS
         return before
+
+
+def distinct_pairs(
+    labels: Numbers, count: int, *, same_fraction: float = 0.5, seed: int = 0
+) -> tuple[Numbers, NDArray[numpy.bool_]]:
+    """Different pairs of labelled images, and whether each is of one class: (n, 2) and (n,).
+
+    `count` pairs are drawn as a PairSampler draws them, but none a second time, in whichever order its images are. Of a
+    kind that has fewer pairs than are asked for all are taken, so that n can be below `count`.
+    """
+    import numpy
+
+    sampler = PairSampler(labels, same_fraction=same_fraction, seed=seed)
+    alike = int(sampler._alike_before(numpy.array([count]))[0])
+    kinds = [_different_ones(labels, most, seed, of_one_class=kind) for kind, most in ((1, alike), (0, count - alike))]
+    return numpy.concatenate(kinds), numpy.repeat([True, False], [len(pairs) for pairs in kinds])
+
+
+def _different_ones(labels: Numbers, count: int, seed: int, *, of_one_class: int) -> Numbers:
+    """Up to `count` different pairs of one kind, (n, 2)."""
+    import numpy
+
+    sizes = numpy.unique(labels, return_counts=True)[1]
+    there_are = int((sizes * (sizes - 1) // 2).sum())
+    if not of_one_class:
+        there_are = len(labels) * (len(labels) - 1) // 2 - there_are
+    pairs = numpy.empty((0, 2), numpy.int64)
+    if not count:
+        return pairs
+    if 2 * count > there_are:  # drawing would meet the same ones again and again
+        random = numpy.random.default_rng([seed, of_one_class])
+        pairs = random.permutation(_every_pair(labels, of_one_class=of_one_class))[:count]
+        return random.permuted(pairs, axis=1)
+    sampler = PairSampler(labels, same_fraction=of_one_class, seed=seed)
+    for number in itertools.count(0, count):
+        pairs = numpy.concatenate([pairs, sampler.draw(numpy.arange(number, number + count))[0]])
+        first = numpy.unique(pairs.min(1) * len(labels) + pairs.max(1), return_index=True)[1]
+        pairs = pairs[numpy.sort(first)]
+        if len(pairs) >= count:
+            break
+    return pairs[:count]
+
+
+def _every_pair(labels: Numbers, *, of_one_class: int) -> Numbers:
+    """Every pair of one kind, (n, 2): of each class with itself, or with the classes after it."""
+    import numpy
+
+    order = numpy.argsort(labels, kind="stable")
+    found = []
+    for end in numpy.cumsum(numpy.unique(labels, return_counts=True)[1]).tolist():
+        members = order[labels[order] == labels[order[end - 1]]]
+        if of_one_class:
+            found.append(numpy.stack([members[part] for part in numpy.triu_indices(len(members), 1)], 1))
+        else:
+            others = order[end:]
+            found.append(numpy.stack([numpy.repeat(members, len(others)), numpy.tile(others, len(members))], 1))
+    return numpy.concatenate(found)
 
 
 class TripletSampler(TupleSource):

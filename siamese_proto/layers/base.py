@@ -10,7 +10,8 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
 from siamese_proto.errors import GraphError, did_you_mean, quoted
 from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["Arity", "DataLayer", "Feeder", "Layer", "ParamRole", "RunState", "Shape", "exactly", "find_layer", "layer"]
+__all__ = [
+    "Arity",
+    "Coverage",
+    "DataLayer",
+    "Feeder",
+    "Layer",
+    "ParamRole",
+    "RunState",
+    "Shape",
+    "exactly",
+    "find_layer",
+    "layer",
+]
 
 
 class Closable(Protocol):
@@ -40,7 +53,8 @@ class RunState:
     `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
     `files` are what layers write, by layer; they are closed with the net. Unless `writes_files`, they write nothing: a
     net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
-    leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `sums_apart`, the last biases of
+    leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `rand_skip`, data layers begin
+    with their first record, whatever their `rand_skip` says. Unless `sums_apart`, the last biases of
     towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
     """
 
@@ -54,6 +68,7 @@ class RunState:
     writes_files: bool = True
     skip_bad_records: bool = False
     bad_records: dict[str, set[str]] = field(default_factory=dict)
+    rand_skip: bool = True
     sums_apart: bool = True
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
@@ -188,10 +203,27 @@ class Feeder(Protocol):
         """Stop reading ahead and give files and threads back."""
 
 
+class Coverage(NamedTuple):
+    """The records that a data layer reads, each once, before it begins again, and how many make a batch."""
+
+    source: str
+    records: int
+    batch_size: int
+
+    @property
+    def batches(self) -> Fraction:
+        """How many batches it takes to read every record once."""
+        return Fraction(self.records, self.batch_size)
+
+
 class DataLayer(Layer):
     """A layer whose tops come from outside the net."""
 
     bottoms = exactly(0)
+
+    def coverage(self) -> Coverage | None:
+        """The records of the source; None where it has no end, or is missing. Raises DataError."""
+        return None
 
     def open(self, run: RunState) -> Feeder:
         """Begin to read; raises DataError where the source cannot be read."""

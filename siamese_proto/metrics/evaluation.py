@@ -80,6 +80,9 @@ def as_table(found: Evaluation) -> str:
     if found.judgement is not None:
         judged = found.judgement
         title = f"{judged.pairs} pairs, {judged.same} same and {judged.pairs - judged.same} different: {found.pairs}"
+        if 0 < judged.distinct < judged.pairs:
+            repeats = f"{judged.pairs - judged.distinct} of them repeat another one"
+            title += f"\n{repeats}: the intervals are those of {judged.pairs} different pairs, so they are too narrow"
         blocks.append(_block(title, "95 % interval", _verification_rows(judged)))
     if found.few_shot or found.retrieval:
         blocks.append(_block(f"labelled images: {found.labelled}", "standard error", _labelled_rows(found)))

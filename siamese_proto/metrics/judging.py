@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from siamese_proto.errors import DataError
 from siamese_proto.metrics.embedding import Embedding, as_made_by
 from siamese_proto.metrics.evaluation import Evaluation, Subject
-from siamese_proto.metrics.measuring import COUNT, Measured, measure_own, measure_pairs
+from siamese_proto.metrics.measuring import Measured, measure_own, measure_pairs
 from siamese_proto.metrics.retrieval import few_shot, retrieve
 from siamese_proto.metrics.sources import labelled_images, open_pair_images
 from siamese_proto.metrics.twin import Twin
@@ -23,7 +23,7 @@ class JudgingSettings:
 
     pairs: str | None = None
     labelled: str | None = None
-    count: int | None = None  # pairs; None: all there are, or 2000 of those that are drawn
+    count: int | None = None  # pairs, at most; None: all there are, or 2000 where they are drawn
     same_fraction: float = 0.5  # of pairs that are drawn
     threshold: float | None = None  # None: chosen on half of the pairs
     way: int = 5
@@ -61,7 +61,7 @@ def _measured(twin: Twin, settings: JudgingSettings, progress: Progress) -> Meas
         settings.pairs,
         twin.preparation(),
         one_is_same=twin.choice.one_is_same is not False,
-        count=settings.count or COUNT,
+        count=settings.count,
         seed=settings.seed,
         same_fraction=settings.same_fraction,
         labels=settings.labels,

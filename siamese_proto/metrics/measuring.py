@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import numpy
 from torch import Tensor
 
-from siamese_proto.data.coverage import coverage
-from siamese_proto.data.pair_layer import PairData
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.graph.comparison import image_blobs
 from siamese_proto.graph.ir import Blob, Node
-from siamese_proto.layers.base import DataLayer
 from siamese_proto.metrics.distances import learned_distance
+from siamese_proto.metrics.extent import extent_of, own_sources
 from siamese_proto.metrics.parts import Part
 from siamese_proto.metrics.preparing import as_pictures, pictures_of
 from siamese_proto.metrics.sources import PairImages
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     Floats = NDArray[numpy.floating]
     Pictures = Sequence[NDArray[numpy.uint8]]
 
-COUNT = 2000  # pairs, where there is no end of them
 HARDEST = 24  # pairs of either kind that are kept to be looked at
+_KINDS = ((1, b"near"), (2, b"far"))  # what an anchor makes a pair with
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def measure_pairs(
     else:
         one = twin.embed_images(first, pairs.rows[0], 0, progress)
         other = twin.embed_images(second, pairs.rows[1], 1, lambda done: progress(len(pairs) + done))
-    found = Distances(twin.metric.rows(one, other), pairs.same)
+    found = Distances(twin.metric.rows(one, other), pairs.same, pairs.numbers(ordered=twin.towers_differ))
     hard: dict[frozenset[str], HardPair] = {}  # a pair that was drawn twice, or the other way round too, is shown once
     for row in hardest_rows(found, 2 * hardest):
         hard.setdefault(frozenset(pairs.names(row)), _hard(pairs, found, row))
@@ -99,34 +98,49 @@ def measure_own(
     hardest: int = HARDEST,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Measured:
-    """The distances of the pairs that the net's own data layers deliver.
+    """Measure the distances of the pairs that the net's own data layers deliver, from their first record on.
 
-    `count`: pairs (of triplets: twice as many pairs); left out: as many as there are, or 2000 where there is no end of
-    them. Raises GraphError where the net has no data layer or no label for the pairs.
+    `count`: pairs at most (of triplets: twice as many pairs). Every record counts once; where there is no end of them,
+    `count` (2000 unless given) are a sample. `Measured.told` says which. Raises GraphError where the net has no data
+    layer or no label for the pairs.
     """
-    sources = [node for node in twin.net.graph.nodes if isinstance(node.layer, DataLayer) and node.type != "DummyData"]
-    if not sources:
-        raise GraphError("the net has no data layer in phase TEST; give pairs with --pairs, or images with --labelled")
+    sources = own_sources(twin.net.graph, twin.comparison)
     if not twin.comparison.triplets and twin.comparison.label is None:
         raise GraphError("which blob tells of each pair whether it is alike cannot be told; name it with --label")
-    count = count or _count(sources)
     batches = _OwnBatches(twin)
     pairs: list[Distances] = []
     kept: list[HardPair] = []
     done = 0
+    twin.net.close()  # so that every source begins with its first record
+    twin.net.run.rand_skip = False
     try:
-        while done < count:
-            measured, pictures = batches.next(count - done)
-            kept += [batches.hard(measured, pictures, row, done) for row in hardest_rows(measured, hardest)]
+        batch = batches.next()
+        extent = extent_of(sources, len(batch), count)
+        while True:
+            batch = batch.part(extent.pairs - done)
+            kept += [batches.hard(batch, row, done) for row in hardest_rows(batch.distances, hardest)]
             kept = _sorted(kept, hardest)
-            pairs.append(measured)
-            done += batches.records(measured)
-            progress(min(done, count))
+            pairs.append(batch.distances)
+            done += len(batch)
+            progress(done)
+            if done >= extent.pairs:
+                break
+            batch = batches.next()
     finally:
+        twin.net.run.rand_skip = True
         twin.net.close()
-    joined = Distances(*(numpy.concatenate([getattr(part, name) for part in pairs]) for name in ("distance", "same")))
+    joined = _joined(pairs)
     check_pairs(joined, 0)
-    return Measured(joined, f"the net's own {' and '.join(sorted({_told(node) for node in sources}))}", tuple(kept))
+    left_out = sum(map(len, twin.net.run.bad_records.values()))
+    told = f"the net's own {' and '.join(sorted({_told(node) for node in sources}))}, {extent.told}"
+    told += f"; {left_out} of them could not be read, and others are counted twice instead" if left_out else ""
+    return Measured(joined, told, tuple(kept))
+
+
+def _joined(parts: Sequence[Distances]) -> Distances:
+    same = numpy.concatenate([part.same for part in parts])
+    numbers = [part.pair for part in parts if part.pair is not None]
+    return Distances(numpy.concatenate([part.distance for part in parts]), same, numpy.concatenate(numbers))
 
 
 def _told(node: Node) -> str:
@@ -138,23 +152,25 @@ def _sorted(kept: list[HardPair], count: int) -> list[HardPair]:
     return same + sorted((pair for pair in kept if not pair.same), key=lambda pair: pair.distance)[:count]
 
 
-def _count(sources: Sequence[Node]) -> int:
-    """How many records the first data layer has."""
-    for node in sources:
-        if isinstance(node.layer, PairData):
-            return node.layer.settings.tuples or _listed(node.layer) or COUNT
-        found = coverage(node.layer) if node.layer is not None else None
-        if found is not None:
-            return found.records
-    return COUNT
+@dataclass(frozen=True)
+class _Batch:
+    """Pairs of a batch, or triplets: of these first the pairs of one class, and then the others."""
 
+    distances: Distances
+    images: Sequence[Tensor]  # side by side; empty where these cannot be determined
+    triplets: bool
 
-def _listed(layer: PairData) -> int:
-    if not layer.source.is_csv:
-        return 0
-    images, pairs = layer.source.open()
-    images.close()
-    return len(pairs.labels) if pairs is not None else 0
+    def __len__(self) -> int:
+        return len(self.distances) // 2 if self.triplets else len(self.distances)
+
+    def part(self, most: int) -> _Batch:
+        """The first ones."""
+        if most >= len(self):
+            return self
+        rows = numpy.arange(most)
+        if self.triplets:
+            rows = numpy.concatenate([rows, len(self) + rows])
+        return _Batch(self.distances.part(rows), [image[:most] for image in self.images], self.triplets)
 
 
 class _OwnBatches:
@@ -164,11 +180,13 @@ class _OwnBatches:
         self._twin = twin
         self._part: Part | None = None
         self._given: list[Blob] = []
+        self._numbers: dict[tuple[bytes, ...], int] = {}  # of the pairs met so far, by what their images look like
         comparison = twin.comparison
         learned = twin.metric.kind == "LEARNED" and comparison.score is not None
         self._wanted = [comparison.score] if learned and comparison.score else list(comparison.features)
         self._wanted += [comparison.label] if comparison.label is not None else []
         self._image_blobs = self._images()
+        self._ordered = bool(self._image_blobs) and twin.towers_differ
 
     def _images(self) -> list[Blob]:
         """The blobs of the images, where these can be told: they are for looking at alone."""
@@ -181,8 +199,8 @@ class _OwnBatches:
         joined = len(sides[0]) > 1
         return list(sides[0]) if joined else [side[0] for side in sides]
 
-    def next(self, most: int) -> tuple[Distances, list[Tensor]]:
-        """The distances of the next batch, of at most so many records, and its images, side by side."""
+    def next(self) -> _Batch:
+        """The next batch."""
         net, comparison = self._twin.net, self._twin.comparison
         batch = net.pull()
         if self._part is None:
@@ -190,13 +208,17 @@ class _OwnBatches:
                 top for node in net.graph.nodes for top in node.tops if top.name in batch and not top.version
             ]
             self._part = Part(net, self._given, [*self._wanted, *self._image_blobs])
-        found = [tensor[:most] for tensor in self._part(*(batch[blob.name] for blob in self._given))]
-        values, images = found[: len(self._wanted)], found[len(self._wanted) :]
+        found = self._part(*(batch[blob.name] for blob in self._given))
+        values, images = list(found[: len(self._wanted)]), found[len(self._wanted) :]
+        seen = images or [batch[blob.name] for blob in self._given if blob != comparison.label]
         if comparison.triplets:
             anchor, positive, negative = (value.flatten(1).cpu().numpy() for value in values)
             near, far = self._twin.metric.rows(anchor, positive), self._twin.metric.rows(anchor, negative)
             same = numpy.repeat([True, False], len(anchor))
-            return Distances(numpy.concatenate([near, far]), same), images
+            looks = _looks(seen, len(anchor))
+            kinds = [(looks[0], looks[side]) if images else (*looks, [kind] * len(anchor)) for side, kind in _KINDS]
+            numbers = [self._numbered(kind, len(anchor)) for kind in kinds]
+            return _Batch(Distances(numpy.concatenate([near, far]), same, numpy.concatenate(numbers)), images, True)
         label = values.pop().flatten().cpu().abs() >= 1
         same = label.numpy() == comparison.one_is_same
         if len(values) == 1:
@@ -205,25 +227,36 @@ class _OwnBatches:
         else:
             first, second = (value.flatten(1).cpu().numpy() for value in values)
             distance = self._twin.metric.rows(first, second)
-        return Distances(distance, same), images
+        return _Batch(Distances(distance, same, self._numbered(_looks(seen, len(same)), len(same))), images, False)
 
-    def records(self, measured: Distances) -> int:
-        """How many records a batch took."""
-        return len(measured) // 2 if self._twin.comparison.triplets else len(measured)
+    def _numbered(self, looks: Sequence[Sequence[bytes]], rows: int) -> NDArray[numpy.int64]:
+        """A number for each pair, the same for those that look the same, whichever of the images comes first."""
+        unknown = [str(len(self._numbers) + row).encode() for row in range(rows)]
+        pairs = zip(*looks or [unknown], strict=True)
+        keys = [pair if self._ordered else tuple(sorted(pair)) for pair in pairs]
+        return numpy.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys], numpy.int64)
 
-    def hard(self, measured: Distances, images: list[Tensor], row: int, before: int) -> HardPair:
+    def hard(self, batch: _Batch, row: int, before: int) -> HardPair:
         """A pair of the batch with its pictures; `before`: how many records came before the batch."""
-        triplets = self._twin.comparison.triplets
-        record = row % self.records(measured)
-        second = 2 if triplets and row >= self.records(measured) else 1
+        record = row % len(batch)
+        second = 2 if batch.triplets and row >= len(batch) else 1
         pictures = []
         for side in (0, second):
-            if not images:
+            if not batch.images:
                 pictures.append(numpy.zeros((1, 1), numpy.uint8))
                 continue
-            image = images[side][record][None].cpu().numpy()
+            image = batch.images[side][record][None].cpu().numpy()
             pictures.append(as_pictures(image, self._twin.preparation(side))[0])
-        name = f"{'triplet' if triplets else 'pair'} {before + record}"
+        name = f"{'triplet' if batch.triplets else 'pair'} {before + record}"
         return HardPair(
-            float(measured.distance[row]), bool(measured.same[row]), (name, name), (pictures[0], pictures[1])
+            float(batch.distances.distance[row]),
+            bool(batch.distances.same[row]),
+            (name, name),
+            (pictures[0], pictures[1]),
         )
+
+
+def _looks(blobs: Sequence[Tensor], rows: int) -> list[list[bytes]]:
+    """For each blob a short text for each row, the same for equal rows; rows of other numbers are not looked at."""
+    arrays = [numpy.ascontiguousarray(blob.cpu().numpy()) for blob in blobs if len(blob) == rows]
+    return [[blake2b(row.tobytes(), digest_size=8).digest() for row in array] for array in arrays]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -14,8 +15,9 @@ from siamese_proto.data.datum import Size
 from siamese_proto.data.image_stores import FileStore, Form, ImageStore
 from siamese_proto.data.labelled import SUFFIXES, LabelledImages, guess_kind, is_digits, open_labelled
 from siamese_proto.data.pair_list import open_pairs
-from siamese_proto.data.pair_sampling import PairSampler
+from siamese_proto.data.pair_sampling import distinct_pairs
 from siamese_proto.errors import DataError, quoted
+from siamese_proto.metrics.extent import COUNT
 from siamese_proto.metrics.preparing import Preparation
 
 if TYPE_CHECKING:
@@ -43,6 +45,19 @@ class PairImages:
         """What the two images are called."""
         first, second = (images.names[int(rows[pair])] for images, rows in zip(self.images, self.rows, strict=True))
         return first, second
+
+    def numbers(self, *, ordered: bool) -> NDArray[numpy.int64]:
+        """A number for each pair, (N,), the same for copies of one; unless `ordered`, either image may come first."""
+        sides: list[NDArray[Any]] = list(self.rows)
+        if self.images[0] is not self.images[1]:  # a record each: they are the same where their pixels are
+            sides = [
+                numpy.array([blake2b(images.image(int(row)).tobytes(), digest_size=8).hexdigest() for row in rows])
+                for images, rows in zip(self.images, self.rows, strict=True)
+            ]
+        pairs = numpy.stack(sides, axis=1)
+        found = numpy.unique(pairs if ordered else numpy.sort(pairs, axis=1), axis=0, return_inverse=True)[1]
+        numbers: NDArray[numpy.int64] = found.reshape(-1)
+        return numbers
 
     def close(self) -> None:
         """Give files back."""
@@ -91,15 +106,16 @@ def open_pair_images(
     preparation: Preparation,
     *,
     one_is_same: bool = True,
-    count: int = 2000,
+    count: int | None = None,
     seed: int = 0,
     same_fraction: float = 0.5,
     labels: str = "",
     root_folder: str = "",
     classes: str = "",
 ) -> PairImages:
-    """Open pairs to judge: those of a database or a CSV, or `count` drawn from labelled images.
+    """Open pairs to judge: those of a database or a CSV, or different ones drawn from labelled images.
 
+    `count` pairs at most are taken, by chance from `seed`; None: all of a database or a CSV, 2000 of labelled images.
     A database holds pairs where its records have twice the channels that the net takes. Label 1 means "same", unless
     `one_is_same` is False. Raises DataError where there are none.
     """
@@ -111,20 +127,33 @@ def open_pair_images(
         )
         _check_labels(tuples.labels, source)
         rows = tuples.tuples
-        return PairImages((images, images), (rows[:, 0], rows[:, 1]), (tuples.labels == 1) == one_is_same, told)
+        same = (tuples.labels == 1) == one_is_same
+        return _some(PairImages((images, images), (rows[:, 0], rows[:, 1]), same, told), count, seed)
     if kind == "DATABASE":
         records = open_labelled(source, "DATABASE", new_size=preparation.before_crop)
         if records.shape[0] == 2 * preparation.size[0]:
             _check_labels(records.labels, source)
             every = numpy.arange(len(records))
             halves = tuple(LabelledImages(_Half(records, half)) for half in (0, 1))
-            return PairImages((halves[0], halves[1]), (every, every), (records.labels == 1) == one_is_same, told)
+            same = (records.labels == 1) == one_is_same
+            return _some(PairImages((halves[0], halves[1]), (every, every), same, told), count, seed)
         records.close()
     images = labelled_images(source, preparation, labels=labels, root_folder=root_folder, classes=classes)
-    sampler = PairSampler(images.labels, same_fraction=same_fraction, seed=seed, count=count)
-    drawn, alike = sampler.draw(numpy.arange(count))
-    drawn_from = f"pairs drawn from the {len(images)} images of {source}, seed {seed}"
-    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), alike == 1, drawn_from)
+    drawn, same = distinct_pairs(images.labels, count or COUNT, same_fraction=same_fraction, seed=seed)
+    drawn_from = f"pairs drawn from the {len(images)} images of {source}, none twice, seed {seed}"
+    if count is not None and len(drawn) < count:
+        drawn_from += f"; there are no {count}"
+    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), same, drawn_from)
+
+
+def _some(pairs: PairImages, count: int | None, seed: int) -> PairImages:
+    """`count` of the pairs, drawn from the seed; all where there are not more."""
+    if count is None or count >= len(pairs):
+        return pairs
+    chosen = numpy.sort(numpy.random.default_rng(seed).permutation(len(pairs))[:count])
+    first, second = pairs.rows
+    told = f"{count} drawn from the {len(pairs)} {pairs.told}, seed {seed}"
+    return PairImages(pairs.images, (first[chosen], second[chosen]), pairs.same[chosen], told)
 
 
 def _check_labels(labels: NDArray[numpy.integer] | NDArray[numpy.float32], source: str) -> None:

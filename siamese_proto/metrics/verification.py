@@ -27,17 +27,26 @@ _BINS = 40
 
 @dataclass(frozen=True)
 class Distances:
-    """How far the two images of each pair lie apart, and whether they are of one class; (N,) each."""
+    """How far the two images of each pair lie apart, and whether they are of one class; (N,) each.
+
+    `pair` numbers the pairs, the same number for those that are copies of each other; None: all are different.
+    """
 
     distance: Floats
     same: NDArray[numpy.bool_]
+    pair: NDArray[numpy.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.same)
 
     def part(self, rows: NDArray[numpy.intp]) -> Distances:
         """Some of the pairs."""
-        return Distances(self.distance[rows], self.same[rows])
+        return Distances(self.distance[rows], self.same[rows], None if self.pair is None else self.pair[rows])
+
+    @property
+    def distinct(self) -> int:
+        """The number of different pairs."""
+        return len(self) if self.pair is None else len(set(self.pair.tolist()))
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,8 @@ class Calibration:
 class Judgement:
     """All there is to say of the distances of a set of pairs.
 
-    The threshold and the calibration come from one half of the pairs, `verdicts` from the other half. What needs no
-    threshold is measured on all pairs.
+    The threshold and the calibration come from one half of the pairs, `verdicts` from the other half; copies of a pair
+    are in the same half. What needs no threshold is measured on all pairs.
     """
 
     pairs: int
@@ -130,6 +139,7 @@ class Judgement:
     edges: Floats  # of the histogram, (B + 1,)
     same_counts: NDArray[numpy.int64]  # (B,)
     different_counts: NDArray[numpy.int64]  # (B,)
+    distinct: int = 0  # pairs that are different; 0: unknown
 
 
 def check_pairs(pairs: Distances, least: int = 1) -> None:
@@ -275,15 +285,37 @@ def calibrate(pairs: Distances) -> Calibration:
 
 
 def halves(pairs: Distances, seed: int = 0) -> tuple[Distances, Distances]:
-    """Two halves, drawn at random, with as many pairs of either kind; DataError below two pairs a kind."""
+    """Two halves, drawn at random, with as many pairs of either kind; DataError below two pairs a kind.
+
+    Copies of a pair are in the same half, so that what is chosen on one half is not measured on a pair of it.
+    """
     import numpy
     from sklearn.model_selection import train_test_split
 
     check_pairs(pairs, least=2)
+    if pairs.pair is not None and pairs.distinct < len(pairs):
+        return _halves_of_repeated(pairs, pairs.pair, seed)
     one, other = train_test_split(
         numpy.arange(len(pairs)), test_size=0.5, random_state=seed % 2**32, stratify=pairs.same
     )
     return pairs.part(one), pairs.part(other)
+
+
+def _halves_of_repeated(pairs: Distances, numbers: NDArray[numpy.int64], seed: int) -> tuple[Distances, Distances]:
+    """Pairs with the most copies first, each goes with all its copies to the half that has fewer of its kind."""
+    import numpy
+
+    _, first, group, copies = numpy.unique(numbers, return_index=True, return_inverse=True, return_counts=True)
+    check_pairs(pairs.part(first), least=2)
+    order = numpy.random.default_rng(seed % 2**32).permutation(len(first))
+    in_other = numpy.zeros(len(first), numpy.bool_)
+    counts = {True: [0, 0], False: [0, 0]}
+    for place in order[numpy.argsort(-copies[order], kind="stable")].tolist():
+        of_kind = counts[bool(pairs.same[first[place]])]
+        half = int(of_kind[1] < of_kind[0])
+        of_kind[half] += int(copies[place])
+        in_other[place] = half == 1
+    return pairs.part(numpy.flatnonzero(~in_other[group])), pairs.part(numpy.flatnonzero(in_other[group]))
 
 
 def judge(
@@ -314,4 +346,5 @@ def judge(
         edges=edges,
         same_counts=numpy.histogram(pairs.distance[pairs.same], edges)[0],
         different_counts=numpy.histogram(pairs.distance[~pairs.same], edges)[0],
+        distinct=pairs.distinct,
     )

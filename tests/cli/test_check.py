@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from cli_runner import NET, SOLVER, run
@@ -132,6 +133,30 @@ def test_lists_of_images_are_counted_too(folder: Path) -> None:
     assert check("solver.prototxt").stdout == (
         "solver.prototxt:5: warning[test-iter]: test_iter 2 with batches of 2 tests 4 of the 5 records of 'list.txt'; "
         "test_iter: 3 tests all\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ('"HDF5Data" top: "d" top: "l" hdf5_data_param { source: "list.txt" batch_size: 2 }', "list.txt"),
+        ('"PairData" top: "d" top: "l" pair_data_param { source: "digits" tuples: 5 batch_size: 2 }', "digits"),
+    ],
+)
+def test_a_test_that_leaves_rows_or_tuples_out_is_told(source: str, name: str, folder: Path) -> None:
+    for file, rows in (("1.h5", 2), ("2.h5", 3)):
+        with h5py.File(folder / file, "w") as written:
+            written["d"], written["l"] = np.zeros((rows, 4), np.float32), np.zeros(rows, np.float32)
+    (folder / "list.txt").write_text("1.h5\n2.h5\n")
+    (folder / "net.prototxt").write_text(
+        f'layer {{ name: "d" type: {source} }}\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "d" top: "ip" inner_product_param { num_output: 3 } }\n'
+        'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "l" top: "loss" }\n'
+    )
+    (folder / "solver.prototxt").write_text(f"{SOLVER}test_iter: 2\ntest_interval: 5\n")
+    assert (
+        f"test_iter 2 with batches of 2 tests 4 of the 5 records of '{name}'; test_iter: 3 tests all\n"
+        in check("solver.prototxt").stdout
     )
 
 
