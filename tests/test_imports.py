@@ -20,7 +20,7 @@ ORDER = [
     {"compiler"},
     {"fuse", "optimize", "program", "tensors", "net"}
     | {"drawing", "summary", "deploy", "emitting", "exporting", "networks", "weights"},
-    {"data", "solver", "metrics"},
+    {"data", "solver", "metrics", "projects"},
     {"check"},
     {"pycaffe", "cli", "__main__"},
 ]
@@ -64,7 +64,19 @@ def test_a_module_imports_only_from_its_left(path: Path) -> None:
 
 
 def test_every_module_but_the_running_ones_is_imported_without_torch() -> None:
-    running = {"net", "program", "exporting", "tensors", "solver", "weights", "data", "metrics", "cli", "__main__"}
+    running = {
+        "net",
+        "program",
+        "exporting",
+        "tensors",
+        "solver",
+        "weights",
+        "data",
+        "metrics",
+        "projects",
+        "cli",
+        "__main__",
+    }
     names = []
     for path in modules():
         parts = path.relative_to(PACKAGE).with_suffix("").parts

@@ -34,7 +34,7 @@ def open_pairs(
     """
     import numpy
 
-    rows = _read_rows(source)
+    rows = read_rows(source)
     indices: dict[str, int] = {}
     pairs = [[indices.setdefault(name, len(indices)) for name in row[:2]] for row in rows]
     paths = listed_paths(source, root_folder, list(indices), folder)
@@ -43,7 +43,8 @@ def open_pairs(
     return LabelledImages(store), GivenTuples(numpy.array(pairs, numpy.int64), labels)
 
 
-def _read_rows(source: str) -> Sequence[Row]:
+def read_rows(source: str) -> Sequence[Row]:
+    """The two names and the label of every pair of a CSV; DataError with the line that is not such a pair."""
     rows: list[Row] = []
     if os.path.exists(source) and not os.path.isfile(source):
         raise DataError(f"{quoted(source)} is no file; check the path")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from cli_runner import run
+from PIL import Image
 
+from siamese_proto.data.digits import load_digits
 from siamese_proto.networks import networks_folder
 from siamese_proto.proto.reader import parse_net
 
@@ -32,11 +34,28 @@ def test_every_network_starts_a_project_that_tells_what_to_type(network: str, tm
 
 
 def test_sources_of_ones_own_are_written_into_the_net(tmp_path: Path) -> None:
-    (tmp_path / 'my "pictures"').mkdir()
+    for number, (image, digit) in enumerate(zip(*load_digits()[0], strict=True)):
+        place = tmp_path / 'my "pictures"' / str(digit)
+        place.mkdir(parents=True, exist_ok=True)
+        if number < 40:
+            Image.fromarray(image).save(place / f"{number}.png")
     done = run("new", "mnist_siamese", "mine", "--train", 'my "pictures"', "--test", "digits:test", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     layers = parse_net(tmp_path / "mine" / "train_test.prototxt").message.layer
-    assert [layer.data_param.source for layer in layers[:2]] == ['../my "pictures"', "digits:test"]
+    assert [layer.pair_data_param.source for layer in layers[:2]] == ['../my "pictures"', "digits:test"]
+    assert "TRAIN: 40 images of 10 classes from 'my \"pictures\"'\nTEST: 360 images of 10 classes from" in done.stdout
+
+
+def test_the_quick_training_is_proposed_and_the_whole_one_is_named(tmp_path: Path) -> None:
+    lines = run("new", "mnist_siamese", "mine", folder=tmp_path).stdout.splitlines()
+    assert "  siamese-proto train --solver solver_quick.prototxt --log train.log" in lines
+    assert "  # or the whole training: siamese-proto train --solver solver.prototxt --log train.log" in lines
+    assert [line for line in lines if " parameters; " in line] == [
+        "solver.prototxt: 431 k parameters; 50,000 iterations, about 15 minutes on two CPU cores; "
+        "10 snapshots of 5.17 MB",
+        "solver_quick.prototxt: 431 k parameters; 1,000 iterations, about 20 seconds on two CPU cores; "
+        "2 snapshots of 5.17 MB",
+    ]
 
 
 def test_the_data_that_are_missing_are_told(tmp_path: Path) -> None:
@@ -53,6 +72,8 @@ def test_the_data_that_are_missing_are_told(tmp_path: Path) -> None:
         (("mnist_siamese", "full"), 1, "'full' is there and not an empty folder; give another"),
         (("mnist_siamese", "full/file"), 1, "'full/file' is there and not an empty folder; give another"),
         (("mnist_siamese", "none/x"), 1, "there is no folder '{here}/none' to begin a project in"),
+        (("mnist_siames",), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
+        (("lenet",), 1, f"there is no network 'lenet'; there are {', '.join(NETWORKS)}"),
         (("mnist_siamese",), 2, "a folder is missing: siamese-proto new mnist_siamese FOLDER"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Projects that begin with one of the included networks."""
