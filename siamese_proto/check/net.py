@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from siamese_proto.check.caffe import differences
 from siamese_proto.check.findings import as_finding, count_kinds, in_order, merge_phases, old_dialect
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import Location, NetError, quoted
 from siamese_proto.graph.build import UnknownBottomError
 from siamese_proto.graph.effects import Idle, idle_fields
-from siamese_proto.graph.ir import Finding, Graph, Phase, Shape
+from siamese_proto.graph.ir import Finding, Graph, Node, Phase, Shape
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
 from siamese_proto.proto.load import PathOrText
@@ -116,10 +117,13 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
     else:
         problems.extend(graph.problems)
         sources = {source.location: source for source in parsed.layers}
-        for finding in lint(graph, lambda node, field: sources[node.location].find(field)):
-            # What stands behind a layer at fault breaks invariants; only the fault itself is worth telling.
-            if not problems or finding.code != "invariant":
-                found.append(finding)
+
+        def place(node: Node, path: str) -> Location:
+            return sources[node.location].find(path)
+
+        # What stands after a layer at fault breaks invariants; only the fault itself is worth reporting.
+        found.extend(finding for finding in lint(graph, place) if not problems or finding.code != "invariant")
+        found.extend(differences(graph, place))
         idle.extend(_without_effect(graph, sources))
     found.extend(as_finding(problem, "net", parsed.file) for problem in problems)
     is_whole = not any(isinstance(problem, UnknownBottomError) and problem.left_out for problem in problems)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from siamese_proto.check.findings import as_finding, in_order, old_dialect
 from siamese_proto.check.net import Given, check_states
 from siamese_proto.compiler import build_graph
-from siamese_proto.errors import NetError
+from siamese_proto.errors import NetError, quoted
 from siamese_proto.graph.ir import Finding
-from siamese_proto.graph.select import NetState
+from siamese_proto.graph.select import NetState, select_layers
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
@@ -34,6 +34,7 @@ def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, no
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]
         found.extend(_tests_that_leave_records_out(parsed, settings))
+        found.extend(_snapshots_caffe_cannot_write(parsed, settings))
     except NetError as problem:
         problems.append(problem)
     by_text = {str(problem): problem for problem in problems}
@@ -68,3 +69,24 @@ def _tests_that_leave_records_out(parsed: ParsedSolver, settings: Settings) -> I
         text = missed(size, test.iterations) if size is not None else ""
         if text:
             yield Finding(parsed.source.find(f"test_iter[{index}]"), "warning", "test-iter", text)
+
+
+def _snapshots_caffe_cannot_write(parsed: ParsedSolver, settings: Settings) -> Iterator[Finding]:
+    """Layers that Caffe cannot write as HDF5 groups: of one name, or with `/` in it (net.cpp: ToHDF5)."""
+    if settings.snapshot_format != "HDF5" or not (settings.snapshot or settings.snapshot_after_train):
+        return
+    net = settings.net
+    state = NetState(net.phase, net.level, (*net.parsed.message.state.stage, *net.stages))
+    lines: dict[str, int] = {}
+    for layer in select_layers(net.parsed, state):
+        name, line = layer.message.name, layer.source.location.line
+        text = ""
+        if name in lines:
+            text = f"layers in lines {lines[name]} and {line} of {net.parsed.file} are named {quoted(name)}"
+        elif "/" in name and name.rpartition("/")[0] not in lines:
+            text = f"layer {quoted(name)} (line {line} of {net.parsed.file}) has a / in its name"
+        if text:
+            text = f"snapshot_format HDF5: {text}; Caffe stops at the first snapshot. Rename them, or use BINARYPROTO"
+            yield Finding(parsed.source.find("snapshot_format"), "warning", "caffe-refuses", text)
+            return
+        lines[name] = line

@@ -35,6 +35,7 @@ class LoadReport:
     missing: tuple[str, ...]  # layers of the net with parameters that the file has not
     ignored: tuple[str, ...]  # layers of the file with parameters that the net has not
     twice: tuple[WrittenTwice, ...]
+    repeated: tuple[str, ...] = ()  # names of several layers of the net, each of which was given its own entry
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {_counted(len(self.loaded), 'layer')} loaded"]
@@ -42,6 +43,11 @@ class LoadReport:
             lines.append(f"  not in the file, left as they were: {_listed(self.missing)}")
         if self.ignored:
             lines.append(f"  not in the net, ignored: {_listed(self.ignored)}")
+        for name in self.repeated:
+            lines.append(
+                f"  layers named {quoted(name)}: each was given its own entry of the file, in order; Caffe loads all "
+                "entries into the first of them"
+            )
         agreed = [written for written in self.twice if not written.difference]
         if agreed:
             lines.append(f"  {_counted(len(agreed), 'shared parameter')} stored more than once, all copies equal")
@@ -91,7 +97,14 @@ def match_weights(graph: Graph, stored: StoredWeights) -> tuple[dict[str, Array]
         for param, use in {use.param.id: use for node in graph.nodes for use in node.params}.items()
         if param in differences
     )
-    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice)
+    repeated = tuple(name for name, count in Counter(loaded.values()).items() if count > 1 and _apart(graph, name))
+    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice, repeated)
+
+
+def _apart(graph: Graph, name: str) -> bool:
+    """Whether layers of this name have parameters of their own."""
+    first, *others = ({use.param.id for use in node.params} for node in graph.nodes if node.name == name)
+    return any(not own <= first for own in others)
 
 
 def _pairs(graph: Graph, stored: StoredWeights) -> Iterator[tuple[StoredLayer, Node | None]]:

@@ -132,3 +132,19 @@ def test_what_does_not_fit_is_said_in_one_line(file: StoredWeights, message: str
     with pytest.raises(WeightsError) as raised:
         match_weights(graph_of(TWIN), file)
     assert str(raised.value) == message
+
+
+def test_the_report_says_where_layers_of_one_name_get_their_own_entries() -> None:
+    text = TWIN.replace('"ip_p"', '"ip"')
+    apart = graph_of(text.replace('param { name: "w" } param { name: "c" }', ""))
+    first, second = ("ip", (WEIGHT, BIAS)), ("ip", (WEIGHT + 1, BIAS))
+    values, report = match_weights(apart, stored(first, second))
+    weights = [values[node.params[0].param.id].tolist() for node in apart.nodes if node.name == "ip"]
+    assert weights == [WEIGHT.tolist(), (WEIGHT + 1).tolist()]
+    assert report.repeated == ("ip",)
+    assert (
+        "  layers named 'ip': each was given its own entry of the file, in order; Caffe loads all entries into the "
+        "first of them"
+    ) in str(report).splitlines()
+    assert match_weights(graph_of(text), stored(first, second))[1].repeated == ()  # they share: no difference
+    assert match_weights(apart, stored(first, second, first))[1].repeated == ()  # all go to the first, as in Caffe
