@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from siamese_proto.errors import NetError, did_you_mean, quoted
+from siamese_proto.locks import is_at, release, take_lock
+
+_LONGEST = 200  # characters of a name that a partial file's name repeats
+_NO_HANDLE = -1  # where there are no locks
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -39,32 +44,111 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     """The path of a new, empty file in the folder of `path`, which takes the place of `path` once the block is done.
 
-    Whatever happens, `path` is the old file or the whole new one. A killed process may leave the new file behind,
-    under its name that begins with a dot and ends with `.partial`. Raises NetError where it cannot be written.
+    Whatever happens, `path` is the old file or the whole new one. A killed process may leave the new file behind, as
+    `new_partial` does. Raises NetError where it cannot be written.
     """
     path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))
-    partial = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.partial")
     try:
-        open(partial, "xb").close()
-        yield partial
-        with open(partial, "r+b") as file:
-            os.fsync(file.fileno())
-        if os.path.exists(path):
-            shutil.copymode(path, partial)
-        os.replace(partial, path)
-        _sync_folder(folder)
+        with new_partial(folder, name) as partial:
+            yield partial
+            with open(partial, "r+b") as file:
+                os.fsync(file.fileno())
+            if os.path.exists(path):
+                shutil.copymode(path, partial)
+            put_in_place(partial, path)
     except (OSError, RuntimeError) as error:  # torch and h5py raise RuntimeError when the disk is full
         raise NetError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}") from error
+
+
+@contextmanager
+def new_partial(folder: str, name: str, *, is_folder: bool = False) -> Iterator[str]:
+    """The path of a new, empty file (or folder) for what will be `folder/name`; removed after the block if it exists.
+
+    Its name begins with a dot and ends with `.partial`. A killed process leaves it behind; the next one that makes
+    `folder/name` removes it. Raises OSError where it cannot be made.
+    """
+    for left in abandoned(folder, partials_of(re.escape(name[:_LONGEST]))):
+        remove(left)
+    handle = None
+    while handle is None:
+        partial = os.path.join(folder, f".{name[:_LONGEST]}.{secrets.token_hex(4)}.partial")
+        if is_folder:
+            os.mkdir(partial)
+        else:
+            open(partial, "xb").close()
+        handle = _locked(partial)
+    try:
+        yield partial
     finally:
+        remove(partial)
+        if handle != _NO_HANDLE:
+            release(handle)
+
+
+def _locked(path: str) -> int | None:
+    """Lock a new file or folder. None: it was taken for an abandoned one before it was locked, so make another."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError:  # Windows opens no folders
+        return _NO_HANDLE
+    try:
+        if take_lock(handle) and is_at(handle, path):
+            return handle
+    except OSError:  # without locks nobody takes it for abandoned
+        os.close(handle)
+        return _NO_HANDLE
+    release(handle)
+    return None
+
+
+def partials_of(names: str) -> re.Pattern[str]:
+    """The names that partial files have for final names that match a pattern."""
+    return re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.partial")
+
+
+def abandoned(folder: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """The paths in a folder with names that match, and that no process has locked: those that made them were killed.
+
+    Each is locked while the caller looks at it. There are none where locks are missing.
+    """
+    try:
+        names = [name for name in os.listdir(folder or ".") if pattern.fullmatch(name)]
+    except OSError:
+        return
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                if take_lock(handle) and is_at(handle, path):
+                    yield path
+            finally:
+                release(handle)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder with all in it, if it exists and as far as possible."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with suppress(FileNotFoundError):
-            os.unlink(partial)
+            os.unlink(path)
 
 
-def _sync_folder(folder: str) -> None:
+def put_in_place(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a finished file or folder its name, so that a power cut does not undo it."""
+    os.replace(source, target)
+    sync(os.path.dirname(os.path.abspath(target)))
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Bring a file or folder to the disk."""
     if os.name == "nt":
         return  # folders cannot be opened there
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -12,7 +12,7 @@ from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
 from siamese_proto.emitting import Ported
 from siamese_proto.emitting import port as ported_from
 from siamese_proto.errors import NetError
-from siamese_proto.files import check_writable, replacing, write_atomically
+from siamese_proto.files import check_writable, write_atomically
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -63,7 +63,7 @@ def port(
 
 
 def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from siamese_proto.net import Net
 
@@ -72,7 +72,5 @@ def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> 
     tensors = net.tensors
     # In whichever order a net keeps its numbers, they are written row by row.
     arrays = {key: np.ascontiguousarray(tensors[param].detach().numpy()) for param, key in ported.keys.items()}
-    check_writable(target)
-    with replacing(target) as partial:
-        save_file(arrays, partial, metadata={"format": "pt"})
+    write_atomically(target, save(arrays, {"format": "pt"}))
     click.echo(f"{target}: written")

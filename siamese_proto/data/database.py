@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from siamese_proto.data.store import Backend, Database, Writer
 from siamese_proto.errors import DataError, quoted
+from siamese_proto.files import abandoned, new_partial, partials_of, put_in_place, sync
 
 __all__ = ["Backend", "Database", "Writer", "create_database", "first_record", "guess_backend", "open_database"]
+
+_REPLACED = "replaced"  # the old database, in the folder of the new one until that has its name
 
 
 def guess_backend(path: str) -> Backend | None:
@@ -84,13 +86,16 @@ def create_database(path: str, backend: Backend, *, overwrite: bool = False) -> 
     `overwrite` is given, and anything else than a database is never replaced.
     """
     final = Path(path)
+    folder = final.absolute().parent
+    _rescue(final)
     _check_free(final, overwrite=overwrite)
-    try:
-        final.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.absolute().parent))
-    except OSError as error:
-        raise DataError(f"database {quoted(path)} cannot be made: {error.strerror}; choose another folder") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = Path(stack.enter_context(new_partial(str(folder), final.name, is_folder=True)))
+        except OSError as error:
+            text = f"database {quoted(path)} cannot be made: {error.strerror}; choose another folder"
+            raise DataError(text) from error
         made = temporary / "database"
         made.mkdir()
         writer = _writer(made, backend)
@@ -100,8 +105,13 @@ def create_database(path: str, backend: Backend, *, overwrite: bool = False) -> 
         finally:
             writer.abandon()
         _put_in_place(made, final, temporary, overwrite=overwrite)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rescue(final: Path) -> None:
+    """Put a database back that a killed process had moved away, but not replaced yet."""
+    for left in abandoned(str(final.absolute().parent), partials_of(re.escape(final.name))):
+        if (Path(left) / _REPLACED).exists() and not final.exists():
+            put_in_place(Path(left) / _REPLACED, final)
 
 
 def _check_free(final: Path, *, overwrite: bool) -> None:
@@ -125,19 +135,8 @@ def _writer(folder: Path, backend: Backend) -> Writer:
 
 def _put_in_place(made: Path, final: Path, temporary: Path, *, overwrite: bool) -> None:
     for file in (*made.iterdir(), made):
-        _sync(file)
+        sync(file)
     _check_free(final, overwrite=overwrite)  # somebody may have made it meanwhile
     if final.exists():
-        os.replace(final, temporary / "replaced")
-    os.replace(made, final)
-    _sync(final.absolute().parent)
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.replace(final, temporary / _REPLACED)
+    put_in_place(made, final)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
+from siamese_proto.files import put_in_place
 from siamese_proto.solver import snapshots
 from siamese_proto.solver.log import log, number
 from siamese_proto.solver.loop import Solver
@@ -81,7 +81,7 @@ def _write_best(solver: Solver) -> None:
     snapshots.write(solver, *new, best[0], kept=solver.kept)
     best[1].unlink(missing_ok=True)
     for source, target in zip(new, best, strict=True):
-        os.replace(source, target)
+        put_in_place(source, target)
 
 
 def _find_output(solver: Solver, output: str) -> int:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import NetError, SolverError, quoted
+from siamese_proto.files import abandoned, partials_of, remove
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
 from siamese_proto.solver.carried import export_carried
@@ -71,15 +72,18 @@ def check_folder(prefix: str) -> None:
 def clean(prefix: str) -> None:
     """Remove what killed runs of this prefix left of snapshots they were writing."""
     folder, stem = os.path.split(prefix)
-    left = re.compile(
-        rf"\.{re.escape(stem)}_(iter_\d+|best_new)\.(caffemodel|solverstate)(\.h5)?\.[0-9a-f]{{8}}\.partial"
-        rf"|{re.escape(stem)}_best_new\.(caffemodel|solverstate)(\.h5)?"
-    )
+    names = rf"{re.escape(stem)}_(iter_\d+|best_new)\.(caffemodel|solverstate)(\.h5)?"
+    for left in abandoned(folder, partials_of(names)):
+        _remove_left(left)
+    for kind in ("caffemodel", "solverstate", "caffemodel.h5", "solverstate.h5"):
+        if os.path.exists(f"{prefix}_best_new.{kind}"):
+            _remove_left(f"{prefix}_best_new.{kind}")
+
+
+def _remove_left(path: str) -> None:
+    log("solver.cpp:464", f"Removing {path}, which a killed run left unfinished")
     with suppress(OSError):
-        for name in os.listdir(folder or "."):
-            if left.fullmatch(name):
-                log("solver.cpp:464", f"Removing {os.path.join(folder, name)}, which a killed run left unfinished")
-                os.unlink(os.path.join(folder, name))
+        remove(path)
 
 
 def take(solver: Solver) -> Path:

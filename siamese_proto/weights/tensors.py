@@ -82,15 +82,13 @@ def _stored(file: str, arrays: Mapping[str, Array], metadata: Mapping[str, str])
 
 def write_safetensors(path: Path, stored: StoredWeights) -> None:
     """Write every array once; replaces `path` at once."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays, metadata = _unique(stored)
-    with replacing(path) as partial:
-        try:
-            save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, partial, metadata=metadata)
-        except SafetensorError as error:
-            raise problem(os.fspath(path), f"cannot be written: {error}") from error
+    # Its `save_file` writes another file first, which only its owner may read and which a killed process leaves behind.
+    data = save({key: np.asarray(array, order="C") for key, array in arrays.items()}, metadata)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        file.write(data)
 
 
 def write_pt(path: Path, stored: StoredWeights) -> None:

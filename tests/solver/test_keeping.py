@@ -286,3 +286,27 @@ def test_what_killed_writers_of_the_prefix_left_is_cleaned_when_a_run_starts(wri
     solver.solve()
     solver.close()
     assert [name for name in present() if "iter_1." not in name] == sorted(others)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_the_best_pair_is_on_the_disk_once_it_has_its_names(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = Solver(write_run(max_iter=1, snapshot=0, snapshot_after_train="false", test_interval=1))
+    keep_best(solver, "loss")
+    events: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def replacing(source: str, target: str) -> None:
+        replace(source, target)
+        events.append(f"{Path(target).name} is there")
+
+    def syncing(handle: int) -> None:
+        fsync(handle)
+        events.append("folder synced" if os.path.samestat(os.fstat(handle), os.stat(".")) else "file synced")
+
+    monkeypatch.setattr(os, "replace", replacing)
+    monkeypatch.setattr(os, "fsync", syncing)
+    solver.step(1)
+    solver.close()
+    names = ("snap_best_new.caffemodel", "snap_best_new.solverstate", "snap_best.caffemodel", "snap_best.solverstate")
+    for name in names:
+        assert events[events.index(f"{name} is there") + 1] == "folder synced"
