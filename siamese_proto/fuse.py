@@ -129,24 +129,27 @@ def _computes_the_same(row: Row) -> bool:
     layer = first.layer
     if not isinstance(layer, Layer) or not (layer.rows_independent() or _told_apart(row) is not None):
         return False
-    shapes = [[blob.shape for blob in (*node.bottoms, *node.tops)] for node in row]
-    if any(not shape for of_node in shapes for shape in of_node):
-        return False
-    return all(
+    row_shapes = _shapes_of_rows(first)
+    return None not in row_shapes and all(
         _settings(node) == _settings(first)
         and [(use.param.id, use.shape, use.takes_gradient) for use in node.params]
         == [(use.param.id, use.shape, use.takes_gradient) for use in first.params]
         and node.cut == first.cut
         and not any(node.loss_weights)
-        and [shape[1:] for shape in of_node if shape] == [shape[1:] for shape in shapes[0] if shape]
-        for node, of_node in zip(row, shapes, strict=True)
+        and _shapes_of_rows(node) == row_shapes
+        for node in row
     )
+
+
+def _shapes_of_rows(node: Node) -> list[Shape | None]:
+    """The shape of one row of each bottom and top; None where it is unknown, or there are no rows."""
+    return [blob.shape[1:] if blob.shape else None for blob in (*node.bottoms, *node.tops)]
 
 
 def _told_apart(row: Row) -> Layer | None:
     """The row as one layer that still tells towers apart; None where its type has none."""
     layers = [node.layer for node in row if isinstance(node.layer, Layer)]
-    return layers[0].joined(layers) if len(row[0].bottoms) == 1 else None
+    return layers[0].joined(layers)
 
 
 def _ends_in_a_sum(region: Region) -> frozenset[str]:
@@ -284,8 +287,7 @@ def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list
     """The units so that each runs behind what it reads, otherwise as in the file; None where they wait in a circle."""
     maker = {top.id: index for index, unit in enumerate(units) for node in unit for top in node.tops}
     waits: list[set[int]] = [
-        {maker[blob.id] for node in unit for blob in node.bottoms if blob.id in maker} - {index}
-        for index, unit in enumerate(units)
+        {maker[blob.id] for node in unit for blob in node.bottoms} - {index} for index, unit in enumerate(units)
     ]
     writers: dict[str, int] = {}  # of each statistic, the last so far: they add to it in turn
     for index in sorted(range(len(units)), key=lambda index: priority[index]):

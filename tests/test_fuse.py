@@ -54,8 +54,9 @@ def compare(text: str, batch: dict[str, torch.Tensor], phase: Phase = "TRAIN") -
         torch.testing.assert_close(output, outputs[1][name])
     for found in outputs:
         sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in found.values()).backward()
-    tensors = [[*net.parameters(), *blobs.values()] for net, blobs in zip((fused, plain), given, strict=True)]
+    tensors = [[*net.tensors.values(), *blobs.values()] for net, blobs in zip((fused, plain), given, strict=True)]
     for mine, theirs in zip(*tensors, strict=True):
+        torch.testing.assert_close(mine, theirs)  # a forward pass changes statistics
         assert (mine.grad is None) == (theirs.grad is None)
         if mine.grad is not None:
             torch.testing.assert_close(mine.grad, theirs.grad)
@@ -388,3 +389,160 @@ def test_nets_with_random_and_normalising_layers_give_the_same_both_ways(
     torch.manual_seed(1)
     rows = [data.draw(st.integers(1, 3)) for _ in range(count)]
     compare(text, {f"x{i}": torch.rand(n, 3, 26, 25) for i, n in enumerate(rows)}, phase)
+
+
+def learned(name: str, bottom: str, outputs: int, label: str, more: str = "") -> str:
+    """An InnerProduct that shares its parameters with those of the same label."""
+    params = f'param {{ name: "{label}_w" }} param {{ name: "{label}_b" }}'
+    filled = f'num_output: {outputs} weight_filler {{ type: "xavier" }}'
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" {params} '
+        f"inner_product_param {{ {filled} }} {more} }}\n"
+    )
+
+
+def convolved(name: str, bottom: str, settings_text: str, more: str = "") -> str:
+    """A Convolution that shares its parameters with all others that this makes."""
+    filled = f'num_output: 4 kernel_size: 3 {settings_text} weight_filler {{ type: "xavier" }}'
+    params = 'param { name: "w" } param { name: "b" }'
+    return (
+        f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" {params} '
+        f"convolution_param {{ {filled} }} {more} }}\n"
+    )
+
+
+@pytest.mark.parametrize("stopped", [(), (0,), (1,), (0, 1)])
+def test_a_gradient_that_one_tower_stops_reaches_what_lies_before_the_other(stopped: tuple[int, ...]) -> None:
+    text = inputs(2, 3, 6) + learned("p", "x0", 7, "p") + learned("q", "x1", 7, "q")
+    for i, bottom in enumerate("pq"):
+        text += learned(f"t{i}", bottom, 5, "t", "propagate_down: false" if i in stopped else "")
+    fused, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
+    gradients = [fused.params[name][0].grad for name in "pq"]
+    assert [gradient is None for gradient in gradients] == [0 in stopped, 1 in stopped]
+    assert ("JoinBatches" in types) == (len(stopped) != 1)
+
+
+def test_towers_that_share_weights_but_differ_in_settings_are_not_fused() -> None:
+    text = inputs(2, 2, 3, 8, 7) + convolved("t0", "x0", "pad: 1") + convolved("t1", "x1", "pad: 2 dilation: 2")
+    _, types = compare(text, {f"x{i}": torch.randn(i + 2, 3, 8, 7) for i in range(2)})
+    assert "JoinBatches" not in types
+
+
+def test_towers_of_images_of_different_sizes_are_not_fused() -> None:
+    text = inputs(1, 2, 3, 8, 7) + inputs(2, 2, 3, 6, 9).splitlines()[1]
+    text += convolved("t0", "x0", "") + convolved("t1", "x1", "")
+    _, types = compare(text, {"x0": torch.randn(2, 3, 8, 7), "x1": torch.randn(4, 3, 6, 9)})
+    assert "JoinBatches" not in types
+
+
+def test_a_loss_weight_on_one_of_two_tops_keeps_layers_from_being_fused() -> None:
+    text = inputs(4, 2, 3, 8, 7)
+    for i in range(2):
+        one = convolved(f"t{i}", f"x{2 * i}", "", "loss_weight: 1 loss_weight: 0")
+        text += one.replace(' top: "', f' bottom: "x{2 * i + 1}" top: "{i}" top: "')
+        text += f'layer {{ name: "quiet{i}" type: "Silence" bottom: "{i}" }}\n'
+    _, types = compare(text, {f"x{i}": torch.randn(i // 2 + 2, 3, 8, 7) for i in range(4)})
+    assert "JoinBatches" not in types
+
+
+@pytest.mark.parametrize("axis", [0, -2])
+def test_a_product_over_the_whole_batch_is_not_fused(axis: int) -> None:
+    text = inputs(2, 3, 6)
+    for i in range(2):
+        text += learned(f"t{i}", f"x{i}", 5, "t").replace("num_output", f"axis: {axis} num_output")
+    _, types = compare(text, {f"x{i}": torch.randn(3, 6) for i in range(2)})
+    assert "JoinBatches" not in types
+
+
+def test_towers_that_wait_for_one_another_run_one_by_one() -> None:
+    chain = [("a0", "x0", "a"), ("b0", "x1", "b"), ("a1", "b0", "a"), ("b1", "a0", "b")]
+    text = inputs(2, 3, 6) + "".join(learned(name, bottom, 6, label) for name, bottom, label in chain)
+    net, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
+    assert "JoinBatches" in types  # one of the two can be fused
+    assert [node.type for node in net.fused_graph.nodes].count("InnerProduct") == 3
+
+
+def test_bottoms_of_which_some_are_in_another_order_are_not_mixed_up() -> None:
+    text = inputs(2, 3, 6)
+    for i, order in enumerate(("pqr", "prq")):
+        text += (
+            learned(f"p{i}", f"x{i}", 5, "p") + learned(f"q{i}", f"p{i}", 5, "q") + learned(f"r{i}", f"q{i}", 5, "r")
+        )
+        bottoms = " ".join(f'bottom: "{name}{i}"' for name in order)
+        weighted = "eltwise_param { coeff: 1 coeff: -2 coeff: 3 }"
+        text += f'layer {{ name: "e{i}" type: "Eltwise" {bottoms} top: "e{i}" {weighted} }}\n'
+    net, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
+    assert "JoinBatches" in types
+    assert [node.type for node in net.fused_graph.nodes].count("Eltwise") == 2
+
+
+def test_layers_without_parameters_alone_are_not_fused() -> None:
+    text = inputs(2, 4, 6)
+    for i in range(2):
+        text += tower(f"t{i}_", f"x{i}", PRODUCT, "Reshape reshape_param { shape { dim: 5 dim: 4 } }", "TanH", "AbsVal")
+    net, _ = compare(text, {f"x{i}": torch.randn(4, 6) for i in range(2)})
+    types = [node.type for node in net.fused_graph.nodes]
+    assert [types.count(kind) for kind in ("InnerProduct", "Reshape", "TanH", "AbsVal")] == [1, 2, 2, 2]
+
+
+def test_only_products_that_end_in_a_sum_add_up_the_gradients_of_each_tower_apart() -> None:
+    text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT, PRODUCT) for i in range(2))
+    nodes = sp.Net(text, "TRAIN").fused_graph.nodes
+    assert [type(node.layer).__name__ for node in nodes if node.type == "InnerProduct"] == [
+        "InnerProduct", "JoinedProduct", "JoinedProduct",
+    ]  # fmt: skip  # one word a layer, not one line
+
+
+def test_weights_shared_with_layers_of_another_type_do_not_keep_towers_from_being_fused() -> None:
+    text = inputs(2, 2, 4, 8, 7) + convolved("t0", "x0", "pad: 1")
+    back = convolved("n", "x1", "pad: 1").replace('"Convolution"', '"Deconvolution"')
+    text += back.replace('"b"', '"n_b"') + convolved("t1", "n", "pad: 1")
+    net, types = compare(text, {f"x{i}": torch.randn(i + 2, 4, 8, 7) for i in range(2)})
+    assert "JoinBatches" in types
+    assert len(net.graph.params) == 3
+
+
+def test_towers_are_not_fused_where_shared_statistics_would_be_added_to_in_another_order() -> None:
+    def norm(name: str, bottom: str, eps: float) -> str:
+        settings_text = f"batch_norm_param {{ eps: {eps} moving_average_fraction: 0.5 }}"
+        return shared("BatchNorm", bottom, name, settings_text, 3)
+
+    text = inputs(2, 2, 6) + learned("t0", "x0", 6, "t")
+    text += norm("first", "t0", 1e-5) + norm("second", "x1", 1e-2) + learned("t1", "second", 6, "t")
+    _, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
+    assert "JoinBatches" not in types
+
+
+def test_layers_named_like_those_that_fusing_adds_stay_themselves() -> None:
+    text = inputs(2, 2, 6) + "".join(learned(f"t{i}", f"x{i}", 5, "t") for i in range(2))
+    for name in ("towers_0_join_0", "towers_0_join_0_", "towers_0_t0", "towers_0_part_2"):
+        text += f'layer {{ name: "{name}" type: "Power" bottom: "t1" top: "{name}" power_param {{ scale: 3 }} }}\n'
+    net, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
+    assert {"JoinBatches", "PartBatches", "Power"} <= types
+    ids = [node.id for node in net.fused_graph.nodes]
+    assert len(set(ids)) == len(ids)
+
+
+UNKNOWN = [
+    'layer { name: "d" type: "Data" top: "x0" data_param { source: "nowhere" batch_size: 4 } }\n',
+    'layer { name: "e" type: "Data" top: "x1" data_param { source: "nowhere" batch_size: 4 } }\n',
+]
+
+
+@pytest.mark.parametrize("missing", [(0,), (1,), (0, 1)])
+def test_towers_of_unknown_shapes_are_not_fused(missing: tuple[int, ...]) -> None:
+    known = inputs(2, 4, 6).splitlines(keepends=True)
+    text = "".join(UNKNOWN[i] if i in missing else known[i] for i in range(2))
+    text += "".join(learned(f"t{i}", f"x{i}", 5, "t") for i in range(2))
+    graph = sp.build_graph(sp.parse_net(text))
+    assert fuse_towers(graph) == (graph, frozenset())
+
+
+def test_layers_of_unknown_types_in_towers_are_kept_as_they_are() -> None:
+    text = inputs(2, 4, 6)
+    for i in range(2):
+        text += learned(f"t{i}", f"x{i}", 5, "t")
+        text += f'layer {{ name: "u{i}" type: "Nobody" bottom: "t{i}" top: "u{i}" }}\n'
+    fused, nodes = fuse_towers(sp.build_graph(sp.parse_net(text)))
+    assert [node.type for node in fused.nodes].count("Nobody") == 2
+    assert len(nodes) == 2
