@@ -198,7 +198,7 @@ def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
         for bottoms in wires:
             if _ids(bottoms) not in made:
                 made[_ids(bottoms)] = _joined(bottoms)
-                source = source or bottoms
+                source = bottoms
                 join = _new_node(
                     graph, row[0], JoinBatches, f"{name}_join_{len(nodes)}", bottoms, [made[_ids(bottoms)]]
                 )

@@ -422,6 +422,16 @@ def test_a_gradient_that_one_tower_stops_reaches_what_lies_before_the_other(stop
     assert ("JoinBatches" in types) == (len(stopped) != 1)
 
 
+def test_a_gradient_flows_to_the_only_tower_that_has_one_to_pass_on() -> None:
+    text = inputs(2, 3, 6) + learned("p", "x0", 6, "p")
+    text += "".join(learned(f"t{i}", bottom, 5, "t") for i, bottom in enumerate(("p", "x1")))
+    text += 'layer { name: "loss" type: "EuclideanLoss" bottom: "t0" bottom: "t1" top: "loss" }\n'
+    fused, _ = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(3, 6)})
+    join = next(node for node in fused.fused_graph.nodes if node.type == "JoinBatches")
+    assert [blob.needs_gradient for blob in join.bottoms] == [True, False]
+    assert join.tops[0].needs_gradient
+
+
 def test_towers_that_share_weights_but_differ_in_settings_are_not_fused() -> None:
     text = inputs(2, 2, 3, 8, 7) + convolved("t0", "x0", "pad: 1") + convolved("t1", "x1", "pad: 2 dilation: 2")
     _, types = compare(text, {f"x{i}": torch.randn(i + 2, 3, 8, 7) for i in range(2)})

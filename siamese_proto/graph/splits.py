@@ -27,7 +27,7 @@ def insert_splits(layers: Sequence[schema.LayerParameter]) -> list[tuple[int | N
     """
     sources = _sources(layers)
     losses = _written_losses(layers)
-    reads = Counter(source for row in sources for source in row if source is not None)
+    reads = Counter(source for row in sources for source in row)
     reads.update(losses.keys())
     given_out = Counter(losses.keys())  # the first top of a split is the loss's own
     split: list[tuple[int | None, schema.LayerParameter]] = []

@@ -59,6 +59,16 @@ def product(name: str, bottom: str, extra: str = "") -> str:
 
 
 FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
+
+
+def cut(bottom: str, extra: str = "") -> str:
+    """A blob of three columns in parts of two and one."""
+    return (
+        f'layer {{ name: "s" type: "Slice" bottom: "{bottom}" top: "s0" top: "s1" {extra} '
+        "slice_param { axis: 1 slice_point: 2 } }\n"
+    )
+
+
 LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: "loss" }\n'
 
 
@@ -85,12 +95,55 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
         ),
         # ... and true asks for the gradient of the data.
         (product("c", "x", "propagate_down: true") + LOSS, "c loss", {"c": (True,)}),
+        # A blob with a loss weight has a gradient even where its only reader wants none.
+        (
+            product("a", "x", "loss_weight: 1") + product("c", "a", "propagate_down: false") + LOSS,
+            "a c loss",
+            {"a": (False,), "c": (False,)},
+        ),
+        # One of two tops under a loss is enough,
+        (
+            product("a", "x") + cut("a") + product("c", "s0") + LOSS,
+            "a s c loss",
+            {"s": (True,), "c": (True,)},
+        ),
+        # also where the other's reader wants no gradient,
+        (
+            product("a", "x") + cut("a") + product("c", "s0") + product("d", "s1", "propagate_down: false") + LOSS,
+            "a s c loss",
+            {"s": (True,), "d": (False,)},
+        ),
+        # and where nobody reads the other.
+        (
+            product("a", "x") + cut("a") + product("c", "s0", "propagate_down: false") + LOSS,
+            "a s c loss",
+            {"s": (True,), "c": (False,)},
+        ),
+        # One loss weight on two tops is enough.
+        (product("a", "x") + cut("a", "loss_weight: 2 loss_weight: 0"), "a s", {"s": (True,)}),
+        # What only a branch without a loss reads is dropped, with another top that nobody reads.
+        (
+            product("a", "x") + cut("a") + product("d", "s0") + product("c", "x") + LOSS,
+            "c loss",
+            {"s": (False,), "d": (False,)},
+        ),
     ],
 )
 def test_gradients_flow_as_in_caffe(layers: str, needing: str, flags: dict[str, tuple[bool, ...]]) -> None:
     nodes = {node.name: node for node in build(layers).nodes}
     assert [name for name, node in nodes.items() if node.needs_backward] == needing.split()
     assert {name: nodes[name].propagate_down for name in flags} == flags
+    wanted = {
+        blob.id for node in nodes.values() for blob, flag in zip(node.bottoms, node.propagate_down, strict=True) if flag
+    }
+    for blob in (blob for node in nodes.values() for blob in (*node.bottoms, *node.tops)):
+        assert blob.needs_gradient == (blob.id in wanted)
+
+
+def test_statistics_learn_nothing_whoever_shares_them() -> None:
+    text = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n" param { name: "mean" } }\n'
+    text += product("c", "n", "param { lr_mult: 0 } param { name: 'mean' }") + LOSS
+    assert not any(node.needs_backward for node in build(text).nodes)
 
 
 def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
@@ -102,6 +155,9 @@ def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
     graph = sp.build_graph(sp.parse_net(text))
     assert graph.nodes[1].propagate_down == (True, False)
     assert graph.nodes[1].cut == (False, True)
+    assert [blob.needs_gradient for blob in graph.nodes[0].tops] == [True, False]
+    unknown = sp.build_graph(sp.parse_net(text.replace("SoftmaxWithLoss", "Nobody")))
+    assert unknown.nodes[1].propagate_down == (True, True)
 
 
 def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:

@@ -83,6 +83,24 @@ def test_a_loss_weight_of_zero_and_one_never_written_are_no_reads() -> None:
         assert [layer.type for layer in split(text.format(weight=weight))] == ["Input", "EuclideanLoss", "Power"]
 
 
+def test_a_loss_weight_stays_where_another_top_is_split() -> None:
+    layers = split("""
+        layer { name: "in" type: "Input" top: "x" }
+        layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" loss_weight: 0 loss_weight: 2 }
+        layer { name: "p" type: "Silence" bottom: "a" }
+        layer { name: "q" type: "Silence" bottom: "a" }
+    """)
+    assert [list(layer.loss_weight) for layer in layers] == [[], [0, 2], [], [], []]
+
+
+def test_a_blob_that_no_layer_makes_is_left_alone() -> None:
+    layers = split("""
+        layer { name: "p" type: "Silence" bottom: "gone" }
+        layer { name: "q" type: "Silence" bottom: "gone" }
+    """)
+    assert wires(layers) == ["p: gone -> ", "q: gone -> "]
+
+
 def test_the_messages_given_stay_as_they_are() -> None:
     message = sp.parse_net((GOLDEN / "split_two.prototxt").read_text()).message
     before = message.SerializeToString()
