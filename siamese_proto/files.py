@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,9 +27,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     if not folder.is_dir():
         beside = folder.parent
         names = [entry.name for entry in beside.iterdir() if entry.is_dir()] if os.access(beside, os.R_OK) else []
-        raise NetError(
-            f"cannot write {shown}: there is no folder {quoted(str(folder))}{did_you_mean(folder.name, names)}"
-        )
+        hint = control_hint(str(folder)) + did_you_mean(folder.name, names)
+        raise NetError(f"cannot write {shown}: there is no folder {quoted(str(folder))}{hint}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NetError(f"cannot write {shown}: the folder {quoted(str(folder))} cannot be written to")
 
@@ -164,5 +164,23 @@ def find_path(path: str, folder: str | None) -> str | None:
 def where_tried(path: str, folder: str | None, beside: str = "the net") -> str:
     """The folders `find_path` looked in, for messages; `beside` is what lies in `folder`."""
     if Path(path).is_absolute() or folder is None or Path(folder).resolve() == Path.cwd():
-        return "" if Path(path).is_absolute() else " in the working directory"
-    return f" in the working directory or beside {beside}"
+        tried = "" if Path(path).is_absolute() else " in the working directory"
+    else:
+        tried = f" in the working directory or beside {beside}"
+    return tried + control_hint(path)
+
+
+_CONTROL_NAMES = {"\n": "a newline", "\t": "a tab", "\r": "a carriage return"}
+
+
+def control_hint(path: str) -> str:
+    """The cause of a control character in a path, in brackets, for messages that name the path; else an empty text.
+
+    `"C:\\new"` in a prototxt holds a newline: a backslash in quotes begins an escape.
+    """
+    found = next((c for c in path if unicodedata.category(c) == "Cc"), None)
+    if found is None:
+        return ""
+    name = _CONTROL_NAMES.get(found, "a control character")
+    written = found.encode("unicode_escape").decode()
+    return f" (it contains {name}: in quotes, {written} is one character; write / or \\\\ instead of each \\)"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from siamese_proto.check.caffe import differences
 from siamese_proto.check.findings import as_finding, count_kinds, in_order, merge_phases, old_dialect
+from siamese_proto.check.paths import odd_paths
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import Location, NetError, quoted
 from siamese_proto.graph.build import UnknownBottomError
@@ -81,6 +82,7 @@ class _Look(NamedTuple):
 def _report(parsed: ParsedNet, looks: Sequence[_Look], *, notes: bool) -> list[Finding]:
     found = [
         *_of_old_dialects(parsed),
+        *odd_paths(parsed),
         *count_kinds([*_engines_of_forks(parsed), *(idle for look in looks for idle in look.idle)]),
         *merge_phases((look.phase, finding) for look in looks for finding in look.findings),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from siamese_proto.check.findings import as_finding, in_order, old_dialect
 from siamese_proto.check.net import Given, check_states
+from siamese_proto.check.paths import odd_paths
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.graph.ir import Finding
@@ -30,6 +31,7 @@ def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, no
     try:
         parsed = parse_solver(path)
         found.extend(_of_old_dialects(parsed))
+        found.extend(odd_paths(parsed))
         problems.extend(find_problems(parsed))
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]

@@ -17,7 +17,7 @@ from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, of_image, pixels_of, size_of
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted
-from siamese_proto.files import find_path, where_tried
+from siamese_proto.files import control_hint, find_path, where_tried
 from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
@@ -143,7 +143,8 @@ class ImageData(DataLayer):
         first = self.root + lines[0][0]
         if find_path(first, folder) is None:
             raise SourceMissingError(
-                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there; check root_folder",
+                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there{control_hint(first)}; "
+                "check root_folder",
                 field="image_data_param.root_folder",
             )
         # Where the first image is, the others are: as lists are long, they are not looked for one by one.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from siamese_proto.data.datum import Size
 from siamese_proto.data.image_stores import ArrayStore, FileStore, Form, ImageStore, RecordStore
 from siamese_proto.errors import DataError, quoted
-from siamese_proto.files import find_path, where_tried
+from siamese_proto.files import control_hint, find_path, where_tried
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -287,6 +287,6 @@ def listed_paths(listed_in: str, root: str, names: Sequence[str], folder: str | 
             # Joined to an absolute path, a folder before it is dropped.
             return [os.path.join(beside, root + name) for name in names]
     raise DataError(
-        f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there; check root_folder, which is put "
-        "before every path as it is"
+        f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there{control_hint(first)}; check "
+        "root_folder, which is put before every path as it is"
     )

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.datum import Decoding, Size
 from siamese_proto.errors import DataError, GraphError, quoted
-from siamese_proto.files import find_path
+from siamese_proto.files import control_hint, find_path
 from siamese_proto.graph.ir import Phase
 from siamese_proto.proto import schema
 
@@ -107,7 +107,9 @@ def load_mean(name: str, folder: str | None) -> tuple[str, Floats]:
     except DecodeError as error:
         raise DataError(f"mean_file {quoted(path)} is not a BlobProto; make it with compute_image_mean") from error
     except OSError as error:
-        raise DataError(f"mean_file {quoted(path)} cannot be read: {error.strerror}; check the path") from error
+        raise DataError(
+            f"mean_file {quoted(path)} cannot be read{control_hint(path)}: {error.strerror}; check the path"
+        ) from error
     dims = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     found = tuple(dims[1:]) if len(dims) == 4 and dims[0] == 1 else tuple(dims)
     values = numpy.array(blob.data if blob.data else blob.double_data, numpy.float32)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from siamese_proto.errors import DataError, GraphError, quoted
-from siamese_proto.files import find_path
+from siamese_proto.files import control_hint, find_path
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
@@ -210,7 +210,8 @@ class InfogainLoss(Layer):
             field = "infogain_loss_param.source"
             if found is None:
                 raise SourceMissingError(
-                    f"source {quoted(self.source)} is not there; write H as a BlobProto", field=field
+                    f"source {quoted(self.source)} is not there{control_hint(self.source)}; write H as a BlobProto",
+                    field=field,
                 )
             try:
                 blob = schema.BlobProto.FromString(Path(found).read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -340,7 +341,10 @@ class _Reader:
         if path is not None:
             return path
         tried = where_tried(name, os.fspath(self.folder()), "the solver file")
-        raise self.problem(field, f"net file {quoted(name)} not found{tried}")
+        base = re.split(r"[\\/]", name)[-1]
+        nearby = base and base != name and (self.folder() / base).is_file()
+        hint = f'; a file of that name is next to the solver: {field.partition("[")[0]}: "{base}"' if nearby else ""
+        raise self.problem(field, f"net file {quoted(name)} not found{tried}{hint}")
 
     def snapshot_prefix(self) -> str:
         """As written; else the solver file without its extension. A folder holds snapshots named after the solver."""

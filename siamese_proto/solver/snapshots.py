@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import NetError, SolverError, quoted
-from siamese_proto.files import abandoned, partials_of, remove
+from siamese_proto.files import abandoned, control_hint, partials_of, remove
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
 from siamese_proto.solver.carried import export_carried
@@ -60,7 +60,7 @@ def check_folder(prefix: str) -> None:
     folder = os.path.dirname(prefix) or "."
     hint = f"create the folder, or give another snapshot_prefix than {quoted(prefix)}"
     if not os.path.isdir(folder):
-        raise SolverError(f"the folder for snapshots, {quoted(folder)}, does not exist; {hint}")
+        raise SolverError(f"the folder for snapshots, {quoted(folder)}, does not exist{control_hint(folder)}; {hint}")
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

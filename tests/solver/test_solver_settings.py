@@ -115,7 +115,12 @@ MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
         "2 test_state, but the number of test nets is 1; give one for each, or none",
     ),
     ({"net": '""'}, "", 1, "the path of the net is empty"),
-    ({"net": '"/nowhere/net.prototxt"'}, "", 1, "net file '/nowhere/net.prototxt' not found"),
+    (
+        {"net": '"/nowhere/net.prototxt"'},
+        "",
+        1,
+        "net file '/nowhere/net.prototxt' not found; a file of that name is next to the solver: net: \"net.prototxt\"",
+    ),
     ({}, "stepearly: 5", 5, "unknown field 'stepearly'; did you mean 'stepvalue'?"),
     ({}, "momentun: 0.9", 5, "unknown field 'momentun'; did you mean 'momentum'?"),
     ({}, "solver_mode: GPUS", 5, "unknown value 'GPUS' of solver_mode, expected one of CPU, GPU; did you mean 'GPU'?"),
