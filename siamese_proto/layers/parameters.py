@@ -63,7 +63,7 @@ class OwnSettings:
         read = self.message_class()
         try:
             read.MergeFromString(binary_settings(message, self.number) or b"")
-        except DecodeError:
+        except (DecodeError, UnicodeDecodeError):  # the second by the pure-Python protobuf
             text = f"field {self.number} is not the {self.name} that {self.parameters.__name__} describes"
             raise GraphError(text, field=self.name) from None
         return _to_dataclass(self.parameters, read, self.name)

@@ -6,10 +6,9 @@ import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.descriptor_pb2 import DescriptorProto
 
 from siamese_proto.errors import did_you_mean, quoted
 from siamese_proto.proto.text import Scalar
@@ -43,10 +42,15 @@ class Field:
 @functools.cache
 def fields_of(descriptor: Descriptor) -> dict[str, Field]:
     """The fields of a message type by name."""
-    described = DescriptorProto()
-    descriptor.CopyToProto(described)  # the one way to ask for labels that all releases of protobuf have
-    repeated = {field.name for field in described.field if field.label == field.LABEL_REPEATED}
-    return {field.name: Field(field.name, field.name in repeated, _converter(field)) for field in descriptor.fields}
+    return {field.name: Field(field.name, _is_repeated(field), _converter(field)) for field in descriptor.fields}
+
+
+def _is_repeated(field: FieldDescriptor) -> bool:
+    """Whether a field holds a list."""
+    of_any_release: Any = field  # before 6.31 protobuf has `label` alone; later releases warn of it
+    if hasattr(field, "is_repeated"):
+        return field.is_repeated
+    return bool(of_any_release.label == FieldDescriptor.LABEL_REPEATED)
 
 
 def _converter(field: FieldDescriptor) -> Callable[[Scalar], Value] | None:

@@ -58,7 +58,7 @@ def read_caffemodel(path: Path) -> StoredWeights:
             _make_text(old)
         message.input[:] = [as_text(name) for name in message.input]
         message = upgrade_net(message)
-    except (WireError, DecodeError) as error:
+    except (WireError, DecodeError, UnicodeDecodeError) as error:  # the last by the pure-Python protobuf
         what = _what_else(data) or f"is {'' if spans else 'no caffemodel, or is '}damaged or cut off ({error})"
         raise problem(file, what) from error
     except NetError as error:

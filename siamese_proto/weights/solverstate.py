@@ -65,7 +65,7 @@ def read_state(path: Path) -> StoredState:
             else:
                 settings.append(data[field.start : field.end])
         state = schema.SolverState.FromString(b"".join(settings))
-    except (WireError, DecodeError) as error:
+    except (WireError, DecodeError, UnicodeDecodeError) as error:  # the last by the pure-Python protobuf
         guess = f"entry {len(history)} of the history is damaged or cut off" if history else "is no solver state"
         raise problem(file, f"{guess} ({error})") from error
     if not state.HasField("iter"):
