@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-import threading
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from siamese_proto.data.lmdb_file import LmdbFile, LmdbFileError
 from siamese_proto.data.store import Database, Record, cannot_write
 from siamese_proto.errors import DataError, quoted
 
 _FIRST_MAP_SIZE = 1 << 26  # bytes; doubled whenever it is full
-
-# The library refuses to open one file twice in a process, as TRAIN and TEST nets on one database need: those share it.
-_open: dict[tuple[int, int], tuple[Any, int]] = {}  # (device, inode) of the file -> environment, number of users
-_open_lock = threading.Lock()
 
 
 def data_file(path: str) -> Path:
@@ -25,87 +23,54 @@ def data_file(path: str) -> Path:
 
 
 class LmdbDatabase(Database):
-    """Opened read-only and without locks, so that it works in folders one may not write to."""
+    """Read by `LmdbFile`, without locks, so that it works in folders one may not write to."""
 
     backend = "LMDB"
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._environment, self._key = _share(path)
+        if data_file(path).stat().st_size == 0:
+            raise damaged(path, f"{data_file(path).name} has no bytes")
+        try:
+            self._file = LmdbFile(data_file(path))
+        except OSError as error:
+            raise damaged(path, error.strerror) from error
+        try:
+            self.count()
+        except DataError:
+            self._file.close()
+            raise
 
     def records(self, first: bytes | None = None) -> Iterator[Record]:
-        import lmdb
-
-        try:
-            with self._environment.begin() as transaction, transaction.cursor() as cursor:
-                if cursor.first() if first is None else cursor.set_range(first):
-                    yield from cursor
-        except lmdb.Error as error:
-            raise damaged(self.path, error) from error
+        return self._guarded(self._file.records(first))
 
     def keys(self) -> Iterator[bytes]:
-        import lmdb
-
-        try:
-            with self._environment.begin() as transaction, transaction.cursor() as cursor:
-                yield from cursor.iternext(keys=True, values=False)
-        except lmdb.Error as error:
-            raise damaged(self.path, error) from error
+        return (key for key, _ in self._guarded(self._file.records(values=False)))
 
     def count(self) -> int:
-        return int(self._environment.stat()["entries"])
+        with self._reported():
+            return self._file.tree().entries
 
     def close(self) -> None:
-        key, self._key = self._key, None
-        if key is None:
-            return
-        with _open_lock:
-            environment, users = _open.pop(key)
-            if users > 1:
-                _open[key] = environment, users - 1
-            else:
-                environment.close()
+        self._file.close()
+
+    def _guarded(self, records: Iterator[Record]) -> Iterator[Record]:
+        with self._reported():
+            yield from records
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except (LmdbFileError, struct.error) as error:
+            raise damaged(self.path, error) from error
+        except OSError as error:
+            raise damaged(self.path, error.strerror) from error
 
 
 def damaged(path: str, problem: object) -> DataError:
     """The error for files that are there but cannot be read."""
-    text = str(problem).removeprefix(f"{path}: ")
-    return DataError(f"LMDB database {quoted(path)} is damaged or incomplete ({text}); copy it or make it again")
-
-
-def _share(path: str) -> tuple[Any, tuple[int, int] | None]:
-    import lmdb
-
-    file = data_file(path)
-    status = file.stat()
-    key = (status.st_dev, status.st_ino)
-    with _open_lock:
-        if key in _open:
-            environment, users = _open[key]
-        else:
-            if status.st_size == 0:
-                raise damaged(path, f"{file.name} has no bytes")
-            try:
-                environment = lmdb.open(
-                    str(file), subdir=False, readonly=True, create=False, lock=False, readahead=False, max_dbs=0
-                )
-            except lmdb.Error as error:
-                raise damaged(path, str(error).removeprefix(f"{file}: ")) from error
-            users = 0
-            try:
-                _check_length(environment, status.st_size, path)
-            except DataError:
-                environment.close()
-                raise
-        _open[key] = environment, users + 1
-    return environment, key
-
-
-def _check_length(environment: Any, size: int, path: str) -> None:
-    """Refuse a file cut short: reading a page beyond its end would kill the process."""
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < needed:
-        raise damaged(path, f"{size} bytes of at least {needed}")
+    return DataError(f"LMDB database {quoted(path)} is damaged or incomplete ({problem}); copy it or make it again")
 
 
 class LmdbWriter:
