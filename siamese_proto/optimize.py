@@ -41,7 +41,7 @@ def optimize(graph: Graph) -> tuple[Graph, frozenset[str]]:
     turned, moved = pool_first(scaled)
     fused, joined = fuse_towers(turned)
     pooled, taken_in = pool_in_parts(fused)
-    gone = [*itertools.chain(*pairs.values()), *(name for name in [*moved, *joined, *taken_in] if name not in pairs)]
+    gone = [*itertools.chain(*pairs.values()), *moved, *joined, *taken_in]
     taken = {node.id for node in pooled.nodes}
     flattened = _flattened(pooled)
     short = replace(pooled, nodes=tuple(shortest(node, taken, flattened) for node in pooled.nodes))
@@ -56,7 +56,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
     scales = {
         node.bottoms[0].id: node
         for node in graph.nodes
-        if _takes_one_bottom(node.layer) and not any(node.cut) and not any(use.param.statistic for use in node.params)
+        if _takes_one_bottom(node.layer) and not node.cut[0] and not any(use.param.statistic for use in node.params)
     }
     readers = _readers(graph)
     nodes: list[Node] = []
@@ -88,7 +88,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
 
 def _takes_one_bottom(layer: object) -> bool:
     """Whether it is a Scale layer itself, not a class of somebody's own, with learned factors."""
-    return isinstance(layer, Scale) and type(layer) is Scale and layer.is_learned
+    return _is(layer, Scale) and layer.is_learned
 
 
 def _is_by_channel(scale: Node) -> bool:
@@ -110,7 +110,7 @@ def pool_first(graph: Graph) -> tuple[Graph, list[str]]:
         for node in graph.nodes
         if _is(node.layer, ReLU) and not node.layer.negative_slope and _is_passed_on(node, readers)
     }
-    pools = [node for node in graph.nodes if _picks(node.layer) and not any(node.cut) and node.bottoms[0].id in relus]
+    pools = [node for node in graph.nodes if _picks(node.layer) and node.bottoms[0].id in relus]
     into: dict[str, Node] = {}  # by the id of the node whose place it takes
     for pool in pools:
         relu = relus[pool.bottoms[0].id]
@@ -142,7 +142,7 @@ def pool_in_parts(graph: Graph) -> tuple[Graph, list[str]]:
     gone: list[str] = []
     for pool in graph.nodes:
         first = convolutions.get(pool.bottoms[0].id) if pool.bottoms else None
-        if first is None or not _is(first.layer, Convolution) or not _picks(pool.layer) or any(pool.cut):
+        if first is None or not _is(first.layer, Convolution) or not _picks(pool.layer) or pool.cut[0]:
             continue
         layer = PooledConvolution(first.message, first.layer.context, _lean(pool, pool.layer, flattened))
         name = f"{first.name}+{pool.name}"
@@ -161,7 +161,7 @@ def _readers(graph: Graph) -> Counter[str]:
 
 def _is_passed_on(node: Node, readers: Counter[str]) -> bool:
     """Whether its one top is read once, and counts for nothing else."""
-    return readers[node.tops[0].id] == 1 and not any(node.loss_weights) and not any(node.cut)
+    return readers[node.tops[0].id] == 1 and not any(node.loss_weights)
 
 
 def overwrite(graph: Graph) -> Graph:
@@ -176,7 +176,7 @@ def overwrite(graph: Graph) -> Graph:
         layer = node.layer
         if isinstance(layer, ElementWise) and type(layer) in _CAN_OVERWRITE and node.bottoms[0].id in made:
             layer = copy.copy(layer)
-            layer.overwrites = not any(node.cut)
+            layer.overwrites = not node.cut[0]
             node = replace(node, layer=layer)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))

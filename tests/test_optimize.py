@@ -14,6 +14,7 @@ from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.pooled import PooledConvolution
 from siamese_proto.layers.scale import Scale
+from siamese_proto.optimize import optimize
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
 
@@ -33,6 +34,7 @@ def scale(name: str, bottom: str, top: str, more: str = "scale_param { bias_term
 
 
 FILLED = 'scale_param { axis: -3 filler { type: "uniform" min: 1 max: 2 } }'
+BIASED = "scale_param { bias_term: true }"
 TAKEN_IN = {
     "in place": net(norm("n", "n"), scale("s", "n", "n")),
     "apart, without a bias, axis from behind": net(norm("n", "n"), scale("s", "n", "s", FILLED)),
@@ -58,7 +60,18 @@ LEFT = {
     ),
     "with a loss on the normal": net(norm("n", "n", "loss_weight: 1"), scale("s", "n", "s")),
     "by its own statistic": net(norm("n", "n", 'param { name: "m" }'), scale("s", "n", "s", 'param { name: "m" }')),
+    "by one of its own statistics": net(
+        norm("n", "n", 'param { name: "m" }'), scale("s", "n", "s", 'param { name: "m" } ' + BIASED)
+    ),
     "with a gradient cut": net(norm("n", "n"), scale("s", "n", "s", "propagate_down: false")),
+    "by a factor for each channel from elsewhere": net(
+        norm("n", "n"),
+        'name: "f" type: "Parameter" top: "f" parameter_param { shape { dim: 3 } }',
+        'name: "s" type: "Scale" bottom: "n" bottom: "f" top: "s"',
+    ),
+    "along another axis of as many": net(
+        norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 2 bias_term: true }")
+    ).replace("dim: 4", "dim: 3"),
 }
 
 
@@ -68,7 +81,9 @@ def run(text: str, phase: Phase, *, fuse: bool) -> tuple[sp.Net, list[torch.Tens
     draw = torch.Generator().manual_seed(7)
     for param in made.parameters():
         param.data = torch.rand(param.shape, generator=draw, dtype=torch.float64)
-    x = BATCH["x"].double().requires_grad_()
+    rows = made.graph.nodes[0].tops[0].shape
+    assert rows is not None
+    x = BATCH["x"][:, :, : rows[2]].double().requires_grad_()
     made(x=x)
     outputs = made(x=x)
     sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in outputs.values()).backward()
@@ -84,6 +99,13 @@ def test_a_scale_behind_a_batch_norm_computes_the_same(text: str, phase: Phase) 
         torch.testing.assert_close(one, other)
     assert any(node.type == "Scale" for node in plain.fused_graph.nodes)
     assert any(node.type == "Scale" for node in mine.fused_graph.nodes) == (text in LEFT.values())
+
+
+def test_a_scale_of_a_blob_whose_shape_is_unknown_is_left() -> None:
+    data = 'layer { name: "d" type: "Data" top: "x" data_param { source: "nowhere" batch_size: 5 } }\n'
+    text = net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 1 }"))
+    graph = sp.build_graph(sp.parse_net(data + text.partition("\n")[2]))
+    assert [node.type for node in optimize(graph)[0].nodes] == ["Data", "BatchNorm", "Scale"]
 
 
 def test_one_value_a_channel_is_its_mean() -> None:
@@ -150,6 +172,8 @@ APART = {
     "also where": net(convolution(), RELU, pool("c", 'p" top: "where')),
     "windows with gaps": net(convolution(), RELU, pool("c", more="kernel_size: 1 stride: 3")),
     "a gradient cut": net(convolution(), RELU, pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
+    "a gradient cut right behind": net(convolution(), pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
+    "along the rows alone": net(convolution("num_output: 4 kernel_size: 3 axis: 2"), pool("c")),
     "a loss in between": net(convolution(), RELU + " loss_weight: 1", pool("c")),
     "a slope": net(convolution(), RELU + " relu_param { negative_slope: 0.5 }", pool("c")),
     "two bottoms": net(
@@ -169,12 +193,16 @@ def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, m
         torch.testing.assert_close(one, other)
     types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
     assert ("PooledConvolution" in types) == (text in POOLED.values())
+    assert ("Convolution" in types) == (text in APART.values())
 
 
 def test_pooling_is_told_whose_gradients_come_flattened() -> None:
     product = 'name: "i" type: "InnerProduct" bottom: "p" top: "i" inner_product_param { num_output: 3 }'
     again = convolution("num_output: 2 kernel_size: 1", 'bottom: "p" top: "c2"')
-    tails = {True: [(product,), (RELU.replace('"c"', '"p"'), product)], False: [(), (again,)]}
+    tails = {
+        True: [(product,), (RELU.replace('"c"', '"p"'), product)],
+        False: [(), (again,), (RELU.replace('"c"', '"p"'), again)],
+    }
     for is_flattened, several in tails.items():
         for tail in several:
             made = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
@@ -325,6 +353,14 @@ OVERWRITTEN = {  # the types that change their bottom where it lies
     "of a view": (net(after("Flatten", "x", "f"), after("ReLU", "f", "r")), []),
     "read by another": (net(product("x", "i"), after("ReLU", "i", "r"), after("AbsVal", "i", "a")), []),
     "counted in the loss": (net(product("x", "i") + " loss_weight: 1", after("ReLU", "i", "i")), []),
+    "counted in the loss, beside another": (
+        net(
+            convolution(wires='bottom: "x" bottom: "x" top: "c" top: "d" loss_weight: 1 loss_weight: 0'),
+            after("ReLU", "c", "c"),
+        ),
+        [],
+    ),
+    "behind a product": (net(SUM + " eltwise_param { operation: PROD }", after("Sigmoid", "e", "e")), []),
     "needed by its maker": (net(after("Exp", "x", "e"), after("ReLU", "e", "r")), []),
     "cut off": (net(product("x", "i"), after("ReLU", "i", "r", "propagate_down: false"), product("x", "j")), []),
 }
@@ -369,17 +405,19 @@ def test_a_layer_of_ones_own_may_read_its_bottom_again() -> None:
 
 
 def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> None:
-    convolution = "convolution_param { num_output: 16 kernel_size: 5 pad: 2 weight_filler { type: 'xavier' } }"
+    convolution = "convolution_param { num_output: 64 kernel_size: 5 pad: 2 weight_filler { type: 'xavier' } }"
     text = (
-        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 64 dim: 16 dim: 14 dim: 12 } } }\n'
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 8 dim: 64 dim: 14 dim: 12 } } }\n'
         f'layer {{ name: "c" type: "Convolution" bottom: "x" top: "c" {convolution} }}\n'
         f"layer {{ {norm('c_by_spectrum', 'b', bottom='c')} }}\n"
         f"layer {{ {scale('c_by_spectrum_scaled', 'b', 's')} }}\n"
     )
-    x = torch.rand(64, 16, 14, 12)
+    x = torch.rand(8, 64, 14, 12)
     mine, plain = (sp.Net(text, "TRAIN", seed=5, fuse=fuse) for fuse in (True, False))
     torch.testing.assert_close(mine.blobs(x=x), plain.blobs(x=x))
     torch.testing.assert_close(mine(x=x)["s"], plain(x=x)["s"], rtol=1e-4, atol=1e-5)
+    types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
+    assert types == ["Input", "ConvolutionBySpectrum", "BatchNorm"]
 
 
 def test_statistics_that_two_share_are_added_to_in_the_order_of_the_file() -> None:
@@ -396,3 +434,16 @@ def test_statistics_that_two_share_are_added_to_in_the_order_of_the_file() -> No
     )
     for one, other in zip(*(run(text, "TRAIN", fuse=fuse)[1] for fuse in (True, False)), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_each_layer_is_computed_in_the_shortest_way_there_is() -> None:
+    large = convolution("num_output: 64 kernel_size: 5")
+    ways = {
+        net('name: "t" type: "TanH" bottom: "x" top: "c"', pool("c")): ["Input", "TanH", "LeanPooling"],
+        net(convolution("num_output: 4 kernel_size: 1")): ["Input", "Convolution"],
+        net(large, pool("c")).replace("dim: 3 dim: 4 dim: 6", "dim: 64 dim: 14 dim: 12"): [
+            "Input", "ConvolutionBySpectrum", "LeanPooling",
+        ],
+    }  # fmt: skip  # one word a layer, not one line
+    for text, types in ways.items():
+        assert [type(node.layer).__name__ for node in sp.Net(text).fused_graph.nodes] == types
