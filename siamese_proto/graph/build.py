@@ -24,6 +24,7 @@ from siamese_proto.graph.ir import (
 )
 from siamese_proto.graph.select import NetState, SelectedLayer, left_out, select_layers
 from siamese_proto.graph.sharing import DraftUse, Sharing
+from siamese_proto.graph.sizes import UNKNOWN, sizes_by_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
 
@@ -140,7 +141,10 @@ class _Builder:
         self.nodes.append(DraftNode(node_id, selected, layer, bottoms, tops, uses, weights))
 
     def skip(self, selected: SelectedLayer) -> None:
-        """Keep a layer at fault as one of an unknown type: it is drawn, and the layers behind it are looked at."""
+        """Keep a layer at fault as one of an unknown type: it is drawn, and the layers after it are checked.
+
+        It still uses the parameters that it names.
+        """
         message = selected.message
         bottoms = [self.latest[name] for name in message.bottom if name in self.latest]
         for name in message.top:
@@ -150,7 +154,8 @@ class _Builder:
         node_id = _identifier(message.name or message.type, self.ids, self.counts)
         self.ids.add(node_id)
         self.read.update(bottom.id for bottom in bottoms)
-        self.nodes.append(DraftNode(node_id, selected, None, bottoms, tops, [], (0.0,) * len(tops)))
+        uses = self.sharing.unchecked_uses(node_id, message)
+        self.nodes.append(DraftNode(node_id, selected, None, bottoms, tops, uses, (0.0,) * len(tops)))
 
     def _make(self, selected: SelectedLayer) -> LayerLike | None:
         context = LayerContext(
@@ -241,7 +246,7 @@ class _Builder:
         self, node_id: str, message: schema.LayerParameter, layer: LayerLike | None, bottoms: Sequence[Shape] | None
     ) -> list[DraftUse]:
         if layer is None:
-            return []
+            return self.sharing.unchecked_uses(node_id, message)
         roles = layer.params()
         if len(message.param) > len(roles):
             raise GraphError(
@@ -250,15 +255,15 @@ class _Builder:
                 field=f"param[{len(roles)}]",
             )
         shapes: Sequence[Shape | None] = [None] * len(roles)
+        sizes = [UNKNOWN] * len(roles) if bottoms is not None else sizes_by_settings(layer, len(message.bottom))
         if bottoms is not None and roles:
             shapes = layer.param_shapes(bottoms)
         for shape, role in zip(shapes, roles, strict=True):
             _check_size(shape, f"its {role.role}")
+        specs = [*message.param, *(None,) * (len(roles) - len(message.param))]
         return [
-            self.sharing.use(
-                node_id, message.name, index, role, shape, message.param[index] if index < len(message.param) else None
-            )
-            for index, (role, shape) in enumerate(zip(roles, shapes, strict=True))
+            self.sharing.use(node_id, message.name, index, *blob)
+            for index, blob in enumerate(zip(roles, shapes, specs, sizes, strict=True))
         ]
 
     def graph(self) -> Graph:

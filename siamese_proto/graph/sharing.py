@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.ir import Param, ParamRole, ParamUse, Shape
+from siamese_proto.graph.sizes import UNKNOWN, Sizes
 from siamese_proto.proto import schema
 
 _UNNAMED = schema.ParamSpec()
+_UNKNOWN = ParamRole("parameter")  # of a layer whose blobs are unknown
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Draft:
     name: str
     role: ParamRole
     shape: Shape | None
+    sizes: Sizes
     lr_mult: float | None
     decay_mult: float | None
 
@@ -74,9 +76,11 @@ class Sharing:
         role: ParamRole,
         shape: Shape | None,
         spec: schema.ParamSpec | None,
+        sizes: Sizes = UNKNOWN,
     ) -> DraftUse:
         """Blob `index` of a layer: its own parameter, or that of the first layer which gave the same name.
 
+        `sizes` is what the settings alone say about a shape that is not known.
         Raises GraphError where the owner's shape or multipliers contradict this layer's.
         """
         if role.statistic:
@@ -89,16 +93,38 @@ class Sharing:
             name = spec.name if spec is not None else ""
             spec = schema.ParamSpec(name=name, lr_mult=0, decay_mult=0)
         spec = spec or _UNNAMED
+        sizes = sizes if shape is None else Sizes(shape)
         draft = self._by_name.get(spec.name) if spec.name else None
         if draft is None:
-            return self._own(node_id, layer_name, index, role, shape, spec)
-        _check_shape(draft, index, shape, spec)
+            return self._own(node_id, layer_name, index, role, shape, spec, sizes)
+        if draft.role is _UNKNOWN:
+            draft.role, draft.shape, draft.sizes = role, shape, sizes
+        _check_shape(draft, index, sizes, spec)
         draft.lr_mult = _merged(draft.lr_mult, spec, "lr_mult", draft, index)
         draft.decay_mult = _merged(draft.decay_mult, spec, "decay_mult", draft, index)
         return DraftUse(draft, role.role, shape, spec.lr_mult, is_owner=False)
 
+    def unchecked_uses(self, node_id: str, message: schema.LayerParameter) -> list[DraftUse]:
+        """The uses of a layer at fault or of an unknown type: it shares what it names, whatever its blobs are."""
+        while self.drafts and self.drafts[-1].owner == node_id:  # what it owned before its fault was found
+            self._by_name.pop(self.drafts.pop().name, None)
+        return [self._unchecked_use(node_id, message.name, index, spec) for index, spec in enumerate(message.param)]
+
+    def _unchecked_use(self, node_id: str, layer_name: str, index: int, spec: schema.ParamSpec) -> DraftUse:
+        draft = self._by_name.get(spec.name) if spec.name else None
+        if draft is None:
+            return self._own(node_id, layer_name, index, _UNKNOWN, None, spec, UNKNOWN)
+        return DraftUse(draft, draft.role.role, None, spec.lr_mult, is_owner=False)
+
     def _own(
-        self, node_id: str, layer_name: str, index: int, role: ParamRole, shape: Shape | None, spec: schema.ParamSpec
+        self,
+        node_id: str,
+        layer_name: str,
+        index: int,
+        role: ParamRole,
+        shape: Shape | None,
+        spec: schema.ParamSpec,
+        sizes: Sizes,
     ) -> DraftUse:
         draft = Draft(
             id=f"{node_id}_{index}",
@@ -108,6 +134,7 @@ class Sharing:
             name=spec.name,
             role=role,
             shape=shape,
+            sizes=sizes,
             lr_mult=spec.lr_mult if spec.HasField("lr_mult") else None,
             decay_mult=spec.decay_mult if spec.HasField("decay_mult") else None,
         )
@@ -117,19 +144,20 @@ class Sharing:
         return DraftUse(draft, role.role, shape, spec.lr_mult, is_owner=True)
 
 
-def _check_shape(draft: Draft, index: int, shape: Shape | None, spec: schema.ParamSpec) -> None:
+def _check_shape(draft: Draft, index: int, sizes: Sizes, spec: schema.ParamSpec) -> None:
     """The later layer's own share_mode decides: STRICT wants equal shapes, PERMISSIVE as many values."""
-    if draft.shape is None or shape is None or draft.shape == shape:
+    if not draft.sizes.contradicts(sizes):
         return
     permissive = spec.share_mode == schema.ParamSpec.PERMISSIVE
-    if permissive and math.prod(draft.shape) == math.prod(shape):
+    counts = draft.sizes.number, sizes.number
+    if permissive and (None in counts or counts[0] == counts[1]):
         return
     hint = ""
-    if not permissive and math.prod(draft.shape) == math.prod(shape):
+    if not permissive and None not in counts and counts[0] == counts[1]:
         hint = "; the counts are equal: share_mode: PERMISSIVE would share them"
     raise GraphError(
         f"cannot share param {quoted(draft.name)} with its owner, layer {quoted(draft.owner_name)}: "
-        f"the owner's shape is {draft.shape}, this layer's is {shape}{hint}",
+        f"the owner's shape is {draft.sizes}, this layer's is {sizes}{hint}",
         field=f"param[{index}].name",
     )
 

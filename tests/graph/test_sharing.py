@@ -117,3 +117,116 @@ def test_the_later_layers_own_mode_decides_and_permissive_keeps_both_shapes() ->
     )
     assert [use.shape for node in graph.nodes[1:] for use in node.params[:1]] == [(5, 3), (3, 5)]
     assert graph.params[0].shape == (5, 3)
+
+
+def problems(text: str) -> tuple[Graph, list[str]]:
+    """The graph of a net with faults, and what is said of them."""
+    found: list[str] = []
+    graph = sp.build_graph(sp.parse_net(text), on_problem=lambda problem: found.append(str(problem)))
+    return graph, found
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        product("b", 'param { name: "w" } param { name: "v" }', bottom="nowhere"),
+        product("b", 'param { name: "w" } param { name: "v" }', outputs=0),
+        product("b", 'param { name: "w" } param { name: "v" }', outputs=7),
+        product("b", 'param { name: "w" } param { name: "v" lr_mult: 2 } param { }'),
+        product("b", 'param { name: "w" } param { name: "v" }').replace("InnerProduct", "Unheard"),
+    ],
+)
+def test_a_layer_at_fault_or_of_unknown_type_still_uses_the_parameters_it_names(fault: str) -> None:
+    graph, _ = problems(
+        INPUT + product("a", 'param { name: "w" }') + fault + product("c", 'param { } param { name: "v" }')
+    )
+    first, middle, last = graph.nodes[1:]
+    assert middle.params[0].param is first.params[0].param
+    assert middle.params[1].param is last.params[1].param
+    assert [param.owner_name for param in graph.params if param.name] == ["a", "b"]
+    assert [use.is_owner for node in (first, middle, last) for use in node.params if use.param.name] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+NO_DATABASE = 'layer { name: "in" type: "Data" top: "x" data_param { source: "no such database" batch_size: 2 } }\n'
+
+
+def convolution(name: str, settings: str, params: str = 'param { name: "w" } param { name: "b" }') -> str:
+    settings = f"convolution_param {{ {settings} }}"
+    return f'layer {{ name: "{name}" type: "Convolution" bottom: "x" top: "{name}" {params} {settings} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name", "owners", "layers"),
+    [
+        (
+            product("a", 'param { name: "w" }', outputs=40),
+            product("b", 'param { name: "w" }', outputs=50),
+            "w",
+            "(40, ?)",
+            "(50, ?)",
+        ),
+        (
+            convolution("a", "num_output: 40 kernel_size: 5"),
+            convolution("b", "num_output: 40 kernel_size: 3"),
+            "w",
+            "(40, ?, 5, ...)",
+            "(40, ?, 3, ...)",
+        ),
+        (
+            convolution("a", "num_output: 40 kernel_h: 5 kernel_w: 3"),
+            convolution("b", "num_output: 40 kernel_h: 5 kernel_w: 2"),
+            "w",
+            "(40, ?, 5, 3)",
+            "(40, ?, 5, 2)",
+        ),
+        (
+            convolution("a", "num_output: 40 kernel_size: 5"),
+            convolution("b", "num_output: 40 kernel_size: 5", 'param { name: "b" } param { name: "w" }'),
+            "b",
+            "(40,)",
+            "(40, ?, 5, ...)",
+        ),
+        (
+            convolution("a", "num_output: 40 kernel_size: 5"),
+            product("b", 'param { name: "w" }', outputs=40),
+            "w",
+            "(40, ?, 5, ...)",
+            "(40, ?)",
+        ),
+    ],
+)
+def test_settings_that_contradict_are_refused_without_a_database(
+    first: str, second: str, name: str, owners: str, layers: str
+) -> None:
+    _, found = problems(NO_DATABASE + first + second)
+    assert found == [
+        f"<text>:3: layer 'b': cannot share param '{name}' with its owner, layer 'a': the owner's shape is {owners}, "
+        f"this layer's is {layers}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (convolution("a", "num_output: 40 kernel_size: 5"), convolution("b", "num_output: 40 kernel_h: 5 kernel_w: 5")),
+        (
+            convolution("a", "num_output: 40 kernel_size: 5"),
+            convolution("b", "num_output: 40 kernel_size: 5 pad: 2"),
+        ),
+        (
+            convolution("a", "num_output: 40 kernel_size: 5 group: 2"),
+            convolution("b", "num_output: 40 kernel_size: 5 group: 4"),
+        ),
+        (
+            product("a", 'param { name: "w" }', outputs=40),
+            product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=20),
+        ),
+    ],
+)
+def test_settings_that_may_fit_are_let_pass_without_a_database(first: str, second: str) -> None:
+    assert problems(NO_DATABASE + first + second)[1] == []
