@@ -10,6 +10,7 @@ from siamese_proto.graph.ir import Finding, Graph
 from siamese_proto.graph.near_misses import near_misses
 from siamese_proto.graph.pair_loss import wrong_pairs
 from siamese_proto.graph.place import Place, of_the_layer
+from siamese_proto.graph.reads import wrong_reads
 from siamese_proto.graph.twins import find_towers
 
 
@@ -19,7 +20,12 @@ def lint(graph: Graph, place: Place = of_the_layer) -> list[Finding]:
     `place` tells where a field of a layer stands, for findings that are about one.
     """
     towers = find_towers(graph)
-    found = [*_invariants(graph), *near_misses(graph, towers, place), *wrong_pairs(graph, towers, place)]
+    found = [
+        *_invariants(graph),
+        *near_misses(graph, towers, place),
+        *wrong_reads(graph, towers, place),
+        *wrong_pairs(graph, towers, place),
+    ]
     return sorted(found, key=lambda finding: (finding.location.line, finding.location.column))
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from siamese_proto.errors import quoted
+from siamese_proto.graph.faults import has_gap
 from siamese_proto.graph.ir import Finding, Graph, Node
+from siamese_proto.graph.joins import compared_features
 from siamese_proto.graph.place import Place, warning
 from siamese_proto.graph.twins import Towers
 
@@ -24,15 +26,18 @@ Towered = tuple[int, int]  # a group of towers, and the tower in it
 def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterator[Finding]:
     """A finding for each comparison whose bottoms are not the same layer's output of its towers.
 
-    Of losses of pairs the first two bottoms are; of triplets and distances only what cannot be meant is told.
+    Of losses of pairs the first two bottoms are; of triplets and distances only what cannot be meant is reported.
     """
-    losses = [node for node in graph.nodes if node.type in PAIR_LOSSES and len(node.bottoms) == 3]
-    joins = [node for node in graph.nodes if node.bottoms and len(node.bottoms) == len(_COMPARED.get(node.type, ()))]
-    if not losses and not joins:
-        return
     wiring = _Ancestors(graph, towers)
-    for node in [*losses, *joins]:
-        problem = (_same_blob(node) or wiring.told(node)) if node in losses else wiring.told_of_join(node)
+    for node in graph.nodes:
+        if node.layer is None:
+            continue  # at fault, which is reported
+        if node.type in PAIR_LOSSES and len(node.bottoms) == 3:
+            problem = _same_blob(node) or wiring.told(node)
+        elif len(node.bottoms) == len(_COMPARED.get(node.type, ())):
+            problem = wiring.told_of_join(node) if node.bottoms else None
+        else:
+            problem = _always_zero(node)
         if problem:
             index, text = problem
             yield warning(node, place(node, f"bottom[{index}]"), _CODE, text)
@@ -45,6 +50,18 @@ def _same_blob(node: Node) -> tuple[int, str] | None:
         return 1, text
     if label.id in (first.id, second.id):
         return 2, f"its label is {quoted(label.name)}, which is one of its features; give the labels of the pairs"
+    return None
+
+
+def _always_zero(node: Node) -> tuple[int, str] | None:
+    """A difference of a blob and itself, or a loss that compares a blob with itself."""
+    if len(node.bottoms) != 2 or node.bottoms[0].id != node.bottoms[1].id:
+        return None
+    both = f"both its bottoms are {quoted(node.bottoms[0].name)}"
+    if compared_features(node):
+        return 1, f"{both}, so their difference is always 0; give one of each tower"
+    if node.layer is not None and node.layer.is_loss:
+        return 1, f"{both}; give a prediction and a label"
     return None
 
 
@@ -63,9 +80,12 @@ class _Ancestors:
         self.towers: dict[str, frozenset[Towered]] = {}
         self.before: dict[str, int] = {}  # the set of blobs it depends on, itself included, one bit each
         self.bit: dict[str, int] = {}
+        self._doubtful: set[str] = set()  # blobs that a layer with a gap has a part in
         for node in graph.nodes:
             passed = frozenset[Towered]().union(*(self.towers.get(blob.id, frozenset()) for blob in node.bottoms))
             before = 0
+            if has_gap(node) or any(blob.id in self._doubtful for blob in node.bottoms):
+                self._doubtful.update(top.id for top in node.tops)
             for blob in node.bottoms:
                 before |= self.before.get(blob.id, 0)
             if node.id in place:
@@ -81,8 +101,8 @@ class _Ancestors:
         """What is wrong with the bottoms of a loss, and with which of them."""
         first, second, label = (blob.id for blob in node.bottoms)
         names = [quoted(blob.name) for blob in node.bottoms]
-        if any(blob not in self.before for blob in (first, second, label)):
-            return None  # behind a layer at fault
+        if any(blob not in self.before or blob in self._doubtful for blob in (first, second, label)):
+            return None  # after a layer at fault
         if self.towers[label] and not self.towers[label] & self._inputs_of(first, second):
             return 2, f"its label {names[2]} is computed by a tower; the order is feature, feature, label"
         if self.before[second] & self.bit[first] or self.before[first] & self.bit[second]:
@@ -118,6 +138,8 @@ class _Ancestors:
     def _at_different_places(self, first: str, second: str) -> bool:
         """Whether two towers of one group make these blobs in layers that are no counterparts."""
         one, other = self.row.get(first), self.row.get(second)
+        if {first, second} & self._doubtful:
+            return False
         towers = self.towers.get(first, frozenset()), self.towers.get(second, frozenset())
         if one is None or other is None or one[0] != other[0] or one == other:
             return False

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.joins import compared_features
 
 Row = tuple[Node, ...]
 
@@ -58,17 +59,18 @@ def find_towers(graph: Graph) -> tuple[Towers, ...]:
 
     A group starts at layers that share a parameter, the most users first, and grows in step towards the inputs and
     the outputs as long as all towers go on alike. Where nothing is shared by name, towers that start at different
-    inputs, are built alike, and meet in one layer are a group as well (a twin whose weights were copied).
+    inputs, are built alike, and meet in one layer are a group as well (a twin whose weights were copied). They may
+    start at one input where that layer is a loss of pairs or triplets, or a distance.
     """
     wiring = _Wiring(graph)
     groups: list[list[Row]] = []
     taken: set[str] = set()
-    seeds = [*_shared_seeds(graph), *_structural_seeds(graph, wiring)]
-    for seed, by_structure in seeds:
+    seeds = [(row, None) for row in _shared_seeds(graph)]
+    for seed, meeting in [*seeds, *_structural_seeds(graph, wiring)]:
         if taken.intersection(node.id for node in seed) or not wiring.parallel(seed):
             continue
-        rows = _grow(seed, wiring, taken, alike=by_structure)
-        if not rows or (by_structure and not _from_different_inputs(rows, wiring)):
+        rows = _grow(seed, wiring, taken, alike=meeting is not None)
+        if not rows or (meeting is not None and not _from_different_inputs(rows, wiring, meeting)):
             continue
         taken.update(node.id for row in rows for node in row)
         groups.append(rows)
@@ -117,17 +119,18 @@ class _Wiring:
         return tuple(node for node, _ in found)
 
 
-def _shared_seeds(graph: Graph) -> Iterator[tuple[Row, bool]]:
+def _shared_seeds(graph: Graph) -> list[Row]:
     users: defaultdict[tuple[str, str, int], list[Node]] = defaultdict(list)
     for node in graph.nodes:
         for index, use in enumerate(node.params):
             users[(use.param.id, node.type, index)].append(node)
     rows = [tuple(nodes) for nodes in users.values() if len(nodes) > 1]
     # the most users first: of three towers two may share more names than all three do
-    return ((row, False) for row in sorted(rows, key=len, reverse=True))
+    return sorted(rows, key=len, reverse=True)
 
 
-def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, bool]]:
+def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, Node]]:
+    """Layers that meet in one, which is the second of each pair."""
     for node in reversed(graph.nodes):
         by_type: defaultdict[str, list[Node]] = defaultdict(list)
         for bottom in node.bottoms:
@@ -135,11 +138,11 @@ def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, bool
                 maker = wiring.producer[bottom.id][0]
                 by_type[maker.type].append(maker)
         for makers in by_type.values():
-            if len(makers) > 1 and all(_alike(makers[0], maker) and maker.bottoms for maker in makers):
-                yield tuple(makers), True
+            if len(makers) > 1 and all(built_alike(makers[0], maker) and maker.bottoms for maker in makers):
+                yield tuple(makers), node
 
 
-def _alike(first: Node, other: Node) -> bool:
+def built_alike(first: Node, other: Node) -> bool:
     """Whether two layers are built alike: type, number of blobs, shapes of parameters and outputs."""
 
     def key(node: Node) -> tuple[object, ...]:
@@ -175,7 +178,7 @@ def _is_row(row: Row, wiring: _Wiring, taken: set[str], tower_of: Mapping[str, i
     if any(node.id in taken or node.id in tower_of or not node.bottoms for node in row):
         return False
     first = row[0]
-    same = all(_alike(first, node) if alike else node.type == first.type for node in row)
+    same = all(built_alike(first, node) if alike else node.type == first.type for node in row)
     if not same or len({len(node.bottoms) for node in row}) != 1 or not wiring.parallel(row):
         return False
     for tower, node in enumerate(row):
@@ -209,15 +212,19 @@ def _rows_after(row: Row, wiring: _Wiring) -> Iterator[Row]:
                 yield from zip(*columns, strict=True)
 
 
-def _from_different_inputs(rows: Sequence[Row], wiring: _Wiring) -> bool:
-    """Whether every tower reads blobs of its own (a block's two paths read one) and there is something to learn."""
+def _from_different_inputs(rows: Sequence[Row], wiring: _Wiring, meeting: Node) -> bool:
+    """Whether every tower reads blobs of its own (a block's two paths read one) and there is something to learn.
+
+    Towers that are compared may read one blob: one of them was given the wrong one.
+    """
+    one_input = meeting.type != "Eltwise" and bool(compared_features(meeting))
     inside = {node.id for row in rows for node in row}
     for row in rows:
         for bottoms in zip(*(node.bottoms for node in row), strict=True):
             makers = [wiring.producer.get(bottom.id) for bottom in bottoms]
             if any(maker and maker[0].id in inside for maker in makers):
                 continue
-            if len({bottom.id for bottom in bottoms}) != len(bottoms):
+            if len({bottom.id for bottom in bottoms}) != len(bottoms) and not one_input:
                 return False
             if any(maker and wiring.learns_before(maker[0]) for maker in makers):
                 return False  # they are two parts of one net, as the two paths of a residual block

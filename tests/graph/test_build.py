@@ -244,12 +244,8 @@ def test_lint_finds_a_misspelt_name_and_a_bias_left_out() -> None:
         + product("c_p", "x", 'param { name: "ip3_w" }')
     )
     assert [str(finding) for finding in lint(graph)] == [
-        "<text>:2: warning[shared-once]: layer 'a': param name 'ip2_b' is used by this layer only, so its bias is not "
-        "shared",
         "<text>:3: warning[shared-once]: layer 'a_p': param name 'ip2_right' is used by this layer only, so its bias "
-        "is not shared",
-        "<text>:3: warning[partly-shared]: layer 'a_p': shares parameters with layer 'a', but not its bias "
-        "('ip2_right' here, 'ip2_b' there)",
+        "is not shared; did you mean 'ip2_b', as in layer 'a'?",
         "<text>:5: warning[partly-shared]: layer 'c_p': shares parameters with layer 'c', but not its bias",
     ]
 

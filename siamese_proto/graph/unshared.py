@@ -1,0 +1,228 @@
+"""Towers that share some parameters but not all: names misspelt or left out, and layers that stand apart."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence, Set
+from itertools import takewhile
+
+from siamese_proto.errors import quoted
+from siamese_proto.graph.ir import Finding, Graph, Node
+from siamese_proto.graph.joins import compared_features
+from siamese_proto.graph.place import Place, warning
+from siamese_proto.graph.sizes import sizes_of
+from siamese_proto.graph.twins import Row, Towers, shared_blobs
+
+
+def unshared_parameters(towers: Towers, users: Counter[str], unknown: Set[str], place: Place) -> Iterator[Finding]:
+    """A finding for each parameter that a tower does not share although it looks meant to.
+
+    `users` counts the uses of each parameter in the net; `unknown` holds ids of layers whose names are not known.
+    """
+    names = _Names(towers)
+    apart = _rows_apart(towers, unknown)
+    for row in towers.rows:
+        known = tuple(node for node in row if node.params and node.id not in unknown)
+        if row in apart or len(known) < 2:
+            continue
+        strangers = _strangers(known)
+        yield from _unshared_layers(known, strangers, names, place)
+        yield from _unshared_blobs(known, strangers, names, users, place)
+
+
+def unshared_towers(graph: Graph, towers: Towers, unknown: Set[str]) -> Iterator[Finding]:
+    """Towers built alike that share nothing and are compared with each other.
+
+    Where nothing learns, both were given the same weights on purpose; where every layer names parameters, they were
+    kept apart on purpose.
+    """
+    rows = [row for row in towers.rows if row[0].params]
+    nodes = [node for row in rows for node in row]
+    if not any(use.lr_mult for node in nodes for use in node.params) or any(node.id in unknown for node in nodes):
+        return
+    if any(shared for row in rows for shared in shared_blobs(row)) or all(_is_named(row) for row in rows):
+        return
+    if not _are_compared(graph, towers):
+        return
+    layers = f"{len(rows)} layers" if len(rows) > 1 else "1 layer"
+    for node in rows[0][1:]:
+        text = (
+            f"the tower of {layers} that begins here is built like that of layer "
+            f"{quoted(rows[0][0].name)}, but they share no parameters and will learn apart; give their layers the same "
+            "param names"
+        )
+        yield warning(node, node.location, "unshared-towers", text)
+
+
+def _are_compared(graph: Graph, towers: Towers) -> bool:
+    """Whether a layer compares what the towers compute, and a loss learns from it."""
+    tower_of = {top.id: index for row in towers.rows for index, node in enumerate(row) for top in node.tops}
+    meet = any(
+        len({tower_of[blob.id] for blob in compared_features(node) if blob.id in tower_of}) > 1 for node in graph.nodes
+    )
+    return meet and any(weight for node in graph.nodes for weight in node.loss_weights)
+
+
+def _rows_apart(towers: Towers, unknown: Set[str]) -> Sequence[Row]:
+    """The rows where half-shared towers part on purpose: the first or the last that learn.
+
+    Their layers name parameters of their own. A single row might as well be misspelt, unless all its names are made of
+    the names of their layers, or a layer at fault hides the others.
+    """
+    rows = [row for row in towers.rows if row[0].params]
+    apart: list[Row] = []
+    for side in (rows, rows[::-1]):
+        run = list(takewhile(lambda row: _is_apart(row) or any(node.id in unknown for node in row), side))
+        # the first of three towers is apart, or four share in pairs: that is no misspelt name
+        in_groups = towers.count > 2 and all(_strangers(row) in ((), row[:1]) for row in run)
+        while run and not (_is_named(run[-1]) or (in_groups and len(run) > 1)):
+            run.pop()
+        named = [row for row in run if _is_named(row)]
+        enough = bool(run) if in_groups else len(named) > 1
+        if len(run) < len(rows) and (enough or bool(unknown) or any(_is_named_by_layer(row) for row in named)):
+            apart.extend(run)
+    return apart
+
+
+def _is_apart(row: Row) -> bool:
+    """Whether the layers of a row fall into the same groups by each of their parameters, into two groups at least."""
+    groups = {tuple(_group(row, node, index) for node in row) for index in range(max(len(node.params) for node in row))}
+    return len(groups) == 1 and len(set(*groups)) > 1
+
+
+def _group(row: Row, node: Node, index: int) -> int:
+    """The place of the first layer in a row that uses the same tensor for a parameter."""
+    mine = node.params[index].param.id if index < len(node.params) else ""
+    return next(
+        place
+        for place, other in enumerate(row)
+        if (other.params[index].param.id if index < len(other.params) else "") == mine
+    )
+
+
+def _is_named(row: Row) -> bool:
+    """Whether every layer of a row names a parameter."""
+    return all(any(use.param.name for use in node.params) for node in row)
+
+
+def _is_named_by_layer(row: Row) -> bool:
+    """Whether each layer of a row names its parameters after itself: `ip1_w` and `ip1_p_w` in `ip1` and `ip1_p`."""
+    patterns = {tuple(use.param.name.replace(node.name, "*") for use in node.params) for node in row}
+    return len(patterns) == 1 and all(name.startswith("*") for name in next(iter(patterns)) if name)
+
+
+def _strangers(row: Row) -> Row:
+    """Layers of a row that have no tensor in common with any other of it."""
+    uses = Counter(id for node in row for id in {use.param.id for use in node.params})
+    return tuple(node for node in row if node.params and all(uses[use.param.id] == 1 for use in node.params))
+
+
+def _unshared_layers(row: Row, strangers: Row, names: _Names, place: Place) -> Iterator[Finding]:
+    """Layers that share nothing with those at the same place of the other towers, although they could."""
+    twin = next((node for node in row if node not in strangers), row[0])
+    for node in strangers:
+        if node is twin or not _could_share_all(node, twin):
+            continue
+        single = [_named_blobs(each) for each in (node, twin)]
+        if [len(blobs) for blobs in single] == [1, 1] and single[0] == single[1]:
+            yield _misspelt(node, twin, single[0][0], names, place)
+            continue
+        text = (
+            f"stands where layer {quoted(twin.name)} stands in its tower, but shares no parameters with it, "
+            "although other layers of these towers do; give both the same param names"
+        )
+        yield warning(node, node.location, "unshared-twin", text)
+
+
+def _named_blobs(node: Node) -> list[int]:
+    return [index for index, use in enumerate(node.params) if use.param.name]
+
+
+def _could_share_all(node: Node, twin: Node) -> bool:
+    return all(could_share(node, twin, index) for index in range(min(len(node.params), len(twin.params))))
+
+
+def could_share(node: Node, twin: Node, index: int) -> bool:
+    """Whether a parameter of two layers may be one tensor, by all that is known of its shape."""
+    mine, its = sizes_of(node, index), sizes_of(twin, index)
+    if mine.number is not None and its.number is not None:
+        return mine.number == its.number
+    return not mine.contradicts(its)
+
+
+def _unshared_blobs(row: Row, strangers: Row, names: _Names, users: Counter[str], place: Place) -> Iterator[Finding]:
+    """Parameters that layers do not share, although they share others."""
+    lacking: defaultdict[tuple[Node, Node], list[int]] = defaultdict(list)
+    for index in range(max(len(node.params) for node in row)):
+        having = [node for node in row if index < len(node.params) and node not in strangers]
+        if len({node.params[index].param.id for node in having}) < 2:
+            continue
+        twin = _reference(having, index, names)
+        for node in having:
+            use = node.params[index]
+            if use.param.id == twin.params[index].param.id or not could_share(node, twin, index):
+                continue
+            if use.param.name and twin.params[index].param.name and users[use.param.id] == 1:
+                yield _misspelt(node, twin, index, names, place)
+            else:
+                lacking[node, twin].append(index)
+    for (node, twin), indices in lacking.items():
+        yield _partly_shared(node, twin, indices, place)
+
+
+def _reference(row: Sequence[Node], index: int, names: _Names) -> Node:
+    """The layer whose tensor for a parameter is the right one: that of most, else the one named like the others."""
+    count = Counter(node.params[index].param.id for node in row)
+    return max(row, key=lambda node: (count[node.params[index].param.id], names.fit(row, node, index)))
+
+
+def _misspelt(node: Node, twin: Node, index: int, names: _Names, place: Place) -> Finding:
+    if names.fit((twin, node), node, index) > names.fit((twin, node), twin, index):
+        node, twin = twin, node
+    mine, its = (each.params[index].param.name for each in (node, twin))
+    hint = f"; did you mean {quoted(its)}, as in layer {quoted(twin.name)}?"
+    text = f"param name {quoted(mine)} is used by this layer only, so its {node.params[index].role} is not shared"
+    return warning(node, place(node, f"param[{index}].name"), "shared-once", text + hint)
+
+
+def _partly_shared(node: Node, twin: Node, indices: Sequence[int], place: Place) -> Finding:
+    return warning(node, place(node, f"param[{indices[0]}]"), "partly-shared", partly_shared_text(node, twin, indices))
+
+
+def partly_shared_text(node: Node, twin: Node, indices: Sequence[int]) -> str:
+    """That a layer shares some parameters with another, but not those at `indices`."""
+    parts = []
+    for index in indices:
+        mine, its = node.params[index], twin.params[index]
+        part = mine.role
+        if mine.param.name and its.param.name:
+            part += f" ({quoted(mine.param.name)} here, {quoted(its.param.name)} there)"
+        elif its.param.name:
+            part += f" ({quoted(its.param.name)} there; give it this name here too)"
+        parts.append(part)
+    return f"shares parameters with layer {quoted(twin.name)}, but not its {' and '.join(parts)}"
+
+
+class _Names:
+    """How towers name the parameters that they share: to tell which of two names is the misspelt one."""
+
+    def __init__(self, towers: Towers) -> None:
+        self._known = {
+            (index, pattern)
+            for row in towers.rows
+            for index, shared in enumerate(shared_blobs(row))
+            if shared
+            for pattern in _patterns(row, row[0].params[index].param.name)
+        }
+
+    def fit(self, row: Sequence[Node], node: Node, index: int) -> int:
+        """How well the name of a parameter fits the names of others: 0 where it has none."""
+        name = node.params[index].param.name
+        return bool(name) + len({(index, pattern) for pattern in _patterns(row, name)} & self._known) if name else 0
+
+
+def _patterns(row: Sequence[Node], name: str) -> set[str]:
+    """A name with the name of its layer replaced, and with its numbers replaced: `*_w`, `conv#_w`."""
+    by_layer = {name.replace(node.name, "*") for node in row if node.name and node.name in name}
+    return by_layer | {re.sub(r"\d+", "#", name)} if name else set()

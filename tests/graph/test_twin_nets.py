@@ -1,0 +1,134 @@
+"""Nets as people write them: correct ones, of which check says nothing, and twins with one fault, which has one finding."""
+
+# ruff: noqa: E501  # one layer and one finding a line
+
+from __future__ import annotations
+
+import pytest
+from graph.nets import net
+
+from siamese_proto.compiler import check_net
+
+PAIR = "in Input > data data_p sim ; ; 2x3x12x13 2x3x12x13 2\n"
+MISSING = "in Data > pair sim ; ; source: 'no such database' batch_size: 2\ncut Slice pair > data data_p ; ; axis: 1\n"
+TOWER = """conv1@ Convolution data@ ; conv1_w$ conv1_b$ ; num_output: 4 kernel_size: 3
+pool1@ Pooling conv1@ ; ; pool: MAX kernel_size: 2 stride: 2
+conv2@ Convolution pool1@ ; conv2_w$ conv2_b$ ; num_output: 7 kernel_size: 2
+relu2@ ReLU conv2@ > conv2@
+conv3@ Convolution conv2@ ; conv3_w$ conv3_b$ ; num_output: 7 kernel_size: 2
+ip@ InnerProduct conv3@ ; ip_w$ ip_b$ ; num_output: 9
+feat@ InnerProduct ip@ ; feat_w$ feat_b$ ; num_output: 5
+"""
+LOSS = "loss ContrastiveLoss feat feat_p sim"
+
+
+def tower(side: str = "", private: str = "") -> str:
+    """Layers and blobs end in `side`, names of parameters in `private`."""
+    return TOWER.replace("@", side).replace("$", private)
+
+
+def unnamed(text: str) -> str:
+    """Without names of parameters."""
+    lines = []
+    for line in text.splitlines():
+        wires, *rest = line.split(";")
+        lines.append(";".join([wires, "", rest[1]]) if len(rest) == 2 else line)
+    return "\n".join(lines) + "\n"
+
+
+def mixed(count: int, below: str, above: str, side: str) -> str:
+    """A tower whose first `count` lines have names with one ending and whose others have another."""
+    lines = tower(side, below).splitlines(keepends=True), tower(side, above).splitlines(keepends=True)
+    return "".join(lines[0][:count] + lines[1][count:])
+
+
+TWIN = tower() + tower("_p")
+TRIPLE = "in Input > data data_p data_n ; ; 2x3x12x13 2x3x12x13 2x3x12x13\n"
+TRIPLET_LOSS = "loss TripletLoss feat feat_p feat_n"
+DIFFERENCE = "diff Eltwise feat feat_p ; ; operation: SUM coeff: 1 coeff: -1\n"
+DECISION = "decision InnerProduct {} ; ; num_output: 2\nloss SoftmaxWithLoss decision sim"
+LABEL = "in Input > data label ; ; 2x3x16x20 2\n"
+
+
+def resnet_block(number: int, bottom: str) -> str:
+    return f"""b{number}a Convolution {bottom} ; ; num_output: 3 kernel_size: 3 pad: 1
+bn{number}a BatchNorm b{number}a > b{number}a
+sc{number}a Scale b{number}a > b{number}a ; ; bias_term: true
+r{number}a ReLU b{number}a > b{number}a
+b{number}b Convolution b{number}a ; ; num_output: 3 kernel_size: 3 pad: 1
+sum{number} Eltwise {bottom} b{number}b
+r{number} ReLU sum{number} > sum{number}
+"""
+
+
+def many(count: int) -> str:
+    """Towers that share all, over the tops of one input layer."""
+    tops = " ".join(f"data{number}" for number in range(count))
+    shapes = " ".join(["2x3x12x13"] * count)
+    features = " ".join(f"feat{number}" for number in range(count))
+    towers = "".join(tower(str(number)) for number in range(count))
+    return f"in Input > {tops} ; ; {shapes}\n{towers}all Concat {features}"
+
+
+CORRECT = {
+    "a twin": PAIR + TWIN + LOSS,
+    "a twin whose database is missing": MISSING + TWIN + LOSS,
+    "a twin with a distance": PAIR + TWIN + "d Distance feat feat_p\nloss EuclideanLoss d sim",
+    "a twin with a difference": PAIR + TWIN + DIFFERENCE + "abs AbsVal diff\n" + DECISION.format("abs"),
+    "a twin that is joined": PAIR + TWIN + "both Concat feat feat_p\n" + DECISION.format("both"),
+    "a twin with a product": PAIR + TWIN + "both Eltwise feat feat_p ; ; operation: PROD\n" + DECISION.format("both"),
+    "a twin whose weights alone have names": PAIR + "".join(f"ip{side} InnerProduct data{side} ; w ; num_output: 4 bias_term: false\n" for side in ("", "_p")) + "loss ContrastiveLoss ip ip_p sim",
+    "a triplet": TRIPLE + tower() + tower("_p") + tower("_n") + TRIPLET_LOSS,
+    "a triplet of two distances": TRIPLE + tower() + tower("_p") + tower("_n") + "near Distance feat feat_p\nfar Distance feat feat_n",
+    "four towers": many(4),
+    "nine towers": many(9),
+    "a half-twin, upper layers apart": PAIR + mixed(5, "", "", "") + mixed(5, "", "_q", "_p") + LOSS,
+    "a half-twin, lower layers apart": PAIR + tower() + mixed(3, "_q", "", "_p") + LOSS,
+    "a half-twin whose last layer is named after itself": PAIR + tower() + tower("_p").replace("feat_w", "feat_p_w").replace("feat_b", "feat_p_b") + LOSS,
+    "a half-shared triplet, the anchor apart below": TRIPLE + mixed(4, "_a", "", "") + tower("_p") + tower("_n") + TRIPLET_LOSS,
+    "a half-shared triplet, the anchor's first layer apart": TRIPLE + mixed(1, "_a", "", "") + tower("_p") + tower("_n") + TRIPLET_LOSS,
+    "a half-shared triplet, the anchor apart above": TRIPLE + mixed(5, "", "_a", "") + tower("_p") + tower("_n") + TRIPLET_LOSS,
+    "a half-shared triplet, the anchor's first layers without names": TRIPLE + "".join(unnamed(line) if number < 3 else line for number, line in enumerate(tower().splitlines(keepends=True))) + tower("_p") + tower("_n") + TRIPLET_LOSS,
+    "two pairs of towers that share their upper layers": many(4).replace("conv1_w", "v").replace("conv1_b", "c").replace("data2 ; v c", "data2 ; v2 c2").replace("data3 ; v c", "data3 ; v2 c2"),
+    "a pseudo-siamese net, all named": PAIR + tower("", "_l") + tower("_p", "_r") + LOSS,
+    "a pseudo-siamese net of other widths": PAIR + unnamed(tower()) + unnamed(tower("_p").replace("num_output: 7", "num_output: 8")) + LOSS,
+    "a pseudo-siamese net of a dense and a convolutional tower": PAIR + "a InnerProduct data ; ; num_output: 5\n" + unnamed(tower("_p")) + "loss ContrastiveLoss a feat_p sim",
+    "two modalities that are summed": PAIR + unnamed(TWIN) + "sum Eltwise feat feat_p\n" + DECISION.format("sum"),
+    "two modalities that are joined": PAIR + unnamed(TWIN) + "both Concat feat feat_p\n" + DECISION.format("both"),
+    "two modalities with a regression": PAIR + unnamed(TWIN) + "loss EuclideanLoss feat feat_p",
+    "single layers that meet in a loss": "x Input ; ; 10x3\ny Input ; ; 10x3\nipx InnerProduct x ; ; num_output: 10\nipy InnerProduct y ; ; num_output: 10\nloss EuclideanLoss ipx ipy",
+    "a deploy net without names": "in Input > data data_p ; ; 2x3x12x13 2x3x12x13\n" + unnamed(TWIN) + "d Distance feat feat_p",
+    "a deploy net with a learned score": "in Input > data data_p ; ; 2x3x12x13 2x3x12x13\n" + unnamed(TWIN) + DIFFERENCE + "score InnerProduct diff ; ; num_output: 1",
+    "a deploy net of one tower": "in Input > data ; ; 1x3x12x13\n" + tower(),
+    "a plain classifier with names": LABEL + tower() + "loss SoftmaxWithLoss feat label",
+    "a plain classifier without names": LABEL + unnamed(tower()) + "loss SoftmaxWithLoss feat label",
+    "heads of different widths on shared towers": PAIR + TWIN + "a InnerProduct feat ; ; num_output: 20\nb InnerProduct feat_p ; ; num_output: 100\nla SoftmaxWithLoss a sim\nlb SoftmaxWithLoss b sim",
+    "heads of different widths, the database missing": MISSING + TWIN + "a InnerProduct feat ; ; num_output: 20\nb InnerProduct feat_p ; ; num_output: 100\nla SoftmaxWithLoss a sim\nlb SoftmaxWithLoss b sim",
+    "three tasks on one trunk": LABEL + unnamed(tower()) + "".join(f"head{number} InnerProduct feat ; ; num_output: 3\nloss{number} SoftmaxWithLoss head{number} label\n" for number in range(3)),
+    "a twin with shared heads": PAIR + TWIN + "".join(f"id{side} InnerProduct feat{side} ; id_w id_b ; num_output: 6\n" for side in ("", "_p")) + LOSS + "\nl1 SoftmaxWithLoss id sim\nl2 SoftmaxWithLoss id_p sim",
+    "a tied autoencoder": "x Input ; ; 2x6\nencode InnerProduct x ; w b ; num_output: 4\ndecode InnerProduct encode ; w c ; num_output: 6 transpose: true\nloss EuclideanLoss decode x",
+    "weights tied along the depth": "x Input ; ; 2x6\na InnerProduct x ; w b ; num_output: 6\nr ReLU a > a\nb InnerProduct a ; w b ; num_output: 6\nc InnerProduct b ; own ; num_output: 6",
+    "a residual net": LABEL + "c Convolution data ; ; num_output: 3 kernel_size: 3\n" + resnet_block(1, "c") + resnet_block(2, "sum1") + "fc InnerProduct sum2 ; ; num_output: 4\nloss SoftmaxWithLoss fc label",
+    "an inception block": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 1\nb Convolution data ; ; num_output: 3 kernel_size: 1\nc Convolution b ; ; num_output: 5 kernel_size: 3 pad: 1\nout Concat a c\nfc InnerProduct out ; ; num_output: 4\nloss SoftmaxWithLoss fc label",
+    "two equal paths": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 3\nb Convolution data ; ; num_output: 3 kernel_size: 3\nd Eltwise a b ; ; operation: SUM coeff: 1 coeff: -1\nfc InnerProduct d ; ; num_output: 4\nloss SoftmaxWithLoss fc label",
+    "an FCN with a skip": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 3 pad: 1\np Pooling a ; ; pool: MAX kernel_size: 2 stride: 2\ns Convolution p ; ; num_output: 2 kernel_size: 1\nup Deconvolution s ; ; num_output: 2 kernel_size: 2 stride: 2\nskip Convolution a ; ; num_output: 2 kernel_size: 1\ncrop Crop skip up\nscore Eltwise up crop",
+    "a U-Net": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 3 pad: 1\np Pooling a ; ; pool: MAX kernel_size: 2 stride: 2\nb Convolution p ; ; num_output: 6 kernel_size: 3 pad: 1\nup Deconvolution b ; ; num_output: 3 kernel_size: 2 stride: 2\ncat Concat a up\nc Convolution cat ; ; num_output: 2 kernel_size: 3 pad: 1",
+    "heads shared by the levels of a pyramid": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 3\nb Convolution a ; ; num_output: 3 kernel_size: 3\nha Convolution a ; w b ; num_output: 2 kernel_size: 1\nra ReLU ha > ha\nhb Convolution b ; w b ; num_output: 2 kernel_size: 1\nrb ReLU hb > hb",
+    "one tower over two scales": LABEL + "half Pooling data ; ; pool: AVE kernel_size: 2 stride: 2\na Convolution data ; w b ; num_output: 4 kernel_size: 3\nb Convolution half ; w b ; num_output: 4 kernel_size: 3",
+    "towers with parameters of every kind": PAIR + "".join(f"c{side} Convolution data{side} ; w ; num_output: 4 kernel_size: 3 bias_term: false\np{side} PReLU c{side} > c{side} ; slope\ns{side} Scale c{side} > c{side} ; scale shift ; bias_term: true\nf{side} InnerProduct c{side} ; fw fb ; num_output: 3\n" for side in ("", "_p")) + "loss ContrastiveLoss f f_p sim",
+    "a twin with a classifier beside it": PAIR + TWIN + LOSS + "\nside InnerProduct conv2 ; own_w own_b ; num_output: 4\nextra SoftmaxWithLoss side sim",
+    "a twin of two data layers": "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n" + TWIN + LOSS,
+    "a third image that is read by nobody": "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n" + TWIN + LOSS,
+    "towers that read one blob where no other is left": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
+    "a twin with a layer of unknown type": PAIR + "n Odd data > q\n" + TWIN.replace("conv1 Convolution data ", "conv1 Convolution q ") + LOSS,
+}  # fmt: skip  # one layer a line
+
+
+@pytest.mark.parametrize("case", CORRECT)
+def test_a_correct_net_has_no_finding_about_sharing(case: str) -> None:
+    findings = [str(finding) for finding in check_net(net(CORRECT[case])) if finding.code != "unknown-layer"]
+    assert findings == []
+
+
+def test_there_are_enough_correct_nets() -> None:
+    assert len(CORRECT) >= 40
