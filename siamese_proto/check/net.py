@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from siamese_proto.check.caffe import differences
 from siamese_proto.check.findings import as_finding, count_kinds, in_order, merge_phases, old_dialect
 from siamese_proto.check.paths import odd_paths
 from siamese_proto.compiler import build_graph
-from siamese_proto.errors import Location, NetError, quoted
+from siamese_proto.errors import DataError, Location, NetError, quoted
 from siamese_proto.graph.build import UnknownBottomError
 from siamese_proto.graph.effects import Idle, idle_fields
 from siamese_proto.graph.ir import Finding, Graph, Node, Phase, Shape
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
+from siamese_proto.layers.pair_labels import odd_sources
 from siamese_proto.proto.load import PathOrText
 from siamese_proto.proto.parsed import ParsedNet, Source
 from siamese_proto.proto.reader import is_engine, parse_net
@@ -126,10 +127,21 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
         # What stands after a layer at fault breaks invariants; only the fault itself is worth reporting.
         found.extend(finding for finding in lint(graph, place) if not problems or finding.code != "invariant")
         found.extend(differences(graph, place))
+        found.extend(_odd_labels(graph))
         idle.extend(_without_effect(graph, sources))
     found.extend(as_finding(problem, "net", parsed.file) for problem in problems)
     is_whole = not any(isinstance(problem, UnknownBottomError) and problem.left_out for problem in problems)
     return _Look(state.phase, found, idle, is_whole)
+
+
+def _odd_labels(graph: Graph) -> Iterator[Finding]:
+    """Labels of pairs that are not 0 and 1, as far as the sources can be looked at without a run."""
+    try:
+        for _, node, text, is_error in odd_sources(graph):
+            severity: Literal["error", "warning"] = "error" if is_error else "warning"
+            yield Finding(node.location, severity, "pair-labels", f"layer {quoted(node.name)}: {text}")
+    except DataError as problem:
+        yield as_finding(problem.at(location=Location(graph.file, 1)), "net", graph.file)
 
 
 def _of_old_dialects(parsed: ParsedNet) -> Iterator[Finding]:

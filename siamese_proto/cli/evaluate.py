@@ -16,6 +16,7 @@ from siamese_proto.cli.judging import (
     twin_options,
     waiting,
 )
+from siamese_proto.cli.options import pair_labels
 
 
 @click.command()
@@ -25,6 +26,7 @@ from siamese_proto.cli.judging import (
 @click.option("--labelled", metavar="SOURCE", help="Find classes again among these labelled images.")
 @click.option("--count", type=click.IntRange(min=1), help="Pairs at most; all there are, or 2000 where drawn.")
 @click.option("--same-fraction", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Of drawn pairs.")
+@pair_labels
 @click.option("--threshold", type=float, help="Judge this threshold instead of choosing one on half of the pairs.")
 @click.option("--way", type=click.IntRange(min=2), default=5, show_default=True, help="Classes in an episode.")
 @click.option("--shot", type=click.IntRange(min=1), default=1, show_default=True, help="Examples of each.")
@@ -59,6 +61,8 @@ def evaluate(
     from siamese_proto.metrics.judging import JudgingSettings, judge_twin
     from siamese_proto.metrics.pictures import check_picture
 
+    if twin.same_label is not None and drawing["pair_labels"]:
+        raise click.UsageError("--same-label and --pair-labels exclude each other; give one of them")
     if picture:
         check_picture(picture)
     if json_file:

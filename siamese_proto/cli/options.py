@@ -48,6 +48,12 @@ def bad_records(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--skip-bad-records", is_flag=True, help=text)(command)
 
 
+def pair_labels(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that says what the labels of pairs mean."""
+    text = "What labels of pairs mean, as numbers or ranges without their end: same=0.5:,different=:0.5. Else 1 and 0."
+    return click.option("--pair-labels", metavar="same=A,different=B", default="", help=text)(command)
+
+
 def running(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say how a net is computed: compiled or not, and in which numbers."""
     kinds = click.Choice(["fp32", "tf32", "bf16", "fp16"])

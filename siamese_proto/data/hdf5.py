@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Arrays = list[NDArray[numpy.float32]]
 
 _log = logging.getLogger(__name__)
+_LOOKED_AT = 1_000_000  # labels of a file
 _FILL = 1 << 30  # bytes that a dataset may take in memory with next to nothing in the file
 
 
@@ -67,6 +68,22 @@ class HDF5Data(DataLayer):
             return None
         rows = [dataset_shapes(file, self.names)[0][0] for file in files]
         return Coverage(self.source, sum(rows), self.batch_size)
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        import numpy
+
+        try:
+            files = self._files()
+        except SourceMissingError:
+            return None
+        found = []
+        for file in files:
+            with _opened(file) as opened:
+                labels = _datasets(opened, file, self.names)[top]
+                if labels.size != labels.shape[0]:
+                    return None
+                found.append(numpy.ravel(labels[:_LOOKED_AT]))
+        return numpy.concatenate(found)
 
     def describe(self) -> str:
         return f"HDF5 {self.source}, batches of {self.batch_size}"

@@ -23,6 +23,8 @@ from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, lay
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from siamese_proto.data.datum import Pixels
     from siamese_proto.data.transform import Floats
 
@@ -115,6 +117,14 @@ class ImageData(DataLayer):
         except SourceMissingError:
             return None
         return Coverage(self.source, len(entries), self.batch_size) if self.batch_size else None
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        import numpy
+
+        try:
+            return numpy.array([label for _, label in self.entries()]) if top == 1 else None
+        except SourceMissingError:
+            return None
 
     def _size(self, entries: Sequence[Entry]) -> Size:
         size = first_usable(entries, self._size_of)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from siamese_proto.data.bad_records import Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, parse_datum, size_of
@@ -17,6 +18,10 @@ from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_LOOKED_AT = 1000  # records whose labels are looked at before a run
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror", "force_encoded_color", "rand_skip")
 
 
@@ -80,6 +85,17 @@ class Data(DataLayer):
             return None
         with open_database(self._path(), self.backend) as database:
             return Coverage(self.source, database.count(), self.batch_size)
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        import numpy
+
+        from siamese_proto.data.database import open_database
+
+        if top != 1 or self._missing() is not None:
+            return None
+        with open_database(self._path(), self.backend) as database:
+            records = itertools.islice(database.records(), _LOOKED_AT)
+            return numpy.array([parse_datum(*record).label for record in records])
 
     def _path(self) -> str:
         return find_path(self.source, self.context.folder) or self.source

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from siamese_proto.data.bad_records import Reading
 from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
@@ -20,7 +20,11 @@ from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
 from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TupleKind = Literal["PAIR", "TRIPLET", "BALANCED"]
 _OF_CLASSES = ("same_fraction", "classes", "exclude_classes", "images_per_class", "skip_per_class", "tuples")
@@ -53,6 +57,11 @@ class PairData(DataLayer):
             raise GraphError(
                 f"same_fraction is {settings.same_fraction:g}; it must be from 0 to 1",
                 field="pair_data_param.same_fraction",
+            )
+        if settings.pair_labels and not self.source.is_csv:
+            raise GraphError(
+                "pair_labels says what the labels of a CSV mean, but these pairs are drawn by class; remove it",
+                field="pair_data_param.pair_labels",
             )
         if self.source.is_csv and (self.tuple != "PAIR" or self.top_count > 3):
             raise GraphError(
@@ -102,13 +111,19 @@ class PairData(DataLayer):
         """The tuples of the source or of the fixed set; None where tuples are drawn without end."""
         if self._missing() is not None:
             return None
-        tuples = self._listed() if self.source.is_csv else self.settings.tuples
+        tuples = len(self._named().labels) if self.source.is_csv else self.settings.tuples
         return Coverage(self.source.path or "digits", tuples, self.batch_size) if tuples else None
 
-    def _listed(self) -> int:
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        in_csv = self.source.is_csv and self._missing() is None and top == min(self.top_count - 1, 2)
+        return self._named().labels if in_csv else None
+
+    def _named(self) -> GivenTuples:
+        """The pairs that a CSV names."""
         images, pairs = self.source.open()
         images.close()
-        return len(pairs.labels) if pairs is not None else 0
+        assert pairs is not None  # of a CSV
+        return pairs
 
     def unused_fields(self) -> Sequence[str]:
         unused: tuple[str, ...] = _OF_CLASSES if self.source.is_csv else ()
@@ -184,6 +199,7 @@ class PairSource:
     split: Split
     is_color: bool | None
     new_size: tuple[int, int]
+    pair_labels: PairLabels | None
 
     @property
     def is_csv(self) -> bool:
@@ -203,6 +219,7 @@ class PairSource:
                 folder=self.folder,
                 is_color=self.is_color,
                 new_size=self.new_size,
+                pair_labels=self.pair_labels,
             )
         images = open_labelled(
             self.path,
@@ -230,7 +247,15 @@ def read_source(settings: schema.PairDataParameter, folder: str | None, split: S
         split,
         settings.is_color if settings.HasField("is_color") else None,
         (settings.new_height, settings.new_width),
+        _pair_labels(settings.pair_labels),
     )
+
+
+def _pair_labels(text: str) -> PairLabels | None:
+    try:
+        return read_pair_labels(text) if text else None
+    except DataError as problem:
+        raise GraphError(problem.message, field="pair_data_param.pair_labels") from None
 
 
 @functools.lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ from siamese_proto.data.image_stores import FileStore, Form
 from siamese_proto.data.labelled import LabelledImages, listed_paths
 from siamese_proto.data.pair_sampling import GivenTuples
 from siamese_proto.errors import DataError, quoted
+from siamese_proto.layers.pair_labels import PairLabels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +26,13 @@ def open_pairs(
     folder: str | None = None,
     is_color: bool | None = None,
     new_size: tuple[int, int] = (0, 0),
+    pair_labels: PairLabels | None = None,
 ) -> tuple[LabelledImages, GivenTuples]:
     """The images that a CSV of `image1,image2,label` names, each once, and the pairs as indices into them.
 
-    A first line without a number for a label is a header. Label 1 means alike and 0 different; other numbers, such as
-    a measured likeness, are delivered as they are. Paths are looked for as those of a list are (`open_labelled`); the
+    A first line without a number for a label is a header. Label 1 means alike and 0 different; `pair_labels` brings
+    other numbers to these two. Without it they are delivered as they are: a measured likeness, say. Paths are looked
+    for as those of a list are (`open_labelled`); the
     images have class -1, as nobody says theirs. Raises DataError with the line that is not such a pair.
     """
     import numpy
@@ -40,6 +43,8 @@ def open_pairs(
     paths = listed_paths(source, root_folder, list(indices), folder)
     store = FileStore(source, paths, numpy.full(len(paths), -1, numpy.int64), {}, Form(is_color, new_size))
     labels = numpy.array([label for _, _, label in rows], numpy.float32)
+    if pair_labels is not None:
+        labels = pair_labels.are_same(labels, quoted(source)).astype(numpy.float32)
     return LabelledImages(store), GivenTuples(numpy.array(pairs, numpy.int64), labels)
 
 

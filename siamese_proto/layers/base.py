@@ -22,6 +22,7 @@ from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 __all__ = [
@@ -56,6 +57,7 @@ class RunState:
     leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `rand_skip`, data layers begin
     with their first record, whatever their `rand_skip` says. Unless `sums_apart`, the last biases of
     towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
+    `looked_at` are the losses of pairs that have looked at their first labels.
     """
 
     seed: int = 0
@@ -70,6 +72,7 @@ class RunState:
     bad_records: dict[str, set[str]] = field(default_factory=dict)
     rand_skip: bool = True
     sums_apart: bool = True
+    looked_at: set[Layer] = field(default_factory=set)
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.
@@ -223,6 +226,10 @@ class DataLayer(Layer):
 
     def coverage(self) -> Coverage | None:
         """The records of the source; None where it has no end, or is missing. Raises DataError."""
+        return None
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        """The values of a top that has one number a row, (n,): all, or those of the first rows; None: unknown yet."""
         return None
 
     def open(self, run: RunState) -> Feeder:

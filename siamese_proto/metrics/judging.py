@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from siamese_proto.errors import DataError
+from siamese_proto.layers.pair_labels import read_pair_labels
 from siamese_proto.metrics.embedding import Embedding, as_made_by
 from siamese_proto.metrics.evaluation import Evaluation, Subject
 from siamese_proto.metrics.measuring import Measured, measure_own, measure_pairs
@@ -34,6 +35,7 @@ class JudgingSettings:
     labels: str = ""
     root_folder: str = ""
     seed: int = 0
+    pair_labels: str = ""  # what labels of pairs mean, `same=1,different=-1`; empty: as the net's loss has it
 
 
 def judge_twin(
@@ -55,12 +57,14 @@ def judge_twin(
 
 
 def _measured(twin: Twin, settings: JudgingSettings, progress: Progress) -> Measured:
+    pair_labels = read_pair_labels(settings.pair_labels) if settings.pair_labels else None
     if settings.pairs is None:
-        return measure_own(twin, settings.count, progress=progress)
+        return measure_own(twin, settings.count, pair_labels=pair_labels, progress=progress)
     pairs = open_pair_images(
         settings.pairs,
         twin.preparation(),
         one_is_same=twin.choice.one_is_same is not False,
+        pair_labels=pair_labels,
         count=settings.count,
         seed=settings.seed,
         same_fraction=settings.same_fraction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,6 +14,7 @@ from torch import Tensor
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.graph.comparison import image_blobs
 from siamese_proto.graph.ir import Blob, Node
+from siamese_proto.layers.pair_labels import PairLabels, check_sources, mapping_for, nonzero, odd_labels
 from siamese_proto.metrics.distances import learned_distance
 from siamese_proto.metrics.extent import extent_of, own_sources
 from siamese_proto.metrics.parts import Part
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     Pictures = Sequence[NDArray[numpy.uint8]]
 
 HARDEST = 24  # pairs of either kind that are kept to be looked at
+_log = logging.getLogger(__name__)
 _KINDS = ((1, b"near"), (2, b"far"))  # what an anchor makes a pair with
 
 
@@ -96,18 +99,22 @@ def measure_own(
     count: int | None = None,
     *,
     hardest: int = HARDEST,
+    pair_labels: PairLabels | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Measured:
     """Measure the distances of the pairs that the net's own data layers deliver, from their first record on.
 
     `count`: pairs at most (of triplets: twice as many pairs). Every record counts once; where there is no end of them,
-    `count` (2000 unless given) are a sample. `Measured.told` says which. Raises GraphError where the net has no data
-    layer or no label for the pairs.
+    `count` (2000 unless given) are a sample. `Measured.told` says which. `pair_labels` says what labels
+    mean; without it 0 and another number, as in Caffe, with a warning where there are others than 1. Raises GraphError
+    where the net has no data layer or no label for the pairs.
     """
     sources = own_sources(twin.net.graph, twin.comparison)
     if not twin.comparison.triplets and twin.comparison.label is None:
         raise GraphError("which blob tells of each pair whether it is alike cannot be told; name it with --label")
-    batches = _OwnBatches(twin)
+    if pair_labels is None:
+        check_sources(twin.net.graph, twin.net.run)
+    batches = _OwnBatches(twin, pair_labels)
     pairs: list[Distances] = []
     kept: list[HardPair] = []
     done = 0
@@ -176,8 +183,10 @@ class _Batch:
 class _OwnBatches:
     """Batches of a net's data layers as distances."""
 
-    def __init__(self, twin: Twin) -> None:
+    def __init__(self, twin: Twin, pair_labels: PairLabels | None) -> None:
         self._twin = twin
+        self._pair_labels = pair_labels
+        self._warned = False
         self._part: Part | None = None
         self._given: list[Blob] = []
         self._numbers: dict[tuple[bytes, ...], int] = {}  # of the pairs met so far, by what their images look like
@@ -219,8 +228,7 @@ class _OwnBatches:
             kinds = [(looks[0], looks[side]) if images else (*looks, [kind] * len(anchor)) for side, kind in _KINDS]
             numbers = [self._numbered(kind, len(anchor)) for kind in kinds]
             return _Batch(Distances(numpy.concatenate([near, far]), same, numpy.concatenate(numbers)), images, True)
-        label = values.pop().flatten().cpu().abs() >= 1
-        same = label.numpy() == comparison.one_is_same
+        same = self._same(values.pop().flatten().cpu().numpy())
         if len(values) == 1:
             one_is_same = comparison.one_is_same
             distance = learned_distance(values[0], comparison.score_kind, one_is_same=one_is_same)
@@ -228,6 +236,18 @@ class _OwnBatches:
             first, second = (value.flatten(1).cpu().numpy() for value in values)
             distance = self._twin.metric.rows(first, second)
         return _Batch(Distances(distance, same, self._numbered(_looks(seen, len(same)), len(same))), images, False)
+
+    def _same(self, labels: Floats) -> NDArray[numpy.bool_]:
+        """Which pairs are of one class, judged by their labels."""
+        one_is_same = self._twin.comparison.one_is_same
+        if self._pair_labels is not None:
+            return self._pair_labels.are_same(labels, "the net's data")
+        text = "" if self._warned else odd_labels(labels, one_is_same=one_is_same)
+        if text:
+            self._warned = True
+            _log.warning("%s; say what they mean with --pair-labels, for example %s", text, mapping_for(labels))
+        same: NDArray[numpy.bool_] = nonzero(labels) == one_is_same
+        return same
 
     def _numbered(self, looks: Sequence[Sequence[bytes]], rows: int) -> NDArray[numpy.int64]:
         """A number for each pair, the same for those that look the same, whichever of the images comes first."""

@@ -17,6 +17,7 @@ from siamese_proto.data.labelled import SUFFIXES, LabelledImages, guess_kind, is
 from siamese_proto.data.pair_list import open_pairs
 from siamese_proto.data.pair_sampling import distinct_pairs
 from siamese_proto.errors import DataError, quoted
+from siamese_proto.layers.pair_labels import PairLabels, listed, mapping_for
 from siamese_proto.metrics.extent import COUNT
 from siamese_proto.metrics.preparing import Preparation
 
@@ -106,6 +107,7 @@ def open_pair_images(
     preparation: Preparation,
     *,
     one_is_same: bool = True,
+    pair_labels: PairLabels | None = None,
     count: int | None = None,
     seed: int = 0,
     same_fraction: float = 0.5,
@@ -117,25 +119,24 @@ def open_pair_images(
 
     `count` pairs at most are taken, by chance from `seed`; None: all of a database or a CSV, 2000 of labelled images.
     A database holds pairs where its records have twice the channels that the net takes. Label 1 means "same", unless
-    `one_is_same` is False. Raises DataError where there are none.
+    `one_is_same` is False, or whatever `pair_labels` says. Raises DataError where there are none.
     """
-    told = f"pairs of {source}, label {int(one_is_same)} is same"
+    meaning = f"label {int(one_is_same)} is same" if pair_labels is None else f"labels {pair_labels.text}"
+    told = f"pairs of {source}, {meaning}"
     kind = "DIGITS" if is_digits(source) and not os.path.exists(source) else guess_kind(source)
     if kind == "CSV":
         images, tuples = open_pairs(
             source, root_folder=root_folder, is_color=preparation.is_color, new_size=preparation.before_crop
         )
-        _check_labels(tuples.labels, source)
         rows = tuples.tuples
-        same = (tuples.labels == 1) == one_is_same
+        same = _same(tuples.labels, source, pair_labels, one_is_same=one_is_same)
         return _some(PairImages((images, images), (rows[:, 0], rows[:, 1]), same, told), count, seed)
     if kind == "DATABASE":
         records = open_labelled(source, "DATABASE", new_size=preparation.before_crop)
         if records.shape[0] == 2 * preparation.size[0]:
-            _check_labels(records.labels, source)
             every = numpy.arange(len(records))
             halves = tuple(LabelledImages(_Half(records, half)) for half in (0, 1))
-            same = (records.labels == 1) == one_is_same
+            same = _same(records.labels, source, pair_labels, one_is_same=one_is_same)
             return _some(PairImages((halves[0], halves[1]), (every, every), same, told), count, seed)
         records.close()
     images = labelled_images(source, preparation, labels=labels, root_folder=root_folder, classes=classes)
@@ -156,13 +157,24 @@ def _some(pairs: PairImages, count: int | None, seed: int) -> PairImages:
     return PairImages(pairs.images, (first[chosen], second[chosen]), pairs.same[chosen], told)
 
 
-def _check_labels(labels: NDArray[numpy.integer] | NDArray[numpy.float32], source: str) -> None:
+def _same(
+    labels: NDArray[numpy.integer] | NDArray[numpy.float32],
+    source: str,
+    pair_labels: PairLabels | None,
+    *,
+    one_is_same: bool,
+) -> NDArray[numpy.bool_]:
+    """Which pairs are of one class; DataError for labels that do not say it."""
+    if pair_labels is not None:
+        return pair_labels.are_same(labels, quoted(source))
     others = labels[(labels != 0) & (labels != 1)]
     if len(others):
         raise DataError(
-            f"{len(others)} labels of {quoted(source)} are neither 0 nor 1, {others[0]:g} for example, so they do not "
-            "tell pairs apart; a labelled database is judged with --labelled"
+            f"{len(others)} labels of {quoted(source)} are neither 0 nor 1: {listed(others)}; say which mean the same "
+            f"with --pair-labels, for example {mapping_for(labels)} (a labelled database is judged with --labelled)"
         )
+    same: NDArray[numpy.bool_] = (labels == 1) == one_is_same
+    return same
 
 
 class _Half(ImageStore):

@@ -1558,7 +1558,7 @@ class NormParameter(_message.Message):
     def __init__(self, across_spatial: _Optional[bool] = ..., scale_filler: _Optional[_Union[FillerParameter, _Mapping[str, object]]] = ..., channel_shared: _Optional[bool] = ..., eps: _Optional[float] = ...) -> None: ...
 
 class PairDataParameter(_message.Message):
-    __slots__ = ("source", "labels", "kind", "tuple", "batch_size", "same_fraction", "seed", "tuples", "shuffle", "new_height", "new_width", "is_color", "root_folder", "same_transform", "classes", "exclude_classes", "images_per_class", "skip_per_class", "prefetch")
+    __slots__ = ("source", "labels", "kind", "tuple", "batch_size", "same_fraction", "seed", "tuples", "shuffle", "new_height", "new_width", "is_color", "root_folder", "same_transform", "classes", "exclude_classes", "images_per_class", "skip_per_class", "prefetch", "pair_labels")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         AUTO: _ClassVar[PairDataParameter.Kind]
@@ -1602,6 +1602,7 @@ class PairDataParameter(_message.Message):
     IMAGES_PER_CLASS_FIELD_NUMBER: _ClassVar[int]
     SKIP_PER_CLASS_FIELD_NUMBER: _ClassVar[int]
     PREFETCH_FIELD_NUMBER: _ClassVar[int]
+    PAIR_LABELS_FIELD_NUMBER: _ClassVar[int]
     source: str
     labels: str
     kind: PairDataParameter.Kind
@@ -1621,7 +1622,8 @@ class PairDataParameter(_message.Message):
     images_per_class: int
     skip_per_class: int
     prefetch: int
-    def __init__(self, source: _Optional[str] = ..., labels: _Optional[str] = ..., kind: _Optional[_Union[PairDataParameter.Kind, str]] = ..., tuple: _Optional[_Union[PairDataParameter.Tuple, str]] = ..., batch_size: _Optional[int] = ..., same_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., tuples: _Optional[int] = ..., shuffle: _Optional[bool] = ..., new_height: _Optional[int] = ..., new_width: _Optional[int] = ..., is_color: _Optional[bool] = ..., root_folder: _Optional[str] = ..., same_transform: _Optional[bool] = ..., classes: _Optional[str] = ..., exclude_classes: _Optional[str] = ..., images_per_class: _Optional[int] = ..., skip_per_class: _Optional[int] = ..., prefetch: _Optional[int] = ...) -> None: ...
+    pair_labels: str
+    def __init__(self, source: _Optional[str] = ..., labels: _Optional[str] = ..., kind: _Optional[_Union[PairDataParameter.Kind, str]] = ..., tuple: _Optional[_Union[PairDataParameter.Tuple, str]] = ..., batch_size: _Optional[int] = ..., same_fraction: _Optional[float] = ..., seed: _Optional[int] = ..., tuples: _Optional[int] = ..., shuffle: _Optional[bool] = ..., new_height: _Optional[int] = ..., new_width: _Optional[int] = ..., is_color: _Optional[bool] = ..., root_folder: _Optional[str] = ..., same_transform: _Optional[bool] = ..., classes: _Optional[str] = ..., exclude_classes: _Optional[str] = ..., images_per_class: _Optional[int] = ..., skip_per_class: _Optional[int] = ..., prefetch: _Optional[int] = ..., pair_labels: _Optional[str] = ...) -> None: ...
 
 class PermuteParameter(_message.Message):
     __slots__ = ("order",)

@@ -15,6 +15,7 @@ from siamese_proto.data.bad_records import count_of
 from siamese_proto.errors import SolverError
 from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import DataLayer
+from siamese_proto.layers.pair_labels import check_sources
 from siamese_proto.net import Net
 from siamese_proto.solver.feeding import BatchSource, given_batches
 from siamese_proto.solver.log import log
@@ -71,6 +72,7 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     team = current()
     check_graph(net.graph, team)
     net.run.rank, net.run.ranks = team.rank, team.count
+    check_sources(net.graph, net.run, given={feeder.layer for feeder in given})
     if not any(weight for node in net.graph.nodes for weight in node.loss_weights):
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
         log("solver.cpp:102", text, level=logging.WARNING)
@@ -83,6 +85,7 @@ def test_nets(settings: Settings, net: Net, options: NetOptions) -> list[Net]:
     for index, test in enumerate(settings.test_nets):
         log("solver.cpp:190", f"Creating test net (#{index}) specified by {test.source.description}")
         found.append(_net(test.source, options, seed=net.run.seed, share_with=net).to(net.device))
+        check_sources(found[-1].graph, found[-1].run)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,10 +16,11 @@ from siamese_proto.cli.data.making import (
 )
 from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
 from siamese_proto.cli.data.progress import progress
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.cli.options import pair_labels
+from siamese_proto.errors import quoted
+from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+_EXPECTED = "same=1,different=0"
 
 
 @click.command()
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @fraction
 @seed
 @click.option("--shuffle", is_flag=True, help="Bring the pairs of a CSV into an order drawn from the seed.")
+@pair_labels
 @source_options
 @overwrite
 def pairs(
@@ -51,12 +53,16 @@ def pairs(
     folder with one sub-folder a class, a list of lines "path label", a labelled LMDB or LevelDB, the embedded "digits"
     ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are.
 
-    A record holds two images stacked on channels, with label 1 where they are of one class and 0 where not.
+    A record holds two images stacked on channels, with label 1 where they are of one class and 0 where not. Other
+    labels of a CSV need --pair-labels.
     """
+    mapping = read_pair_labels(chosen.pop("pair_labels") or _EXPECTED)
     if _is_csv(two_at_most(sources)[0], chosen["kind"]):
         order_by = seed if shuffle else None
-        _copy_given(sources[0], out, backend, count=count, overwrite=overwrite, seed=order_by, **chosen)
+        _copy_given(sources[0], out, backend, mapping, count=count, overwrite=overwrite, seed=order_by, **chosen)
         return
+    if mapping.text != _EXPECTED:
+        raise click.UsageError("--pair-labels says what the labels of a CSV mean, but these pairs are drawn by class")
     with open_source(sources, **chosen) as images:
         make_pairs(
             out,
@@ -76,12 +82,21 @@ def _is_csv(source: str, kind: str | None) -> bool:
 
 
 def _copy_given(
-    source: str, out: str, backend: str, *, count: int | None, overwrite: bool, seed: int | None, **chosen: Any
+    source: str,
+    out: str,
+    backend: str,
+    mapping: PairLabels,
+    *,
+    count: int | None,
+    overwrite: bool,
+    seed: int | None,
+    **chosen: Any,
 ) -> None:
     """Write the pairs that a CSV names."""
     import numpy
 
     from siamese_proto.data.pair_list import open_pairs
+    from siamese_proto.data.pair_sampling import GivenTuples
     from siamese_proto.data.pairs import write_tuples
 
     images, given = open_pairs(
@@ -90,7 +105,7 @@ def _copy_given(
         is_color=None if chosen["gray"] is None else not chosen["gray"],
         new_size=size_of(chosen["resize_height"], chosen["resize_width"]),
     )
-    _check_labels(source, given.labels)
+    given = GivenTuples(given.tuples, mapping.are_same(given.labels, quoted(source)).astype(numpy.float32))
     given = given.of_images(good_ones(images, skip_bad_records=chosen["skip_bad_records"]))
     total = len(given.labels)
     order = numpy.arange(total) if seed is None else numpy.random.default_rng(seed).permutation(total)
@@ -99,13 +114,3 @@ def _copy_given(
         write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=tell)
     same = int((labels == 1).sum())
     click.echo(f"{out}: {len(labels)} pairs, {same} same and {len(labels) - same} different")
-
-
-def _check_labels(source: str, labels: NDArray[Any]) -> None:
-    """Raise DataError where a record cannot keep a label: it has room for a whole number of 32 bits."""
-    lost = labels[(labels % 1 != 0) | (abs(labels) >= 2**31)]
-    if len(lost):
-        raise DataError(
-            f"{quoted(source)} has label {lost[0]:g}, but a record keeps whole numbers of 32 bits; write 1 and 0, or"
-            " have a PairData layer read the CSV"
-        )
