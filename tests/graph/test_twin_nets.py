@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from graph.nets import net
 
-from siamese_proto.compiler import check_net
+from siamese_proto.check.net import check_net
 
 PAIR = "in Input > data data_p sim ; ; 2x3x12x13 2x3x12x13 2\n"
 MISSING = "in Data > pair sim ; ; source: 'no such database' batch_size: 2\ncut Slice pair > data data_p ; ; axis: 1\n"
