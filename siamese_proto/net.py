@@ -17,9 +17,7 @@ from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
-from siamese_proto.layers.in_place import ElementWise
-from siamese_proto.optimize import optimize
-from siamese_proto.program import LayerModule, Plan, bare, build_program, is_source, module_name, plan
+from siamese_proto.program import Form, Plan, bare, build_program, in_phase, is_source, plan
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
 from siamese_proto.tensors import Weights, make_weights
@@ -36,6 +34,15 @@ def _as_tensor(name: str, value: Any) -> Tensor:
         raise GraphError(
             f"blob {quoted(name)} is given as {type(value).__name__}; give a tensor or an array of numbers"
         ) from None
+
+
+def _prepare(graph: Graph, *, writes_files: bool) -> None:
+    for node in graph.nodes:
+        try:
+            if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
+                node.layer.prepare()
+        except NetError as problem:
+            raise problem.at(location=node.location, layer=node.name) from None
 
 
 def _term(blob: Tensor, weight: float) -> Tensor:
@@ -61,10 +68,13 @@ class Net(nn.Module):
     from them; what is not given is pulled from its data layers. Parameters shared by name are one torch Parameter.
     `weights` is a weights file, or several. `shapes` gives shapes of inputs by blob name where a database is missing.
     `share_with` is another net whose parameters this one takes by layer name, as Caffe's test nets take those of the
-    training net. `fuse` lets towers that share all their parameters run as one over their joined batches, and layers in
-    the shortest way, with the same results to rounding. `seed` settles the first values of parameters and what random
-    layers draw; without it both differ from run to run. With `skip_bad_records` data layers leave out records that
-    cannot be used, in place of raising a DataError; `run.bad_records` names them by layer. Without `writes_files` its
+    training net. `train()` and `eval()` change what layers do: whether Dropout drops, whether BatchNorm uses the batch.
+    Which layers the net has, what it reads and how it crops stays with `phase`. A net for TRAIN begins in training
+    mode, one for TEST in evaluation mode. A layer that writes its own `phase`, or `use_global_stats`, keeps it. `fuse`
+    lets towers that share all their parameters run as one over their joined batches, and layers in the shortest way,
+    with the same results to rounding. `seed` settles the first values of parameters and what random layers draw;
+    without it both differ from run to run. With `skip_bad_records` data layers leave out records that cannot be used,
+    in place of raising a DataError; `run.bad_records` names them by layer. Without `writes_files` its
     HDF5Output layers write nothing. Raises NetError for whatever is wrong with the net or its files.
     """
 
@@ -85,23 +95,20 @@ class Net(nn.Module):
         writes_files: bool = True,
     ) -> None:
         super().__init__()
-        self.graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
-        if self.graph.problems:
-            raise self.graph.problems[0]
-        self._prepare(writes_files=writes_files)
-        self.fused_graph, self._fused_nodes = optimize(self.graph) if fuse else (self.graph, frozenset[str]())
+        graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+        if graph.problems:
+            raise graph.problems[0]
+        _prepare(graph, writes_files=writes_files)
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
-        self._overwritten = {
-            node.bottoms[0].id
-            for node in self.fused_graph.nodes
-            if isinstance(node.layer, ElementWise) and node.layer.overwrites
-        }
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records, writes_files=writes_files)
+        self.weights = make_weights(graph, share_with._by_layer() if share_with is not None else {}, self.run)
+        self._fuse = fuse
+        self.train(graph.phase == "TRAIN")
+        # By mode; the other one is made when it is asked for.
+        self._forms = {self.training: Form.of(in_phase(graph, graph.phase), self.run, fuse=fuse)}
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
-        self.weights = make_weights(self.graph, share_with._by_layer() if share_with is not None else {}, self.run)
         self._param_ids = [param.id for param in self.graph.params]
-        self._modules_of_layers = [self._modules_of(graph) for graph in (self.graph, self.fused_graph)]
-        self._compiled: dict[tuple[frozenset[str], bool], _Compiled] = {}
+        self._compiled: dict[tuple[frozenset[str], bool, bool], _Compiled] = {}
         self._compiler: Callable[..., Any] | None = None
         self._autocast: torch.dtype | None = None
         self._sources: dict[frozenset[str], tuple[Node, ...]] = {}
@@ -115,13 +122,22 @@ class Net(nn.Module):
         for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
             self.load_weights(path)
 
-    def _prepare(self, *, writes_files: bool) -> None:
-        for node in self.graph.nodes:
-            try:
-                if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
-                    node.layer.prepare()
-            except NetError as problem:
-                raise problem.at(location=node.location, layer=node.name) from None
+    @property
+    def graph(self) -> Graph:
+        """The graph as written. Its layers act as the mode says that `train()` or `eval()` has set."""
+        return self._form.graph
+
+    @property
+    def fused_graph(self) -> Graph:
+        """The graph that runs instead of `graph` where nobody looks inside."""
+        return self._form.fused
+
+    @property
+    def _form(self) -> Form:
+        if self.training not in self._forms:
+            other = in_phase(self._forms[not self.training].graph, "TRAIN" if self.training else "TEST")
+            self._forms[self.training] = Form.of(other, self.run, fuse=self._fuse)
+        return self._forms[self.training]
 
     def extra_repr(self) -> str:
         """The listing of the graph, for printing."""
@@ -173,6 +189,12 @@ class Net(nn.Module):
         outputs = self._run(given, every_blob=False)
         self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
         return outputs
+
+    def train_as_built(self) -> None:
+        """Go back to the mode that the net began with: training in phase TRAIN, evaluation in phase TEST."""
+        trains = self.graph.phase == "TRAIN"
+        if self.training != trains:
+            self.train(trains)
 
     def run_as(self, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
         """Compute in another type where torch.autocast may; let torch.compile make one program of a whole pass.
@@ -261,7 +283,7 @@ class Net(nn.Module):
         return self._sources[given]
 
     def _run(self, given: Mapping[str, Tensor], *, every_blob: bool) -> dict[str, Tensor]:
-        key = (frozenset(given), every_blob)
+        key = (frozenset(given), every_blob, self.training)
         compiled = self._compiled.get(key)
         if compiled is None:
             compiled = self._compiled[key] = self._compile(given, every_blob=every_blob)
@@ -277,9 +299,10 @@ class Net(nn.Module):
         return dict(zip(compiled.outputs, values, strict=True))
 
     def _compile(self, given: Mapping[str, Tensor], *, every_blob: bool) -> _Compiled:
-        todo = plan(self.graph, given)
-        is_plain = every_blob or self._reaches_inside(todo)
-        graph = self.graph if is_plain else self.fused_graph
+        form = self._form
+        todo = plan(form.graph, given)
+        is_plain = every_blob or form.reaches_inside(todo)
+        graph, modules = (form.graph, form.modules) if is_plain else (form.fused, form.fused_modules)
         weighted = [
             top
             for node in self.graph.nodes
@@ -294,7 +317,7 @@ class Net(nn.Module):
             names = ", ".join(quoted(node.name) for node in todo.left_out)
             logger.warning("left out, because what they read is not given: %s", names)
         keys = {self._key(blob): blob for blob in outputs}
-        program = build_program(graph, plan(graph, given), list(keys.values()), self._modules_of_layers[not is_plain])
+        program = build_program(graph, plan(graph, given), list(keys.values()), modules)
         call = self._compiler(program) if self._compiler is not None else bare(program)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, call)
 
@@ -314,25 +337,6 @@ class Net(nn.Module):
         made = [*self.graph.outputs, *(top for node in todo.nodes for top in node.tops if not top.automatic)]
         unread = [blob for blob in dict.fromkeys(made) if blob.id not in read]
         return sorted(unread, key=lambda blob: blob.name.encode())
-
-    def _modules_of(self, graph: Graph) -> dict[str, LayerModule]:
-        """The layers by their nodes' names; those of the graph as written and of what runs may be named alike."""
-        return {
-            module_name(node): LayerModule(node.layer, self.run)
-            for node in graph.nodes
-            if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
-        }
-
-    def _reaches_inside(self, todo: Plan) -> bool:
-        """Whether a layer that became part of another is left out or its top given, or a blob that would be changed.
-
-        Then each layer runs by itself, as written.
-        """
-        return (
-            not self._fused_nodes <= {node.id for node in todo.nodes}
-            or any(top in todo.inputs for node in todo.nodes if node.id in self._fused_nodes for top in node.tops)
-            or any(blob.id in self._overwritten for blob in todo.inputs)
-        )
 
     def _key(self, blob: Blob) -> str:
         """A blob's name in dicts of outputs: earlier versions of one changed in place carry theirs."""

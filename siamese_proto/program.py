@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from torch import Tensor, fx, nn
 
-from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse
+from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase
 from siamese_proto.layers.base import DataLayer, Layer, RunState
+from siamese_proto.layers.in_place import ElementWise
+from siamese_proto.optimize import optimize
 
 
 class LayerModule(nn.Module):
@@ -29,6 +31,56 @@ class LayerModule(nn.Module):
     def extra_repr(self) -> str:
         """The layer's type, for printing."""
         return self.layer.type
+
+
+@dataclass(frozen=True)
+class Form:
+    """A net in one of its modes, training or evaluation: its graph as written, and the graph that runs instead."""
+
+    graph: Graph
+    fused: Graph
+    gone: frozenset[str]  # ids of nodes of `graph` that are part of others in `fused`
+    modules: dict[str, LayerModule]
+    fused_modules: dict[str, LayerModule]
+    overwritten: frozenset[str]  # ids of blobs of `fused` that a layer changes where they lie
+
+    @staticmethod
+    def of(graph: Graph, run: RunState, *, fuse: bool) -> Form:
+        """The form of a graph whose layers act in the mode already."""
+        fused, gone = optimize(graph) if fuse else (graph, frozenset[str]())
+        overwritten = (
+            node.bottoms[0].id for node in fused.nodes if isinstance(node.layer, ElementWise) and node.layer.overwrites
+        )
+        return Form(graph, fused, gone, _modules(graph, run), _modules(fused, run), frozenset(overwritten))
+
+    def reaches_inside(self, todo: Plan) -> bool:
+        """Whether a layer that became part of another is left out or its top given, or a blob that would be changed.
+
+        Then each layer runs by itself, as written.
+        """
+        return (
+            not self.gone <= {node.id for node in todo.nodes}
+            or any(top in todo.inputs for node in todo.nodes if node.id in self.gone for top in node.tops)
+            or any(blob.id in self.overwritten for blob in todo.inputs)
+        )
+
+
+def in_phase(graph: Graph, phase: Phase) -> Graph:
+    """The graph with its layers acting in a phase. Which layers, sources and crops it has stays as it was built."""
+    nodes = []
+    for node in graph.nodes:
+        layer = node.layer.in_phase(phase, node.message) if isinstance(node.layer, Layer) else node.layer
+        nodes.append(node if layer is node.layer else replace(node, layer=layer))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _modules(graph: Graph, run: RunState) -> dict[str, LayerModule]:
+    """The layers by their nodes' names; those of the graph as written and of what runs may be named alike."""
+    return {
+        module_name(node): LayerModule(node.layer, run)
+        for node in graph.nodes
+        if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
+    }
 
 
 @dataclass(frozen=True)

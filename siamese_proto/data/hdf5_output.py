@@ -62,11 +62,11 @@ class HDF5Output(Layer):
             self.top_shapes([tuple(bottom.shape) for bottom in bottoms])
             if not run.writes_files:
                 return []
-            writer = run.files.get(self)
+            writer = run.files.get(self.key)
             if not isinstance(writer, RowWriter):
                 if run.iteration and os.path.exists(self.file_name):
                     _log.warning("%s is begun anew: it will hold the rows since the run was resumed", self.file_name)
-                run.files[self] = writer = RowWriter(self.file_name)
+                run.files[self.key] = writer = RowWriter(self.file_name)
             writer.add([_four_axes(bottom) for bottom in bottoms])
         except NetError as problem:
             raise problem.at(layer=self.name, location=self.context.location) from None

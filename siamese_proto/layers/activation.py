@@ -347,7 +347,7 @@ class Dropout(ElementWise):
         return [x.mul_(factors) if self.overwrites else x * factors]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        if self.phase == self.context.phase:  # the mode of the module is that of the net: train() or eval()
+        if not self.has_own_phase:  # the mode of the module is that of the net: train() or eval()
             return by_module(call("nn.Dropout", self.ratio))
         if self.phase == "TEST":
             return expression("{0}")

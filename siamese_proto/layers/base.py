@@ -7,9 +7,10 @@ compute), so that nets can be checked and drawn at once.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
@@ -51,9 +52,9 @@ class Closable(Protocol):
 class RunState:
     """What a running net has besides its blobs: what random layers draw from, and what layers remember.
 
-    `carried` is what recurrent layers take over into the next forward pass, by layer. It begins empty with every net.
-    `files` are what layers write, by layer; they are closed with the net. Unless `writes_files`, they write nothing: a
-    net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
+    `carried` is what recurrent layers take over into the next forward pass, by the layer's `key`. It begins empty with
+    every net. `files` are what layers write, by `key`; they are closed with the net. Unless `writes_files`, they write
+    nothing: a net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
     leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `rand_skip`, data layers begin
     with their first record, whatever their `rand_skip` says. Unless `sums_apart`, the last biases of
     towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
@@ -65,8 +66,8 @@ class RunState:
     draw: int = 0  # which of the passes accumulated in this iteration
     rank: int = 0  # of the processes that train together, each with rows of its own of one large batch
     ranks: int = 1
-    carried: dict[Layer, tuple[Tensor, ...]] = field(default_factory=dict)
-    files: dict[Layer, Closable] = field(default_factory=dict)
+    carried: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    files: dict[str, Closable] = field(default_factory=dict)
     writes_files: bool = True
     skip_bad_records: bool = False
     bad_records: dict[str, set[str]] = field(default_factory=dict)
@@ -106,6 +107,9 @@ class Layer:
     just the one that bears its name: others have no effect, and that is reported. `parameters` holds the settings of a
     type registered with a dataclass of its own (see `layer`). A type that writes files sets `writes_files`; its
     `forward` writes them only where `run.writes_files` is set.
+
+    `phase` is "TRAIN" or "TEST". A layer that does something else in training reads it wherever it needs it; `train()`
+    and `eval()` of a net set it (see `in_phase`).
     """
 
     type: ClassVar[str] = ""  # set by @layer
@@ -123,8 +127,9 @@ class Layer:
     def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
         self.name: str = message.name
         self.key = context.node_id or message.name  # what random draws depend on: layers of one name draw apart
-        # A layer that says its own phase has it whatever net it stands in (net.cpp: Init).
-        self.phase: Phase = PHASES[message.phase] if message.HasField("phase") else context.phase
+        # A layer that says its own phase has it whatever net it stands in (net.cpp: Init), and in either mode.
+        self.has_own_phase = message.HasField("phase")
+        self.phase: Phase = PHASES[message.phase] if self.has_own_phase else context.phase
         self.context = context
         self.bottom_count = len(message.bottom)
         self.top_count = max(len(message.top), 1 if self.is_loss else 0)
@@ -134,6 +139,18 @@ class Layer:
 
     def read(self, message: schema.LayerParameter) -> None:
         """Take the settings from the message into plain attributes."""
+
+    def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
+        """The layer as it acts in a phase: itself, or a copy that has read its settings again.
+
+        A net in the mode of another phase than its own, set by `train()` or `eval()`, runs such copies.
+        """
+        if phase == self.phase or self.has_own_phase:
+            return self
+        other = copy.copy(self)
+        other.phase, other.context = phase, replace(self.context, phase=phase)
+        other.read(message)
+        return other
 
     def params(self) -> Sequence[ParamRole]:
         """The parameter blobs, in Caffe's order; known from the settings alone."""
@@ -231,6 +248,10 @@ class DataLayer(Layer):
     def label_values(self, top: int) -> NDArray[Any] | None:
         """The values of a top that has one number a row, (n,): all, or those of the first rows; None: unknown yet."""
         return None
+
+    def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
+        """Itself: what is read, and how it is cropped, does not depend on the mode of a net."""
+        return self
 
     def open(self, run: RunState) -> Feeder:
         """Begin to read; raises DataError where the source cannot be read."""

@@ -78,7 +78,7 @@ class BatchNorm(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"fraction": (float(f"{self.fraction:.7g}"), 0.999), "eps": (float(f"{self.eps:.7g}"), 1e-5)}
         # Without a word the mode of the module decides, as the phase does.
-        said = self.uses_stored if self.is_said or self.phase != self.context.phase else None
+        said = self.uses_stored if self.is_said or self.has_own_phase else None
         module = call("BatchNorm", bottoms[0][1], **settings, use_global_stats=(said, None))
         names = ("mean", "variance", "factor")
         return by_module(module, names, helpers=["carried.normalization.BatchNorm"])

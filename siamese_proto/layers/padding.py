@@ -109,9 +109,13 @@ class ChannelDropout(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         kinds = {2: "Dropout", 4: "Dropout2d", 5: "Dropout3d"}  # torch takes three axes for an image without a batch
-        if self.phase == self.context.phase and len(bottoms[0]) in kinds:  # the mode of the module is that of the net
+        if not self.has_own_phase and len(bottoms[0]) in kinds:  # the mode of the module is that of the net
             return by_module(call(f"nn.{kinds[len(bottoms[0])]}", self.ratio))
-        return expression("{0}") if self.phase == "TEST" else None
+        if self.has_own_phase and self.phase == "TEST":
+            return expression("{0}")
+        channels = f"torch.ones_like({{0}}[:, :{', :1' * (len(bottoms[0]) - 2)}])"
+        training = "True" if self.has_own_phase else "self.training"
+        return expression(f"{{0}} * functional.dropout({channels}, {self.ratio!r}, training={training})")
 
     def rows_independent(self) -> bool:
         # The mask of a row depends on its place in the batch and on the layer's name.

@@ -108,7 +108,7 @@ class Pooling(Layer):
         return by_module(call(name, kernel_size=(same(kernel), None), **steps, **rounding))
 
     def _stochastic_source(self, size: Pair) -> Source:
-        draws = {} if self.phase == self.context.phase else {"draws": (self.phase == "TRAIN", None)}
+        draws = {"draws": (self.phase == "TRAIN", None)} if self.has_own_phase else {}
         settings = {"ceil_mode": (self.ceil, True), **draws}
         pool = call("StochasticPool", self.kernel or size, self.stride, **settings)
         return by_module(pool, helpers=["carried.pooling.StochasticPool"])

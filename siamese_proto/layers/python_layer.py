@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from siamese_proto.errors import DataError, GraphError, quoted
-from siamese_proto.graph.ir import Arity, LayerContext, ParamRole, Shape, SourceMissingError
+from siamese_proto.graph.ir import Arity, LayerContext, ParamRole, Phase, Shape, SourceMissingError
+from siamese_proto.graph.select import PHASES
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState, layer
 from siamese_proto.layers.python_blobs import Blob, Blobs
 from siamese_proto.layers.user_code import import_module, importing, running
@@ -28,6 +29,7 @@ class Worker:
         self.blobs = Blobs()
         self.bottoms: list[Blob] = []
         self.tops = [Blob() for _ in range(of.top_count)]
+        self.is_set_up = False
         self.passes = 0  # forward passes so far: backward needs the state that its own left behind
         module = import_module(of.module, of.context.folder)
         self.file = os.path.realpath(module.__file__) if module.__file__ else None
@@ -37,7 +39,7 @@ class Worker:
         with self.running("making"):
             self.object = _instance(kind)
             self.object.param_str = self.object.param_str_ = of.param_str  # the second is what it was called at first
-            self.object.phase = ("TRAIN", "TEST").index(of.phase)
+            self.object.phase = PHASES.index(of.phase)
             self.object.blobs = self.blobs
 
     def running(self, what: str) -> running:
@@ -52,6 +54,7 @@ class Worker:
         folders = [os.getcwd(), *([self.of.context.folder] if self.of.context.folder is not None else [])]
         with self.running("setup"), importing(folders):
             self.object.setup(self.bottoms, self.tops)
+        self.is_set_up = True
 
     def reshape(self) -> list[Shape]:
         """Call the user's reshape; the shapes of the tops."""
@@ -59,8 +62,9 @@ class Worker:
             self.object.reshape(self.bottoms, self.tops)
         return [top.shape for top in self.tops]
 
-    def forward(self) -> None:
+    def forward(self, phase: Phase) -> None:
         """Reshape, as Caffe does before every pass, and compute the tops."""
+        self.object.phase = PHASES.index(phase)
         self.reshape()
         with self.running("forward"):
             self.object.forward(self.bottoms, self.tops)
@@ -79,17 +83,18 @@ class PythonLayer(Layer):
     any shapes -> those that its reshape gives the tops; without bottoms it is a data layer
     The class has setup, reshape, forward(bottom, top) and backward(top, propagate_down, bottom); it finds `param_str`,
     `phase` (0 TRAIN, 1 TEST) and `blobs` (`self.blobs.add_blob(3, 5)` in setup makes parameters) in self, and `data`,
-    `diff`, `shape` and `reshape(..)` in its bottoms and tops. The module is looked for in the working directory, then
-    beside the net. It is code: it runs only where the caller allows it, otherwise the net can be looked at.
+    `diff`, `shape` and `reshape(..)` in its bottoms and tops. `phase` is set before every pass: it follows `train()`
+    and `eval()` of the net. The module is looked for in the working directory, then beside the net. It is code: it runs
+    only where the caller allows it, otherwise the net can be looked at.
     Caffe: python_layer.hpp
     """
 
     bottoms = Arity(0, None)
     tops = Arity(0, None)
 
-    def __new__(cls, message: schema.LayerParameter, context: LayerContext) -> PythonLayer:
-        """One without bottoms is a data layer."""
-        return super().__new__(cls if message.bottom else PythonDataLayer)
+    def __new__(cls, message: schema.LayerParameter | None = None, context: LayerContext | None = None) -> PythonLayer:
+        """One without bottoms is a data layer. Copies are made without arguments."""
+        return super().__new__(cls if message is None or message.bottom else PythonDataLayer)
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.python_param
@@ -112,6 +117,10 @@ class PythonLayer(Layer):
     def prepare(self) -> None:
         if not self.context.allow_python_layers:
             raise GraphError(f"{self._refusal()}; {HOW_TO_ALLOW}")
+
+    def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
+        _ = self.worker  # made before a copy is: both are one object of the user's, with what it remembers
+        return super().in_phase(phase, message)
 
     def params(self) -> Sequence[ParamRole]:
         if not self._is_set_up:  # nobody knows yet; what the file says of them stands
@@ -151,7 +160,7 @@ class PythonLayer(Layer):
             )
         if torch.compiler.is_compiling():  # it cannot look into the user's code, and goes around it
             call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]  # torch leaves it without types
-        return call(self.worker, self.in_place, bottoms, params)
+        return call(self.worker, self.phase, self.in_place, bottoms, params)
 
     def unused_fields(self) -> Sequence[str]:
         return self.unused
@@ -161,18 +170,17 @@ class PythonLayer(Layer):
 
     @property
     def _is_set_up(self) -> bool:
-        return bool(vars(self).get("is_set_up", False))
+        return "worker" in vars(self) and self.worker.is_set_up
 
     def _set_up(self, shapes: Sequence[Shape]) -> None:
         if not self._is_set_up:
             self.worker.set_up(shapes)
-            self.is_set_up = True
 
     def _refusal(self) -> str:
         return f"the Python layer {quoted(self.describe())} is code of the user's, which is not run unasked"
 
 
-class PythonDataLayer(PythonLayer, DataLayer):
+class PythonDataLayer(DataLayer, PythonLayer):
     """A Python layer without bottoms: its tops are pulled like those of a data layer."""
 
     type = "Python"
@@ -198,7 +206,7 @@ class PythonFeeder:
         """One tensor a top."""
         import torch
 
-        self.worker.forward()
+        self.worker.forward(self.worker.of.phase)
         self.batches += 1
         return [torch.from_numpy(top.data.copy()) for top in self.worker.tops]
 
@@ -207,7 +215,7 @@ class PythonFeeder:
         if batches < self.batches:
             raise DataError("a Python layer cannot go back to earlier batches", layer=self.worker.of.name)
         while self.batches < batches:
-            self.worker.forward()
+            self.worker.forward(self.worker.of.phase)
             self.batches += 1
 
     def close(self) -> None:

@@ -112,7 +112,7 @@ class Recurrent(Layer):
             return [bottom.detach()[0] for bottom in bottoms[2 + self.has_static :]]
         x = bottoms[0]
         streams = x.shape[1]
-        carried = run.carried.get(self)
+        carried = run.carried.get(self.key)
         if carried is None or len(carried[0]) < streams:
             return [x.new_zeros(streams, self.num_output)] * self.states
         return [state[:streams].to(x) for state in carried]
@@ -124,10 +124,10 @@ class Recurrent(Layer):
         states = [state.detach() for state in states]
         if self.exposed:
             return [state.unsqueeze(0) for state in states]
-        before = run.carried.get(self)
+        before = run.carried.get(self.key)
         if before is not None and len(before[0]) > len(states[0]):
             states = [torch.cat([new, old[len(new) :].to(new)]) for new, old in zip(states, before, strict=True)]
-        run.carried[self] = tuple(states)
+        run.carried[self.key] = tuple(states)
         return []
 
 

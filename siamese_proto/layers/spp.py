@@ -54,7 +54,7 @@ class SPP(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
-            draws = "self.training" if self.phase == self.context.phase else repr(self.phase == "TRAIN")
+            draws = "self.training" if not self.has_own_phase else repr(self.phase == "TRAIN")
             return expression(f"pyramid_draw({{0}}, {self.levels}, draws={draws})", "carried.pooling.pyramid_draw")
         pooled = call("pyramid_pool", "{0}", self.levels, shown(self.method))
         return expression(pooled, "carried.pooling.pyramid_pool")

@@ -12,7 +12,7 @@ from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.layers.base import DataLayer, Layer
 from siamese_proto.net import Net
-from siamese_proto.program import LayerModule, Plan, build_program, is_source, module_name
+from siamese_proto.program import LayerModule, Plan, build_program, in_phase, is_source, module_name
 
 _MADE_UP = "DummyData"  # the one source that needs nobody to feed it
 _VALUES_AT_ONCE = 2**24  # of the largest blob, 64 MiB
@@ -24,13 +24,14 @@ class Part:
 
     def __init__(self, net: Net, given: Sequence[Blob], wanted: Sequence[Blob]) -> None:
         self._net = net
-        nodes, constants = _needed(net.graph, given, wanted)
+        graph = in_phase(net.graph, "TEST")  # evaluation, whatever mode the net is in
+        nodes, constants = _needed(graph, given, wanted)
         modules = {
             module_name(node): LayerModule(node.layer, net.run) for node in nodes if isinstance(node.layer, Layer)
         }
         self._constants = [tensor for node in constants for tensor in _made_up(net, node)]
         inputs = (*given, *(top for node in constants for top in node.tops))
-        self._program = build_program(net.graph, Plan(inputs, tuple(nodes), ()), wanted, modules)
+        self._program = build_program(graph, Plan(inputs, tuple(nodes), ()), wanted, modules)
         self.batch = _fixed_batch(given, nodes, constants) or _rows(nodes)
         self._padded = bool(_fixed_batch(given, nodes, constants))
 

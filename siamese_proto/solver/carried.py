@@ -19,12 +19,12 @@ def export_carried(nets: Sequence[Net]) -> list[schema.CarriedState]:
             layer=node.id,
             state=[
                 schema.BlobProto(shape=schema.BlobShape(dim=tensor.shape), data=tensor.detach().flatten().tolist())
-                for tensor in net.run.carried[node.layer]
+                for tensor in net.run.carried[node.layer.key]
             ],
         )
         for index, net in enumerate(nets)
         for node in net.graph.nodes
-        if isinstance(node.layer, Layer) and node.layer in net.run.carried
+        if isinstance(node.layer, Layer) and node.layer.key in net.run.carried
     ]
 
 
@@ -37,4 +37,4 @@ def import_carried(nets: Sequence[Net], states: Iterable[schema.CarriedState]) -
             for node in net.graph.nodes:
                 if node.id == state.layer and isinstance(node.layer, Layer):
                     blobs = (torch.tensor(list(blob.data)).reshape(tuple(blob.shape.dim)) for blob in state.state)
-                    net.run.carried[node.layer] = tuple(blob.to(net.device) for blob in blobs)
+                    net.run.carried[node.layer.key] = tuple(blob.to(net.device) for blob in blobs)

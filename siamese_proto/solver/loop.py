@@ -43,9 +43,10 @@ class Solver:
     from then on: large nets are a third faster so. `close` gives back what is free. Raises NetError for whatever is
     wrong with the files, before training begins.
 
-    `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. `outputs` are the
-    outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each of
-    `snapshot_callbacks` after every snapshot, and each of `test_callbacks` after every test, with the solver and the
+    `iteration` counts the updates made. `net` is trained, and `test_nets` share its parameters. Each pass runs a net as
+    its phase says, as in Caffe: `train()` and `eval()` that were called on it in between do not change a run. `outputs`
+    are the outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each
+    of `snapshot_callbacks` after every snapshot, and each of `test_callbacks` after every test, with the solver and the
     mean outputs of each test net.
     """
 
@@ -192,6 +193,7 @@ class Solver:
 
     def _forward(self, draw: int, debug: DebugPass | None = None) -> Tensor:
         self.net.run.iteration, self.net.run.draw = self.iteration, draw
+        self.net.train_as_built()
         self.last_batch = self.batches.next_batch()
         self.outputs = self.net(**self.last_batch) if debug is None else debug.forward(self.last_batch)
         return self.net.loss(self.outputs)

@@ -25,6 +25,7 @@ class Scores:
     def run_batch(self) -> Mapping[str, Tensor]:
         """Run the net over its next batch; the outputs for this batch alone."""
         self.net.run.draw = self.batches
+        self.net.train_as_built()
         outputs: dict[str, Tensor] = self.net() if self.debug is None else self.debug.forward(self.net.pull())
         self._loss += self.net.loss(outputs)
         self._totals = {name: self._totals.get(name, 0) + value for name, value in outputs.items()}

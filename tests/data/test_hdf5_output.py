@@ -185,7 +185,7 @@ def test_a_resumed_run_says_that_the_file_is_begun_anew(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         layer.forward([numbers(3, 5), numbers(3)], [], run)
     assert "out.h5 is begun anew: it will hold the rows since the run was resumed" in caplog.text
-    run.files[layer].close()
+    run.files[layer.key].close()
     assert len(rows(tmp_path / "out.h5")["data"]) == 3
 
 

@@ -197,3 +197,18 @@ def test_losses_of_several_types_are_kept_as_they_are() -> None:
         losses.append(loss)
     assert losses.floats() == [1.0, 1e300, 0.5]
     assert losses.first_not_finite() is None
+
+
+def test_train_and_eval_called_in_between_do_not_change_a_run(write_run) -> None:
+    """Training nets train and test nets evaluate, as their phases say; the net has dropout."""
+    runs = []
+    for meddles in (False, True):
+        solver = Solver(write_run(random_seed=1, snapshot_prefix=f'"run_{meddles}"'))
+        if meddles:
+            solver.callbacks.append(lambda solver: solver.net.eval() and solver.test_nets[0].train())
+        scores: list[float] = []
+        solver.test_callbacks.append(lambda solver, means, scores=scores: scores.append(means[0]["loss"].item()))
+        solver.solve()
+        solver.close()
+        runs.append((solver.losses, scores))
+    assert runs[0] == runs[1]

@@ -11,15 +11,16 @@ from torch import Tensor
 from siamese_proto.layers.autograd.once import differentiable_once
 
 if TYPE_CHECKING:
+    from siamese_proto.graph.ir import Phase
     from siamese_proto.layers.python_blobs import Array
     from siamese_proto.layers.python_layer import Worker
 
 
 def call(
-    worker: Worker, in_place: Sequence[bool], bottoms: Sequence[Tensor], params: Sequence[Tensor]
+    worker: Worker, phase: Phase, in_place: Sequence[bool], bottoms: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Sequence[Tensor]:
     """The tops, with the gradients that the layer's own backward computes."""
-    tops: tuple[Tensor, ...] = PythonRule.apply(worker, tuple(in_place), len(bottoms), *bottoms, *params)  # type: ignore[no-untyped-call]  # torch leaves apply without types
+    tops: tuple[Tensor, ...] = PythonRule.apply(worker, phase, tuple(in_place), len(bottoms), *bottoms, *params)  # type: ignore[no-untyped-call]  # torch leaves apply without types
     return tops
 
 
@@ -28,11 +29,12 @@ class PythonRule(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, worker: Worker, in_place: tuple[bool, ...], count: int, *tensors: Tensor
+        ctx: Any, worker: Worker, phase: Phase, in_place: tuple[bool, ...], count: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
         _load(worker, in_place, count, tensors)
-        worker.forward()
-        ctx.worker, ctx.in_place, ctx.count, ctx.passes = worker, in_place, count, worker.passes
+        worker.forward(phase)
+        ctx.worker, ctx.phase, ctx.in_place, ctx.count = worker, phase, in_place, count
+        ctx.passes = worker.passes
         ctx.save_for_backward(*tensors)
         ctx.outputs = [top.data.copy() for top in worker.tops]
         like = tensors[0]
@@ -45,20 +47,20 @@ class PythonRule(torch.autograd.Function):
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         _load(worker, ctx.in_place, ctx.count, tensors)
         if worker.passes != ctx.passes:  # another pass lies between: what the object remembers is of that one
-            worker.forward()
+            worker.forward(ctx.phase)
             ctx.passes = worker.passes
         for index, (top, output, gradient) in enumerate(zip(worker.tops, ctx.outputs, gradients, strict=True)):
             top.hold(output, _array(gradient).copy())
             if index < len(ctx.in_place) and ctx.in_place[index]:
                 worker.bottoms[index].hold(top.data, top.diff)
-        wanted = ctx.needs_input_grad[3:]
+        wanted = ctx.needs_input_grad[4:]
         worker.backward(wanted[: ctx.count])
         found = [blob.diff for blob in (*worker.bottoms, *worker.blobs)]
         moved = (
             torch.from_numpy(diff.copy()).to(tensor.device, tensor.dtype) if flag else None
             for diff, tensor, flag in zip(found, tensors, wanted, strict=True)
         )
-        return None, None, None, *moved
+        return None, None, None, None, *moved
 
 
 def _load(worker: Worker, in_place: Sequence[bool], count: int, tensors: Sequence[Tensor]) -> None:
