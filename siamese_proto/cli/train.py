@@ -82,7 +82,9 @@ def train(
         handler.setLevel(logging.INFO if is_first else logging.ERROR)  # what others have to say, the first says too
         stack.enter_context(logging_to([handler], log_file if is_first else None))
         settings = on_own_gpu(with_state(read_settings(Path(solver)), level, split(stage)), gpus)
-        snapshot, weights = stack.enter_context(_among_others(settings, snapshot, weights))
+        snapshot, weights = stack.enter_context(
+            _among_others(settings, snapshot, weights, keeps_best=keep_best is not None)
+        )
         made = _make_solver(
             settings,
             split(weights),
@@ -113,19 +115,21 @@ def train(
 
 @contextlib.contextmanager
 def _among_others(
-    settings: Settings, snapshot: str | None, weights: str | None
+    settings: Settings, snapshot: str | None, weights: str | None, *, keeps_best: bool
 ) -> Iterator[tuple[str | None, str | None]]:
     """Meet the processes to train with, if any; what to begin with: after a restart the last snapshot of the run."""
-    from siamese_proto.solver.parallel import joined, newest_of_run, noted_start
+    from siamese_proto.solver.parallel import joined
+    from siamese_proto.solver.running import newest_of_run
     from siamese_proto.solver.setup import device
+    from siamese_proto.solver.snapshots import writing
 
-    with joined(device(settings)) as team, noted_start(settings.snapshot_prefix, team):
-        newest = team.same(newest_of_run(settings.snapshot_prefix) if team.is_first else None)
+    with joined(device(settings)) as team, writing(settings, team, always=keeps_best) as run:
+        newest = team.same(newest_of_run(settings.snapshot_prefix, run) if team.is_first else None)
         yield (str(newest), None) if newest is not None else (snapshot, weights)
 
 
 def _would_restart() -> bool:
-    from siamese_proto.solver.parallel import would_restart
+    from siamese_proto.solver.running import would_restart
 
     return would_restart()
 

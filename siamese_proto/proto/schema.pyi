@@ -1420,7 +1420,7 @@ class PReLUParameter(_message.Message):
     def __init__(self, filler: _Optional[_Union[FillerParameter, _Mapping[str, object]]] = ..., channel_shared: _Optional[bool] = ...) -> None: ...
 
 class ResumeState(_message.Message):
-    __slots__ = ("random_seed", "data", "recent_loss", "type", "kept", "best", "carried")
+    __slots__ = ("random_seed", "data", "recent_loss", "type", "kept", "best", "carried", "run")
     RANDOM_SEED_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     RECENT_LOSS_FIELD_NUMBER: _ClassVar[int]
@@ -1428,6 +1428,7 @@ class ResumeState(_message.Message):
     KEPT_FIELD_NUMBER: _ClassVar[int]
     BEST_FIELD_NUMBER: _ClassVar[int]
     CARRIED_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     random_seed: int
     data: _containers.RepeatedCompositeFieldContainer[DataPosition]
     recent_loss: _containers.RepeatedScalarFieldContainer[float]
@@ -1435,7 +1436,8 @@ class ResumeState(_message.Message):
     kept: _containers.RepeatedScalarFieldContainer[int]
     best: _containers.RepeatedCompositeFieldContainer[BestScore]
     carried: _containers.RepeatedCompositeFieldContainer[CarriedState]
-    def __init__(self, random_seed: _Optional[int] = ..., data: _Optional[_Iterable[_Union[DataPosition, _Mapping[str, object]]]] = ..., recent_loss: _Optional[_Iterable[float]] = ..., type: _Optional[str] = ..., kept: _Optional[_Iterable[int]] = ..., best: _Optional[_Iterable[_Union[BestScore, _Mapping[str, object]]]] = ..., carried: _Optional[_Iterable[_Union[CarriedState, _Mapping[str, object]]]] = ...) -> None: ...
+    run: str
+    def __init__(self, random_seed: _Optional[int] = ..., data: _Optional[_Iterable[_Union[DataPosition, _Mapping[str, object]]]] = ..., recent_loss: _Optional[_Iterable[float]] = ..., type: _Optional[str] = ..., kept: _Optional[_Iterable[int]] = ..., best: _Optional[_Iterable[_Union[BestScore, _Mapping[str, object]]]] = ..., carried: _Optional[_Iterable[_Union[CarriedState, _Mapping[str, object]]]] = ..., run: _Optional[str] = ...) -> None: ...
 
 class BestScore(_message.Message):
     __slots__ = ("output", "value")

@@ -113,8 +113,10 @@ class Solver:
         log("solver.cpp:290", f"Learning Rate Policy: {self.settings.schedule.policy}")
         if self.settings.snapshot_after_train:
             snapshots.check_folder(self.settings.snapshot_prefix)
-        if self.team.is_first:
-            snapshots.clean(self.settings.snapshot_prefix)
+        with snapshots.writing(self.settings, self.team):
+            self._solve()
+
+    def _solve(self) -> None:
         self.step(max(0, self.settings.max_iter - self.iteration))
         self._check_losses()
         setup.report_bad_records([self.net, *self.test_nets])

@@ -14,23 +14,24 @@ from siamese_proto.weights import find_weights, read_state, read_weights
 _PLACE = "caffe.cpp:232"
 
 
-def newest_complete(prefix: str, *, since: int = 0) -> Path | None:
+def newest_complete(prefix: str, *, run: str | None = None) -> Path | None:
     """The solver state of the newest snapshot of the prefix that can be read whole, weights included; None: no such.
 
-    Each that is passed over is logged with the reason; those written before `since`, nanoseconds of the system's
-    clock, do not count.
+    Each that is not complete is logged with the reason. With `run` only those that the run of this id wrote count.
     """
     for path in _newest_first(prefix):
-        if path.stat().st_mtime_ns < since:
-            continue
         try:
-            read_weights(find_weights(path, read_state(path).learned_net))
+            state = read_state(path)
+            if run is not None and (state.resume is None or state.resume.run != run):
+                continue
+            read_weights(find_weights(path, state.learned_net))
         except NetError as error:
             text = f"Snapshot {path} is not complete, so the one before it is tried: {error}"
             log(_PLACE, text, level=logging.WARNING)
         else:
             return path
-    log(_PLACE, f"No complete snapshot of {prefix} is there; starting from iteration 0")
+    if run is None:
+        log(_PLACE, f"No complete snapshot of {prefix} is there; starting from iteration 0")
     return None
 
 

@@ -17,7 +17,6 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -27,10 +26,10 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from siamese_proto.data.feeder import PrefetchFeeder
-from siamese_proto.errors import SolverError, quoted
+from siamese_proto.errors import SolverError
 from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import Feeder, Layer
-from siamese_proto.solver.newest import newest_complete
+from siamese_proto.solver.running import restarts
 
 Value = TypeVar("Value")
 
@@ -231,45 +230,3 @@ class SharedFeeder:
     def close(self) -> None:
         """Give files and threads back."""
         self._feeder.close()
-
-
-# Restarts: torchrun starts all processes anew when one has died
-
-
-def restarts() -> int:
-    """How often torchrun has restarted this run."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
-def would_restart() -> bool:
-    """Whether torchrun would start the run anew if this process ended with another status than 0."""
-    return restarts() < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-
-
-@contextmanager
-def noted_start(prefix: str, team: Team) -> Iterator[None]:
-    """Keep a file beside the snapshots while a run that may be restarted lasts: snapshots of other runs are older."""
-    mark = _mark(prefix)
-    if not team.is_first or not (would_restart() or restarts()):
-        yield
-        return
-    if not restarts() or not mark.exists():
-        try:
-            mark.write_bytes(b"")
-        except OSError as error:
-            raise SolverError(f"{quoted(str(mark))} cannot be written: {error.strerror}") from error
-    yield
-    mark.unlink(missing_ok=True)  # only where all went well: after a crash the next start needs it
-
-
-def newest_of_run(prefix: str) -> Path | None:
-    """The newest complete snapshot that this run has made before it was restarted."""
-    mark = _mark(prefix)
-    if not restarts() or not mark.exists():
-        return None
-    return newest_complete(prefix, since=mark.stat().st_mtime_ns)
-
-
-def _mark(prefix: str) -> Path:
-    folder, stem = os.path.split(prefix)
-    return Path(folder) / f".{stem}.running"

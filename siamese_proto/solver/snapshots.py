@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,11 +24,13 @@ from siamese_proto.proto import schema
 from siamese_proto.solver.carried import export_carried
 from siamese_proto.solver.log import log
 from siamese_proto.solver.rules import UpdateRule
+from siamese_proto.solver.running import restarts, running, would_restart
 from siamese_proto.solver.settings import Settings
 from siamese_proto.weights import StoredState, find_weights, read_state, write_state
 
 if TYPE_CHECKING:
     from siamese_proto.solver.loop import Solver
+    from siamese_proto.solver.parallel import Team
 
 PathLike = str | os.PathLike[str]
 
@@ -69,6 +71,21 @@ def check_folder(prefix: str) -> None:
         raise SolverError(text) from error
 
 
+@contextmanager
+def writing(settings: Settings, team: Team, *, always: bool = False) -> Iterator[str]:
+    """Keep other runs from the snapshot_prefix while this one trains, if it will write snapshots; the id of the run.
+
+    What killed runs left unfinished is removed first. Raises NetError where another run writes such snapshots.
+    """
+    is_due = settings.snapshot or settings.snapshot_after_train or always or would_restart() or restarts()
+    if not (team.is_first and is_due):
+        yield ""
+        return
+    with running(settings) as run:
+        clean(settings.snapshot_prefix)
+        yield run
+
+
 def clean(prefix: str) -> None:
     """Remove what killed runs of this prefix left of snapshots they were writing."""
     folder, stem = os.path.split(prefix)
@@ -97,6 +114,11 @@ def take(solver: Solver) -> Path:
 
 def write(solver: Solver, weights: Path, state: Path, learned_net: Path | None = None, *, kept: Sequence[int]) -> None:
     """Write weights and solver state of a run as it stands; `learned_net` is the name that the state gives them."""
+    with running(solver.settings) as run:
+        _write(solver, weights, state, learned_net, kept, run)
+
+
+def _write(solver: Solver, weights: Path, state: Path, learned_net: Path | None, kept: Sequence[int], run: str) -> None:
     settings = solver.settings
     kind = "HDF5" if settings.snapshot_format == "HDF5" else "binary proto"
     log("solver.cpp:464", f"Snapshotting to {kind} file {weights}")
@@ -111,6 +133,7 @@ def write(solver: Solver, weights: Path, state: Path, learned_net: Path | None =
         kept=kept,
         best=[schema.BestScore(output=output, value=value) for output, value in solver.best.items()],
         carried=export_carried([solver.net, *solver.test_nets]),
+        run=run,
     )
     history = tuple(tensor.cpu().numpy() for tensor in solver.rule.export_history())
     named = os.fspath(learned_net or weights)
