@@ -92,15 +92,18 @@ def readable(images: LabelledImages, left_out: set[str] | None = None) -> NDArra
     if problems and (left_out is None or not good.any()):
         if len(problems) == 1:
             raise problems.popitem()[1]
-        told = _told(list(problems.values()))
+        told = list_problems(list(problems.values()))
         raise DataError(f"{len(problems)} images of {quoted(images.source)} cannot be read: {told}")
     if problems and left_out is not None:
         left_out.update(images.names[index] for index in problems)
-        _log.warning("left out %d images of %s: %s", len(problems), images.source, _told(list(problems.values())))
+        _log.warning(
+            "left out %d images of %s: %s", len(problems), images.source, list_problems(list(problems.values()))
+        )
     return good
 
 
-def _told(problems: Sequence[DataError]) -> str:
+def list_problems(problems: Sequence[DataError]) -> str:
+    """The first problems with images, for one line of a message."""
     told = [problem.message.replace(" cannot be read:", ":", 1) for problem in problems[:_NAMED]]
     return "; ".join(told) + (f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else "")
 

@@ -99,6 +99,10 @@ class LabelledImages:
             problems = threads.map(partial(self._problem, decoding=decoding and not self.in_memory), rows)
             return {index: problem for index, problem in enumerate(problems) if problem is not None}
 
+    def problem(self, index: int) -> DataError | None:
+        """Why an image cannot be read, as far as that is known without decoding it."""
+        return self._problem(index if self._rows is None else int(self._rows[index]), decoding=False)
+
     def _problem(self, row: int, *, decoding: bool) -> DataError | None:
         try:
             if decoding:
@@ -248,7 +252,7 @@ def _folder(root: str, form: Form) -> ImageStore:
     classes: dict[str, list[str]] = {}
     for place, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_back(place, name))
-        images = [name for name in files if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES]
+        images = [name for name in files if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES]
         if images and place != root:
             classes[os.path.relpath(place, root)] = [os.path.join(place, name) for name in sorted(images)]
     if not classes:

@@ -6,12 +6,14 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
+from siamese_proto.data.image_check import ImageCheck
 from siamese_proto.data.labelled import LabelledImages
 from siamese_proto.data.pair_sampling import TupleOrder, TupleSource
 from siamese_proto.data.transform import Transformer, draw_choices
-from siamese_proto.errors import quoted
+from siamese_proto.errors import DataError, quoted
 
 if TYPE_CHECKING:
     import numpy
@@ -42,19 +44,63 @@ class PairBatches:
     order: TupleOrder
     batch_size: int
     transformer: Transformer
-    rows: Rows = Rows()
+    rows: Rows
+    reading: Reading
+    check: ImageCheck | None = None  # of the images that were not read beforehand
 
     def batches(self, first: int) -> Iterator[Sequence[Floats] | Callable[[], Sequence[Floats]]]:
         """The tops of batch number `first` and of those after it, all float32."""
+        if self.check is not None:
+            self.check.start()
         for number in itertools.count(first):
             yield self.batch(number) if self.images.in_memory else functools.partial(self.batch, number)
 
     def batch(self, number: int) -> Sequence[Floats]:
-        """One batch: images, and labels and classes where they are wanted."""
+        """One batch: images, and labels and classes where they are wanted.
+
+        Where bad images are left out, the next tuple of the batch that can be read takes the place of one that cannot.
+        """
         import numpy
 
-        positions = number * self.batch_size + numpy.arange(self.batch_size)
-        tuples, labels = self.tuples.draw(self.order.numbers(positions))  # (N, k), (N,)
+        tuples, labels = self._drawn(number * self.batch_size + numpy.arange(self.batch_size))
+        try:
+            return self._tops(tuples, labels, number)
+        except DataError:
+            if self.reading.left_out is None:
+                raise
+        usable = self.reading.all(list(zip(tuples, labels, strict=True)), self._usable, self._spare)
+        tuples, labels = (numpy.stack(parts) for parts in zip(*usable, strict=True))
+        return self._tops(tuples, labels, number)
+
+    def _drawn(self, positions: Numbers) -> tuple[Numbers, Floats]:
+        """The tuples at these positions of the stream, (n, k), and their labels, (n,)."""
+        return self.tuples.draw(self.order.numbers(positions))
+
+    def _usable(self, item: tuple[Numbers, Any]) -> tuple[Numbers, Any]:
+        """A tuple with its label, as it is; BadRecordError where one of its images cannot be used."""
+        for index in item[0].tolist():
+            name = self.images.names[index]
+            try:
+                self.transformer.check(self.images.image(index), f"image {quoted(name)}")
+            except DataError as error:
+                raise BadRecordError(name, str(error)) from error
+        return item
+
+    def _spare(self) -> tuple[Numbers, Any]:
+        """The first tuple of the stream that can be used, for a batch in which none can."""
+        import numpy
+
+        tuples = (
+            (tuples[0], labels[0])
+            for tuples, labels in (self._drawn(numpy.array([number])) for number in itertools.count())
+        )
+        found = first_usable(tuples, self._usable)
+        assert found is not None  # a stream does not end
+        return found
+
+    def _tops(self, tuples: Numbers, labels: Floats, number: int) -> Sequence[Floats]:
+        import numpy
+
         if self.rows.balanced:
             tuples = tuples[:, [0, 1, 0, 2]].reshape(-1, 2)  # (2 N, 2)
             labels = numpy.tile(numpy.array([1, 0], numpy.float32), self.batch_size)
@@ -67,6 +113,8 @@ class PairBatches:
 
     def close(self) -> None:
         """Give files back."""
+        if self.check is not None:
+            self.check.stop()
         self.images.close()
 
     def _pixels(self, tuples: Numbers, number: int) -> list[Floats]:

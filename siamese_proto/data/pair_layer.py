@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from siamese_proto.data.bad_records import Reading
 from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
 from siamese_proto.data.datum import Size
+from siamese_proto.data.image_check import ImageCheck, is_checked_later
 from siamese_proto.data.labelled import Kind, LabelledImages, Split, is_digits, open_labelled
 from siamese_proto.data.pair_batches import PairBatches, Rows
 from siamese_proto.data.pair_list import open_pairs
@@ -99,12 +100,14 @@ class PairData(DataLayer):
         seed = self.settings.seed if self.settings.HasField("seed") else run.seed
         transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), seed)
         images, pairs = self.source.open()
+        reading = Reading.of(run, self.name)
         try:
-            images, tuples, order = self._drawn(images, pairs, seed, Reading.of(run, self.name).left_out)
+            images, tuples, order = self._drawn(images, pairs, seed, reading.left_out)
         except NetError:
             images.close()
             raise
-        source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows())
+        check = ImageCheck(images, reading) if is_checked_later(images) else None
+        source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows(), reading, check)
         return PrefetchFeeder(source, ahead=self.settings.prefetch)
 
     def coverage(self) -> Coverage | None:
@@ -143,11 +146,12 @@ class PairData(DataLayer):
         """The images that are used, the tuples drawn from them, and the order these come in."""
         settings = self.settings
         if pairs is not None:
-            pairs = pairs.of_images(readable(images, left_out))
+            pairs = pairs if is_checked_later(images) else pairs.of_images(readable(images, left_out))
             return images, pairs, TupleOrder(len(pairs.labels), shuffle=settings.shuffle, seed=seed)
         limits = {"per_class": settings.images_per_class, "skip": settings.skip_per_class}
         images = choose_classes(images, settings.classes, settings.exclude_classes, **limits)
-        images = images.selected(readable(images, left_out).nonzero()[0])
+        if not is_checked_later(images):
+            images = images.selected(readable(images, left_out).nonzero()[0])
         warn_of_lone_images(images, self.name)
         order = TupleOrder(settings.tuples, shuffle=settings.shuffle, seed=seed)
         if self.tuple != "PAIR":
