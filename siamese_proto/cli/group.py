@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import click
 
+from siamese_proto._interrupt import outer_problem
 from siamese_proto.errors import NetError, did_you_mean, quoted
 
 PROBLEM = 1  # in the user's file or data; wrong usage is 2, as click has it
@@ -30,15 +31,20 @@ class OneLineProblems(click.Command):
         except NetError as problem:
             click.echo(str(problem), err=True)
             ctx.exit(PROBLEM)
-        except BrokenPipeError:
-            raise  # click knows it: the reader of our output has seen enough
-        except OSError as problem:
-            where = f"{problem.filename}: " if problem.filename else ""
-            click.echo(f"{where}{problem.strerror or problem}", err=True)
-            ctx.exit(PROBLEM)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """Run the whole program. Problems of the machine, such as a full disk under `--help`, are one line too."""
+        try:
+            return super().main(*args, **settings)
+        except Exception as problem:
+            text = outer_problem(problem)
+            if text is None:
+                raise
+            click.echo(text, err=True)
+            sys.exit(PROBLEM)
 
 
 class LazyGroup(click.Group):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
+
+from siamese_proto.data.database import create_database
+from siamese_proto.data.datum import make_datum
+from siamese_proto.proto import schema
 
 NET = """
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 5 dim: 3 } } }
@@ -38,11 +44,92 @@ def test_output_that_nobody_takes_ends_a_command_in_silence(net: str, words: lis
     assert (done.stdout, told) == ("", [])
 
 
-def test_a_full_disk_under_the_output_is_told_in_one_line(net: str) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("the system has no /dev/full")
-    done = shell('"$@" > /dev/full', "check", net)
-    assert (done.returncode, done.stderr) == (1, "No space left on device\n")
+WRITE_MUCH = [["check"], ["summary"], ["summary", "--format", "json"]]
+HELP = [["--help"], ["-h"], ["--version"], ["train", "--help"], ["data", "--help"], ["data", "show", "--help"], ["new"]]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [*WRITE_MUCH, *HELP, ["inspect"], ["data", "show"]], ids=" ".join)
+def test_a_full_disk_under_the_output_is_told_in_one_line(words: list[str], net: str, tmp_path: Path) -> None:
+    files = {"inspect": tmp_path / "w.caffemodel", "data show": tmp_path / "db"}
+    if words == ["inspect"]:
+        layer = schema.NetParameter().layer.add(name="ip", type="InnerProduct")
+        layer.blobs.add(data=[1.0, 2.0]).shape.dim[:] = [1, 2]
+        files["inspect"].write_bytes(schema.NetParameter(layer=[layer]).SerializeToString())
+    if words == ["data", "show"]:
+        with create_database(str(tmp_path / "db"), "LMDB") as writer:
+            writer.put([(b"0", make_datum(numpy.zeros((1, 2, 3), numpy.uint8), 4).SerializeToString())])
+    own = files.get(" ".join(words), net)
+    done = shell('"$@" > /dev/full', *words, *([] if words in HELP else [str(own)]))
+    told = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]
+    assert (done.returncode, told) == (1, ["No space left on device"])
+
+
+@pytest.mark.parametrize("words", HELP, ids=" ".join)
+def test_help_without_an_output_is_silent(words: list[str]) -> None:
+    done = shell('"$@" >&-', *words)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+BROKEN = [  # a package, what loading it does, the command that needs it, what is said
+    (
+        "matplotlib",
+        "raise ValueError('numpy.dtype size\\n changed')",
+        ["plot", "a.log", "a.png"],
+        "numpy.dtype size changed",
+    ),
+    ("matplotlib", "raise ModuleNotFoundError('no mpl', name='matplotlib')", ["plot", "a.log", "a.png"], "no mpl"),
+    (
+        "torch",
+        "raise OSError('libcudart.so: not found')",
+        ["time", "--model", "net.prototxt"],
+        "libcudart.so: not found",
+    ),
+    ("lmdb", "def x(:", ["data", "show", "db"], "invalid syntax"),
+    ("click", "raise ImportError('no click', name='click')", ["check", "net.prototxt"], "no click"),
+]
+
+
+@pytest.mark.parametrize(("package", "code", "words", "said"), BROKEN)
+def test_a_broken_or_missing_package_is_one_line(
+    package: str, code: str, words: list[str], said: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.log").write_text("Iteration 1, loss = 3")
+    with create_database("db", "LMDB") as writer:
+        writer.put([(b"0", b"")])
+    Path("stubs").mkdir()
+    Path(f"stubs/{package}.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", "stubs")
+    done = shell('"$@"', *words)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        rf"the package '.*\b{package}\b.*' cannot be imported: {said}.*; install it again\n", done.stderr
+    )
+
+
+LITTLE = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+from siamese_proto.cli import main
+main(sys.argv[1:])
+"""
+LARGE = """
+layer { name: "in" type: "DummyData" top: "d" dummy_data_param { shape { dim: 2147483647 } } }
+layer { name: "l" type: "Reduction" bottom: "d" top: "l" loss_weight: 1 }
+"""
+
+
+@pytest.mark.parametrize("words", [["time", "--model", "large.prototxt"], ["plot", "zeros.log", "a.png"]])
+def test_too_little_memory_is_one_line(words: list[str], tmp_path: Path) -> None:
+    """Of torch, whose error is a RuntimeError, and of Python."""
+    (tmp_path / "large.prototxt").write_text(LARGE)
+    with open(tmp_path / "zeros.log", "wb") as file:
+        file.truncate(8 << 30)  # which takes no room
+    code = [sys.executable, "-c", LITTLE, *words]
+    done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch("not enough memory.*; try smaller batches, or a machine with more memory\n", done.stderr)
 
 
 @pytest.mark.parametrize("program", ["/usr/local/bin/siamese-proto", "-m"])
