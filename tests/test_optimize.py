@@ -101,11 +101,12 @@ def test_a_scale_behind_a_batch_norm_computes_the_same(text: str, phase: Phase) 
     assert any(node.type == "Scale" for node in mine.fused_graph.nodes) == (text in LEFT.values())
 
 
-def test_a_scale_of_a_blob_whose_shape_is_unknown_is_left() -> None:
+def test_layers_of_blobs_whose_shapes_are_unknown_are_left() -> None:
     data = 'layer { name: "d" type: "Data" top: "x" data_param { source: "nowhere" batch_size: 5 } }\n'
-    text = net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 1 }"))
+    text = net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 1 }"), convolution())
     graph = sp.build_graph(sp.parse_net(data + text.partition("\n")[2]))
-    assert [node.type for node in optimize(graph)[0].nodes] == ["Data", "BatchNorm", "Scale"]
+    types = [type(node.layer).__name__ for node in optimize(graph)[0].nodes]
+    assert types == ["Data", "BatchNorm", "Scale", "Convolution"]
 
 
 def test_one_value_a_channel_is_its_mean() -> None:
@@ -441,6 +442,10 @@ def test_each_layer_is_computed_in_the_shortest_way_there_is() -> None:
     ways = {
         net('name: "t" type: "TanH" bottom: "x" top: "c"', pool("c")): ["Input", "TanH", "LeanPooling"],
         net(convolution("num_output: 4 kernel_size: 1")): ["Input", "Convolution"],
+        net(large).replace("dim: 3 dim: 4 dim: 6", "dim: 64 dim: 14 dim: 12 dim: 7"): ["Input", "Convolution"],
+        net(large.replace("size: 5", "size: 5 axis: 2")).replace("dim: 3 dim: 4 dim: 6", "dim: 14 dim: 64 dim: 12"): [
+            "Input", "Convolution",
+        ],
         net(large, pool("c")).replace("dim: 3 dim: 4 dim: 6", "dim: 64 dim: 14 dim: 12"): [
             "Input", "ConvolutionBySpectrum", "LeanPooling",
         ],

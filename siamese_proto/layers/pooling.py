@@ -80,15 +80,21 @@ class Pooling(Layer):
         return [(*bottoms[0][:2], *self._pooled(size))] * self.top_count
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
         x = bottoms[0]
-        size = x.shape[2:]
-        kernel = self.kernel or (size[0], size[1])
+        size = (x.shape[2], x.shape[3])
+        kernel = self.kernel or size
         if self.method == "STOCHASTIC":
             # Zeros that hang over are never drawn.
             x = self._padded(x, kernel, 0.0)
             return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.key)]
         pooled = self._max if self.method == "MAX" else self._mean
-        return pooled(x, kernel, is_native=self.is_gapless or self._is_native((size[0], size[1])))
+        is_native = self.is_gapless or self._is_native(size)
+        # ONNX counts the last window even where it begins in the far pad: pads of just the right size leave no such.
+        if is_native and torch.compiler.is_exporting():
+            is_native = not any(self._leaves_out(size[axis], axis, kernel[axis]) for axis in (0, 1))
+        return pooled(x, kernel, is_native=is_native)
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
@@ -133,18 +139,25 @@ class Pooling(Layer):
         return height, width
 
     def _windows(self, size: int, axis: int, kernel: int) -> int:
-        stride, pad = self.stride[axis], self.pad[axis]
-        room = size + 2 * pad - kernel
-        count = (room + (stride - 1 if self.ceil else 0)) // stride + 1
+        pad = self.pad[axis]
+        count = self._counted(size, axis, kernel)
         if count < 1 or kernel < 1:
             raise GraphError(
                 f"kernel size {kernel} is larger than the padded bottom, {size} + 2 x {pad} = {size + 2 * pad}",
                 field="pooling_param.kernel_"
                 + (("size", "size") if self.kernel == (kernel, kernel) else ("h", "w"))[axis],
             )
-        if self.pad != (0, 0) and (count - 1) * stride >= size + pad:
-            count -= 1
-        return count
+        return count - 1 if self._leaves_out(size, axis, kernel) else count
+
+    def _counted(self, size: int, axis: int, kernel: int) -> int:
+        stride = self.stride[axis]
+        return (size + 2 * self.pad[axis] - kernel + (stride - 1 if self.ceil else 0)) // stride + 1
+
+    def _leaves_out(self, size: int, axis: int, kernel: int) -> bool:
+        """Whether the last window would begin behind the picture and its near pad."""
+        return (
+            self.pad != (0, 0) and (self._counted(size, axis, kernel) - 1) * self.stride[axis] >= size + self.pad[axis]
+        )
 
     def _is_native(self, size: Pair) -> bool:
         """Whether torch's kernels take these settings and agree with Caffe about the number of windows."""
@@ -175,7 +188,9 @@ class Pooling(Layer):
 
         if is_native:
             return [functional.avg_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
-        total = functional.avg_pool2d(self._padded(x, kernel, 0.0), kernel, self.stride, divisor_override=1)
+        # A convolution, as ONNX has no sum of windows.
+        ones = x.new_ones(x.shape[1], 1, *kernel)
+        total = functional.conv2d(self._padded(x, kernel, 0.0), ones, stride=self.stride, groups=x.shape[1])
         rows, columns = (
             [
                 min(start + kernel[axis], x.shape[2 + axis] + 2 * self.pad[axis]) - start

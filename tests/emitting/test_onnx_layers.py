@@ -1,7 +1,7 @@
 """Layer types as ONNX, many in one net: onnxruntime computes what they compute.
 
-Not exported: what draws at random (STOCHASTIC pooling and Dropout with `phase: TRAIN`), AVE windows with gaps between
-them (onnxruntime refuses these), Python layers (code of no tensors), and classes of one's own that torch cannot trace.
+Not exported: what draws at random (STOCHASTIC pooling and Dropout with `phase: TRAIN`), Python layers (code of no
+tensors), and classes of one's own that torch cannot trace.
 """
 
 from __future__ import annotations
@@ -93,3 +93,35 @@ def test_sequences() -> None:
     net = joined(sp.Net(SEQUENCES))
     values = {**some_values(net), "words": torch.tensor([[0.0, 6, 2, 3], [1, 1, 5, 4], [2, 0, 6, 6]])}
     assert not compare(net, values).any_batch
+
+
+WINDOWS = [  # kernel, stride and pad in height and width
+    ((2, 2), (2, 2), (1, 1)),
+    ((2, 3), (3, 2), (0, 1)),
+    ((5, 2), (4, 2), (2, 1)),
+    ((3, 3), (2, 2), (2, 2)),
+    ((2, 2), (3, 3), (0, 0)),
+    ((3, 4), (5, 5), (1, 2)),
+]
+
+
+def test_windows_that_begin_or_end_in_the_padding_are_pooled_as_in_the_net() -> None:
+    text = given("x", 2, 3, 7, 9) + given("y", 2, 3, 6, 7)
+    for blob in "xy":
+        for method in ("MAX", "AVE"):
+            text += layer(
+                f"{blob}{method}", "Pooling", blob, "", f"pooling_param {{ pool: {method} global_pooling: true }}"
+            )
+            for number, window in enumerate(WINDOWS):
+                names = [f"{field}_{side}" for field in ("kernel", "stride", "pad") for side in "hw"]
+                sizes = [size for pair in window for size in pair]
+                written = " ".join(f"{name}: {size}" for name, size in zip(names, sizes, strict=True))
+                name = f"{blob}{method}{number}"
+                tops = f"{name} where{name}" if method == "MAX" and number % 2 else ""
+                text += layer(name, "Pooling", blob, tops, f"pooling_param {{ pool: {method} {written} }}")
+    net = sp.Net(text)
+    generator = torch.Generator().manual_seed(3)
+    values = {
+        name: torch.rand(5, *shape, generator=generator) - 2 for name, shape in (("x", (3, 7, 9)), ("y", (3, 6, 7)))
+    }
+    assert compare(net, values).any_batch
