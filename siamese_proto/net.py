@@ -112,10 +112,10 @@ class Net(nn.Module):
         self._compiler: Callable[..., Any] | None = None
         self._autocast: torch.dtype | None = None
         self._sources: dict[frozenset[str], tuple[Node, ...]] = {}
-        self._last_version = {name: blob.version for name, blob in self.graph.blobs().items()}
+        self._blob_names = frozenset(graph.blobs())
         self._loss_terms = [
-            (self._key(top), weight)
-            for node in self.graph.nodes
+            (graph.output_name(top), weight)
+            for node in graph.nodes
             for top, weight in zip(node.tops, node.loss_weights, strict=True)
             if weight != 0
         ]
@@ -256,7 +256,7 @@ class Net(nn.Module):
         first = self._held[self._param_ids[0]] if self._param_ids else None
         # A net without any parameters computes where its blobs are.
         device, dtype = (first.device, first.dtype) if first is not None else (None, None)
-        names = self._last_version
+        names = self._blob_names
         given = {}
         for name, value in blobs.items():
             if name not in names:
@@ -316,7 +316,7 @@ class Net(nn.Module):
         if todo.left_out:
             names = ", ".join(quoted(node.name) for node in todo.left_out)
             logger.warning("left out, because what they read is not given: %s", names)
-        keys = {self._key(blob): blob for blob in outputs}
+        keys = {form.graph.output_name(blob): blob for blob in outputs}
         program = build_program(graph, plan(graph, given), list(keys.values()), modules)
         call = self._compiler(program) if self._compiler is not None else bare(program)
         return _Compiled(tuple(blob.name for blob in todo.inputs), tuple(keys), program, call)
@@ -337,10 +337,6 @@ class Net(nn.Module):
         made = [*self.graph.outputs, *(top for node in todo.nodes for top in node.tops if not top.automatic)]
         unread = [blob for blob in dict.fromkeys(made) if blob.id not in read]
         return sorted(unread, key=lambda blob: blob.name.encode())
-
-    def _key(self, blob: Blob) -> str:
-        """A blob's name in dicts of outputs: earlier versions of one changed in place carry theirs."""
-        return blob.name if self._last_version[blob.name] == blob.version else f"{blob.name}@{blob.version}"
 
     def _explained(self, given: Mapping[str, Tensor], error: Exception) -> NetError:
         """Why a forward pass failed: the first layer that the shapes handed in do not suit."""

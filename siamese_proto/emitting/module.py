@@ -14,7 +14,7 @@ from siamese_proto.emitting.layout import statement
 from siamese_proto.emitting.names import VARIABLES, class_name, shortened, text
 from siamese_proto.emitting.planning import Call, Plan, Region, make_plan
 from siamese_proto.emitting.scope import Scope, function
-from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.source import literal
 
 _READ_WEIGHTS = "carried.weights.read_weights"
@@ -76,7 +76,7 @@ class _Writer:
         self.plan = plan
         self.variables = VARIABLES | {name.lower() for name in defined}
         self.net = Class(class_name(plan.graph.name, defined), plan, self.variables)
-        self.last_version = {name: blob.version for name, blob in plan.graph.blobs().items()}
+        self.key = plan.graph.output_name
         self.scope = Scope(self.variables, plan.inputs, plan.batch)
         self.weights = {
             top.id: weight
@@ -171,10 +171,6 @@ class _Writer:
         if len(terms) == 1:
             return [head, doc, *statement(f"return {terms[0]}", 8)]
         return [head, doc, *statement(f"return torch.stack([{', '.join(terms)}]).sum()", 8)]
-
-    def key(self, blob: Blob) -> str:
-        """A blob's name among the outputs: earlier versions of one changed in place carry theirs."""
-        return blob.name if self.last_version[blob.name] == blob.version else f"{blob.name}@{blob.version}"
 
     def title(self) -> str:
         """The docstring of the module."""

@@ -124,12 +124,6 @@ def inputs_of(graph: Graph, nodes: Sequence[Node]) -> tuple[Blob, ...]:
     return tuple(top for node in graph.nodes if is_source(node) for top in node.tops if top.id in read)
 
 
-def output_names(graph: Graph, outputs: Sequence[Blob]) -> tuple[str, ...]:
-    """The blobs' names; earlier versions of one changed in place carry theirs."""
-    last = {name: blob.version for name, blob in graph.blobs().items()}
-    return tuple(blob.name if last[blob.name] == blob.version else f"{blob.name}@{blob.version}" for blob in outputs)
-
-
 def needed(graph: Graph, outputs: Sequence[Blob]) -> tuple[Node, ...]:
     """The layers that the outputs depend on, in their order."""
     wanted = {blob.id for blob in outputs}

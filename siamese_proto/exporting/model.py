@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_proto.emitting.planning import inputs_of, needed, output_names, outputs_of
+from siamese_proto.emitting.planning import inputs_of, needed, outputs_of
 from siamese_proto.errors import GraphError, NetError, quoted
 from siamese_proto.exporting.naming import named_model
 from siamese_proto.exporting.tracing import REFUSALS, Program, converted, exported, quiet, reason
@@ -80,7 +80,7 @@ def make_onnx(graph: Graph, values: Mapping[str, Tensor]) -> OnnxModel:
     if size > _MOST_BYTES:
         raise GraphError(f"the net has {size / 2**30:.1f} GiB of parameters; a file of ONNX holds less than 2 GiB")
     any_batch = _goes_by_rows(task)
-    names = [blob.name for blob in task.inputs], list(output_names(graph, task.outputs))
+    names = [blob.name for blob in task.inputs], [graph.output_name(blob) for blob in task.outputs]
     with quiet():
         try:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
 from siamese_proto.errors import Location, NetError
@@ -213,4 +214,17 @@ class Graph:
 
     def blobs(self) -> Mapping[str, Blob]:
         """Every blob by name, in the order they are made; of one changed in place the last version."""
+        return self._blobs
+
+    @cached_property
+    def _blobs(self) -> Mapping[str, Blob]:
         return {top.name: top for node in self.nodes for top in node.tops}
+
+    def output_name(self, blob: Blob) -> str:
+        """The blob's key among outputs: its name, and `ip1@0` for a version that a later layer changes in place."""
+        if self._blobs[blob.name].version == blob.version:
+            return blob.name
+        name = f"{blob.name}@{blob.version}"
+        while name in self._blobs:  # a file may have a blob of this name
+            name += "_"
+        return name

@@ -62,6 +62,11 @@ class DebugPass:
         }
         kind = next(iter(self.net.tensors.values()), torch.zeros(())).dtype
         given = {name: torch.as_tensor(value).to(self.net.device, kind) for name, value in batch.items()}
+        for node in graph.nodes:
+            for top in node.tops if is_source(node) else ():
+                # Caffe computes the gradient of data too, where force_backward or propagate_down asks for it.
+                if top.needs_gradient and not given[top.name].requires_grad:
+                    given[top.name] = given[top.name].detach().requires_grad_()
         values: dict[str, Tensor] = {}
         found: dict[str, Tensor] = {}
         for step in self._steps:
@@ -70,14 +75,13 @@ class DebugPass:
             if step.node is not None:
                 found.update(zip((top.id for top in step.node.tops), tops, strict=True))
             self._log_forward(step, tops)
-        last = graph.blobs()
         wanted = dict.fromkeys(
             [
                 *graph.outputs,
                 *(t for node in graph.nodes for t, weight in zip(node.tops, node.loss_weights, strict=True) if weight),
             ]
         )
-        return {blob.name if last[blob.name] == blob else blob.id: found[blob.id] for blob in wanted}
+        return {graph.output_name(blob): found[blob.id] for blob in wanted}
 
     def _run(self, step: _Step, values: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[Tensor]:
         node = step.node
@@ -117,7 +121,7 @@ class DebugPass:
         sums = dict(self._before)
         for step in reversed(self._steps):
             node = step.node
-            if not (node.needs_backward if node is not None else step.seen[0].requires_grad):
+            if not (node.needs_backward if node is not None else self._splits_gradients(step)):
                 continue
             passes = node.propagate_down if node is not None else (True,)
             for name, tensor, goes_down in zip(step.bottoms, step.seen, passes, strict=True):
@@ -135,6 +139,10 @@ class DebugPass:
                 diff = _mean(sums.get(use.param.id))
                 log(_PARAM_DIFF, f"    [Backward] Layer {step.name}, param blob {index} diff: {diff}")
         self._log_norms()
+
+    def _splits_gradients(self, split: _Step) -> bool:
+        """Whether Caffe has a backward pass for a Split; with force_backward even for that of labels."""
+        return split.seen[0].requires_grad or self.net.graph.force_backward
 
     def _log_norms(self) -> None:
         tensors = list(self.net.tensors.values())

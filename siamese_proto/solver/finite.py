@@ -36,7 +36,7 @@ def first_layer(net: Net, batch: Mapping[str, Any]) -> str:
         blobs = net.blobs(**batch)
     for node in net.graph.nodes:
         for top in node.tops:
-            value = blobs.get(f"{top.name}@{top.version}", blobs.get(top.name))
+            value = blobs.get(net.graph.output_name(top))
             if value is not None and not torch.isfinite(value).all():
                 return f"the first layer whose output is not finite is {quoted(node.name)} ({node.location})"
     return "every layer's output for its batch is finite by now"

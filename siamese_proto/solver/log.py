@@ -52,11 +52,9 @@ def output_lines(graph: Graph, outputs: Mapping[str, Tensor]) -> list[str]:
 
     The part in brackets only for blobs with a loss weight.
     """
-    weights = {
-        top.name: weight for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True)
-    }
+    weights = {top.id: weight for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True)}
     return [
-        output_line(blob.name, value, weights[blob.name])
+        output_line(blob.name, value, weights[blob.id])
         for blob in graph.outputs
         if blob.name in outputs
         for value in outputs[blob.name].detach().flatten().tolist()

@@ -97,6 +97,9 @@ class Solver:
         self._requests: set[str] = set()
         self._displayed = (0, time.monotonic())
         self._debug = {net: DebugPass(net) for net in (self.net, *self.test_nets) if self.settings.debug_info}
+        self._shown: DebugPass | None = (
+            None  # what shows the last iteration in full, and the last pass too, as in Caffe
+        )
         if snapshot == "auto":
             snapshot = self.team.same(newest_complete(self.settings.snapshot_prefix) if self.team.is_first else None)
         if snapshot is not None:
@@ -127,7 +130,7 @@ class Solver:
             return
         if _is_due(self.settings.display, self.iteration):
             with torch.no_grad():
-                loss = self.team.mean(self._forward(0)).item()
+                loss = self.team.mean(self._forward(0, self._shown)).item()
             mean = self._losses.mean(self.settings.average_loss, then=[loss])
             log("solver.cpp:327", f"Iteration {self.iteration}, loss = {number(mean)}")
         if _is_due(self.settings.test_interval, self.iteration):
@@ -182,6 +185,7 @@ class Solver:
         """Run forward and backward over iter_size batches; the mean of their losses."""
         passes = self.settings.rule.iter_size
         debug = self._debug.get(self.net) if _is_due(self.settings.display, self.iteration) else None
+        self._shown = debug
         self.rule.zero_grad()
         losses: list[Tensor] = []
         for draw in range(passes):

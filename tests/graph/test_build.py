@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Graph
@@ -284,3 +285,22 @@ def test_a_layer_of_an_unknown_type_is_not_blamed_for_its_fields() -> None:
     )
     with pytest.raises(sp.NetError, match="num_output"):
         sp.build_graph(text)
+
+
+def test_every_blob_has_an_output_name_of_its_own() -> None:
+    """A version that is changed in place later carries its number, unless a blob of the file has that name."""
+    relus = 'layer { name: "r%d" type: "ReLU" bottom: "f" top: "f" }'
+    text = f"""
+    layer {{ name: "in" type: "Input" top: "f" top: "f@1" input_param {{ shape {{ dim: 2 }} }} }}
+    {relus % 1} {relus % 2}"""
+    graph = sp.build_graph(text)
+    names = [graph.output_name(top) for node in graph.nodes for top in node.tops]
+    assert names == ["f@0", "f@1", "f@1_", "f"]
+    x, y = torch.tensor([-1.0, 2.0]), torch.tensor([3.0, 4.0])
+    blobs = sp.Net(text).blobs(**{"f": x, "f@1": y})
+    assert {name: blob.tolist() for name, blob in blobs.items()} == {
+        "f@0": [-1, 2],
+        "f@1": [3, 4],
+        "f@1_": [0, 2],
+        "f": [0, 2],
+    }

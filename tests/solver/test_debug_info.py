@@ -103,3 +103,79 @@ def test_showing_does_not_change_a_run(write_run) -> None:
         solver.close()
         runs.append(solver.losses)
     assert runs[0] == runs[1]
+
+
+OVERWRITTEN = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" loss_weight: 2
+  inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+layer { name: "relu" type: "ReLU" bottom: "f" top: "f" }
+layer { name: "loss" type: "Reduction" bottom: "f" top: "loss" loss_weight: 1 }
+"""
+
+
+@pytest.mark.parametrize("shown", ["true", "false"])
+def test_the_loss_of_a_blob_overwritten_in_place_counts(in_tmp: Path, shown: str) -> None:
+    Path("net.prototxt").write_text(OVERWRITTEN)
+    settings = f'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1 display: 1 debug_info: {shown}'
+    x = np.random.default_rng(2).normal(size=(4, 3)).astype(np.float32)
+    solver = Solver(settings + " random_seed: 3", data={"in": [{"x": x}]})
+    solver.step(1)
+    weight, bias = (tensor.detach().numpy() for tensor in solver.net.params["f"])
+    f = x @ weight.T + bias
+    np.testing.assert_allclose(solver.losses, [2 * f.sum() + f.clip(0).sum()], rtol=1e-5)
+    assert sorted(solver.outputs) == ["f@0", "loss"]
+
+
+@pytest.mark.parametrize(("display", "shows"), [(1, True), (2, False)])
+def test_the_last_pass_is_shown_where_the_last_iteration_was(
+    in_tmp: Path, caplog: pytest.LogCaptureFixture, display: int, shows: bool
+) -> None:
+    """Caffe sets the net's flag in each iteration, and the pass for the last display leaves it (solver.cpp: Step)."""
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    Path("net.prototxt").write_text(NET)
+    text = SOLVER.replace("max_iter: 4 display: 3", f"max_iter: 2 display: {display} snapshot_after_train: false")
+    batches = [{"x": np.array([[1.0]], np.float32), "x_p": np.array([[-4.0]], np.float32)}]
+    Solver(text.replace("net.prototxt", str(in_tmp / "net.prototxt")), data={"in": batches}).solve()
+    whole = EXPECTED.split("\n")[1:-1]
+    forward = [line for line in whole if line.startswith("[Forward]")]
+    assert debug_lines(caplog) == (2 * whole + forward if shows else whole)
+
+
+@pytest.mark.parametrize(
+    ("net", "added"),
+    [
+        ("force_backward: true" + NET, {"ip_p": "x_p diff: 54", "ip": "x diff: 111"}),  # 18 times 3, 37 times 3
+        (NET.replace('param { name: "w" }', 'param { name: "w" } propagate_down: true', 1), {"ip": "x diff: 111"}),
+    ],
+    ids=["force_backward", "propagate_down"],
+)
+def test_the_gradient_of_data_is_shown_where_it_is_asked_for(
+    in_tmp: Path, caplog: pytest.LogCaptureFixture, net: str, added: dict[str, str]
+) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    Path("net.prototxt").write_text(net)
+    Path("solver.prototxt").write_text(SOLVER)
+    x = np.array([[1.0]], np.float32)
+    Solver("solver.prototxt", data={"in": [{"x": x, "x_p": -4 * x}]}).step(1)
+    expected = []
+    for line in EXPECTED.split("\n")[1:-1]:
+        for layer, text in added.items():
+            if line.startswith(f"[Backward] Layer {layer}, param blob 0"):
+                expected.append(f"[Backward] Layer {layer}, bottom blob {text}")
+        expected.append(line)
+    assert debug_lines(caplog) == expected
+
+
+def test_force_backward_shows_a_split_of_labels(in_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="siamese_proto.solver")
+    text = """
+    force_backward: true
+    layer { name: "in" type: "Input" top: "x" top: "y" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 4 } }
+    layer { name: "a" type: "SoftmaxWithLoss" bottom: "ip" bottom: "y" top: "a" }
+    layer { name: "b" type: "MultinomialLogisticLoss" bottom: "ip" bottom: "y" top: "b" }"""
+    Path("net.prototxt").write_text(text)
+    Path("solver.prototxt").write_text(SOLVER)
+    Solver("solver.prototxt", data={"in": [{"x": np.ones((2, 3), np.float32), "y": np.zeros(2, np.float32)}]}).step(1)
+    assert "[Backward] Layer y_in_1_split, bottom blob y diff: 0" in debug_lines(caplog)
