@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from siamese_proto.errors import quoted
+from siamese_proto.errors import did_you_mean, quoted
 from siamese_proto.graph.faults import has_gap
 from siamese_proto.graph.ir import Blob, Finding, Graph, Node
 from siamese_proto.graph.joins import compared_features
@@ -116,20 +116,22 @@ class _Wiring:
         return row[other].tops[index]
 
     def sibling(self, blob: Blob, row: Row, tower: int) -> Blob | None:
-        """What a tower may be meant to read where all read one blob: the one of its place among those not read."""
+        """What a tower may be meant to read where all read one blob: the one of its place, or one that is not read."""
         if self.place(blob)[0]:
             return None
-        inputs = [each for each in self._inputs_like(blob) if each.id == blob.id or not self.is_read(each)]
+        inputs = self._inputs_like(blob)
+        unread = [each for each in inputs if not self.is_read(each)]
+        if len(inputs) != len(row):
+            inputs = [each for each in inputs if each.id == blob.id or each in unread]
         place = next((index for index, each in enumerate(inputs) if each.id == blob.id), 0)
-        if len(inputs) < 2 or tower == (place if place < len(row) else 0):
+        if not unread or tower == (place if place < len(row) else 0):
             return None  # the tower that this input is for
-        others = [each for each in inputs if each.id != blob.id]
-        return inputs[tower] if tower < len(inputs) else others[0]
+        return inputs[tower] if tower < len(inputs) and inputs[tower] in unread else unread[0]
 
     def _inputs_like(self, blob: Blob) -> list[Blob]:
         """The tops of its maker that are like a blob, or of layers built like its maker; itself included."""
         maker, index = self._maker[blob.id]
-        tops = [top for top in _images(maker) if top.shape == blob.shape]
+        tops = [top for top in _images(maker, blob) if top.shape == blob.shape]
         if len(tops) > 1:
             return tops
         if maker.bottoms:
@@ -151,10 +153,10 @@ class _Wiring:
         return None
 
 
-def _images(maker: Node) -> Sequence[Blob]:
-    """The tops that may hold what towers read: by their shapes, or as far as these are unknown, by the type."""
+def _images(maker: Node, blob: Blob) -> Sequence[Blob]:
+    """The tops that may hold what towers read: by their shapes, or as far as these are unknown, by type and name."""
     if maker.type == "Slice" or all(top.shape is not None for top in maker.tops):
         return maker.tops
     if maker.type == "PairData" and len(maker.tops) > 2:
         return maker.tops[: 3 if maker.message.pair_data_param.tuple == schema.PairDataParameter.TRIPLET else 2]
-    return ()
+    return [top for top in maker.tops if top.id == blob.id or did_you_mean(blob.name, [top.name])]

@@ -50,6 +50,23 @@ def sizes_by_settings(layer: LayerLike, bottoms: int) -> Sequence[Sizes]:
     return [_in_common([shapes[index] for shapes in fitting or known]) for index in range(count)]
 
 
+def needs_unlike_bottoms(node: Node, other: Node, index: int) -> bool:
+    """Whether two layers can use one parameter, of unknown shape as yet, only where their bottoms differ in shape."""
+    if node.params[index].shape is not None:
+        return False
+    counts = zip(_counts(node, index), _counts(other, index), strict=True)
+    pairs = [(mine, its) for mine, its in counts if mine is not None and its is not None]
+    return bool(pairs) and all(mine != its for mine, its in pairs)
+
+
+def _counts(node: Node, index: int) -> list[int | None]:
+    """The number of values of a parameter for each of the shapes to try."""
+    layer, bottoms = node.layer, len(node.bottoms)
+    tried = [_tried(layer, [shape] * bottoms)[0] if layer is not None else () for shape in _TRIED]
+    shapes = [shapes[index] if index < len(shapes) else None for shapes in tried]
+    return [math.prod(shape) if shape is not None else None for shape in shapes]
+
+
 def _tried(layer: LayerLike, bottoms: Sequence[Shape]) -> tuple[Sequence[Shape | None], bool]:
     """The shapes of the parameters for these bottoms, empty where they do not suit, and whether the tops fit too."""
     shapes: Sequence[Shape | None] = ()

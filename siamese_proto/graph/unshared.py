@@ -11,7 +11,7 @@ from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Finding, Graph, Node
 from siamese_proto.graph.joins import compared_features
 from siamese_proto.graph.place import Place, warning
-from siamese_proto.graph.sizes import sizes_of
+from siamese_proto.graph.sizes import needs_unlike_bottoms, sizes_of
 from siamese_proto.graph.twins import Row, Towers, shared_blobs
 
 
@@ -120,9 +120,11 @@ def _strangers(row: Row) -> Row:
 
 def _unshared_layers(row: Row, strangers: Row, names: _Names, place: Place) -> Iterator[Finding]:
     """Layers that share nothing with those at the same place of the other towers, although they could."""
-    twin = next((node for node in row if node not in strangers), row[0])
+    named = [node for node in row if _named_blobs(node)]
+    twin = next((node for node in row if node not in strangers), named[0] if named else row[0])
     for node in strangers:
-        if node is twin or not _could_share_all(node, twin):
+        first_of_many = len(row) > 2 and node is row[0] and node in named  # the anchor of triplets is often apart
+        if node is twin or first_of_many or not _could_share_all(node, twin):
             continue
         single = [_named_blobs(each) for each in (node, twin)]
         if [len(blobs) for blobs in single] == [1, 1] and single[0] == single[1]:
@@ -154,8 +156,11 @@ def could_share(node: Node, twin: Node, index: int) -> bool:
 def _unshared_blobs(row: Row, strangers: Row, names: _Names, users: Counter[str], place: Place) -> Iterator[Finding]:
     """Parameters that layers do not share, although they share others."""
     lacking: defaultdict[tuple[Node, Node], list[int]] = defaultdict(list)
+    sharing = [node for node in row if node not in strangers]
     for index in range(max(len(node.params) for node in row)):
-        having = [node for node in row if index < len(node.params) and node not in strangers]
+        having = [node for node in sharing if index < len(node.params)]
+        yield from _without_blob(sharing, having, index, place)
+        yield from _other_settings(having, index, place)
         if len({node.params[index].param.id for node in having}) < 2:
             continue
         twin = _reference(having, index, names)
@@ -169,6 +174,30 @@ def _unshared_blobs(row: Row, strangers: Row, names: _Names, users: Counter[str]
                 lacking[node, twin].append(index)
     for (node, twin), indices in lacking.items():
         yield _partly_shared(node, twin, indices, place)
+
+
+def _without_blob(sharing: Sequence[Node], having: Sequence[Node], index: int, place: Place) -> Iterator[Finding]:
+    """Layers that have no such parameter, because of `bias_term: false` for one."""
+    for node in sharing:
+        if having and index >= len(node.params):
+            twin = having[0]
+            text = (
+                f"shares parameters with layer {quoted(twin.name)}, but has no {twin.params[index].role}, "
+                "so the towers compute different functions"
+            )
+            yield warning(node, place(node, "param[0]"), "partly-shared", text)
+
+
+def _other_settings(row: Sequence[Node], index: int, place: Place) -> Iterator[Finding]:
+    """Layers whose settings fit one tensor only if their bottoms have different shapes, `group` for one."""
+    for node in row[1:]:
+        twin = row[0]
+        if node.params[index].param.id == twin.params[index].param.id and needs_unlike_bottoms(node, twin, index):
+            text = (
+                f"shares its {node.params[index].role} with layer {quoted(twin.name)}, but has other settings: "
+                "their bottoms would have to differ in shape"
+            )
+            yield warning(node, place(node, f"param[{index}]"), "unlike-towers", text)
 
 
 def _reference(row: Sequence[Node], index: int, names: _Names) -> Node:

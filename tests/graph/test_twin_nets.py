@@ -132,3 +132,93 @@ def test_a_correct_net_has_no_finding_about_sharing(case: str) -> None:
 
 def test_there_are_enough_correct_nets() -> None:
     assert len(CORRECT) >= 40
+
+
+SIAMESE = PAIR + TWIN + LOSS
+WITHOUT_DATABASE = MISSING + TWIN + LOSS
+TRIPLET = TRIPLE + tower() + tower("_p") + tower("_n") + TRIPLET_LOSS
+HALF_TWIN = PAIR + mixed(5, "", "", "") + mixed(5, "", "_q", "_p") + LOSS
+HALF_TRIPLET = TRIPLE + mixed(4, "_a", "", "") + tower("_p") + tower("_n") + TRIPLET_LOSS
+NINE = many(9)
+ONCE = "{}: warning[shared-once]: layer '{}': param name '{}' is used by this layer only, so its {} is not shared; did you mean '{}', as in layer '{}'?"
+LACKS = "{}: warning[partly-shared]: layer '{}': shares parameters with layer '{}', but not its {} ('{}' there; give it this name here too)"
+STRANGER = "{}: warning[unshared-twin]: layer '{}': stands where layer '{}' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
+UNLIKE = "{}: error[net]: layer '{}': cannot share param '{}' with its owner, layer '{}': the owner's shape is {}, this layer's is {}"
+SAME_INPUT = "{}: warning[unread-input]: layer '{}': reads '{}', as layer '{}' does, and '{}' is read by no layer; should it read '{}'?"
+LEFT_OUT = "{}: warning[unlike-towers]: layer '{}': reads '{}', which lacks the counterpart of layer '{}' of type ReLU; that layer makes '{}', {}, so the towers compute different functions"
+APART = "9: warning[unshared-towers]: layer 'conv1_p': the tower of 5 layers that begins here is built like that of layer 'conv1', but they share no parameters and will learn apart; give their layers the same param names"
+BOTTOMS = "{}: warning[pair-bottoms]: layer '{}': {}"
+WIDE = SIAMESE.replace("num_output: 9", "num_output: 5")
+
+# A net, what is replaced in it by what, and what check then says.
+FAULTS = {
+    "a misspelt weight": (SIAMESE, "pool1_p ; conv2_w", "pool1_p ; conv2_ww", ONCE.format(11, "conv2_p", "conv2_ww", "weight", "conv2_w", "conv2")),
+    "a misspelt bias in the first tower": (SIAMESE, "pool1 ; conv2_w conv2_b", "pool1 ; conv2_w con2_b", ONCE.format(4, "conv2", "con2_b", "bias", "conv2_b", "conv2_p")),
+    "a name that is not like the right one": (SIAMESE, "pool1_p ; conv2_w", "pool1_p ; kernel", ONCE.format(11, "conv2_p", "kernel", "weight", "conv2_w", "conv2")),
+    "a misspelt weight, the database missing": (WITHOUT_DATABASE, "pool1_p ; conv2_w", "pool1_p ; conv2_ww", ONCE.format(12, "conv2_p", "conv2_ww", "weight", "conv2_w", "conv2")),
+    "a misspelt weight in a triplet's anchor": (TRIPLET, "pool1 ; conv2_w", "pool1 ; conv2_v", ONCE.format(4, "conv2", "conv2_v", "weight", "conv2_w", "conv2_p")),
+    "a misspelt bias in a triplet's negative": (TRIPLET, "pool1_n ; conv2_w conv2_b", "pool1_n ; conv2_w conv_b", ONCE.format(18, "conv2_n", "conv_b", "bias", "conv2_b", "conv2")),
+    "a misspelt bias in one of nine towers": (NINE, "pool14 ; conv2_w conv2_b", "pool14 ; conv2_w conv2_bb", ONCE.format(32, "conv24", "conv2_bb", "bias", "conv2_b", "conv20")),
+    "a misspelt weight in a half-twin": (HALF_TWIN, "pool1_p ; conv2_w", "pool1_p ; conv2_ww", ONCE.format(11, "conv2_p", "conv2_ww", "weight", "conv2_w", "conv2")),
+    "a misspelt bias where all of a half-shared triplet share": (HALF_TRIPLET, "ip_p ; feat_w feat_b", "ip_p ; feat_w fea_b", ONCE.format(15, "feat_p", "fea_b", "bias", "feat_b", "feat")),
+    "a misspelt bias where two of a half-shared triplet share": (HALF_TRIPLET, "pool1_n ; conv2_w conv2_b", "pool1_n ; conv2_w conv2_bb", ONCE.format(18, "conv2_n", "conv2_bb", "bias", "conv2_b", "conv2_p")),
+    "the name of another layer": (SIAMESE, "conv2_p ; conv3_w conv3_b", "conv2_p ; conv3_w conv2_b", "13: warning[partly-shared]: layer 'conv3_p': shares parameters with layer 'conv3', but not its bias ('conv2_b' here, 'conv3_b' there)"),
+    "a name left out": (SIAMESE, "conv3_p ; ip_w ip_b", "conv3_p ; ip_w -", LACKS.format(14, "ip_p", "ip", "bias", "ip_b")),
+    "an entry left out in the first tower": (SIAMESE, "conv3 ; ip_w ip_b", "conv3 ; ip_w", LACKS.format(7, "ip", "ip_p", "bias", "ip_b")),
+    "an entry left out in one of nine towers": (NINE, "pool14 ; conv2_w conv2_b", "pool14 ; conv2_w", LACKS.format(32, "conv24", "conv20", "bias", "conv2_b")),
+    "an entry left out below the parting of a half-twin": (HALF_TWIN, "data_p ; conv1_w conv1_b", "data_p ; conv1_w", LACKS.format(9, "conv1_p", "conv1", "bias", "conv1_b")),
+    "all entries left out": (SIAMESE, "conv3_p ; ip_w ip_b", "conv3_p ;", STRANGER.format(14, "ip_p", "ip")),
+    "all entries left out in the first tower": (SIAMESE, "conv3 ; ip_w ip_b", "conv3 ;", STRANGER.format(7, "ip", "ip_p")),
+    "all entries left out in a triplet's anchor": (TRIPLET, "data ; conv1_w conv1_b", "data ;", STRANGER.format(2, "conv1", "conv1_p")),
+    "all entries left out in a triplet's negative": (TRIPLET, "pool1_n ; conv2_w conv2_b", "pool1_n ;", STRANGER.format(18, "conv2_n", "conv2")),
+    "all entries left out above the parting of a half-twin": (HALF_TWIN, "data_p ; conv1_w conv1_b", "data_p ;", STRANGER.format(9, "conv1_p", "conv1")),
+    "weight and bias swapped": (SIAMESE, "conv3_p ; ip_w ip_b", "conv3_p ; ip_b ip_w", UNLIKE.format(14, "ip_p", "ip_b", "ip", "(9,)", "(9, 84)")),
+    "weight and bias swapped, the database missing": (WITHOUT_DATABASE, "conv3_p ; ip_w ip_b", "conv3_p ; ip_b ip_w", UNLIKE.format(15, "ip_p", "ip_b", "ip", "(9,)", "(9, ?)")),
+    "another number of outputs": (SIAMESE, "ip_p ; feat_w feat_b ; num_output: 5", "ip_p ; feat_w feat_b ; num_output: 6", UNLIKE.format(15, "feat_p", "feat_w", "feat", "(5, 9)", "(6, 9)")),
+    "another number of outputs, the database missing": (WITHOUT_DATABASE, "conv3_p ; ip_w ip_b ; num_output: 9", "conv3_p ; ip_w ip_b ; num_output: 8", UNLIKE.format(15, "ip_p", "ip_w", "ip", "(9, ?)", "(8, ?)")),
+    "another kernel, the database missing": (WITHOUT_DATABASE, "pool1_p ; conv2_w conv2_b ; num_output: 7 kernel_size: 2", "pool1_p ; conv2_w conv2_b ; num_output: 7 kernel_size: 3", UNLIKE.format(12, "conv2_p", "conv2_w", "conv2", "(7, ?, 2, ...)", "(7, ?, 3, ...)")),
+    "another group, the database missing": (WITHOUT_DATABASE, "conv2_p ; conv3_w conv3_b ;", "conv2_p ; conv3_w conv3_b ; group: 7", "14: warning[unlike-towers]: layer 'conv3_p': shares its weight with layer 'conv3', but has other settings: their bottoms would have to differ in shape"),
+    "no bias in one tower": (SIAMESE, "conv2_p ; conv3_w conv3_b ;", "conv2_p ; conv3_w ; bias_term: false", "13: warning[partly-shared]: layer 'conv3_p': shares parameters with layer 'conv3', but has no bias, so the towers compute different functions"),
+    "both towers read the first input": (SIAMESE, "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "both towers read the second input": (SIAMESE, "conv1 Convolution data ", "conv1 Convolution data_p ", SAME_INPUT.format(2, "conv1", "data_p", "conv1_p", "data", "data")),
+    "both towers read one input, the database missing": (WITHOUT_DATABASE, "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(10, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "both towers read one input of a missing HDF5 file": (SIAMESE.replace(PAIR, "in HDF5Data > data data_p sim ; ; source: 'none' batch_size: 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "both towers read one input of missing images": (SIAMESE.replace(PAIR, "in PairData > data data_p sim ; ; source: 'none' batch_size: 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "both towers read one of two input layers": (SIAMESE.replace(PAIR, "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(11, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "two of three towers read one input": (TRIPLET, "conv1_n Convolution data_n", "conv1_n Convolution data_p", SAME_INPUT.format(16, "conv1_n", "data_p", "conv1_p", "data_n", "data_n")),
+    "a layer that reads the other tower": (SIAMESE, "conv2_p Convolution pool1_p", "conv2_p Convolution pool1", SAME_INPUT.format(11, "conv2_p", "pool1", "conv2", "pool1_p", "pool1_p")),
+    "a last layer that reads the other tower": (SIAMESE, "feat_p InnerProduct ip_p", "feat_p InnerProduct ip", SAME_INPUT.format(15, "feat_p", "ip", "feat", "ip_p", "ip_p")),
+    "a layer in place left out": (SIAMESE, "relu2_p ReLU conv2_p > conv2_p\n", "", LEFT_OUT.format(12, "conv3_p", "conv2_p", "relu2", "conv2", "which layer 'conv3' reads")),
+    "a layer in place left out in the first tower": (SIAMESE, "relu2 ReLU conv2 > conv2\n", "", LEFT_OUT.format(5, "conv3", "conv2", "relu2_p", "conv2_p", "which layer 'conv3_p' reads")),
+    "a layer in place left out in a triplet": (TRIPLET, "relu2_n ReLU conv2_n > conv2_n\n", "", LEFT_OUT.format(19, "conv3_n", "conv2_n", "relu2", "conv2", "which layer 'conv3' reads")),
+    "a last layer in place left out": (SIAMESE, LOSS, f"r ReLU feat > feat\n{LOSS}", LEFT_OUT.format(17, "loss", "feat_p", "r", "feat", "the feature of another tower")),
+    "a layer left out": (SIAMESE, "pool1_p Pooling conv1_p ; ; pool: MAX kernel_size: 2 stride: 2\n", "", "10: error[net]: layer 'conv2_p': unknown bottom blob 'pool1_p' (index 0); did you mean 'pool1'?"),
+    "a last layer left out": (SIAMESE, "feat_p InnerProduct ip_p ; feat_w feat_b ; num_output: 5\n", "", "15: error[net]: layer 'loss': unknown bottom blob 'feat_p' (index 1); did you mean 'feat'?"),
+    "a misspelt bottom": (SIAMESE, "ip_p InnerProduct conv3_p", "ip_p InnerProduct conv3_q", "14: error[net]: layer 'ip_p': unknown bottom blob 'conv3_q' (index 0); did you mean 'conv3_p'?"),
+    "a misspelt type": (SIAMESE, "relu2_p ReLU", "relu2_p Relu", "12: error[unknown-layer]: layer 'relu2_p': unknown layer type 'Relu'; did you mean 'ReLU'?"),
+    "one feature twice": (SIAMESE, "feat feat_p sim", "feat feat sim", BOTTOMS.format(16, "loss", "both its features are 'feat', so all distances are 0; give one of each tower")),
+    "features of different depth": (WIDE, "feat feat_p sim", "ip feat_p sim", BOTTOMS.format(16, "loss", "its features 'ip' and 'feat_p' are made at different places of their towers")),
+    "two features of one tower": (WIDE, "feat feat_p sim", "feat ip sim", BOTTOMS.format(16, "loss", "its feature 'feat' is computed from its other one, 'ip'; give one of each tower")),
+    "a feature as the label": (SIAMESE, "feat feat_p sim", "feat sim feat_p", "16: error[net]: layer 'loss': bottom 2 has shape (2, 5), expected one label a pair: (N) or (N, 1, 1, 1)"),
+    "the difference of a feature and itself": (PAIR + TWIN + DIFFERENCE + DECISION.format("diff"), "diff Eltwise feat feat_p", "diff Eltwise feat feat", BOTTOMS.format(16, "diff", "both its bottoms are 'feat', so their difference is always 0; give one of each tower")),
+    "a label against itself": (PAIR + TWIN + "both Concat feat feat_p\ndecision InnerProduct both ; ; num_output: 1\nloss EuclideanLoss decision sim", "loss EuclideanLoss decision", "loss EuclideanLoss sim", BOTTOMS.format(18, "loss", "both its bottoms are 'sim'; give a prediction and a label")),
+    "towers without names and a pair loss": (PAIR + unnamed(TWIN) + LOSS, "", "", APART),
+    "towers without names and a distance": (PAIR + unnamed(TWIN) + "d Distance feat feat_p\nloss EuclideanLoss d sim", "", "", APART),
+    "towers without names and a difference": (PAIR + unnamed(TWIN) + DIFFERENCE + DECISION.format("diff"), "", "", APART),
+}  # fmt: skip  # one fault a line
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_has_one_finding_at_its_line_with_the_right_hint(case: str) -> None:
+    text, old, new, expected = FAULTS[case]
+    assert not old or text.count(old) == 1
+    findings = [
+        str(finding).removeprefix("<text>:") for finding in check_net(net(text.replace(old, new) if old else text))
+    ]
+    assert findings == [expected]
+
+
+def test_towers_without_names_that_read_one_input_have_both_findings() -> None:
+    text = MISSING + unnamed(TWIN).replace("conv1_p Convolution data_p", "conv1_p Convolution data") + LOSS
+    codes = [(finding.location.line, finding.code) for finding in check_net(net(text))]
+    assert codes == [(10, "unshared-towers"), (10, "unread-input")]
