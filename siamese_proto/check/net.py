@@ -17,6 +17,7 @@ from siamese_proto.graph.effects import Idle, idle_fields
 from siamese_proto.graph.ir import Finding, Graph, Node, Phase, Shape
 from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
+from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import odd_sources
 from siamese_proto.proto.load import PathOrText
 from siamese_proto.proto.parsed import ParsedNet, Source
@@ -127,16 +128,20 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
         # What stands after a layer at fault breaks invariants; only the fault itself is worth reporting.
         found.extend(finding for finding in lint(graph, place) if not problems or finding.code != "invariant")
         found.extend(differences(graph, place))
-        found.extend(_odd_labels(graph))
+        found.extend(_of_data(graph))
         idle.extend(_without_effect(graph, sources))
     found.extend(as_finding(problem, "net", parsed.file) for problem in problems)
     is_whole = not any(isinstance(problem, UnknownBottomError) and problem.left_out for problem in problems)
     return _Look(state.phase, found, idle, is_whole)
 
 
-def _odd_labels(graph: Graph) -> Iterator[Finding]:
-    """Labels of pairs that are not 0 and 1, as far as the sources can be looked at without a run."""
+def _of_data(graph: Graph) -> Iterator[Finding]:
+    """Labels of pairs that are not 0 and 1, and values that are not finite, as far as they are quick to see."""
     try:
+        for node in graph.nodes:
+            text = node.layer.bad_values() if isinstance(node.layer, DataLayer) else ""
+            if text:
+                yield Finding(node.location, "warning", "not-finite", f"layer {quoted(node.name)}: {text}")
         for _, node, text, is_error in odd_sources(graph):
             severity: Literal["error", "warning"] = "error" if is_error else "warning"
             yield Finding(node.location, severity, "pair-labels", f"layer {quoted(node.name)}: {text}")

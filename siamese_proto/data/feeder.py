@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy
@@ -33,6 +33,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give files back."""
+
+
+@runtime_checkable
+class NamedSource(Protocol):
+    """A source that can say where a row of a batch comes from."""
+
+    def record(self, batch: int, row: int) -> str:
+        """As in `row 3 of 'a.h5'`, `image 'a.png'`."""
 
 
 class PrefetchFeeder:
@@ -68,6 +76,10 @@ class PrefetchFeeder:
             raise item
         self.batches += self.step
         return [torch.from_numpy(array) for array in item]
+
+    def record(self, batch: int, row: int) -> str:
+        """Where a row of batch number `batch` comes from; empty where the source does not say it."""
+        return self._source.record(batch, row) if isinstance(self._source, NamedSource) else ""
 
     def skip(self, batches: int) -> None:
         """Go on as if `batches` batches had been delivered since the first record."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
 from siamese_proto.files import find_path, where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Arrays = list[NDArray[numpy.float32]]
 
 _log = logging.getLogger(__name__)
+_QUICK = 1 << 26  # bytes of a source that are looked through without being asked for
 _LOOKED_AT = 1_000_000  # labels of a file
 _FILL = 1 << 30  # bytes that a dataset may take in memory with next to nothing in the file
 
@@ -84,6 +86,23 @@ class HDF5Data(DataLayer):
                     return None
                 found.append(numpy.ravel(labels[:_LOOKED_AT]))
         return numpy.concatenate(found)
+
+    def bad_values(self) -> str:
+        try:
+            files = self._files()
+        except SourceMissingError:
+            return ""
+        quick = _QUICK
+        for file in files:
+            with _opened(file) as opened:
+                for name, dataset in zip(self.names, _datasets(opened, file, self.names), strict=True):
+                    quick -= dataset.nbytes
+                    if quick < 0:
+                        return ""
+                    found = not_finite(dataset[()])
+                    if found is not None:
+                        return f"{quoted(name)} of HDF5 file {quoted(file)} has {found}; correct the data"
+        return ""
 
     def describe(self) -> str:
         return f"HDF5 {self.source}, batches of {self.batch_size}"
@@ -155,12 +174,21 @@ class HDF5Batches:
                     yield parts[0] if len(parts) == 1 else [numpy.concatenate(top) for top in zip(*parts, strict=True)]
                     parts, missing = [], self.batch_size
 
+    def record(self, batch: int, row: int) -> str:
+        """Where a row comes from."""
+        index, order = next(self._places(batch * self.batch_size + row))
+        return f"row {order[0]} of HDF5 file {quoted(self.files[index])}"
+
     def close(self) -> None:
         """Forget what was read."""
         self._only = []
 
     def _pieces(self, position: int) -> Iterator[tuple[Arrays, Any]]:
         """The arrays of a file and the order of their rows, from row `position` of all on, without end."""
+        return ((self._read(index), order) for index, order in self._places(position))
+
+    def _places(self, position: int) -> Iterator[tuple[int, Any]]:
+        """The number of a file and the order of its rows, from row `position` of all on, without end."""
         shapes = [dataset_shapes(file, self.names) for file in self.files]
         for file, found in zip(self.files, shapes, strict=True):
             if [shape[1:] for shape in found] != [shape[1:] for shape in shapes[0]]:
@@ -176,7 +204,7 @@ class HDF5Batches:
                     continue
                 order = self._order(rows[index], round_number, str(index))[position:]
                 position = 0
-                yield self._read(index), order
+                yield index, order
             _log.info("Looping around to first file.")
 
     def _order(self, count: int, round_number: int, what: str) -> Any:

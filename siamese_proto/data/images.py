@@ -190,6 +190,10 @@ class ImageBatches:
         labels = numpy.array([label for _, label in read], numpy.float32)
         return self.transformer.batch([pixels for pixels, _ in read], position), labels
 
+    def record(self, batch: int, row: int) -> str:
+        """Where a row comes from."""
+        return f"image {quoted(next(self._endless(self.skipped + batch * self.batch_size + row))[0])}"
+
     def close(self) -> None:
         """Nothing is held."""
 

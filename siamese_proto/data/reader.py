@@ -42,6 +42,11 @@ class DatabaseBatches:
             make = functools.partial(self._batch, batch, number * self.batch_size)
             yield make if _is_encoded(batch[0]) else make()
 
+    def record(self, batch: int, row: int) -> str:
+        """Where a row comes from."""
+        key, _ = next(endless(self.database, batch * self.batch_size + row))
+        return f"record {key_text(key)} of database {quoted(self.database.path)}"
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()

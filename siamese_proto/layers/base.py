@@ -253,6 +253,10 @@ class DataLayer(Layer):
         """Itself: what is read, and how it is cropped, does not depend on the mode of a net."""
         return self
 
+    def bad_values(self) -> str:
+        """Say where the source has NaN or infinity, as far as that is quick to see; empty where it has not."""
+        return ""
+
     def open(self, run: RunState) -> Feeder:
         """Begin to read; raises DataError where the source cannot be read."""
         raise NotImplementedError(f"layer type {self.type} has no open")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy
 from torch import Tensor
 
+from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.graph.comparison import image_blobs
 from siamese_proto.graph.ir import Blob, Node
@@ -212,6 +213,10 @@ class _OwnBatches:
         """The next batch."""
         net, comparison = self._twin.net, self._twin.comparison
         batch = net.pull()
+        for name, tensor in batch.items():
+            bad = not_finite(tensor.cpu().numpy())
+            if bad is not None:
+                raise DataError(f"a batch of the net's data has in {quoted(name)} {bad}; correct the data")
         if self._part is None:
             self._given = [
                 top for node in net.graph.nodes for top in node.tops if top.name in batch and not top.version

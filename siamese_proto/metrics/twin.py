@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy
 import torch
 
+from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
 from siamese_proto.graph.comparison import Comparison, Metric, find_comparison, image_blobs
 from siamese_proto.graph.ir import Blob
@@ -132,7 +133,12 @@ class Twin:
         found = []
         for begin in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[begin : begin + _ROWS_AT_ONCE]
-            features = self.embed(prepare(images.images(part)), side)
+            prepared = prepare(images.images(part))
+            bad = not_finite(prepared)
+            if bad is not None:
+                name = images.names[int(part[bad.row])]
+                raise DataError(f"image {quoted(name)} has values that are NaN or infinite; correct it")
+            features = self.embed(prepared, side)
             broken = numpy.flatnonzero(~numpy.isfinite(features).all(1))
             if len(broken):
                 raise DataError(

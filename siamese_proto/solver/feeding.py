@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from siamese_proto.data.feeder import PrefetchFeeder
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import DataLayer, Feeder
@@ -31,12 +34,21 @@ class GivenBatches:
         self._iterator = iter(batches)
         self._peeked: list[dict[str, Any]] = []
         self._first: dict[str, Kind] = {}  # of the first batch
+        self._last: list[dict[str, Any]] = []  # delivered together
 
     def next_batch(self) -> dict[str, Any]:
         """The next batch, by top."""
         batches = [self._next_named() for _ in range(self.ranks)]
         self.batches += self.ranks
+        self._last = batches
         return batches[self.rank]
+
+    def again(self, number: int) -> dict[str, Any]:
+        """A batch that was delivered before, by top: one of the last, or one of a list; else empty."""
+        first = self.batches - len(self._last)
+        if number >= first:
+            return self._last[number - first]
+        return self._named(self._source[number % len(self._source)]) if isinstance(self._source, list) else {}
 
     def skip(self, batches: int) -> None:
         """Go on as if `batches` batches had been delivered since the first."""
@@ -75,6 +87,19 @@ class GivenBatches:
         return named
 
 
+class Delivered(NamedTuple):
+    """A batch that a source layer has delivered before."""
+
+    node: Node
+    tops: Mapping[str, Tensor]
+    feeder: Feeder | None  # None: the caller gave the batch
+    number: int
+
+    def record(self, row: int) -> str:
+        """Where a row comes from, as in `row 3 of 'a.h5'`; empty where nobody knows."""
+        return self.feeder.record(self.number, row) if isinstance(self.feeder, PrefetchFeeder) else ""
+
+
 class BatchSource:
     """The batches of a training net: those given by the caller, and for other data layers those of their feeders."""
 
@@ -90,6 +115,31 @@ class BatchSource:
         if self.net.run.ranks > 1:
             self._open_shares()
         return {**batch, **self.net.pull(batch)}
+
+    def delivered(self, ago: int, passes: int) -> Iterator[Delivered]:
+        """The batches of `passes` passes once more, from that on which was made `ago` passes before the next one.
+
+        Those of all processes that train together. Batches that the caller gave and that cannot be had again are left
+        out. Raises NetError where a source can no longer be read.
+        """
+        given = {feeder.layer: feeder for feeder in self.given}
+        positions = self.positions()
+        ranks = self.net.run.ranks
+        for node in self.net.graph.nodes:
+            position = positions.get(node.name if node.name in given else node.id, 0)
+            numbers = range(max(0, position - ago * ranks), max(0, position - (ago - passes) * ranks))
+            if node.name in given:
+                for number in numbers:
+                    yield Delivered(node, given[node.name].again(number), None, number)
+            elif isinstance(node.layer, DataLayer) and numbers:
+                feeder = node.layer.open(self.net.run)
+                try:
+                    feeder.skip(numbers.start)
+                    for number in numbers:
+                        tops = dict(zip([top.name for top in node.tops], feeder.next_batch(), strict=True))
+                        yield Delivered(node, tops, feeder, number)
+                finally:
+                    feeder.close()
 
     def _open_shares(self) -> None:
         given = self.given_layers()

@@ -241,7 +241,16 @@ class Solver:
         iteration = self._losses.first_not_finite()
         if iteration is not None:
             loss = self._losses.floats()[iteration - self._losses.first]
-            raise finite.problem(f"the loss of iteration {iteration} is {loss:g}", self)
+            raise finite.problem(f"the loss of iteration {iteration} is {loss:g}", self, iteration)
+
+    def passes_since(self, iteration: int) -> int:
+        """How many forward passes of training were made since an iteration began."""
+        return self._losses.since(iteration) * self.settings.rule.iter_size
+
+    @property
+    def first_iteration(self) -> int:
+        """The iteration that this run began with, or went on with."""
+        return self._losses.first
 
     # Looking at it, saving it, stopping it
 

@@ -45,6 +45,10 @@ class Losses:
             self._waiting, self._count = None, 0
         return self._fetched
 
+    def since(self, iteration: int) -> int:
+        """How many losses there are from an iteration on."""
+        return self.first + len(self.floats()) - iteration
+
     def recent(self, count: int) -> list[float]:
         """The last `count` losses, or as many as there are, earlier ones included."""
         last = self.floats()[-count:]

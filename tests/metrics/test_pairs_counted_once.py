@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from siamese_proto.check.net import check_net
 from siamese_proto.cli import main
 from siamese_proto.data.database import create_database
 from siamese_proto.data.pair_sampling import distinct_pairs
@@ -215,6 +216,24 @@ def test_evaluate_judges_the_30_pairs_of_a_file_as_30_pairs(tmp_path: Path, monk
     )
 
 
+def test_data_that_are_not_finite_are_blamed_and_not_the_weights(tmp_path: Path) -> None:
+    source = hdf5(tmp_path, (30,), "batch_size: 20")
+    with h5py.File(tmp_path / "0.h5", "r+") as file:
+        file["b"][7, 1] = np.nan
+    with pytest.raises(
+        DataError, match=r"^a batch of the net's data has in 'b' 1 value that is NaN or infinite, the first"
+    ):
+        measured(source)
+    (tmp_path / "net.prototxt").write_text(source + TOWERS + LOSS)
+    assert [(found.code, found.text) for found in check_net(tmp_path / "net.prototxt")] == [
+        (
+            "not-finite",
+            f"layer 'd': 'b' of HDF5 file '{tmp_path}/0.h5' has 1 value that is NaN or infinite, the first in row 7; "
+            "correct the data",
+        )
+    ]
+
+
 # The same pair more than once
 
 
@@ -241,10 +260,12 @@ def test_records_that_repeat_a_pair_are_told(tmp_path: Path) -> None:
             datum = schema.Datum(channels=2, height=1, width=1, label=record % 2, data=bytes([a, b]))
             writer.put([(b"%05d" % record, datum.SerializeToString())])
     twin = Twin(Net(source + TOWERS + LOSS, "TEST"))
-    for found in (measure_own(twin), measure_pairs(twin, open_pair_images(f"{tmp_path}/db", twin.preparation()))):
+    stored = open_pair_images(f"{tmp_path}/db", twin.preparation())
+    for found in (measure_own(twin), measure_pairs(twin, stored)):
         assert (len(found.distances), found.distances.distinct) == (7, 5)
         judged = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), found.told, judge(found.distances))
         assert "\n2 of them repeat another one: the intervals are those of 7 different pairs, so" in as_table(judged)
+    stored.close()
 
 
 def test_pairs_of_a_csv_that_name_the_same_images_are_copies(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ import math
 import os
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from solver_runs import PLAIN, PLAIN_SOLVER, assert_same, plain, plain_batches, tensors
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from siamese_proto.data.database import create_database
 from siamese_proto.errors import NetError, SolverError
+from siamese_proto.proto import schema
 from siamese_proto.solver import Solver
 
 
@@ -20,13 +23,65 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_snapshot
         solver.solve()
     place = in_tmp / "plain.prototxt"
     assert str(caught.value) == (
-        "the loss of iteration 6 is nan; the first layer whose output is not finite is 'ip' "
-        f"({os.path.relpath(place)}:3); a lower base_lr or clip_gradients may help; "
-        "the last snapshot is plain_iter_4.solverstate"
+        "the loss of iteration 6 is nan; the first layer whose output is not finite is 'in' "
+        f"({os.path.relpath(place)}:2): in the batch of iteration 6 its top 'x' has 1 value that is NaN or infinite, "
+        "the first in row 1; correct the data; the last snapshot is plain_iter_4.solverstate"
     )
     assert sorted(os.listdir()) == [
         *("plain.prototxt", "plain_iter_4.caffemodel", "plain_iter_4.solverstate", "plain_solver.prototxt")
     ]
+
+
+DATA = {"HDF5Data": "row 4 of HDF5 file 'b.h5'", "Data": "record '00000006' of database 'db'"}
+
+
+@pytest.mark.parametrize("kind", DATA)
+@pytest.mark.parametrize("display", [1, 5, 0])
+@pytest.mark.parametrize("iter_size", [1, 2])
+def test_data_that_are_not_finite_are_named_with_their_record(
+    kind: str, display: int, iter_size: int, in_tmp: Path
+) -> None:
+    rows = np.ones((11, 3), np.float32)
+    rows[6, 2] = math.inf  # in a batch of 2: batch 3
+    if kind == "Data":
+        with create_database("db", "LMDB") as writer:
+            for number, row in enumerate(rows):
+                datum = schema.Datum(channels=3, height=1, width=1, float_data=row)
+                writer.put([(b"%08d" % number, datum.SerializeToString())])
+        source = 'top: "x" data_param { source: "db" backend: LMDB batch_size: 2 }'
+    else:
+        for name, part in (("a", rows[:2]), ("b", rows[2:])):
+            with h5py.File(f"{name}.h5", "w") as file:
+                file["x"] = part
+        Path("list.txt").write_text("a.h5\nb.h5\n")
+        source = 'top: "x" hdf5_data_param { source: "list.txt" batch_size: 2 }'
+    net = f"""
+layer {{ name: "read" type: "{kind}" {source} }}
+layer {{ name: "y" type: "DummyData" top: "y" dummy_data_param {{ shape {{ dim: 2 dim: 4 }} }} }}"""
+    (in_tmp / "plain.prototxt").write_text(net + PLAIN[PLAIN.index('\nlayer { name: "ip"') :])
+    settings = f"display: {display} iter_size: {iter_size} snapshot_after_train: false max_iter: 9"
+    (in_tmp / "plain_solver.prototxt").write_text(PLAIN_SOLVER.replace("max_iter: 20", "") + settings)
+    iteration = 3 // iter_size
+    # TanH makes the infinite value finite, and its gradient NaN: the next loss shows it.
+    with pytest.raises(SolverError, match=rf"^the loss of iteration {iteration + 1} is nan; ") as caught:
+        Solver(in_tmp / "plain_solver.prototxt").solve()
+    assert (
+        f"'read' (plain.prototxt:2): in the batch of iteration {iteration} its top 'x' has 1 value that is NaN or "
+        f"infinite, the first in row 0 ({DATA[kind]}); correct the data"
+    ) in str(caught.value)
+    assert "base_lr" not in str(caught.value)
+
+
+def test_parameters_that_begin_without_being_finite_are_named(in_tmp: Path) -> None:
+    solver = plain(in_tmp, "display: 1", data={"in": plain_batches()})
+    with torch.no_grad():
+        solver.net.params["ip"][0][1, 2] = math.nan
+    with pytest.raises(SolverError) as caught:
+        solver.step(1)
+    assert str(caught.value) == (
+        "the loss of iteration 0 is nan; the weight of layer 'ip' is not finite before the first update; give other "
+        "weights, or another filler"
+    )
 
 
 def test_a_snapshot_that_falls_due_ends_a_run_that_is_not_finite(in_tmp: Path) -> None:
