@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import siamese_proto._interrupt  # before all that takes time
+import siamese_proto._safe_path  # before packages are imported
 import siamese_proto.data  # noqa: F401  # registers the data layers, which stand to the right of the compiler
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError

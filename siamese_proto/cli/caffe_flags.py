@@ -6,12 +6,15 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_proto.errors import SolverError, quoted
+from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.solver.log import CaffeFormatter, log
+
+if TYPE_CHECKING:
+    import torch
 
 
 def flag(name: str, **settings: Any) -> Callable[[Any], Any]:
@@ -36,7 +39,29 @@ def split(names: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (names or "").split(",") if part.strip())
 
 
-def first_gpu(gpu: str) -> int:
+def chosen_device(gpu: str | None) -> torch.device:
+    """Where `--gpu` wants a net to run: the CPU where it is not given. Raises NetError where there is no such GPU."""
+    import torch
+
+    if gpu is None:
+        return torch.device("cpu")
+    number = _first_gpu(gpu)
+    check_gpus([number])
+    return torch.device("cuda", number)
+
+
+def check_gpus(ids: Sequence[int]) -> None:
+    """Raise NetError where this machine lacks a GPU that `--gpu` asks for."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = [number for number in ids if number >= count]
+    if missing:
+        present = f"the GPUs here are numbered 0 to {count - 1}" if count else "torch finds no GPU here"
+        raise NetError(f"--gpu {missing[0]}: {present}; leave --gpu out to run on the CPU")
+
+
+def _first_gpu(gpu: str) -> int:
     """The id of the GPU to run on; of several, which Caffe would split the work over, the first."""
     ids = ["0"] if gpu == "all" else list(split(gpu))
     if not ids or not all(part.isdigit() for part in ids):

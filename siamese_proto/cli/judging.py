@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_proto.cli.caffe_flags import first_gpu, flag, split
+from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.options import net_state, python_layers
 from siamese_proto.graph.comparison import METRICS
 from siamese_proto.graph.ir import Shape
@@ -67,7 +67,7 @@ class TwinOptions:
             stages=self.stages,
             shapes=self.shapes,
             allow_python_layers=self.allow_python_layers,
-            device=_device(self.gpu),
+            device=chosen_device(self.gpu),
             seed=seed,
         )
 
@@ -77,18 +77,6 @@ class TwinOptions:
 
         features = tuple(blob.name for blob in twin.comparison.features)
         return Subject(self.model, self.weights, digest_of(self.weights), twin.metric.kind, features, images)
-
-
-def _device(gpu: str | None) -> str:
-    import torch
-
-    if gpu is None:
-        return "cpu"
-    number = first_gpu(gpu)
-    if not torch.cuda.is_available():
-        click.echo("there is no GPU here; running on the CPU", err=True)
-        return "cpu"
-    return f"cuda:{number}"
 
 
 def twin_options(command: Callable[..., None]) -> Callable[..., None]:

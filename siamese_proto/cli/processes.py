@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import click
 
-from siamese_proto.cli.caffe_flags import split
+from siamese_proto.cli.caffe_flags import check_gpus, split
 from siamese_proto.solver.settings import Settings
 
 _GRACE = 30.0  # seconds that the others have to end in once one process has failed
@@ -21,19 +21,22 @@ _POLL = 0.05  # seconds
 
 
 def chosen_gpus(gpu: str | None) -> list[int]:
-    """The GPUs that `--gpu` names; [] where it is not given. `all` without any GPU is [0], as in Caffe."""
+    """The GPUs that `--gpu` names; [] where it is not given. Raises NetError where there is no such GPU."""
     if gpu is None:
         return []
     if gpu == "all":
         import torch
 
-        return list(range(torch.cuda.device_count())) or [0]
+        ids = list(range(torch.cuda.device_count())) or [0]
+        check_gpus(ids)
+        return ids
     parts = split(gpu)
     if not parts or not all(part.isdigit() for part in parts):
         raise click.BadParameter(f"{gpu!r} is neither GPUs' numbers nor 'all'", param_hint="--gpu")
     ids = [int(part) for part in parts]
     if len(set(ids)) < len(ids):
         raise click.BadParameter(f"{gpu!r} names a GPU twice", param_hint="--gpu")
+    check_gpus(ids)
     return ids
 
 
@@ -62,7 +65,7 @@ def run_together(count: int, arguments: Sequence[str]) -> int:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
     }
-    command = [sys.executable, "-m", "siamese_proto", *arguments]
+    command = [sys.executable, "-P", "-m", "siamese_proto", *arguments]  # -P: import nothing from the working folder
     running: list[subprocess.Popen[bytes]] = []
 
     def hand_on(number: int, frame: object) -> None:

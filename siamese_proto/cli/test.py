@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from siamese_proto.cli.caffe_flags import first_gpu, flag, logging_to, split, state_flags
+from siamese_proto.cli.caffe_flags import chosen_device, flag, logging_to, split, state_flags
 from siamese_proto.cli.options import bad_records, python_layers, user_layers
 
 
@@ -33,8 +33,6 @@ def test(
     skip_bad_records: bool,
 ) -> None:
     """Print each output of a net in phase TEST, batch by batch, and then their means."""
-    import torch
-
     from siamese_proto.data.bad_records import count_of
     from siamese_proto.net import Net
     from siamese_proto.proto.reader import parse_net
@@ -46,6 +44,7 @@ def test(
         log(place, text)
         click.echo(text)
 
+    device = chosen_device(gpu)
     with logging_to([], log_file):
         net = Net(
             parse_net(Path(model)),
@@ -57,10 +56,7 @@ def test(
             allow_python_layers=allow_python_layers,
             skip_bad_records=skip_bad_records,
         )
-        if gpu is not None and torch.cuda.is_available():
-            net.to(torch.device("cuda", first_gpu(gpu)))
-        elif gpu is not None:
-            click.echo("there is no GPU here; running on the CPU", err=True)
+        net.to(device)
         try:
             size = first_coverage(net.graph)
             note = uneven(size, iterations, "--iterations") if size is not None else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_proto.cli.caffe_flags import first_gpu, flag, split
+from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.options import PHASES, net_state, phase, python_layers, running
 from siamese_proto.graph.ir import Phase, Shape
 
@@ -48,8 +48,6 @@ def time(
     The net's data need not exist: it is fed random numbers, and labels 0. Nothing is written. Layers are timed one
     after the other, so that --compile changes the passes alone.
     """
-    import torch
-
     from siamese_proto.compiler import build_graph
     from siamese_proto.net import Net
     from siamese_proto.proto.reader import parse_net
@@ -57,15 +55,13 @@ def time(
     from siamese_proto.solver.precision import execution
     from siamese_proto.solver.timing import made_up_batch, time_net
 
+    device = chosen_device(gpu)
     keep_freed_memory()
     allowed = allow_python_layers
     graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
     batch = made_up_batch(graph)
     net = Net(graph, phase, split(weights), fuse=not no_fuse, allow_python_layers=allowed, writes_files=False)
-    if gpu is not None and not torch.cuda.is_available():
-        click.echo("there is no GPU here; running on the CPU", err=True)
-    elif gpu is not None:
-        net.to(torch.device("cuda", first_gpu(gpu)))
+    net.to(device)
     execution(precision, net.device).apply(net, compiled=compiled)
     found = time_net(net, {name: blob.to(net.device) for name, blob in batch.items()}, iterations)
     if form == "json":

@@ -67,8 +67,9 @@ def train(
     progress instead of the training lines.
 
     `--gpu 0,1` and `--gpu all` train on several GPUs, one process each, as Caffe does: each reads batch_size records of
-    its own for an iteration, and gradients are averaged. `torchrun --nproc-per-node N -m siamese_proto train ...` does
-    so without GPUs too, and goes on from the run's last snapshot after a restart.
+    its own for an iteration, and gradients are averaged.
+    `torchrun --nproc-per-node N --no-python -- siamese-proto train ...` does so without GPUs too, and continues from
+    the run's last snapshot after a restart.
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")

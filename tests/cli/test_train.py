@@ -72,7 +72,7 @@ def test_train_trains_and_logs_as_caffe_does() -> None:
     [
         ("-solver", "solver.prototxt", "-sigint_effect", "none"),
         ("--solver=solver.prototxt", "--sighup_effect=stop"),
-        ("-solver=solver.prototxt", "--sigint-effect", "snapshot", "-gpu", "0"),
+        ("-solver=solver.prototxt", "--sigint-effect", "snapshot", "-level", "0"),
     ],
     ids=" ".join,
 )

@@ -37,6 +37,11 @@ LARGER = NET.replace("batch_size: 10", "batch_size: 20") + ASIDE
 TRAIN = ("siamese_proto", "train", "--solver", "solver.prototxt", "--log", "train.log")
 LATER = 4e9  # a time in the year 2096
 # what follows -- is the command's own: torchrun takes --log for an abbreviation of its --log-dir
+# what `--gpu 0,1` does, without the GPUs
+TOGETHER = (
+    "-c",
+    "import sys; from siamese_proto.cli.processes import run_together as run; sys.exit(run(2, sys.argv[2:]))",
+)
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -182,9 +187,9 @@ loop.Solver._accumulate_gradients = slow
     assert not list(Path().glob(".snap*"))
 
 
-def test_gpu_numbers_start_one_process_each_and_a_signal_to_one_stops_all(write_run: WriteRun) -> None:
+def test_one_process_a_gpu_is_started_and_a_signal_to_one_stops_all(write_run: WriteRun) -> None:
     write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
-    with running("-m", *TRAIN, "--gpu", "0,1") as process:
+    with running(*TOGETHER, *TRAIN) as process:
         wait_for("Iteration 3 ")
         os.kill(workers(process.pid)[1], signal.SIGINT)
         assert process.wait(timeout=100) == 130
@@ -210,7 +215,7 @@ class Failing(ContrastiveLoss):
 sp.layer("ContrastiveLoss", replace=True)(Failing)
 """
     )
-    said = run("-m", *TRAIN, "--gpu", "0,1", "--layers", "fail.py", status=1)
+    said = run(*TOGETHER, *TRAIN, "--layers", "fail.py", status=1)
     assert "no more of this" in said
     assert "Traceback" not in said
 
@@ -219,6 +224,23 @@ def test_more_processes_than_gpus_named_or_a_gpu_named_twice_are_refused(write_r
     write_run(NET)
     assert "names a GPU twice" in run("-m", *TRAIN, "--gpu", "1,1", status=2)
     assert "neither GPUs' numbers nor 'all'" in run("-m", *TRAIN, "--gpu", "0,x", status=2)
+
+
+TORCHRUN_AS_DOCUMENTED = ("-P", *TORCHRUN, "--no-python", "--", "siamese-proto", *TRAIN[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-P", *TOGETHER, *TRAIN), TORCHRUN_AS_DOCUMENTED, ("-m", *TRAIN)],
+    ids=["as --gpu 0,1 starts them", "torchrun as documented", "python -m siamese_proto"],
+)
+def test_modules_in_the_working_folder_are_not_run(write_run: WriteRun, arguments: tuple[str, ...]) -> None:
+    write_run(NET, max_iter=1, snapshot=0, test_interval=0, test_iter=None)
+    for name in ("numpy", "torch", "click", "h5py", "rich", "lmdb", "plyvel", "json", "socket", "siamese_proto_user"):
+        Path(f"{name}.py").write_text(f"open('{name} was run', 'w')\n")
+    run(*arguments)
+    assert not list(Path().glob("* was run"))
+    assert Path("snap_iter_1.caffemodel").exists()
 
 
 # Its parts, without processes
