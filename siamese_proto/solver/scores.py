@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from siamese_proto.errors import quoted
+from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.net import Net
 from siamese_proto.solver.debug import DebugPass
+from siamese_proto.solver.log import log
+
+
+def warn_of_fresh_statistics(net: Net) -> None:
+    """Log that BatchNorm layers have no statistics yet, where that is so: their outputs are then huge, as in Caffe."""
+    fresh = [
+        node
+        for node in net.graph.nodes
+        if isinstance(node.layer, BatchNorm)
+        and node.layer.uses_stored
+        and not net.weights[node.params[2].param.id].any()  # the scale factor, which counts batches
+    ]
+    if fresh:
+        more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
+        text = (
+            f"layer {quoted(fresh[0].name)}{more}: BatchNorm has no statistics yet and divides by sqrt(eps), so the "
+            "losses of this test are huge and say nothing; test after some training (test_initialization: false), or "
+            "give weights"
+        )
+        log("batch_norm_layer.cpp:118", text, level=logging.WARNING)
 
 
 class Scores:
@@ -24,6 +47,8 @@ class Scores:
     @torch.no_grad()
     def run_batch(self) -> Mapping[str, Tensor]:
         """Run the net over its next batch; the outputs for this batch alone."""
+        if not self.batches:
+            warn_of_fresh_statistics(self.net)
         self.net.run.draw = self.batches
         self.net.train_as_built()
         outputs: dict[str, Tensor] = self.net() if self.debug is None else self.debug.forward(self.net.pull())
