@@ -17,7 +17,7 @@ from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
-from siamese_proto.program import Form, Plan, bare, build_program, in_phase, is_source, plan
+from siamese_proto.program import Form, Plan, bare, build_program, in_phase, is_source, plan, prepare
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
 from siamese_proto.tensors import Weights, make_weights
@@ -34,15 +34,6 @@ def _as_tensor(name: str, value: Any) -> Tensor:
         raise GraphError(
             f"blob {quoted(name)} is given as {type(value).__name__}; give a tensor or an array of numbers"
         ) from None
-
-
-def _prepare(graph: Graph, *, writes_files: bool) -> None:
-    for node in graph.nodes:
-        try:
-            if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
-                node.layer.prepare()
-        except NetError as problem:
-            raise problem.at(location=node.location, layer=node.name) from None
 
 
 def _term(blob: Tensor, weight: float) -> Tensor:
@@ -98,7 +89,7 @@ class Net(nn.Module):
         graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
         if graph.problems:
             raise graph.problems[0]
-        _prepare(graph, writes_files=writes_files)
+        prepare(graph, writes_files=writes_files)
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
         self.run = RunState(first_seed, skip_bad_records=skip_bad_records, writes_files=writes_files)
         self.weights = make_weights(graph, share_with._by_layer() if share_with is not None else {}, self.run)
@@ -107,6 +98,7 @@ class Net(nn.Module):
         # By mode; the other one is made when it is asked for.
         self._forms = {self.training: Form.of(in_phase(graph, graph.phase), self.run, fuse=fuse)}
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
+        self._positions: dict[str, int] = {}  # of sources to open again: batches that the net was copied after
         self._param_ids = [param.id for param in self.graph.params]
         self._compiled: dict[tuple[frozenset[str], bool, bool], _Compiled] = {}
         self._compiler: Callable[..., Any] | None = None
@@ -138,6 +130,16 @@ class Net(nn.Module):
             other = in_phase(self._forms[not self.training].graph, "TRAIN" if self.training else "TEST")
             self._forms[self.training] = Form.of(other, self.run, fuse=self._fuse)
         return self._forms[self.training]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: all but programs, which are made again, and open sources and files.
+
+        Sources are opened again when the copy pulls its first batch, after those that were delivered here.
+        """
+        positions = {**self._positions, **{node: feeder.batches for node, feeder in self.feeders.items()}}
+        own_mode = self.graph.phase == "TRAIN"
+        made_again = {"_compiled": {}, "_sources": {}, "_forms": {own_mode: self._forms[own_mode]}, "feeders": {}}
+        return {**vars(self), **made_again, "_positions": positions}
 
     def extra_repr(self) -> str:
         """The listing of the graph, for printing."""
@@ -224,7 +226,10 @@ class Net(nn.Module):
         for node in self._pulled(frozenset(given)):
             assert isinstance(node.layer, DataLayer)  # as chosen
             try:
-                feeder = self.feeders.get(node.id) or self.feeders.setdefault(node.id, node.layer.open(self.run))
+                feeder = self.feeders.get(node.id)
+                if feeder is None:
+                    feeder = self.feeders[node.id] = node.layer.open(self.run)
+                    feeder.skip(self._positions.pop(node.id, 0))
                 tensors = feeder.next_batch()
             except NetError as problem:
                 raise problem.at(location=node.location, layer=node.name) from None
@@ -236,6 +241,7 @@ class Net(nn.Module):
 
     def close(self) -> None:
         """Stop the data layers' reading ahead, and finish the files that layers write."""
+        self._positions.clear()
         while self.feeders:
             self.feeders.popitem()[1].close()
         while self.run.files:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from torch import Tensor, fx, nn
 
+from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase
 from siamese_proto.layers.base import DataLayer, Layer, RunState
 from siamese_proto.layers.in_place import ElementWise
@@ -63,6 +64,16 @@ class Form:
             or any(top in todo.inputs for node in todo.nodes if node.id in self.gone for top in node.tops)
             or any(blob.id in self.overwritten for blob in todo.inputs)
         )
+
+
+def prepare(graph: Graph, *, writes_files: bool) -> None:
+    """Tell the layers of a graph that they are to run; NetError, with its place, where one may not."""
+    for node in graph.nodes:
+        try:
+            if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
+                node.layer.prepare()
+        except NetError as problem:
+            raise problem.at(location=node.location, layer=node.name) from None
 
 
 def in_phase(graph: Graph, phase: Phase) -> Graph:

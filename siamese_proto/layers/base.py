@@ -75,6 +75,10 @@ class RunState:
     sums_apart: bool = True
     looked_at: set[Layer] = field(default_factory=set)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: files that are being written stay with the original."""
+        return {**vars(self), "files": {}}
+
     def generator(self, key: str, device: torch.device) -> torch.Generator:
         """A generator that depends on seed, iteration and `key` (the layer's name) alone.
 

@@ -129,6 +129,10 @@ class Convolution(Windowed):
     same_count = True
     torch_names = ("nn.Conv", "functional.conv")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: how to compute is a function for each shape, which it finds out again."""
+        return {**vars(self), "_ways": {}}
+
     def read(self, message: schema.LayerParameter) -> None:
         super().read(message)
         self._ways: dict[Shape, Operation] = {}

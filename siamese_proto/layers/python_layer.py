@@ -119,8 +119,14 @@ class PythonLayer(Layer):
             raise GraphError(f"{self._refusal()}; {HOW_TO_ALLOW}")
 
     def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
-        _ = self.worker  # made before a copy is: both are one object of the user's, with what it remembers
-        return super().in_phase(phase, message)
+        other = super().in_phase(phase, message)
+        if other is not self:
+            vars(other)["worker"] = self.worker  # both are one object of the user's, with what it remembers
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: not the object of the user's class, which is made again."""
+        return {name: value for name, value in vars(self).items() if name != "worker"}
 
     def params(self) -> Sequence[ParamRole]:
         if not self._is_set_up:  # nobody knows yet; what the file says of them stands

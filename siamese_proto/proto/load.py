@@ -27,16 +27,27 @@ class LoadedText(NamedTuple):
 
 def load_text(path_or_text: PathOrText) -> LoadedText:
     """Tell paths from texts (see `parse_net`) and read files; ParseError where there is no text to be had."""
+    if not isinstance(path_or_text, str | os.PathLike):
+        raise ParseError(f"expected the path or the text of a prototxt, got {_described(path_or_text)}")
     if isinstance(path_or_text, str) and not os.path.exists(path_or_text):
         # `C:\nets\a.prototxt` holds a colon and still is a path.
         looks_like_text = "{" in path_or_text or "\n" in path_or_text or ":" in path_or_text
         if looks_like_text and not ("{" not in path_or_text and path_or_text.endswith((".prototxt", ".pbtxt"))):
             return LoadedText(path_or_text.removeprefix("\ufeff"), "<text>")
-    file = os.fspath(path_or_text)
+    file = os.fsdecode(path_or_text)
     if not file:
         raise ParseError("the path of the file is empty")
     path = Path(file)
     return _decode(_read(path, file), file)
+
+
+def _described(value: object) -> str:
+    """What was given instead of a path or text, and how to make one of it."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{type(value).__name__}; decode it first: data.decode()"
+    if hasattr(value, "read"):
+        return f"a file object ({type(value).__name__}); give its path, or what it holds as text"
+    return "None" if value is None else type(value).__name__
 
 
 def _read(path: Path, file: str) -> bytes:

@@ -108,6 +108,12 @@ class Solver:
             setup.load_weights(self.net, self.settings.weights if weights is None else weights)
         self.team.share(list(self.net.tensors.values()))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise SolverError(
+            "a Solver cannot be copied or pickled, because it reads data and calls functions: "
+            "take solver.snapshot() and give it to a new Solver, or copy solver.net"
+        )
+
     # Training, top to bottom
 
     def solve(self) -> None:

@@ -31,7 +31,9 @@ def read_weights(path: Path) -> StoredWeights:
 
     Raises WeightsError, which says what the file seems to be where it is none of them.
     """
-    file = os.fspath(path)
+    if not isinstance(path, str | os.PathLike):
+        raise WeightsError(f"expected the path of a weights file, got {type(path).__name__}")
+    file = os.fsdecode(path)
     try:
         with open(file, "rb") as opened:
             start = opened.read(512)

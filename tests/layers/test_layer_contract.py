@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -40,6 +43,17 @@ def test_tops_have_the_shapes_and_type_that_were_promised(case, numbers, phase, 
     assert all(torch.equal(old, new) for old, new in zip(before, kept, strict=True)), "a bottom was changed"
     assert layer.multiply_adds(shapes, layer.top_shapes(shapes)) >= 0
     assert "\n" not in layer.describe()
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{kind}-{text}" for kind, text, *_ in CASES])
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_layer_that_has_run_can_be_copied_and_pickled(case, phase):
+    layer, bottoms, params = layer_and_bottoms(case, {"a": 1, "b": 2, "c": 2}, phase)
+    before = [param.clone() for param in params]
+    expected = run(layer, *bottoms, params=params)
+    for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)):
+        found = run(other, *bottoms, params=[param.clone() for param in before])
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{kind}-{text}" for kind, text, *_ in CASES])
