@@ -33,7 +33,7 @@ class NetError(Exception):
         self, message: str, *, location: Location | None = None, layer: str | None = None, field: str | None = None
     ) -> None:
         super().__init__(message)
-        self.message = " ".join(message.split("\n"))
+        self.message = escaped(" ".join(message.split("\n")))
         self.location = location
         self.layer = layer
         self.field = field
@@ -72,7 +72,14 @@ class SolverError(NetError):
 
 def quoted(name: str) -> str:
     """A name from a user's file, between single quotes, on one line, control characters escaped."""
-    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name) + "'"
+    return f"'{escaped(name)}'"
+
+
+def escaped(text: str) -> str:
+    """A text on one line: control characters, line breaks among them, and what cannot be printed are escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # Of more candidates than these, only those that begin or end like the name are compared with it.

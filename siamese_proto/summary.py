@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
+from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Graph, Node, ParamUse, Shape
 
 BYTES_A_NUMBER = 4  # blobs hold single precision
@@ -116,11 +117,15 @@ def to_csv(summary: Summary) -> str:
     texts as they are.
     """
     titles = [field.name for field in dataclasses.fields(Row) if field.name != "blobs"]
+    rows = ([_csv_cell(getattr(row, title)) for title in titles] for row in summary.rows)
+    return "".join([_csv_line(titles), *map(_csv_line, rows)])
+
+
+def _csv_line(row: Sequence[object]) -> str:
+    """One line; written to end with CRLF at first, so that cells which hold a part of that are put in quotes."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(titles)
-    writer.writerows([_csv_cell(getattr(row, title)) for title in titles] for row in summary.rows)
-    return text.getvalue()
+    csv.writer(text, lineterminator="\r\n").writerow(row)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 TITLES = (
@@ -192,7 +197,7 @@ def columns_that_fit(lines: Sequence[Sequence[str]], width: int) -> tuple[list[i
 
     Columns with nothing in them are not shown. Each column takes two places more than its widest cell.
     """
-    widths = [max((cell_len(one_line(line[column])) for line in lines), default=0) for column in range(len(TITLES))]
+    widths = [max((cell_len(escaped(line[column])) for line in lines), default=0) for column in range(len(TITLES))]
     shown = [column for column, needed in enumerate(widths) if needed]
     left_out = []
     for title in DISPENSABLE:
@@ -207,7 +212,7 @@ def columns_that_fit(lines: Sequence[Sequence[str]], width: int) -> tuple[list[i
 
 def to_text(summary: Summary) -> str:
     """A table in plain text, columns set apart by two spaces, and the totals below."""
-    lines = [tuple(one_line(text) for text in line) for line in (TITLES, *map(cells, summary.rows))]
+    lines = [tuple(escaped(text) for text in line) for line in (TITLES, *map(cells, summary.rows))]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(TITLES))]
 
     def set_out(line: tuple[str, ...]) -> str:
@@ -217,7 +222,7 @@ def to_text(summary: Summary) -> str:
             parts.append(gap + text if title in NUMBERS else text + gap)
         return "  ".join(parts).rstrip()
 
-    below = [one_line(text) for text in (*totals(summary), *notes(summary))]
+    below = [escaped(text) for text in (*totals(summary), *notes(summary))]
     return "\n".join([heading(summary), "", *map(set_out, lines), "", *below]) + "\n"
 
 
@@ -235,12 +240,7 @@ def to_markdown(summary: Summary) -> str:
 
 def heading(summary: Summary) -> str:
     """Name and phase of the net."""
-    return f"{one_line(summary.name) or 'net'} ({summary.phase})"
-
-
-def one_line(text: str) -> str:
-    """A text with what cannot be printed, line breaks among it, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return f"{escaped(summary.name) or 'net'} ({summary.phase})"
 
 
 def _row(node: Node, users: Mapping[str, Mapping[str, str]], order: Mapping[str, int]) -> Row:
@@ -353,4 +353,4 @@ _MARKED = re.compile(
 
 
 def _markdown(text: str) -> str:
-    return _MARKED.sub(r"\\\g<0>", one_line(text))
+    return _MARKED.sub(r"\\\g<0>", escaped(text))

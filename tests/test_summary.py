@@ -193,6 +193,7 @@ NASTY = [
     "trailing \\",
     "~~gone~~ __bold__ $x^2$ #1",
     "\u202egnp.exe\u2028 next\x00",
+    "return\rhere \r\nand \x1b[1mthere",
 ]
 
 
@@ -237,6 +238,7 @@ def test_a_name_without_formula_is_the_same_in_csv(name: str) -> None:
         ("\uff1d1", "'\uff1d1"),
         ("a;=1", "a;'=1"),
         ("a\n=1", "a\n'=1"),
+        ("a\r=1", "a\r'=1"),
         ("a=1-2", "a=1-2"),
     ],
 )

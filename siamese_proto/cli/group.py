@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -26,6 +27,9 @@ class OneLineProblems(click.Command):
         warnings.showwarning = _show_warning
         if sys.stdout is None:  # closed by the caller, who wants none of it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the program runs
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names that its encoding does not have
         try:
             return super().invoke(ctx)
         except NetError as problem:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from siamese_proto.errors import escaped
 from siamese_proto.weights.contents import Contents, contents
 
 
@@ -31,7 +32,8 @@ def _as_text(found: Contents) -> str:
         notes += [f"{row.not_finite} not finite"] if row.not_finite else []
         shape = "x".join(map(str, row.shape)) or "()"
         numbers = [f"{value:.4g}" if value is not None else "" for value in (row.least, row.most, row.mean)]
-        rows.append((row.layer, row.type, str(row.blob), shape, row.kind, *numbers, ", ".join(notes)))
+        cells = (row.layer, row.type, str(row.blob), shape, row.kind, *numbers, ", ".join(notes))
+        rows.append(tuple(map(escaped, cells)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*found.head, *(lines if found.rows else []), found.total])
+    return "\n".join([*map(escaped, found.head), *(lines if found.rows else []), found.total])

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from siamese_proto.cli.judging import TwinOptions, labels_file, output_format, root_folder, twin_options, waiting
+from siamese_proto.errors import escaped
 
 
 @click.command()
@@ -56,6 +57,9 @@ def search(
         click.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
     else:
         for one in found:
-            click.echo(f"{one.distance:10.4f}  {one.name}" + (f"  (class {one.class_name})" if one.class_name else ""))
+            click.echo(
+                f"{one.distance:10.4f}  {escaped(one.name)}"
+                + (f"  (class {escaped(one.class_name)})" if one.class_name else "")
+            )
     if picture:
         plot_found(opened, query, found, pictures, picture)

@@ -10,6 +10,7 @@ import click
 
 import siamese_proto.summary as table
 from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase, python_layers
+from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
@@ -43,7 +44,7 @@ def summary(
     parsed = parse_net(Path(model))
     made = table.summarize(graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers))
     if text_format in FORMATS:
-        click.echo(FORMATS[text_format](made), nl=False)
+        click.echo(FORMATS[text_format](made), nl=False, color=True)  # names as they are: click would drop codes
     elif sys.stdout.isatty():
         _show(made)
     else:
@@ -65,7 +66,7 @@ def _show(made: table.Summary) -> None:
         is_number = title in table.NUMBERS
         shown.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
     for row, line in zip(made.rows, lines, strict=True):
-        texts = (Text(table.one_line(line[column])) for column in columns)
+        texts = (Text(escaped(line[column])) for column in columns)
         shown.add_row(*texts, style=None if row.parameters else "dim")
     console.print(shown)
     for total in table.totals(made):

@@ -11,6 +11,7 @@ import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.options import PHASES, net_state, phase, python_layers, running
+from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ def caffe_lines(found: NetTime) -> list[str]:
     """The lines that `caffe time` logs."""
     lines = ["Average time per layer: "]
     for layer in found.layers:
-        lines.append(f"{layer.name:>10}\tforward: {layer.forward:g} ms.")
-        lines.append(f"{layer.name:>10}\tbackward: {layer.backward:g} ms.")
+        lines.append(f"{escaped(layer.name):>10}\tforward: {layer.forward:g} ms.")
+        lines.append(f"{escaped(layer.name):>10}\tbackward: {layer.backward:g} ms.")
     return [
         *lines,
         f"Average Forward pass: {found.forward:g} ms.",
@@ -103,7 +104,7 @@ def _print_table(found: NetTime) -> None:
     for head in ("forward", "backward"):
         shown.add_column(head, justify="right")
     for layer in found.layers:
-        shown.add_row(Text(layer.name), layer.type, f"{layer.forward:.3f}", f"{layer.backward:.3f}")
+        shown.add_row(Text(escaped(layer.name)), layer.type, f"{layer.forward:.3f}", f"{layer.backward:.3f}")
     shown.add_section()
     shown.add_row("whole pass", "", f"{found.forward:.3f}", f"{found.backward:.3f}")
     Console().print(shown)

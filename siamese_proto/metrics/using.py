@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy
 
 from siamese_proto.data.labelled import SUFFIXES, LabelledImages
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.errors import DataError, escaped, quoted
 from siamese_proto.files import check_writable
 from siamese_proto.metrics.embedding import UNKNOWN, Embedding, as_made_by, read_features
 from siamese_proto.metrics.evaluation import Evaluation, Subject
@@ -166,7 +166,7 @@ def _score(twin: Twin, distance: float, judged: Evaluation | None) -> tuple[floa
 def as_lines(found: Compared) -> str:
     """What was found, for people."""
     lines = [
-        f"{found.first} and {found.second}",
+        f"{escaped(found.first)} and {escaped(found.second)}",
         f"images    {found.images}",
         f"distance  {found.distance:.4f} ({found.metric})",
         f"score     {found.score:.4f} ({found.score_is})",

@@ -11,6 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from siamese_proto.errors import escaped
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,8 +40,13 @@ class CaffeFormatter(logging.Formatter):
 
 
 def log(place: str, message: str, *, level: int = logging.INFO) -> None:
-    """Write one line for a place in Caffe's source."""
-    logger.log(level, "%s", message, extra={"place": place})
+    """Write one line for a place in Caffe's source; control characters in names are escapes."""
+    logger.log(level, "%s", escaped(message), extra={"place": place})
+
+
+def log_lines(place: str, text: str) -> None:
+    """Write several lines, of which the first has the prefix, as in Caffe."""
+    logger.info("%s", text, extra={"place": place})
 
 
 def number(value: float) -> str:
@@ -70,4 +77,4 @@ def log_outputs(place: str, kind: str, graph: Graph, outputs: Mapping[str, Tenso
 def output_line(name: str, value: float, weight: float) -> str:
     """One number of an output blob and what it adds to the loss."""
     weighted = f" (* {number(weight)} = {number(weight * value)} loss)" if weight else ""
-    return f"{name} = {number(value)}{weighted}"
+    return f"{escaped(name)} = {number(value)}{weighted}"

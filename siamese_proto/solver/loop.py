@@ -18,7 +18,7 @@ from siamese_proto.solver import finite, setup, snapshots
 from siamese_proto.solver.carried import import_carried
 from siamese_proto.solver.debug import DebugPass
 from siamese_proto.solver.feeding import place_feeders
-from siamese_proto.solver.log import log, log_outputs, number
+from siamese_proto.solver.log import log, log_lines, log_outputs, number
 from siamese_proto.solver.losses import Losses
 from siamese_proto.solver.memory import give_back_freed_memory, keep_freed_memory
 from siamese_proto.solver.newest import newest_complete
@@ -67,7 +67,7 @@ class Solver:
         self.team = current()
         if weights and snapshot not in (None, "auto"):
             raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
-        log("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
+        log_lines("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
         setup.report(self.settings)
         options = setup.NetOptions(fuse, allow_python_layers, skip_bad_records)
         if self.settings.snapshot:

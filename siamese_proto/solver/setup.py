@@ -18,7 +18,7 @@ from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import check_sources
 from siamese_proto.net import Net
 from siamese_proto.solver.feeding import BatchSource, given_batches
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import log, log_lines
 from siamese_proto.solver.parallel import check_graph, current
 from siamese_proto.solver.rules import RULES, UpdateRule
 from siamese_proto.solver.settings import NetSource, Settings
@@ -133,7 +133,7 @@ def load_weights(net: Net, weights: PathLike | Sequence[PathLike]) -> None:
     """Begin with the parameters of one or several weights files; the nets tested with hold the same tensors."""
     for path in [weights] if isinstance(weights, str | os.PathLike) else weights:
         log("caffe.cpp:160", f"Finetuning from {os.fspath(path)}")
-        log("net.cpp:758", str(net.load_weights(path)))
+        log_lines("net.cpp:758", str(net.load_weights(path)))
 
 
 def data_layers(net: Net) -> list[str]:
