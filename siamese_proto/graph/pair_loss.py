@@ -28,11 +28,12 @@ def wrong_pairs(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
 
     Of losses of pairs the first two bottoms are; of triplets and distances only what cannot be meant is reported.
     """
-    wiring = _Ancestors(graph, towers)
-    for node in graph.nodes:
-        if node.layer is None:
-            continue  # at fault, which is reported
-        if node.type in PAIR_LOSSES and len(node.bottoms) == 3:
+    compared = [node for node in graph.nodes if node.layer is not None]  # of one at fault that is reported
+    wiring = _Ancestors(graph, towers) if any(node.type in (*PAIR_LOSSES, *_COMPARED) for node in compared) else None
+    for node in compared:
+        if wiring is None:
+            problem = _always_zero(node)
+        elif node.type in PAIR_LOSSES and len(node.bottoms) == 3:
             problem = _same_blob(node) or wiring.told(node)
         elif len(node.bottoms) == len(_COMPARED.get(node.type, ())):
             problem = wiring.told_of_join(node) if node.bottoms else None

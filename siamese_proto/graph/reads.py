@@ -26,24 +26,25 @@ def wrong_reads(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
         return
     wiring = _Wiring(graph, towers)
     complete = not any(has_gap(node) for node in graph.nodes)
+    sharing = [group for group in towers if group.shares_any]
     for group in towers:
         for row in group.rows:
             for index in range(len(row[0].bottoms)):
                 if complete:
                     yield from _unread(row, index, wiring, place)
-                if group.shares_any:
+                if group in sharing:
                     yield from _left_out(row, index, wiring, place)
-    for node in graph.nodes:
-        if any(group.shares_any for group in towers):
-            yield from _left_out_at_the_end(node, wiring, place)
+    for node in graph.nodes if sharing else ():
+        yield from _left_out_at_the_end(node, wiring, place)
 
 
 def _unread(row: Row, index: int, wiring: _Wiring, place: Place) -> Iterator[Finding]:
-    for tower, node in enumerate(row):
-        for other, twin in enumerate(row):
+    for tower, node, others in _compared(row, index):
+        for other in others:
+            twin = row[other]
             mine, its = node.bottoms[index], twin.bottoms[index]
             expected = wiring.counterpart(its, other, tower) or (mine.id == its.id and wiring.sibling(its, row, tower))
-            if twin is node or not expected or wiring.is_read(expected):
+            if not expected or wiring.is_read(expected):
                 continue
             same, name = mine.id == its.id, quoted(twin.name)
             compared = f"as layer {name} does" if same else f"where layer {name} reads {quoted(its.name)}"
@@ -56,13 +57,28 @@ def _unread(row: Row, index: int, wiring: _Wiring, place: Place) -> Iterator[Fin
 
 
 def _left_out(row: Row, index: int, wiring: _Wiring, place: Place) -> Iterator[Finding]:
-    for tower, node in enumerate(row):
-        for other, twin in enumerate(row):
+    for tower, node, others in _compared(row, index):
+        for other in others:
+            twin = row[other]
             extra = wiring.extra_layer(node.bottoms[index], twin.bottoms[index], tower, other)
             if extra is not None:
                 text = _has_no_counterpart(extra, f"which layer {quoted(twin.name)} reads", node.bottoms[index])
                 yield warning(node, place(node, f"bottom[{index}]"), "unlike-towers", text)
                 break
+
+
+def _compared(row: Row, index: int) -> Iterator[tuple[int, Node, Sequence[int]]]:
+    """Each layer of a row, with its tower and those to compare it with: not each of a thousand with each other.
+
+    These are the first other tower and the first that reads the same blob.
+    """
+    readers: dict[str, list[int]] = {}
+    for tower, node in enumerate(row):
+        readers.setdefault(node.bottoms[index].id, []).append(tower)
+    for tower, node in enumerate(row):
+        first = 1 if tower == 0 else 0
+        same = [other for other in readers[node.bottoms[index].id][:2] if other not in (tower, first)]
+        yield tower, node, [first, *same[:1]]
 
 
 def _left_out_at_the_end(node: Node, wiring: _Wiring, place: Place) -> Iterator[Finding]:

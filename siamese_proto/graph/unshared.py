@@ -87,18 +87,15 @@ def _rows_apart(towers: Towers, unknown: Set[str]) -> Sequence[Row]:
 
 def _is_apart(row: Row) -> bool:
     """Whether the layers of a row fall into the same groups by each of their parameters, into two groups at least."""
-    groups = {tuple(_group(row, node, index) for node in row) for index in range(max(len(node.params) for node in row))}
-    return len(groups) == 1 and len(set(*groups)) > 1
+    groups = {_groups(row, index) for index in range(max(len(node.params) for node in row))}
+    return len(groups) == 1 and any(first for first in next(iter(groups)))
 
 
-def _group(row: Row, node: Node, index: int) -> int:
-    """The place of the first layer in a row that uses the same tensor for a parameter."""
-    mine = node.params[index].param.id if index < len(node.params) else ""
-    return next(
-        place
-        for place, other in enumerate(row)
-        if (other.params[index].param.id if index < len(other.params) else "") == mine
-    )
+def _groups(row: Row, index: int) -> tuple[int, ...]:
+    """For each layer of a row the place of the first one that uses the same tensor for a parameter."""
+    first: dict[str, int] = {}
+    used = [node.params[index].param.id if index < len(node.params) else "" for node in row]
+    return tuple(first.setdefault(param, place) for place, param in enumerate(used))
 
 
 def _is_named(row: Row) -> bool:
