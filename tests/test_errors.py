@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from problem_lines import problem_lines
 
 from siamese_proto.cli import main
 from siamese_proto.data.database import create_database
@@ -253,7 +254,7 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         net('bottom: "sim" top', "top"),
         CHECK,
-        "net.prototxt:11: error[net]: layer 'loss': ContrastiveLoss takes 3 bottoms, got 2",
+        "net.prototxt:11: error[net]: layer 'loss': ContrastiveLoss takes 3 bottoms, got 2: the label is missing",
     ),
     (
         net("num_output: 3 ", ""),
@@ -433,7 +434,8 @@ def test_every_mistake_is_told_in_one_line(
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
     # What was logged before the mistake showed stands above it.
-    assert (done.stdout.strip() if command == CHECK else done.stderr.splitlines()[-1]) == message
+    told = problem_lines(done.stdout) if command == CHECK else problem_lines(done.stderr)[-1:]
+    assert told == message.splitlines()
     assert "Traceback" not in done.stderr
     assert sorted(path for path in folder.rglob("*") if path.parent.name != "pairs") == before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -129,6 +130,7 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
         found.extend(finding for finding in lint(graph, place) if not problems or finding.code != "invariant")
         found.extend(differences(graph, place))
         found.extend(_of_data(graph))
+        found.extend(_not_checked(graph))
         idle.extend(_without_effect(graph, sources))
     found.extend(as_finding(problem, "net", parsed.file) for problem in problems)
     is_whole = not any(isinstance(problem, UnknownBottomError) and problem.left_out for problem in problems)
@@ -147,6 +149,23 @@ def _of_data(graph: Graph) -> Iterator[Finding]:
             yield Finding(node.location, severity, "pair-labels", f"layer {quoted(node.name)}: {text}")
     except DataError as problem:
         yield as_finding(problem.at(location=Location(graph.file, 1)), "net", graph.file)
+
+
+def _not_checked(graph: Graph) -> Iterator[Finding]:
+    """A note for each layer whose tops have unknown shapes because its source does not exist, with what to give."""
+    for node in graph.nodes if graph.notes else ():
+        unknown = [top.name for top in node.tops if top.shape is None]
+        prefix = f"layer {quoted(node.name)}: "
+        reason = next((note.partition(prefix)[2] for note in graph.notes if prefix in note), "")
+        if not unknown or not reason:
+            continue
+        # One shape is enough where the layer's other tops follow from it.
+        apart = node.layer is None or node.layer.type in ("HDF5Data", "Python")
+        options = " ".join(f"--shape {shlex.quote(name)}=N,C,H,W" for name in (unknown if apart else unknown[:1]))
+        names = ", ".join(map(quoted, unknown))
+        what = f"what depends on the shape{'s' * (len(unknown) > 1)} of {names}"
+        text = f"{prefix}{what} was not checked: {reason}. To check it: {options}"
+        yield Finding(node.location, "note", "not-checked", text)
 
 
 def _of_old_dialects(parsed: ParsedNet) -> Iterator[Finding]:

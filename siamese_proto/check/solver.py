@@ -17,6 +17,8 @@ from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
 from siamese_proto.solver.tested import first_coverage, missed
 
+_NO_MAX_ITER = "max_iter is missing: `train` needs it; only `Solver.step`, which is given a number of iterations, runs"
+
 
 def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, notes: bool = False) -> list[Finding]:
     """Return the findings about a solver file in the order of its lines, then those about each net that it names.
@@ -33,6 +35,8 @@ def check_solver(path: str | os.PathLike[str], given: Given | None = None, *, no
         found.extend(_of_old_dialects(parsed))
         found.extend(odd_paths(parsed))
         problems.extend(find_problems(parsed))
+        if not parsed.message.HasField("max_iter"):
+            found.append(Finding(parsed.source.location, "warning", "solver", _NO_MAX_ITER))
         settings = read_settings(parsed)
         sources = [settings.net, *(test.source for test in settings.test_nets)]
         found.extend(_tests_that_leave_records_out(parsed, settings))

@@ -1,64 +1,97 @@
-"""siamese-proto check: what is wrong with files."""
+"""siamese-proto check: errors and likely mistakes in files."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from siamese_proto.check.findings import as_finding
-from siamese_proto.check.net import check_net
+from siamese_proto.check.formats import as_github, as_json, as_sarif
+from siamese_proto.check.net import Given, check_net
 from siamese_proto.check.solver import check_solver
-from siamese_proto.cli.options import stages_and_level
-from siamese_proto.errors import NetError
-from siamese_proto.graph.ir import Finding
+from siamese_proto.cli.options import net_state
+from siamese_proto.errors import Location, NetError, quoted
+from siamese_proto.graph.ir import Finding, Shape
+from siamese_proto.proto.excerpt import excerpt
 from siamese_proto.proto.kind import kind_of
+
+_FORMATS = {"json": as_json, "github": as_github, "sarif": as_sarif}
 
 
 @click.command()
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
-@stages_and_level
+@net_state
+@click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too.")
 @click.option(
     "--format",
     "text_format",
-    type=click.Choice(["text", "json"]),
+    type=click.Choice(["text", *_FORMATS]),
     default="text",
     show_default=True,
-    help="One line a finding, or one list of objects.",
+    help="Text with the source line, a list of JSON objects, GitHub workflow commands, or a SARIF 2.1.0 log.",
 )
 @click.pass_context
-def check(ctx: click.Context, files: tuple[Path, ...], level: int, stages: tuple[str, ...], text_format: str) -> None:
-    """Report every problem of nets and solver files, one a line: `file:line: error|warning[code]: text`.
+def check(
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    level: int,
+    stages: tuple[str, ...],
+    shapes: dict[str, Shape],
+    text_format: str,
+    *,
+    strict: bool,
+) -> None:
+    """Report every problem of nets and solver files: `file:line: error|warning|note[code]: text`.
 
-    Exit status 1 if one of them is an error, 0 if there are only warnings. A solver's own level and stages hold for
-    the nets that it names.
+    Each problem is shown with its source line. A note says what could not be checked, and which shapes to give for
+    that; with the formats text and json, notes go to stderr. The file `-` is the standard input.
+
+    Exit status 1 if there is an error, 0 if there are only warnings and notes. The nets that a solver names are checked
+    for the phases, level and stages that the solver builds them for.
     """
-    by_file = {file: findings(file, level, stages) for file in files}
+    given = Given(shapes)
+    by_file = {file: findings(file, level, stages, given) for file in files}
+    unused = sorted(shapes.keys() - given.used)
+    if unused:
+        raise click.BadParameter(f"no net has a blob named {quoted(unused[0])}", param_hint="--shape")
+    if text_format in ("text", "json"):  # with the notes apart, so that no output means no problems
+        notes, by_file = _without_notes(by_file)
+        for note in notes:
+            click.echo(str(note), err=True)
     found = [finding for of_file in by_file.values() for finding in of_file]
-    if text_format == "json":
-        click.echo(json.dumps([_as_object(finding) for finding in found], indent=2, ensure_ascii=False))
-    else:
-        for file, of_file in by_file.items():
-            click.echo("\n".join(map(str, of_file)) or f"{file}: no problems")
-    ctx.exit(1 if any(finding.severity == "error" for finding in found) else 0)
+    text = _FORMATS[text_format](found) if text_format in _FORMATS else _as_text(by_file)
+    if text:
+        click.echo(text)
+    failing = ("error", "warning") if strict else ("error",)
+    ctx.exit(1 if any(finding.severity in failing for finding in found) else 0)
 
 
-def _as_object(finding: Finding) -> dict[str, str | int]:
-    place = finding.location
-    return {
-        "file": place.file,
-        "line": place.line,
-        "column": place.column,
-        "severity": finding.severity,
-        "code": finding.code,
-        "text": finding.text,
-    }
+def _as_text(by_file: Mapping[Path, list[Finding]]) -> str:
+    lines: list[str] = []
+    for file, of_file in by_file.items():
+        for finding in of_file:
+            lines.extend(filter(None, (str(finding), excerpt(finding.location))))
+        if not of_file:
+            lines.append(f"{file}: no problems")
+    return "\n".join(lines)
 
 
-def findings(file: Path, level: int = 0, stages: tuple[str, ...] = ()) -> list[Finding]:
-    """What there is to say of a file, whatever it holds."""
+def _without_notes(by_file: Mapping[Path, list[Finding]]) -> tuple[list[Finding], dict[Path, list[Finding]]]:
+    notes = [finding for of_file in by_file.values() for finding in of_file if finding.severity == "note"]
+    others = {file: [finding for finding in found if finding.severity != "note"] for file, found in by_file.items()}
+    return notes, others
+
+
+def findings(file: Path, level: int = 0, stages: tuple[str, ...] = (), given: Given | None = None) -> list[Finding]:
+    """Return what there is to say about a file, whatever it holds."""
     try:
-        return check_solver(file) if kind_of(file) == "solver" else check_net(file, level, stages or None)
-    except NetError as problem:  # no prototxt at all, so neither of the two
+        if kind_of(file) == "solver":
+            return check_solver(file, given, notes=True)
+        return check_net(file, level, stages or None, given, notes=True)
+    except NetError as problem:  # not a prototxt
         return [as_finding(problem, "syntax", str(file))]
+    except Exception as problem:  # a fault of ours or of a library's: the other files are reported all the same
+        text = f"cannot be checked: {type(problem).__name__}: {' '.join(str(problem).split())}"
+        return [Finding(Location(str(file), 1), "error", "internal", text)]

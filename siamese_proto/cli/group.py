@@ -14,6 +14,7 @@ import click
 
 from siamese_proto._interrupt import outer_problem
 from siamese_proto.errors import NetError, did_you_mean, quoted
+from siamese_proto.proto.excerpt import excerpt
 
 PROBLEM = 1  # in the user's file or data; wrong usage is 2, as click has it
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
@@ -23,7 +24,7 @@ class OneLineProblems(click.Command):
     """A command that says in one line what is wrong with a user's file, and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A problem of the user's is one line on stderr, never a traceback."""
+        """Run the command. A user's problem is one line on stderr, with the source line, never a traceback."""
         warnings.showwarning = _show_warning
         if sys.stdout is None:  # closed by the caller, who wants none of it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the program runs
@@ -33,7 +34,7 @@ class OneLineProblems(click.Command):
         try:
             return super().invoke(ctx)
         except NetError as problem:
-            click.echo(str(problem), err=True)
+            click.echo("\n".join(filter(None, (str(problem), excerpt(problem.location)))), err=True)
             ctx.exit(PROBLEM)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)

@@ -48,6 +48,9 @@ class HDF5Data(DataLayer):
         self.shuffle = settings.shuffle
         self.names = tuple(message.top)
 
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        return [None] * self.top_count
+
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         file = self._files()[0]
         return [(self.batch_size, *shape[1:]) for shape in dataset_shapes(file, self.names)]

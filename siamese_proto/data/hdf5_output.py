@@ -36,6 +36,7 @@ class HDF5Output(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("data", "label")
     tops = exactly(0)
     differentiable = False
     writes_files = True

@@ -78,6 +78,12 @@ class PairData(DataLayer):
             missing.shapes = self._shapes((3 if self.source.is_color else 1, *self.source.new_size))
         raise missing
 
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        in_tuple = 3 if self.tuple == "TRIPLET" else 2
+        images = [first] * (in_tuple if self.top_count >= 3 else 1)
+        labels: list[Shape] = [] if self.tuple == "TRIPLET" else [first[:1]]
+        return [*images, *labels, (*first[:1], in_tuple)][: self.top_count]
+
     def _shapes(self, size: Size) -> Sequence[Shape]:
         """Of the tops, for images of this size."""
         channels, height, width = self.transform.output_size(size)

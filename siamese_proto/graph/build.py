@@ -223,7 +223,7 @@ class _Builder:
         if layer is None or bottoms is None:
             return given
         if given and given[0] is not None and not selected.message.bottom:
-            others = layer.top_shapes([]) if layer.type in _STATE_THEIR_SHAPES else _labels(layer, given[0], len(given))
+            others = layer.top_shapes([]) if layer.type in _STATE_THEIR_SHAPES else layer.tops_beside(given[0])
             return [other if shape is None else shape for shape, other in zip(given, others, strict=False)]
         try:
             shapes: list[Shape | None] = list(layer.top_shapes(bottoms))
@@ -334,11 +334,6 @@ class UnknownBottomError(GraphError):
     left_out = False
 
 
-def _labels(layer: LayerLike, images: Shape, tops: int) -> list[Shape | None]:
-    """What a layer that reads images delivers besides them is one number a record; of others nothing is known."""
-    return [images[:1] if layer.type not in ("HDF5Data", "Python") else None] * tops
-
-
 def _where_made(maker: SelectedLayer, state: NetState) -> str:
     asks_for_stages = any(rule.stage for rule in maker.message.include)
     stages = f" and stage {', '.join(map(quoted, state.stages))}" if state.stages else ""
@@ -361,8 +356,13 @@ def _check_counts(message: schema.LayerParameter, layer: LayerLike) -> None:
     for field, given, arity in (("bottom", message.bottom, layer.bottoms), ("top", message.top, layer.tops)):
         count = len(given) or (1 if field == "top" and layer.is_loss else 0)
         if count not in arity:
+            missing = layer.bottom_names[len(given) : arity.least] if field == "bottom" else ()
+            hint = (
+                f": the {' and the '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
+            )
+            many = "" if arity.least == arity.most == 1 else "s"
             raise GraphError(
-                f"{layer.type} takes {arity} {field}{'' if arity.least == arity.most == 1 else 's'}, got {len(given)}",
+                f"{layer.type} takes {arity} {field}{many}, got {len(given)}{hint}",
                 field=f"{field}[{len(given) - 1}]",
             )
     if layer.same_count and len(message.bottom) != len(message.top):

@@ -28,6 +28,7 @@ class Accuracy(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("scores", "label")
     tops = Arity(1, 2)
     labels = (1,)
     differentiable = False

@@ -119,6 +119,7 @@ class Layer:
     type: ClassVar[str] = ""  # set by @layer
     reads: ClassVar[Sequence[str]] = ()  # set by @layer unless given
     bottoms: Arity = exactly(1)
+    bottom_names: ClassVar[Sequence[str]] = ()
     tops: Arity = exactly(1)
     same_count: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
@@ -167,6 +168,13 @@ class Layer:
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         """One shape a top; raises GraphError where the bottoms do not suit the layer."""
         raise NotImplementedError(f"layer type {self.type} has no top_shapes")
+
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        """One shape a top of a layer without bottoms whose first top has this shape; None where it is not known.
+
+        What a layer that reads images delivers besides them is one number a record.
+        """
+        return [first[:1]] * self.top_count
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         """One tensor a top; bottoms are not to be changed."""

@@ -29,6 +29,7 @@ class CenterLoss(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("features", "label")
     is_loss = True
     labels = (1,)
 

@@ -29,6 +29,7 @@ class RowLoss(Layer):
     """A loss of rows of scores (N, *C), one label a row."""
 
     bottoms = exactly(2)
+    bottom_names = ("scores", "label")
     is_loss = True
     labels = (1,)
 
@@ -114,6 +115,7 @@ class InfogainLoss(Layer):
     """
 
     bottoms = Arity(2, 3)
+    bottom_names = ("scores", "label", "infogain matrix")
     tops = Arity(1, 2)
     is_loss = True
     reads = ("infogain_loss_param", "loss_param")

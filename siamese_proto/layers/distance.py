@@ -30,6 +30,7 @@ class Distance(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("first features", "second features")
 
     def read(self, message: schema.LayerParameter) -> None:
         self.metric = schema.DistanceParameter.Metric.Name(message.distance_param.metric)

@@ -29,6 +29,7 @@ class Eltwise(Layer):
     """
 
     bottoms = Arity(2, None)
+    bottom_names = ("first input", "second input")
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.eltwise_param

@@ -61,6 +61,7 @@ class Crop(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("input", "blob whose size to take")
 
     def read(self, message: schema.LayerParameter) -> None:
         self.axis = message.crop_param.axis

@@ -60,6 +60,7 @@ class ContrastiveLoss(Layer):
     """
 
     bottoms = exactly(3)
+    bottom_names = ("first features", "second features", "label")
     is_loss = True
     labels = (2,)
 
@@ -125,6 +126,7 @@ class EuclideanLoss(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("prediction", "target")
     is_loss = True
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
@@ -152,6 +154,7 @@ class SigmoidCrossEntropyLoss(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("scores", "target")
     is_loss = True
     labels = (1,)
     reads = ("loss_param",)

@@ -139,6 +139,9 @@ class PythonLayer(Layer):
             return cast(Sequence[Shape], [None] * self.given_params)
         return [blob.shape for blob in self.worker.blobs]
 
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        return [None] * self.top_count
+
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not self.context.allow_python_layers:
             raise SourceMissingError(f"{self._refusal()}; so its shapes are not known; {HOW_TO_ALLOW}")

@@ -27,6 +27,7 @@ class Recurrent(Layer):
     labels = (1,)
     reads = ("recurrent_param",)
     bottoms = Arity(2, 5)  # `read` narrows these two
+    bottom_names = ("input", "sequence marker (cont)")
     tops = Arity(1, 3)
     states: ClassVar[int] = 1
     gates: ClassVar[int] = 1
@@ -258,6 +259,7 @@ class LSTMUnit(Layer):
     """
 
     bottoms = exactly(3)
+    bottom_names = ("cell state", "gates", "sequence marker (cont)")
     tops = exactly(2)
     labels = (2,)
 

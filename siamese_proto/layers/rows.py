@@ -25,6 +25,7 @@ class Filter(Layer):
     """
 
     bottoms = Arity(2, None)
+    bottom_names = ("input", "selector")
     tops = Arity(1, None)
 
     def read(self, message: schema.LayerParameter) -> None:
@@ -72,6 +73,7 @@ class BatchReindex(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("input", "index")
     labels = (1,)
 
     def read(self, message: schema.LayerParameter) -> None:

@@ -53,6 +53,7 @@ class SoftmaxWithLoss(Layer):
     """
 
     bottoms = exactly(2)
+    bottom_names = ("scores", "label")
     tops = Arity(1, 2)
     is_loss = True
     labels = (1,)

@@ -56,6 +56,7 @@ class TripletLoss(Layer):
     """
 
     bottoms = exactly(3)
+    bottom_names = ("anchor", "positive", "negative")
     is_loss = True
 
     def read(self, message: schema.LayerParameter) -> None:

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import os
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -17,6 +18,10 @@ _ENCODINGS: dict[str, tuple[str, ...]] = {"utf-8": (), "gb18030": ("read as GB18
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
+STDIN = "<stdin>"  # what errors call the standard input, which the path `-` stands for
+_read_before: tuple[object, bytes] | None = None  # a stream, and what was in it
+
+
 class LoadedText(NamedTuple):
     """A text, what to call its file in errors, and what had to be changed to decode it."""
 
@@ -26,7 +31,10 @@ class LoadedText(NamedTuple):
 
 
 def load_text(path_or_text: PathOrText) -> LoadedText:
-    """Tell paths from texts (see `parse_net`) and read files; ParseError where there is no text to be had."""
+    """Tell paths from texts (see `parse_net`) and read files; the path `-` is the standard input.
+
+    Raises ParseError where there is no text to be had.
+    """
     if not isinstance(path_or_text, str | os.PathLike):
         raise ParseError(f"expected the path or the text of a prototxt, got {_described(path_or_text)}")
     if isinstance(path_or_text, str) and not os.path.exists(path_or_text):
@@ -35,6 +43,8 @@ def load_text(path_or_text: PathOrText) -> LoadedText:
         if looks_like_text and not ("{" not in path_or_text and path_or_text.endswith((".prototxt", ".pbtxt"))):
             return LoadedText(path_or_text.removeprefix("\ufeff"), "<text>")
     file = os.fsdecode(path_or_text)
+    if file == "-" and not os.path.exists(file):
+        return _decode(standard_input(), STDIN)
     if not file:
         raise ParseError("the path of the file is empty")
     path = Path(file)
@@ -48,6 +58,16 @@ def _described(value: object) -> str:
     if hasattr(value, "read"):
         return f"a file object ({type(value).__name__}); give its path, or what it holds as text"
     return "None" if value is None else type(value).__name__
+
+
+def standard_input() -> bytes:
+    """Return all that the standard input holds; it is read once, however often it is asked for."""
+    global _read_before
+    if sys.stdin is None:
+        raise ParseError("there is no standard input to read")
+    if _read_before is None or _read_before[0] is not sys.stdin:
+        _read_before = (sys.stdin, sys.stdin.buffer.read())
+    return _read_before[1]
 
 
 def _read(path: Path, file: str) -> bytes:

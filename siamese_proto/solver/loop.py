@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from siamese_proto.errors import NetError, SolverError
+from siamese_proto.errors import Location, NetError, SolverError
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.solver import finite, setup, snapshots
 from siamese_proto.solver.carried import import_carried
@@ -117,16 +117,22 @@ class Solver:
     # Training, top to bottom
 
     def solve(self) -> None:
-        """Train up to max_iter; then snapshot, display and test once more. Ends early where a stop was asked for."""
+        """Train up to max_iter; then snapshot, display and test once more. Ends early where a stop was asked for.
+
+        Raises SolverError where the settings have no max_iter; `step` runs without one.
+        """
+        if self.settings.max_iter is None:
+            place = Location(self.settings.file, 1)
+            raise SolverError("max_iter is missing: how many iterations to train for", location=place)
         log("solver.cpp:289", f"Solving {self.net.graph.name}")
         log("solver.cpp:290", f"Learning Rate Policy: {self.settings.schedule.policy}")
         if self.settings.snapshot_after_train:
             snapshots.check_folder(self.settings.snapshot_prefix)
         with snapshots.writing(self.settings, self.team):
-            self._solve()
+            self._solve(self.settings.max_iter)
 
-    def _solve(self) -> None:
-        self.step(max(0, self.settings.max_iter - self.iteration))
+    def _solve(self, max_iter: int) -> None:
+        self.step(max(0, max_iter - self.iteration))
         self._check_losses()
         setup.report_bad_records([self.net, *self.test_nets])
         if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():

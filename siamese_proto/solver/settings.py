@@ -73,7 +73,7 @@ class Settings:
     test_compute_loss: bool
     schedule: Schedule
     rule: RuleSettings
-    max_iter: int
+    max_iter: int | None  # None: not given, as where `step` is told how many iterations to run
     display: int
     average_loss: int
     snapshot: int
@@ -102,7 +102,7 @@ def find_problems(parsed: ParsedSolver) -> list[NetError]:
     """Everything that `read_settings` would raise, were it not for what it raises first."""
     reader = _Reader(parsed)
     problems: list[NetError] = [*reader.unknown_fields(), *reader.bad_numbers()]
-    for check in (reader.max_iter, reader.schedule, reader.rule, reader.train_net, reader.test_nets):
+    for check in (reader.schedule, reader.rule, reader.train_net, reader.test_nets):
         try:
             check()
         except NetError as problem:
@@ -173,7 +173,7 @@ class _Reader:
         return Settings(
             file=self.parsed.file,
             text=str(message).rstrip(),
-            max_iter=self.max_iter(),
+            max_iter=message.max_iter if message.HasField("max_iter") else None,
             schedule=self.schedule(),
             rule=self.rule(),
             net=self.train_net(),
@@ -196,11 +196,6 @@ class _Reader:
             weights=self.weights(),
             notes=self.notes(),
         )
-
-    def max_iter(self) -> int:
-        if not self.message.HasField("max_iter"):
-            raise self.problem(None, "max_iter is missing: how many iterations to train for")
-        return self.message.max_iter
 
     def schedule(self) -> Schedule:
         message = self.message
@@ -323,7 +318,7 @@ class _Reader:
 
     def folder(self) -> Path:
         """The folder that the solver file lies in; the working directory for text."""
-        return Path(self.parsed.file).parent if self.parsed.file != "<text>" else Path()
+        return Path(self.parsed.file).parent if not self.parsed.file.startswith("<") else Path()
 
     def find(self, name: str) -> str | None:
         """Paths count from the working directory, as in Caffe, then from the folder of the solver file."""
@@ -348,7 +343,7 @@ class _Reader:
 
     def snapshot_prefix(self) -> str:
         """As written; else the solver file without its extension. A folder holds snapshots named after the solver."""
-        is_text = self.parsed.file == "<text>"
+        is_text = self.parsed.file.startswith("<")  # or the standard input
         stem = DEFAULT_PREFIX if is_text else Path(self.parsed.file).stem
         prefix = self.message.snapshot_prefix
         if not prefix:

@@ -8,9 +8,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cli_runner import NET, SOLVER, run
+from cli_runner import NET, SHAPES, SOLVER, run
 from click.testing import CliRunner, Result
 from PIL import Image
+from problem_lines import problem_lines
 
 from siamese_proto.cli import main
 from siamese_proto.data.database import create_database
@@ -64,6 +65,9 @@ def test_the_exit_status_is_1_for_errors_and_0_for_warnings(folder: Path) -> Non
     assert run("check", "wrong.prototxt", "net.prototxt", "--format", "json", folder=folder).returncode == 1
 
 
+MISSING = "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)"
+
+
 def test_layers_of_a_stage_are_looked_at_when_it_is_named(folder: Path) -> None:
     staged = 'layer { name: "s" type: "ReLU" bottom: "missing" top: "s" include { stage: "deploy" min_level: 2 } }\n'
     (folder / "net.prototxt").write_text(NET + staged)
@@ -71,7 +75,9 @@ def test_layers_of_a_stage_are_looked_at_when_it_is_named(folder: Path) -> None:
     assert check("net.prototxt", "--stage", "deploy").exit_code == 0
     done = check("net.prototxt", "--stage", "deploy", "--level", "2")
     assert done.exit_code == 1
-    assert done.stdout == "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)\n"
+    assert problem_lines(done.stdout) == [
+        "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)"
+    ]
 
 
 def test_the_state_of_a_solver_chooses_the_layers_of_its_nets(folder: Path) -> None:
@@ -81,17 +87,19 @@ def test_the_state_of_a_solver_chooses_the_layers_of_its_nets(folder: Path) -> N
     (folder / "solver.prototxt").write_text(SOLVER + 'train_state { stage: "extra" }\n')
     done = check("solver.prototxt")
     assert done.exit_code == 1
-    assert done.stdout == "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)\n"
+    assert problem_lines(done.stdout) == [
+        "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)"
+    ]
 
 
 def test_a_solver_of_the_old_dialect_is_told_with_the_command_that_upgrades_it(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "solver_type: ADAM\n")
     done = check("solver.prototxt")
     assert done.exit_code == 0
-    assert done.stdout == (
+    assert problem_lines(done.stdout) == [
         'solver.prototxt:5: warning[old-dialect]: solver_type replaced by type: "Adam". '
-        "For good: siamese-proto upgrade solver.prototxt solver_new.prototxt\n"
-    )
+        "For good: siamese-proto upgrade solver.prototxt solver_new.prototxt"
+    ]
 
 
 def test_the_command_that_upgrades_an_old_net_works(folder: Path) -> None:
@@ -99,8 +107,8 @@ def test_the_command_that_upgrades_an_old_net_works(folder: Path) -> None:
         'layers { name: "d" type: DUMMY_DATA top: "d" dummy_data_param { num: 2 channels: 3 height: 4 width: 5 } }'
     )
     done = check("my net.prototxt")
-    command = done.stdout.partition("For good: siamese-proto ")[2]
-    assert command == "upgrade 'my net.prototxt' 'my net_new.prototxt'\n"
+    command = problem_lines(done.stdout)[0].partition("For good: siamese-proto ")[2]
+    assert command == "upgrade 'my net.prototxt' 'my net_new.prototxt'"
     assert run("upgrade", "my net.prototxt", "my net_new.prototxt", folder=folder).returncode == 0
     assert check("my net_new.prototxt").stdout == "my net_new.prototxt: no problems\n"
 
@@ -115,9 +123,9 @@ def test_a_test_that_leaves_records_out_is_told(backend: Backend, iterations: in
     assert done.exit_code == 0
     expected = (
         "solver.prototxt:5: warning[test-iter]: test_iter 2 with batches of 7 tests 14 of the 15 records of 'nowhere'; "
-        "test_iter: 3 tests all\n"
+        "test_iter: 3 tests all"
     )
-    assert done.stdout == (expected if told else "solver.prototxt: no problems\n")
+    assert problem_lines(done.stdout) == [expected if told else "solver.prototxt: no problems"]
 
 
 def test_lists_of_images_are_counted_too(folder: Path) -> None:
@@ -130,10 +138,10 @@ def test_lists_of_images_are_counted_too(folder: Path) -> None:
         'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "l" top: "loss" }\n'
     )
     (folder / "solver.prototxt").write_text(f"{SOLVER}test_iter: 2\ntest_interval: 5\n")
-    assert check("solver.prototxt").stdout == (
+    assert problem_lines(check("solver.prototxt").stdout) == [
         "solver.prototxt:5: warning[test-iter]: test_iter 2 with batches of 2 tests 4 of the 5 records of 'list.txt'; "
-        "test_iter: 3 tests all\n"
-    )
+        "test_iter: 3 tests all"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +175,7 @@ def test_a_damaged_test_set_is_told_once_and_stops_nothing(folder: Path) -> None
     done = check("solver.prototxt")
     assert done.exit_code == 1
     assert done.stdout.startswith("net.prototxt:3: error[net]: layer 'pairs': LMDB database 'nowhere' is damaged")
-    assert done.stdout.count("\n") == 1
+    assert len(problem_lines(done.stdout)) == 1
 
 
 STAGED = """\
@@ -180,10 +188,156 @@ layer { name: "relu" type: "ReLU" bottom: "ipp" top: "relu" include { stage: "us
 
 def test_a_net_is_looked_at_in_the_stages_that_its_own_rules_ask_for(folder: Path) -> None:
     (folder / "net.prototxt").write_text(STAGED)
-    misspelt = "net.prototxt:4: error[net]: layer 'relu': unknown bottom blob 'ipp' (index 0); did you mean 'ip'?\n"
-    assert check("net.prototxt").stdout == misspelt
+    misspelt = "net.prototxt:4: error[net]: layer 'relu': unknown bottom blob 'ipp' (index 0); did you mean 'ip'?"
+    assert problem_lines(check("net.prototxt").stdout) == [misspelt]
     assert check("net.prototxt", "--stage", "fit").stdout == "net.prototxt: no problems\n"
-    assert check("net.prototxt", "--stage", "other").stdout == (
+    assert problem_lines(check("net.prototxt", "--stage", "other").stdout) == [
         "net.prototxt:3: error[net]: layer 'ip': unknown bottom blob 'data' (index 0); layer 'in' (line 1) makes it, "
-        "but its rules leave it out in phases TRAIN and TEST and stage 'other'\n"
+        "but its rules leave it out in phases TRAIN and TEST and stage 'other'"
+    ]
+
+
+def test_what_could_not_be_checked_is_a_note_on_stderr_with_the_shape_to_give(folder: Path) -> None:
+    for form in ("text", "json"):
+        done = check("net.prototxt", "--strict", "--format", form)
+        assert done.exit_code == 0  # a note is no warning
+        assert done.stdout == ("net.prototxt: no problems\n" if form == "text" else "[]\n")
+        assert done.stderr == (
+            "net.prototxt:2: note[not-checked]: layer 'pairs': what depends on the shapes of 'pairs', 'sim' was not "
+            "checked: database 'nowhere' is not there in the working directory; make it with 'siamese-proto data'. To "
+            "check it: --shape pairs=N,C,H,W\n"
+        )
+    done = check("net.prototxt", "--shape", "pairs=7,2,5,4")
+    assert (done.stdout, done.stderr) == ("net.prototxt: no problems\n", "")
+    done = check("net.prototxt", "--shape", "pairs=7,1,5,4")
+    assert problem_lines(done.stdout)[0].startswith("net.prototxt:4: error[net]: layer 'cut': ")
+    done = check("solver.prototxt", "net.prototxt", "--shape", "pears=7,2,5,4")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "no net has a blob named 'pears'" in done.stderr
+
+
+def test_the_note_names_a_shape_for_each_top_that_does_not_follow_from_another(folder: Path) -> None:
+    (folder / "net.prototxt").write_text(
+        'layer { name: "h" type: "HDF5Data" top: "e" top: "f" hdf5_data_param { source: "none" batch_size: 7 } }\n'
+        'layer { name: "p" type: "PairData" top: "d" top: "d_p" top: "s" '
+        'pair_data_param { source: "no" batch_size: 7 } }\n'
+        'layer { name: "cut" type: "Slice" bottom: "d_p" top: "u" top: "v" }\n'
     )
+    first, second = check("net.prototxt").stderr.splitlines()
+    assert first.endswith("To check it: --shape e=N,C,H,W --shape f=N,C,H,W")
+    assert second.endswith("To check it: --shape d=N,C,H,W")
+    (told,) = problem_lines(check("net.prototxt", "--shape", "d=7,3,5,4").stdout)
+    assert told.startswith("net.prototxt:3: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3")
+
+
+def test_strict_makes_warnings_fail(folder: Path) -> None:
+    (folder / "warned.prototxt").write_text(NET.replace('param { name: "w" } param { name: "c" }', "", 1))
+    assert check("warned.prototxt").exit_code == 0
+    assert check("warned.prototxt", "--strict").exit_code == 1
+    assert check("net.prototxt", "--strict", *SHAPES).exit_code == 0
+
+
+def test_a_solver_without_max_iter_is_a_warning(folder: Path) -> None:
+    (folder / "solver.prototxt").write_text(SOLVER.replace("max_iter: 10\n", ""))
+    done = check("solver.prototxt", *SHAPES)
+    assert done.exit_code == 0
+    assert problem_lines(done.stdout) == [
+        "solver.prototxt:1: warning[solver]: max_iter is missing: `train` needs it; only `Solver.step`, which is given "
+        "a number of iterations, runs"
+    ]
+
+
+def test_findings_as_github_workflow_commands_are_escaped(folder: Path) -> None:
+    (folder / "a,b 100%.prototxt").write_text(NET.replace("axis: 1", "axes: 1").replace('"cut"', '"50%: a,b"'))
+    done = check("a,b 100%.prototxt", "--format", "github", *SHAPES)
+    assert done.exit_code == 1
+    assert done.stdout == (
+        "::error file=a%2Cb 100%25.prototxt,line=4,col=88,title=unknown-field::layer '50%25: a,b': unknown field "
+        "'axes' in slice_param; did you mean 'axis'?\n"
+    )
+    assert check("net.prototxt", "--format", "github").stdout.startswith("::notice file=net.prototxt,line=2,col=1,")
+    assert check("net.prototxt", "--format", "github", *SHAPES).stdout == ""
+
+
+def test_findings_as_sarif_have_what_its_schema_requires(folder: Path) -> None:
+    (folder / "my net.prototxt").write_text(NET.replace("axis: 1", "axes: 1"))
+    done = check("my net.prototxt", str(folder / "net.prototxt"), "--format", "sarif")
+    assert done.exit_code == 1
+    log = json.loads(done.stdout)
+    assert (log["version"], log["$schema"]) == ("2.1.0", "https://json.schemastore.org/sarif-2.1.0.json")
+    (run,) = log["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["name"] == "siamese-proto"
+    rules = [rule["id"] for rule in driver["rules"]]
+    assert len(rules) == len(set(rules))
+    for result in run["results"]:
+        assert rules[result["ruleIndex"]] == result["ruleId"]
+        assert result["level"] in ("none", "note", "warning", "error")
+        assert result["message"]["text"]
+        (place,) = (location["physicalLocation"] for location in result["locations"])
+        assert min(place["region"].values()) >= 1
+    places = [result["locations"][0]["physicalLocation"] for result in run["results"]]
+    assert [(r["level"], r["ruleId"]) for r in run["results"]] == [
+        ("note", "not-checked"),
+        ("error", "unknown-field"),
+        ("note", "not-checked"),
+    ]
+    assert places[1] == {
+        "artifactLocation": {"uri": "my%20net.prototxt"},
+        "region": {"startLine": 4, "startColumn": 83},
+    }
+    assert places[2]["artifactLocation"]["uri"] == (folder / "net.prototxt").as_uri()
+    empty = json.loads(check("net.prototxt", "--format", "sarif", *SHAPES).stdout)["runs"][0]
+    assert empty["results"] == []  # it has to be there, or the scanner did not run
+
+
+@pytest.mark.parametrize("spoil", ["missing", "folder", "bytes", "empty", "source"])
+@pytest.mark.parametrize("text_format", ["text", "json"])
+def test_every_file_is_reported_whatever_the_ones_before_it_hold(spoil: str, text_format: str, folder: Path) -> None:
+    first = folder / "a.prototxt"
+    if spoil == "folder":
+        first.mkdir()
+    elif spoil == "bytes":
+        first.write_bytes(bytes(range(256)))
+    elif spoil == "empty":
+        first.write_bytes(b"")
+    elif spoil == "source":
+        (folder / "bad.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+        (folder / "list.txt").write_text("bad.h5")
+        first.write_text(
+            'layer { name: "h" type: "HDF5Data" top: "e" hdf5_data_param { source: "list.txt" batch_size: 7 } }'
+        )
+    (folder / "net.prototxt").write_text(NET.replace("axis: 1", "axes: 1"))
+    done = check("a.prototxt", "net.prototxt", *SHAPES, "--format", text_format)
+    assert done.exit_code == 1
+    if text_format == "json":
+        assert [finding["file"] for finding in json.loads(done.stdout)] == ["a.prototxt", "net.prototxt"]
+    else:
+        assert [line.partition(":")[0] for line in problem_lines(done.stdout)] == ["a.prototxt", "net.prototxt"]
+
+
+def test_a_fault_in_a_layer_hides_no_other_file(folder: Path) -> None:
+    (folder / "layers.py").write_text(
+        "import siamese_proto as sp\n@sp.layer('Faulty', replace=True)\nclass Faulty(sp.Layer):\n"
+        "    def read(self, message):\n        raise ValueError('two\\nlines')\n"
+    )
+    (folder / "a.prototxt").write_text('layer { name: "f" type: "Faulty" bottom: "x" top: "y" }')
+    done = check("a.prototxt", "net.prototxt", "--layers", "layers.py", *SHAPES)
+    assert problem_lines(done.stdout) == [
+        "a.prototxt:1: error[internal]: cannot be checked: ValueError: two lines",
+        "net.prototxt: no problems",
+    ]
+
+
+def test_the_standard_input_is_read_where_a_dash_stands_for_a_file() -> None:
+    def piped(*arguments: str, text: str) -> Result:
+        return CliRunner().invoke(main, arguments, input=text)
+
+    done = piped("check", "-", *SHAPES, text=NET.replace("axis: 1", "axes: 1"))
+    assert done.exit_code == 1
+    line, source, caret = done.stdout.splitlines()
+    assert line.startswith("<stdin>:4: error[unknown-field]: layer 'cut': unknown field 'axes'")
+    assert source[caret.index("^") :].startswith("axes: 1")
+    assert piped("check", "-", *SHAPES, text=NET).stdout == "-: no problems\n"
+    assert piped("check", "-", text="max_iter: 3").exit_code == 1  # a solver without a net
+    assert "cut" in piped("summary", "-", *SHAPES, text=NET).stdout

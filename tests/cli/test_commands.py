@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_runner import NET, SHAPES, SOLVER, run
 from click.testing import CliRunner
+from problem_lines import problem_lines
 
 import siamese_proto
 from siamese_proto.cli import COMMANDS, main
@@ -201,7 +202,7 @@ def test_check_of_a_solver_reports_all_unknown_fields(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "gama: 0.1\nsnapshoot: 3\n")
     done = run("check", "solver.prototxt", folder=folder)
     assert done.returncode == 1
-    assert [line.split(": ")[0] for line in done.stdout.splitlines()] == ["solver.prototxt:5", "solver.prototxt:6"]
+    assert [line.split(": ")[0] for line in problem_lines(done.stdout)] == ["solver.prototxt:5", "solver.prototxt:6"]
     assert "did you mean 'gamma'?" in done.stdout
 
 
@@ -228,7 +229,7 @@ def test_check_of_what_is_no_prototxt(content: bytes | None, line: str, tmp_path
     done = run("check", "file.prototxt", folder=tmp_path)
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.startswith(line)
-    assert done.stdout.count("\n") == 1
+    assert len(problem_lines(done.stdout)) == 1
 
 
 def test_upgrade_brings_old_nets_to_todays_dialect(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ from siamese_proto.cli import check, main
 def interrupted(path):
     os.kill(os.getpid(), signal.SIGINT)
 check.kind_of = interrupted
-main(["check", "net.prototxt"])
+main(["check", "net.prototxt", "--shape", "pairs=7,2,5,4"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted\n")
@@ -345,7 +346,7 @@ def warned(path):
     warnings.warn("look\\nhere", stacklevel=1)
     return "net"
 check.kind_of = warned
-main(["check", "net.prototxt"])
+main(["check", "net.prototxt", "--shape", "pairs=7,2,5,4"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.stderr == "warning: look here\n"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from problem_lines import problem_lines
 
 from siamese_proto.cli import main
 from siamese_proto.cli.train import answering_signals
@@ -190,7 +191,7 @@ def test_a_users_mistake_is_one_line_and_exit_status_1(solver: str, message: str
     Path("solver.prototxt").write_text(solver)
     result = train()
     assert result.exit_code == 1
-    assert message in result.stderr.splitlines()[-1]
+    assert message in problem_lines(result.stderr)[-1]
     assert "Traceback" not in result.output
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import run
+from problem_lines import problem_lines
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "custom_layers.md").read_text()
 TRAINED = """
@@ -104,7 +105,7 @@ def test_python_layers_are_shown_and_not_run_unless_allowed(folder: Path) -> Non
         assert done.returncode == 0, done.stderr
     done = run("train", "--solver", "solver.prototxt", folder=folder)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
+    assert problem_lines(done.stderr)[-1] == (
         "python.prototxt:6: layer 'loss': the Python layer 'half.Half' is code of the user's, which is not run "
         "unasked; allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
     )

@@ -206,7 +206,7 @@ def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:
         ),
         (
             'layer { name: "a" type: "ContrastiveLoss" bottom: "x" bottom: "x" top: "y" }',
-            "<text>:2: layer 'a': ContrastiveLoss takes 3 bottoms, got 2",
+            "<text>:2: layer 'a': ContrastiveLoss takes 3 bottoms, got 2: the label is missing",
         ),
         (
             'layer { name: "a" type: "Eltwise" bottom: "x" bottom: "x" top: "y" loss_weight: 1 loss_weight: 0 }',

@@ -243,7 +243,7 @@ def test_a_wrong_setting_is_named(text, bottoms, tops, problem, field):
 
 # type, settings, bottoms, tops, what the number of bottoms or tops that is wrong should be
 COUNTS = [
-    ("LSTM", "num_output: 2", 1, 1, "LSTM takes 2 to 3 bottoms, got 1"),
+    ("LSTM", "num_output: 2", 1, 1, "LSTM takes 2 to 3 bottoms, got 1: the sequence marker (cont) is missing"),
     ("LSTM", "num_output: 2", 4, 1, "LSTM takes 2 to 3 bottoms, got 4"),
     ("LSTM", "num_output: 2", 2, 3, "LSTM takes 1 top, got 3"),
     ("LSTM", "num_output: 2 expose_hidden: true", 3, 3, "LSTM takes 4 to 5 bottoms, got 3"),
@@ -251,8 +251,8 @@ COUNTS = [
     ("RNN", "num_output: 2 expose_hidden: true", 5, 2, "RNN takes 3 to 4 bottoms, got 5"),
     ("RNN", "num_output: 2 expose_hidden: true", 3, 3, "RNN takes 2 tops, got 3"),
     ("Filter", "", 3, 1, "Filter takes 2 tops, got 1"),
-    ("Filter", "", 1, 1, "Filter takes at least 2 bottoms, got 1"),
-    ("Crop", "", 1, 1, "Crop takes 2 bottoms, got 1"),
+    ("Filter", "", 1, 1, "Filter takes at least 2 bottoms, got 1: the selector is missing"),
+    ("Crop", "", 1, 1, "Crop takes 2 bottoms, got 1: the blob whose size to take is missing"),
 ]
 
 

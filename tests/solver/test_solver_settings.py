@@ -31,7 +31,6 @@ TEST = {"test_iter": "3", "test_interval": "5"}
 
 # fields that replace the good ones, lines that follow them (line 5 on), line of the error, message
 MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
-    ({"max_iter": None}, "", 1, "max_iter is missing: how many iterations to train for"),
     ({"base_lr": None}, "", 1, "base_lr is missing: the learning rate to begin with, for example base_lr: 0.01"),
     ({"lr_policy": None}, "", 1, f"lr_policy is missing; it is one of {POLICIES}"),
     ({"net": None}, "", 1, 'no net to train; name one, for example net: "train_test.prototxt"'),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from solver_runs import tensors
 
+from siamese_proto.errors import SolverError
 from siamese_proto.net import Net
 from siamese_proto.solver import Solver
 from siamese_proto.solver.losses import Losses
@@ -79,6 +80,15 @@ def test_an_update_is_made_from_the_loss_recorded_before_it(write_run) -> None:
         param = next(param for param in solver.net.graph.params if param.id == name)
         expected = before[name] - 0.01 * param.lr_mult * tensor.grad
         torch.testing.assert_close(tensor.detach(), expected)
+    solver.close()
+
+
+def test_a_solver_without_max_iter_steps_and_does_not_solve(write_run) -> None:
+    solver = Solver(write_run(max_iter=None))
+    solver.step(2)
+    assert solver.iteration == 2
+    with pytest.raises(SolverError, match=r"^.*solver\.prototxt:1: max_iter is missing: how many iterations"):
+        solver.solve()
     solver.close()
 
 
