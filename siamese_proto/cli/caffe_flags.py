@@ -91,11 +91,37 @@ def logging_to(handlers: Sequence[logging.Handler], file: str | None) -> Iterato
 
 def _file_handler(file: str) -> logging.Handler:
     try:
-        handler = logging.FileHandler(file, encoding="utf-8")
+        handler = _LogFile(file)
     except OSError as error:
         raise SolverError(f"the log file {quoted(file)} cannot be written: {error.strerror}") from error
     handler.setFormatter(CaffeFormatter())
     return handler
+
+
+class _LogFile(logging.FileHandler):
+    """A log file. When it cannot be written any more, a full disk say, it is given up and the command continues."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.file = file
+        self.failed = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or say once that the file cannot be written."""
+        if self.failed or self.stream is None:
+            return
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            self.flush()
+        except OSError as error:
+            self.failed = True
+            text = f"{self.file}: the log cannot be written ({error.strerror}); continuing without it"
+            click.echo(f"warning: {text}", err=True)
+
+    def close(self) -> None:
+        """Close the file; what could not be written before cannot be written now."""
+        with contextlib.suppress(OSError) if self.failed else contextlib.nullcontext():
+            super().close()
 
 
 def plain_lines() -> logging.Handler:

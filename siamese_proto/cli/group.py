@@ -26,8 +26,6 @@ class OneLineProblems(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. A user's problem is one line on stderr, with the source line, never a traceback."""
         warnings.showwarning = _show_warning
-        if sys.stdout is None:  # closed by the caller, who wants none of it
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # for as long as the program runs
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # names that its encoding does not have
@@ -42,6 +40,7 @@ class OneLineProblems(click.Command):
 
     def main(self, *args: Any, **settings: Any) -> Any:
         """Run the whole program. Problems of the machine, such as a full disk under `--help`, are one line too."""
+        _open_closed_streams()
         try:
             return super().main(*args, **settings)
         except Exception as problem:
@@ -50,6 +49,20 @@ class OneLineProblems(click.Command):
                 raise
             click.echo(text, err=True)
             sys.exit(PROBLEM)
+
+
+def _open_closed_streams() -> None:
+    """Open the standard streams that the caller has closed, who wants none of them, as the null device.
+
+    Else the next file that is opened, a snapshot say, gets the number of the stream, and with it what libraries print.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the program runs
 
 
 class LazyGroup(click.Group):
