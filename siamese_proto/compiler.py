@@ -50,13 +50,19 @@ def build_graph(
     unknown = [*misread, *unknown_problems(parsed)]
     known_types = {message.name for message in parsed.message.layer if message.type in registered()}
 
+    reported: list[NetError] = []
+
+    def tell(problem: NetError) -> None:
+        on_problem(problem)
+        reported.append(problem)
+
     def report(problem: NetError) -> None:
         """A misspelt field explains what its layer lacks: it is named in place of that, unless the layer knows it.
 
         Where nothing is told but the first problem, it may explain what a layer behind lacks too.
         """
         if isinstance(problem, UnknownBottomError):
-            on_problem(problem)
+            tell(problem)
             return
         causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
         unknown_fields = [cause for cause in causes if isinstance(cause, UnknownFieldError)]
@@ -66,10 +72,10 @@ def build_graph(
             problem.location = known.location
         if on_problem is stop_at_once and not causes:
             causes = [cause for cause in unknown if cause.layer in known_types and _stands_before(cause, problem)]
-        on_problem(causes[0] if causes and known is None else problem)
+        tell(causes[0] if causes and known is None else problem)
 
     graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)
-    return replace(graph, problems=(*graph.problems, *unknown))
+    return replace(graph, problems=tuple(dict.fromkeys([*reported, *graph.problems, *unknown])))
 
 
 def _stands_before(cause: NetError, problem: NetError) -> bool:

@@ -409,7 +409,7 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         lambda folder: None,
         ("draw", "net.prototxt", "net.jpg"),
-        "cannot draw to 'net.jpg': its name must end in one of .svg, .png, .pdf, .dot",
+        "cannot draw to 'net.jpg': its name must end in one of .svg, .png, .pdf, .dot, .html",
     ),
     (
         lambda folder: None,

@@ -120,7 +120,7 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
     except NetError as problem:
         problems.append(problem)
     else:
-        problems.extend(graph.problems)
+        problems = list(graph.problems)  # those of above and what is unknown
         sources = {source.location: source for source in parsed.layers}
 
         def place(node: Node, path: str) -> Location:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.onnx_file import write_onnx
-from siamese_proto.cli.options import graph_to_show, net_state
+from siamese_proto.cli.options import graph_to_write, net_state
 from siamese_proto.errors import NetError
 from siamese_proto.files import check_writable
 from siamese_proto.graph.ir import Shape
@@ -40,7 +40,7 @@ def convert(
     check_writable(target)
     if target.suffix == ".onnx":
         _check_net(source, target)
-        write_onnx(target, graph_to_show(parse_net(source), "TEST", level, stages, shapes), weights)
+        write_onnx(target, graph_to_write(parse_net(source), "TEST", level, stages, shapes), weights)
         return
     check_format(target)
     if weights is not None:

@@ -73,7 +73,10 @@ def draw(
     if not outputs:
         raise click.UsageError("Missing argument 'OUT' or option '--html'.")
     for name in outputs:
-        (drawing.check_page if name in pages else drawing.check_output)(name)
+        if name in pages:
+            drawing.check_page(name)
+        else:
+            drawing.check_output(name, or_page=True)
     parsed = parse_net(Path(model))
 
     def shown(phase: Phase) -> Graph:

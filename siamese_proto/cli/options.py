@@ -98,19 +98,33 @@ def graph_to_show(
     *,
     allow_python_layers: bool = False,
 ) -> Graph:
-    """The graph of a net that is to be looked at: what is wrong with its layers is told, and the rest shown."""
+    """The graph of a net that is to be looked at: what is wrong with its layers is printed, and the rest shown."""
 
     def tell(problem: NetError) -> None:
         if problem.location is None:
             raise problem  # not a fault of the net's
-        click.echo(f"warning: {problem}", err=True)
 
     graph = build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers, on_problem=tell)
-    for unknown in graph.problems:
-        tell(unknown)
+    for problem in graph.problems:
+        click.echo(f"warning: {problem}", err=True)
+    _show_notes(graph)
+    return graph
+
+
+def graph_to_write(
+    parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...], shapes: dict[str, Shape]
+) -> Graph:
+    """The graph of a net that is to be written in another form, which takes all of it: raises its first problem."""
+    graph = build_graph(parsed, phase, level, stages, shapes)
+    if graph.problems:
+        raise graph.problems[0]
+    _show_notes(graph)
+    return graph
+
+
+def _show_notes(graph: Graph) -> None:
     for note in graph.notes:
         click.echo(f"note: {note}; the shapes behind it can be given with --shape BLOB=N,C,H,W", err=True)
-    return graph
 
 
 def _register(ctx: click.Context, param: click.Parameter, files: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from siamese_proto.cli.onnx_file import write_onnx
-from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase
+from siamese_proto.cli.options import PHASES, graph_to_write, net_state, phase
 from siamese_proto.emitting import Ported
 from siamese_proto.emitting import port as ported_from
 from siamese_proto.errors import NetError
@@ -51,7 +51,7 @@ def port(
             f"{out}: the name of {'an ONNX model' if suffix == '.onnx' else 'PyTorch source'} must end with {suffix}"
         )
     check_writable(target)
-    graph = graph_to_show(parse_net(Path(model)), phase, level, stages, shapes)
+    graph = graph_to_write(parse_net(Path(model)), phase, level, stages, shapes)
     if suffix == ".onnx":
         write_onnx(target, graph, weights)
         return

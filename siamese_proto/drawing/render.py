@@ -52,11 +52,14 @@ def to_svg(figure: graphviz.Digraph) -> str:
     return mark_chips(_FAMILY.sub(lambda match: FAMILIES.get(match[0], match[0]), drawn))
 
 
-def check_output(path: str | Path) -> str:
-    """The format that a file's ending asks for, if it can be made here and the file can be written."""
+def check_output(path: str | Path, *, or_page: bool = False) -> str:
+    """The format that a file's ending asks for, if it can be made here and the file can be written.
+
+    `or_page`: the caller writes pages too, so that .html is among the endings that an error lists.
+    """
     file_format = Path(path).suffix[1:].lower()
     if file_format not in FORMATS:
-        endings = ", ".join(f".{name}" for name in FORMATS)
+        endings = ", ".join(f".{name}" for name in (*FORMATS, *(["html"] if or_page else [])))
         raise NetError(f"cannot draw to {quoted(str(path))}: its name must end in one of {endings}")
     if file_format != "dot":
         renderer = find_renderer()

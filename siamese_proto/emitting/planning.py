@@ -144,7 +144,7 @@ def _learned(nodes: Sequence[Node]) -> frozenset[str]:
 
 
 def _source(graph: Graph, node: Node) -> Source:
-    assert isinstance(node.layer, Layer)  # a layer that nobody knows is among the problems
+    assert isinstance(node.layer, Layer)  # a layer that is unknown or at fault is among the problems
     shapes = [bottom.shape for bottom in node.bottoms if bottom.shape is not None]
     if len(shapes) < len(node.bottoms):
         if graph.notes:

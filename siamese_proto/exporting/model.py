@@ -73,6 +73,8 @@ def make_onnx(graph: Graph, values: Mapping[str, Tensor]) -> OnnxModel:
     layer that cannot be exported, and where a package that is needed is not installed.
     """
     check_packages()
+    if graph.problems:
+        raise graph.problems[0]
     if graph.phase != "TEST":
         raise GraphError("an ONNX model computes what a net computes after training: take its phase TEST")
     task = _prepared(graph, values)
@@ -208,7 +210,7 @@ def _refusal(task: _Task, error: Exception) -> NetError:
     """Why the net cannot be exported: the first layer that cannot be exported by itself."""
     tried: set[tuple[object, ...]] = set()
     for node in task.nodes:
-        assert isinstance(node.layer, Layer)  # a net with unknown layers is not exported
+        assert isinstance(node.layer, Layer)  # a net with problems is not exported
         kind = (node.type, node.layer.describe(), *(blob.shape for blob in node.bottoms))
         if kind in tried:
             continue

@@ -208,7 +208,7 @@ class Graph:
     force_backward: bool
     file: str
     notes: tuple[str, ...] = ()  # why shapes are not known, one line each
-    problems: tuple[NetError, ...] = ()  # what nobody knows: the net can be drawn and summarised, but not run
+    problems: tuple[NetError, ...] = ()  # what is unknown or at fault: the net can be drawn and summarized, but not run
     debug_info: bool = False
 
     def __str__(self) -> str:

@@ -265,7 +265,7 @@ PROBLEMS = [
     (
         ["draw", "net.prototxt", "x.jpg"],
         1,
-        "cannot draw to 'x.jpg': its name must end in one of .svg, .png, .pdf, .dot",
+        "cannot draw to 'x.jpg': its name must end in one of .svg, .png, .pdf, .dot, .html",
     ),
     (["draw", "net.prototxt", "no/x.svg"], 1, "cannot write 'no/x.svg': there is no folder 'no'"),
     (["upgrade", "net.prototxt", "no/x.prototxt"], 1, "cannot write 'no/x.prototxt': there is no folder 'no'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ported_nets import executed, some_values
 import siamese_proto as sp
 from siamese_proto.cli import main
 from siamese_proto.emitting import port
+from siamese_proto.exporting import make_onnx
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FLAGSHIP = GOLDEN / "flagship"
@@ -121,3 +123,42 @@ def test_the_name_must_be_that_of_python_source(tmp_path: Path) -> None:
     made = command(TWIN, "-o", tmp_path / "net.txt")
     assert made.exit_code == 1
     assert "must end with .py" in made.output
+
+
+LAYERS_AT_FAULT = {
+    'layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 0 } }': (
+        "net.prototxt:2: layer 'c': num_output 0 must be at least 1"
+    ),
+    'layer { name: "i" type: "ImageData" top: "c" top: "l" image_data_param { source: "list.txt" batch_size: 2 } }': (
+        "net.prototxt:2: layer 'i': list.txt:1: 'no label' is not 'path label' with a whole number as label"
+    ),
+    'layer { name: "d" type: "Data" top: "c" data_param { source: "database" batch_size: 2 backend: LMDB } }': (
+        "net.prototxt:2: layer 'd': LMDB database 'database' is damaged"
+    ),
+    'layer { name: "u" type: "Relu6" bottom: "x" top: "c" }': "net.prototxt:2: layer 'u': unknown layer type 'Relu6'",
+    'layer { name: "m" type: "ReLU" bottom: "y" top: "c" }': "net.prototxt:2: layer 'm': unknown bottom blob 'y'",
+}
+
+
+@pytest.mark.parametrize("out", ["net.py", "net.onnx"])
+@pytest.mark.parametrize(("fault", "message"), LAYERS_AT_FAULT.items())
+def test_a_layer_at_fault_is_said_in_one_line(
+    fault: str, message: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }\n'
+    text += fault + '\nlayer { name: "ip" type: "InnerProduct" bottom: "c" top: "ip" '
+    text += "inner_product_param { num_output: 4 } }\n"
+    monkeypatch.chdir(tmp_path)
+    Path("net.prototxt").write_text(text)
+    Path("list.txt").write_text("no label\n")
+    Path("database").mkdir()
+    Path("database/data.mdb").write_bytes(b"no database" * 1000)
+    done = command("net.prototxt", "-o", out)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not Path(out).exists()
+    graph = sp.build_graph(sp.parse_net("net.prototxt"), phase="TEST", on_problem=lambda problem: None)
+    for write in (port, lambda graph: make_onnx(graph, {}), sp.Net):
+        with pytest.raises(sp.NetError, match=re.escape(message)):
+            write(graph)
