@@ -23,7 +23,7 @@ from siamese_proto.exporting.tracing import REFUSALS, Program, converted, export
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.layers.base import Layer, RunState
 from siamese_proto.layers.recurrent import Recurrent
-from siamese_proto.program import LayerModule, Plan, build_program, module_name
+from siamese_proto.program import LayerModule, Plan, build_program, in_phase, module_name
 
 Numbers = NDArray[np.floating]
 
@@ -125,6 +125,7 @@ def check_packages() -> None:
 
 
 def _prepared(graph: Graph, values: Mapping[str, Tensor]) -> _Task:
+    graph = in_phase(graph, "TEST")  # evaluation, whatever mode the net of the graph is in
     outputs = outputs_of(graph)
     nodes = needed(graph, outputs)
     inputs = inputs_of(graph, nodes)

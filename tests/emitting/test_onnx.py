@@ -93,6 +93,21 @@ def test_exporting_leaves_the_net_as_it_was() -> None:
     compare(net, values)
 
 
+def test_a_model_computes_evaluation_whatever_mode_the_net_is_in() -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
+    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y"
+      inner_product_param { num_output: 5 weight_filler { type: "xavier" } } }
+    layer { name: "bn" type: "BatchNorm" bottom: "y" top: "y" }
+    layer { name: "drop" type: "Dropout" bottom: "y" top: "y" }"""
+    net = sp.Net(text, "TEST", seed=1).train()
+    x = torch.rand(4, 3)
+    net(x=x)  # so that there are statistics
+    model = make_onnx(net.graph, net.tensors)
+    found = run(model.content, {"x": x})["y"]
+    torch.testing.assert_close(torch.tensor(found), net.eval()(x=x)["y"].detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_recurrent_layers_begin_anew_and_that_is_said() -> None:
     settings = 'recurrent_param { num_output: 4 weight_filler { type: "gaussian" } }'
     text = given("x", 3, 2, 5) + given("cont", 3, 2) + layer("lstm", "LSTM", "x cont", "", settings)
