@@ -70,9 +70,12 @@ class SolverError(NetError):
     """Solver settings that cannot be carried out, or a run that cannot go on."""
 
 
+_MOST_SHOWN = 1000  # characters of a name in a message
+
+
 def quoted(name: str) -> str:
-    """A name from a user's file, between single quotes, on one line, control characters escaped."""
-    return f"'{escaped(name)}'"
+    """A name from a user's file, between single quotes, on one line; long ones shortened."""
+    return f"'{escaped(shortened(name))}'"
 
 
 def escaped(text: str) -> str:
@@ -80,6 +83,11 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str) -> str:
+    """A text with its middle left out where it is too long to be read in a message."""
+    return text if len(text) <= _MOST_SHOWN else f"{text[:60]}...{text[-20:]} ({len(text)} characters)"
 
 
 # Of more candidates than these, only those that begin or end like the name are compared with it.

@@ -13,7 +13,7 @@ import siamese_proto
 
 PACKAGE = Path(siamese_proto.__file__).parent
 ORDER = [
-    {"errors", "files", "locks", "_interrupt", "_safe_path"},
+    {"errors", "files", "locks", "whole_numbers", "_interrupt", "_safe_path"},
     {"proto"},
     {"graph"},
     {"layers", "fillers"},

@@ -139,16 +139,20 @@ def _look_at(parsed: ParsedNet, state: NetState, given: Given) -> _Look:
 
 def _of_data(graph: Graph) -> Iterator[Finding]:
     """Labels of pairs that are not 0 and 1, and values that are not finite, as far as they are quick to see."""
-    try:
-        for node in graph.nodes:
+    for node in graph.nodes:
+        try:
             text = node.layer.bad_values() if isinstance(node.layer, DataLayer) else ""
-            if text:
-                yield Finding(node.location, "warning", "not-finite", f"layer {quoted(node.name)}: {text}")
+        except DataError as problem:
+            yield as_finding(problem.at(location=node.location, layer=node.name), "net", graph.file)
+            continue
+        if text:
+            yield Finding(node.location, "warning", "not-finite", f"layer {quoted(node.name)}: {text}")
+    try:
         for _, node, text, is_error in odd_sources(graph):
             severity: Literal["error", "warning"] = "error" if is_error else "warning"
             yield Finding(node.location, severity, "pair-labels", f"layer {quoted(node.name)}: {text}")
     except DataError as problem:
-        yield as_finding(problem.at(location=Location(graph.file, 1)), "net", graph.file)
+        yield as_finding(problem, "net", graph.file)
 
 
 def _not_checked(graph: Graph) -> Iterator[Finding]:

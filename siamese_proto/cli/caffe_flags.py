@@ -12,6 +12,7 @@ import click
 
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.solver.log import CaffeFormatter, log
+from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -64,11 +65,11 @@ def check_gpus(ids: Sequence[int]) -> None:
 def _first_gpu(gpu: str) -> int:
     """The id of the GPU to run on; of several, which Caffe would split the work over, the first."""
     ids = ["0"] if gpu == "all" else list(split(gpu))
-    if not ids or not all(part.isdigit() for part in ids):
+    if not ids or not all(part.isdecimal() for part in ids):
         raise click.BadParameter(f"{gpu!r} is neither a GPU's number nor 'all'", param_hint="--gpu")
     if len(ids) > 1:
         log("caffe.cpp:205", f"running on GPU {ids[0]} alone", level=logging.WARNING)
-    return int(ids[0])
+    return whole_number(ids[0])
 
 
 @contextlib.contextmanager

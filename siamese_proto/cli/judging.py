@@ -16,6 +16,7 @@ from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.options import net_state, python_layers
 from siamese_proto.graph.comparison import METRICS
 from siamese_proto.graph.ir import Shape
+from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from siamese_proto.metrics.evaluation import Subject
@@ -108,9 +109,9 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+    if not (height.isdecimal() and width.isdecimal() and whole_number(height) and whole_number(width)):
         raise click.BadParameter(f"{text!r} is not of the form 100x120, height and width")
-    return int(height), int(width)
+    return whole_number(height), whole_number(width)
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (

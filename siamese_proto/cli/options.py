@@ -7,7 +7,7 @@ from collections.abc import Callable
 import click
 
 from siamese_proto.compiler import build_graph
-from siamese_proto.errors import NetError
+from siamese_proto.errors import NetError, quoted
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.layers.user_code import register_layers
 from siamese_proto.proto.parsed import ParsedNet
@@ -145,6 +145,6 @@ def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) 
         except ValueError:
             name, shape = "", ()
         if not name or any(size < 0 for size in shape):
-            raise click.BadParameter(f"{text!r} is not of the form pair_data=64,2,28,28")
+            raise click.BadParameter(f"{quoted(text)} is not of the form pair_data=64,2,28,28")
         shapes[name] = shape
     return shapes

@@ -15,6 +15,7 @@ import click
 
 from siamese_proto.cli.caffe_flags import check_gpus, split
 from siamese_proto.solver.settings import Settings
+from siamese_proto.whole_numbers import whole_number
 
 _GRACE = 30.0  # seconds that the others have to end in once one process has failed
 _POLL = 0.05  # seconds
@@ -31,9 +32,9 @@ def chosen_gpus(gpu: str | None) -> list[int]:
         check_gpus(ids)
         return ids
     parts = split(gpu)
-    if not parts or not all(part.isdigit() for part in parts):
+    if not parts or not all(part.isdecimal() for part in parts):
         raise click.BadParameter(f"{gpu!r} is neither GPUs' numbers nor 'all'", param_hint="--gpu")
-    ids = [int(part) for part in parts]
+    ids = [whole_number(part) for part in parts]
     if len(set(ids)) < len(ids):
         raise click.BadParameter(f"{gpu!r} names a GPU twice", param_hint="--gpu")
     check_gpus(ids)

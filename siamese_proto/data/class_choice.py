@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.data.labelled import LabelledImages
 from siamese_proto.errors import DataError, did_you_mean, quoted
+from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     import numpy
@@ -52,9 +53,11 @@ def named_classes(text: str, labels: NDArray[numpy.int64], names: Mapping[int, s
         if item in by_name:
             found = labels == by_name[item]
         elif colon and _is_number(begin, empty=True) and _is_number(end, empty=True):
-            found = (labels >= int(begin or labels.min())) & (labels < int(end or labels.max() + 1))
+            first = whole_number(begin) if begin else labels.min()
+            behind = whole_number(end) if end else labels.max() + 1
+            found = (labels >= first) & (labels < behind)
         elif _is_number(item, empty=False):
-            found = labels == int(item)
+            found = labels == whole_number(item)
         else:
             raise DataError(f"there is no class {quoted(item)}{did_you_mean(item, by_name)}")
         if not found.any():

@@ -143,12 +143,19 @@ class ArrayStore(ImageStore):
 
 
 class FileStore(ImageStore):
-    """Image files."""
+    """Image files, of a list or named one by one; `hint` says what to do where one is not there."""
 
     def __init__(
-        self, source: str, paths: Sequence[str], labels: Labels, class_names: Mapping[int, str], form: Form
+        self,
+        source: str,
+        paths: Sequence[str],
+        labels: Labels,
+        class_names: Mapping[int, str],
+        form: Form,
+        hint: str = "check the list",
     ) -> None:
         super().__init__(source, class_names)
+        self._hint = hint
         self._paths = paths
         self._labels = labels
         self._form = form
@@ -192,7 +199,7 @@ class FileStore(ImageStore):
     def _datum(self, row: int) -> schema.Datum:
         from siamese_proto.data.images import read_file
 
-        return schema.Datum(data=read_file(self._paths[row]), encoded=True)
+        return schema.Datum(data=read_file(self._paths[row], self._hint), encoded=True)
 
     def _guarded(self, row: int, work: Callable[[], Result]) -> Result:
         """What `work` does with the bytes of an image file, whose errors speak of a record."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, of_image, pixels_of, size_of
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
-from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.errors import DataError, GraphError, quoted, shortened
 from siamese_proto.files import control_hint, find_path, where_tried
 from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.proto import schema
+from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,16 +256,16 @@ def _draw_skip(rand_skip: int, seed: int) -> int:
     return int(numpy.random.default_rng(seed).integers(rand_skip)) if rand_skip else 0
 
 
-def read_file(name: str) -> bytes:
-    """The bytes of an image file that a list names; BadRecordError where there is none."""
+def read_file(name: str, hint: str = "check the list") -> bytes:
+    """The bytes of an image file; BadRecordError where there is none. `hint` says what may be wrong."""
     try:
         if not stat.S_ISREG(os.stat(name).st_mode):  # a device would be read without end
-            raise BadRecordError(name, f"image {quoted(name)} is no file; check the list")
+            raise BadRecordError(name, f"image {quoted(name)} is no file; {hint}")
         with open(name, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
         problem = getattr(error, "strerror", None) or error
-        raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; check the list") from error
+        raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; {hint}") from error
 
 
 @functools.lru_cache(maxsize=4)
@@ -280,9 +281,11 @@ def read_list(source: str, stamp: int) -> Sequence[Entry]:
             found = _ENTRY.fullmatch(line.rstrip())
             if not found:
                 raise DataError(f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label")
-            name, label = found[1], int(found[2])
+            name, label = found[1], whole_number(found[2])
             if not -(2**31) <= label < 2**31:
-                raise DataError(f"{source}:{number}: label {label} does not fit in the 32 bits that labels have")
+                raise DataError(
+                    f"{source}:{number}: label {shortened(found[2])} does not fit in the 32 bits that labels have"
+                )
             entries.append((name, label))
     if not entries:
         raise DataError(f"list {quoted(source)} names no image", field="image_data_param.source")

@@ -260,7 +260,7 @@ def _folder(root: str, form: Form) -> ImageStore:
     names = sorted(classes)
     paths = [path for name in names for path in classes[name]]
     labels = numpy.repeat(numpy.arange(len(names)), [len(classes[name]) for name in names])
-    return FileStore(root, paths, labels, dict(enumerate(names)), form)
+    return FileStore(root, paths, labels, dict(enumerate(names)), form, "check the folder")
 
 
 def _leads_back(place: str, name: str) -> bool:

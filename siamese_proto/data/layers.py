@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from siamese_proto.data.bad_records import Reading, first_usable
+from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.datum import Decoding, Size, parse_datum, size_of
-from siamese_proto.data.store import Backend
+from siamese_proto.data.store import Backend, Record
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import find_path, where_tried
@@ -95,7 +95,8 @@ class Data(DataLayer):
             return None
         with open_database(self._path(), self.backend) as database:
             records = itertools.islice(database.records(), _LOOKED_AT)
-            return numpy.array([parse_datum(*record).label for record in records])
+            labels = [label for record in records if (label := _label_of(record)) is not None]
+        return numpy.array(labels)
 
     def _path(self) -> str:
         return find_path(self.source, self.context.folder) or self.source
@@ -121,6 +122,14 @@ class Data(DataLayer):
         except DataError as error:
             error.field = error.field or "data_param.source"
             raise
+
+
+def _label_of(record: Record) -> int | None:
+    """None for a record that cannot be used: reading it tells."""
+    try:
+        return parse_datum(*record).label
+    except BadRecordError:
+        return None
 
 
 def _stamp(path: str) -> tuple[int, ...]:

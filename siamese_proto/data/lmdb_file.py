@@ -14,6 +14,7 @@ import bisect
 import os
 import struct
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -51,11 +52,12 @@ class LmdbFile:
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by `close`
+        self._close = weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
-        self._file.close()
+        self._close()
 
     def tree(self) -> Tree:
         """Where the records are now; a writer may add more. Checks that the file has all its pages."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.errors import DataError, quoted, shortened
+from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     import numpy
@@ -50,8 +51,10 @@ def _images(path: str, lines: Iterator[tuple[int, str]]) -> Iterator[WindowImage
         mark, index = head[:1], head[1:].strip()
         if mark != "#" or not index.isdecimal():
             raise DataError(f"{where}: {quoted(head)} is not '# NUMBER', which begins an image; {_FORM}")
-        if int(index) != place:
-            raise DataError(f"{where}: the image is given number {int(index)}, but it is number {place}, from 0 on")
+        if whole_number(index) != place:
+            raise DataError(
+                f"{where}: the image is given number {shortened(index)}, but it is number {place}, from 0 on"
+            )
         name = next(lines, (0, ""))[1]
         channels, height, width, count = (_whole(path, lines, what) for what in ("channels", "height", "width", "num"))
         if channels != 3:
@@ -66,7 +69,7 @@ def _whole(path: str, lines: Iterator[tuple[int, str]], what: str) -> int:
     if not line.isdecimal():
         where = f"{path}:{number}: {quoted(line)}" if number else f"{path}: the end of the file"
         raise DataError(f"{where} is not the whole number that must stand there, {what}; {_FORM}")
-    return int(line)
+    return whole_number(line)
 
 
 def _table(path: str, head: int, lines: list[tuple[int, str]], count: int) -> Table:

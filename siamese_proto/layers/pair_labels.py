@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.errors import DataError, quoted
+from siamese_proto.errors import DataError, NetError, quoted
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import DataLayer, Layer, RunState
 
@@ -196,7 +196,10 @@ def odd_sources(graph: Graph) -> Iterator[tuple[Node, Node, str, bool]]:
     """
     for loss, source, top in label_sources(graph):
         assert isinstance(source.layer, DataLayer)  # as chosen
-        labels = source.layer.label_values(top)
+        try:
+            labels = source.layer.label_values(top)
+        except NetError as problem:
+            raise problem.at(location=source.location, layer=source.name) from None
         one_is_same = loss.message.contrastive_loss_param.label == 0
         text = odd_labels(labels, one_is_same=one_is_same) if labels is not None and len(labels) else ""
         if not text or labels is None:

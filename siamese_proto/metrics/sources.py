@@ -89,7 +89,8 @@ def image_files(paths: Sequence[str], preparation: Preparation) -> LabelledImage
             f"there are no images in {', '.join(map(quoted, paths))}; known are {', '.join(sorted(SUFFIXES))}"
         )
     form = Form(preparation.is_color, preparation.before_crop)
-    return LabelledImages(FileStore(", ".join(paths), found, numpy.full(len(found), -1, numpy.int64), {}, form))
+    unknown = numpy.full(len(found), -1, numpy.int64)
+    return LabelledImages(FileStore(", ".join(paths), found, unknown, {}, form, "check the path"))
 
 
 def _files_below(folder: str) -> list[str]:
