@@ -38,7 +38,7 @@ def test(
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.log import log, number, output_lines
     from siamese_proto.solver.scores import Scores
-    from siamese_proto.solver.tested import first_coverage, uneven
+    from siamese_proto.solver.tested import counted_unevenly
 
     def tell(place: str, text: str) -> None:
         log(place, text)
@@ -58,8 +58,7 @@ def test(
         )
         net.to(device)
         try:
-            size = first_coverage(net.graph)
-            note = uneven(size, iterations, "--iterations") if size is not None else ""
+            note = counted_unevenly(net.graph, iterations)
             if note:
                 click.echo(f"note: {note}", err=True)
             tell("caffe.cpp:281", f"Running for {iterations} iterations.")

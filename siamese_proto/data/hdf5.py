@@ -66,7 +66,7 @@ class HDF5Data(DataLayer):
             HDF5Batches(files, self.names, self.batch_size, shuffle=self.shuffle, seed=run.seed), ahead=2
         )
 
-    def coverage(self) -> Coverage | None:
+    def coverage(self, most: int | None = None) -> Coverage | None:
         try:
             files = self._files()
         except SourceMissingError:

@@ -112,7 +112,7 @@ class ImageData(DataLayer):
     def describe(self) -> str:
         return f"images of {self.source}, batches of {self.batch_size}"
 
-    def coverage(self) -> Coverage | None:
+    def coverage(self, most: int | None = None) -> Coverage | None:
         try:
             entries = self.entries()
         except SourceMissingError:

@@ -78,13 +78,13 @@ class Data(DataLayer):
     def describe(self) -> str:
         return f"{self.backend} {self.source}, batches of {self.batch_size}"
 
-    def coverage(self) -> Coverage | None:
+    def coverage(self, most: int | None = None) -> Coverage | None:
         from siamese_proto.data.database import open_database
 
         if self._missing() is not None:
             return None
         with open_database(self._path(), self.backend) as database:
-            return Coverage(self.source, database.count(), self.batch_size)
+            return Coverage(self.source, database.count(most), self.batch_size)
 
     def label_values(self, top: int) -> NDArray[Any] | None:
         import numpy

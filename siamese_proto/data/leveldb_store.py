@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import logging
 import os
 import shutil
@@ -82,8 +83,9 @@ class LevelDatabase(Database):
         except self._error as error:
             raise damaged(self.path, error, self._view) from error
 
-    def count(self) -> int:
-        return sum(1 for _ in self.keys())
+    def count(self, most: int | None = None) -> int:
+        keys = self.keys() if most is None else itertools.islice(self.keys(), most + 1)
+        return sum(1 for _ in keys)
 
     def close(self) -> None:
         if self._remove_view.alive:

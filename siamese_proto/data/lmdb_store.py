@@ -47,7 +47,7 @@ class LmdbDatabase(Database):
     def keys(self) -> Iterator[bytes]:
         return (key for key, _ in self._guarded(self._file.records(values=False)))
 
-    def count(self) -> int:
+    def count(self, most: int | None = None) -> int:
         with self._reported():
             return self._file.tree().entries
 

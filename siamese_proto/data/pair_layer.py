@@ -116,7 +116,7 @@ class PairData(DataLayer):
         source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows(), reading, check)
         return PrefetchFeeder(source, ahead=self.settings.prefetch)
 
-    def coverage(self) -> Coverage | None:
+    def coverage(self, most: int | None = None) -> Coverage | None:
         """The tuples of the source or of the fixed set; None where tuples are drawn without end."""
         if self._missing() is not None:
             return None

@@ -33,8 +33,11 @@ class Database(ABC):
         """The keys alone, which takes a fraction of the time."""
 
     @abstractmethod
-    def count(self) -> int:
-        """How many records there are. LevelDB does not keep this number: it walks through the keys."""
+    def count(self, most: int | None = None) -> int:
+        """How many records there are. LevelDB does not keep this number: it walks through the keys.
+
+        With `most` it stops where there are more than that.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -253,8 +253,11 @@ class DataLayer(Layer):
 
     bottoms = exactly(0)
 
-    def coverage(self) -> Coverage | None:
-        """The records of the source; None where it has no end, or is missing. Raises DataError."""
+    def coverage(self, most: int | None = None) -> Coverage | None:
+        """The records of the source; None where it has no end, or is missing. Raises DataError.
+
+        With `most`, a source whose records have to be counted may stop where there are more than that.
+        """
         return None
 
     def label_values(self, top: int) -> NDArray[Any] | None:

@@ -14,25 +14,35 @@ def first_coverage(graph: Graph) -> Coverage | None:
     return next((found for layer in layers if (found := layer.coverage()) is not None), None)
 
 
-def missed(size: Coverage, batches: int, option: str = "test_iter:") -> str:
+def missed(size: Coverage, batches: int) -> str:
     """What is said where batches are fewer than the records: Caffe scores those that come first, and goes on there."""
     tested = batches * size.batch_size
     if tested >= size.records:
         return ""
     return (
-        f"{option.rstrip(':')} {batches} with batches of {size.batch_size} tests {tested} of the {size.records} "
-        f"records of '{size.source}'; {option} {math.ceil(size.batches)} tests all"
+        f"test_iter {batches} with batches of {size.batch_size} tests {tested} of the {size.records} records of "
+        f"'{size.source}'; test_iter: {math.ceil(size.batches)} tests all"
     )
 
 
-def uneven(size: Coverage, batches: int, option: str) -> str:
-    """What is said where some records count more often than others; empty where each counts equally often."""
-    tested = batches * size.batch_size
-    if tested < size.records:
-        return missed(size, batches, option)
-    if tested % size.records == 0:
-        return ""
-    return (
-        f"{option} {batches} with batches of {size.batch_size} tests {tested} records, but '{size.source}' has "
-        f"{size.records}, so some count more often than others; {option} {size.batches.numerator} counts all equally"
-    )
+def counted_unevenly(graph: Graph, batches: int) -> str:
+    """What is said where a test counts some records of the first data layer more often than others, else empty.
+
+    That of fewer batches than there are records is a choice. Raises DataError.
+    """
+    for node in graph.nodes:
+        if not isinstance(node.layer, DataLayer):
+            continue
+        rows = node.tops[0].shape
+        size = node.layer.coverage(batches * rows[0] if rows else None)
+        if size is None:
+            continue
+        tested = batches * size.batch_size
+        if tested < size.records or tested % size.records == 0:
+            return ""
+        return (
+            f"--iterations {batches} with batches of {size.batch_size} tests {tested} records, but '{size.source}' has "
+            f"{size.records}, so some count more often than others; --iterations {size.batches.numerator} counts all "
+            "equally"
+        )
+    return ""

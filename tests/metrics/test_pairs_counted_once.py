@@ -26,6 +26,7 @@ from siamese_proto.metrics.twin import Twin
 from siamese_proto.metrics.verification import Distances, halves, judge
 from siamese_proto.net import Net
 from siamese_proto.proto import schema
+from siamese_proto.solver.tested import counted_unevenly
 
 TOWERS = "".join(
     f"""
@@ -232,6 +233,21 @@ def test_data_that_are_not_finite_are_blamed_and_not_the_weights(tmp_path: Path)
             "correct the data",
         )
     ]
+
+
+@pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
+@pytest.mark.parametrize(("iterations", "told"), [(2, ""), (3, "3"), (5, "5"), (23, ""), (46, "")])
+def test_test_says_where_some_records_count_more_often(
+    backend: Backend, iterations: int, told: str, tmp_path: Path
+) -> None:
+    graph = Net(database(tmp_path, backend, 23, 10) + TOWERS + LOSS, "TEST").graph
+    text = counted_unevenly(graph, iterations)
+    assert text == (
+        f"--iterations {told} with batches of 10 tests {told}0 records, but '{tmp_path}/db' has 23, so some count more "
+        "often than others; --iterations 23 counts all equally"
+        if told
+        else ""
+    )
 
 
 # The same pair more than once
