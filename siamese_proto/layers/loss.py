@@ -10,7 +10,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches
-from siamese_proto.layers.pair_labels import nonzero, warn_of_odd_labels
+from siamese_proto.layers.pair_labels import look_at_labels, nonzero
 from siamese_proto.layers.source import Source, call
 from siamese_proto.proto import schema
 
@@ -96,9 +96,7 @@ class ContrastiveLoss(Layer):
         rows = bottoms[0].shape[0]
         a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])
         labels = bottoms[2].detach().reshape(rows)
-        if self not in run.looked_at:
-            run.looked_at.add(self)
-            warn_of_odd_labels(labels, self.name, one_is_same=self.label == "SIMILAR")
+        look_at_labels(labels, self, run, one_is_same=self.label == "SIMILAR")
         similar = nonzero(labels) if self.label == "SIMILAR" else ~nonzero(labels)
         loss = contrastive_loss(a, b, similar, margin=self.margin, legacy=self.legacy)
         if self.normalization != "HALF_MEAN":

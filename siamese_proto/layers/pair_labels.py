@@ -137,19 +137,20 @@ def odd_labels(labels: NDArray[Any], *, one_is_same: bool = True) -> str:
     )
 
 
-def warn_of_odd_labels(labels: Tensor, layer: str, *, one_is_same: bool = True) -> None:
-    """Log what the labels of a batch are and are taken for, where there are others than 0 and 1."""
+def look_at_labels(labels: Tensor, loss: Layer, run: RunState, *, one_is_same: bool = True) -> None:
+    """Log what the labels of a loss's first batch are and are taken for, where there are others than 0 and 1."""
     import torch
 
-    if torch.compiler.is_compiling():  # these are no labels yet
+    if torch.compiler.is_compiling() or loss in run.looked_at:  # while a pass is compiled there are no labels yet
         return
+    run.looked_at.add(loss)
     try:
         values = labels.cpu().numpy()
     except RuntimeError:  # under a transform of torch.func, where nothing can be looked at
         return
     text = odd_labels(values, one_is_same=one_is_same)
     if text:
-        _log.warning("layer %s: in its first batch %s", quoted(layer), text)
+        _log.warning("layer %s: in its first batch %s", quoted(loss.name), text)
 
 
 def mapping_for(labels: NDArray[Any]) -> str:

@@ -190,6 +190,14 @@ def test_labels_given_from_python_are_told_once_at_the_loss(
     assert told == [f"layer 'l': in its first batch {SAID['pm']}"]
 
 
+def test_labels_of_a_source_that_is_not_read_do_not_matter(folder: Path) -> None:
+    net(PAIR_DATA % ("pm", ""))
+    batch = {"a": torch.randn(4, 1, 3, 2), "b": torch.randn(4, 1, 3, 2), "y": torch.tensor([1.0, 0, 0, 1])}
+    solver = sp.Solver("solver.prototxt", data={"p": [batch]})
+    solver.step(1)
+    assert solver.iteration == 1
+
+
 def test_labels_that_a_layer_has_mapped_are_not_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     power = 'layer { name: "map" type: "Power" bottom: "pm" top: "y" power_param { scale: 0.5 shift: 0.5 } }'
     path = net(INPUTS.replace('"y"', '"pm"') + power)
