@@ -1,0 +1,66 @@
+"""requirements.lock holds hashes of all that constraints.txt pins and of what that depends on."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [^\\\n]*)? \\\n((?:    --hash=\S+(?: \\)?\n)+)", re.MULTILINE)
+LOCK = (ROOT / "requirements.lock").read_text()
+CONSTRAINTS = (ROOT / "constraints.txt").read_text()
+LOCKED = {canonicalize_name(name): version for name, version, _ in ENTRY.findall(LOCK)}
+# Python 3.11 on Linux, without extras.
+PLACE = {"python_version": "3.11", "python_full_version": "3.11.9", "platform_system": "Linux", "sys_platform": "linux"}
+PLACE |= {"platform_machine": "x86_64", "os_name": "posix", "implementation_name": "cpython", "extra": ""}
+
+
+def needed(texts: list[str]) -> dict[str, Requirement]:
+    found = [Requirement(text) for text in texts]
+    return {canonicalize_name(one.name): one for one in found if one.marker is None or one.marker.evaluate(PLACE)}
+
+
+def missing(requirements: dict[str, Requirement]) -> list[str]:
+    return [
+        str(one)
+        for name, one in requirements.items()
+        if name not in LOCKED or not one.specifier.contains(LOCKED[name], prereleases=True)
+    ]
+
+
+def test_constraints_and_lock_name_the_same_versions() -> None:
+    pinned = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", CONSTRAINTS, re.MULTILINE))
+    assert len(pinned) == len([line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")])
+    assert {name: LOCKED.get(canonicalize_name(name)) for name in pinned} == pinned
+
+
+def test_every_locked_package_has_hashes_and_no_address_stands_in_the_file() -> None:
+    assert len(LOCKED) == len(re.findall("==", re.sub("#.*| ; .*", "", LOCK)))
+    for name, _, hashes in ENTRY.findall(LOCK):
+        assert re.fullmatch(r"(    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", hashes), name
+    assert "://" not in LOCK
+    assert "--hash" not in CONSTRAINTS  # pip cannot combine hashes with an editable install
+
+
+def test_the_lock_holds_all_that_the_package_and_its_tests_need() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert missing(needed([*project["dependencies"], *project["optional-dependencies"]["test"]])) == []
+
+
+def test_the_lock_holds_what_the_locked_packages_depend_on() -> None:
+    """Of those that are installed here in the locked version; a CPU build of torch needs less than PyPI's."""
+    looked_at = 0
+    for name, version in LOCKED.items():
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if found.version.partition("+")[0] == version:
+            looked_at += 1
+            assert missing(needed(found.requires or [])) == [], name
+    assert looked_at > 20
