@@ -316,3 +316,9 @@ def test_counts_have_three_figures_and_a_unit(count: int, text: str) -> None:
 
 def test_shapes_are_written_with_an_x() -> None:
     assert [shape_text(shape) for shape in ((2, 3), (7,), (), None)] == ["2x3", "7", "scalar", "?"]
+
+
+def test_a_layer_of_unknown_type_is_listed_among_those_that_share_its_names() -> None:
+    text = 'layer { name: "odd" type: "Odd" bottom: "sum" top: "odd" param { name: "b" } }'
+    rows = {row.layer: row.shared_with for row in summary_of(NET + text).rows}
+    assert (rows["conv"], rows["odd"]) == (("again", "odd"), ("conv",))

@@ -144,10 +144,7 @@ def _could_share_all(node: Node, twin: Node) -> bool:
 
 def could_share(node: Node, twin: Node, index: int) -> bool:
     """Whether a parameter of two layers may be one tensor, by all that is known of its shape."""
-    mine, its = sizes_of(node, index), sizes_of(twin, index)
-    if mine.number is not None and its.number is not None:
-        return mine.number == its.number
-    return not mine.contradicts(its)
+    return not sizes_of(node, index).contradicts(sizes_of(twin, index))
 
 
 def _unshared_blobs(row: Row, strangers: Row, names: _Names, users: Counter[str], place: Place) -> Iterator[Finding]:

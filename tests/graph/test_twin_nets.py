@@ -107,6 +107,8 @@ CORRECT = {
     "three tasks on one trunk": LABEL + unnamed(tower()) + "".join(f"head{number} InnerProduct feat ; ; num_output: 3\nloss{number} SoftmaxWithLoss head{number} label\n" for number in range(3)),
     "a twin with shared heads": PAIR + TWIN + "".join(f"id{side} InnerProduct feat{side} ; id_w id_b ; num_output: 6\n" for side in ("", "_p")) + LOSS + "\nl1 SoftmaxWithLoss id sim\nl2 SoftmaxWithLoss id_p sim",
     "a tied autoencoder": "x Input ; ; 2x6\nencode InnerProduct x ; w b ; num_output: 4\ndecode InnerProduct encode ; w c ; num_output: 6 transpose: true\nloss EuclideanLoss decode x",
+    "a square tied autoencoder": "x Input ; ; 2x6\nencode InnerProduct x ; w b ; num_output: 6\ndecode InnerProduct encode ; w ; num_output: 6 bias_term: false\nloss EuclideanLoss decode x",
+    "heads of as many values in other shapes": PAIR + TWIN + "a InnerProduct feat ; ; num_output: 6\nb InnerProduct feat_p ; ; num_output: 6 transpose: true\nla SoftmaxWithLoss a sim\nlb SoftmaxWithLoss b sim",
     "weights tied along the depth": "x Input ; ; 2x6\na InnerProduct x ; w b ; num_output: 6\nr ReLU a > a\nb InnerProduct a ; w b ; num_output: 6\nc InnerProduct b ; own ; num_output: 6",
     "a residual net": LABEL + "c Convolution data ; ; num_output: 3 kernel_size: 3\n" + resnet_block(1, "c") + resnet_block(2, "sum1") + "fc InnerProduct sum2 ; ; num_output: 4\nloss SoftmaxWithLoss fc label",
     "an inception block": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 1\nb Convolution data ; ; num_output: 3 kernel_size: 1\nc Convolution b ; ; num_output: 5 kernel_size: 3 pad: 1\nout Concat a c\nfc InnerProduct out ; ; num_output: 4\nloss SoftmaxWithLoss fc label",
@@ -140,6 +142,16 @@ TRIPLET = TRIPLE + tower() + tower("_p") + tower("_n") + TRIPLET_LOSS
 HALF_TWIN = PAIR + mixed(5, "", "", "") + mixed(5, "", "_q", "_p") + LOSS
 HALF_TRIPLET = TRIPLE + mixed(4, "_a", "", "") + tower("_p") + tower("_n") + TRIPLET_LOSS
 NINE = many(9)
+WEIGHTS = (
+    PAIR
+    + "".join(
+        f"a{side} InnerProduct data{side} ; a_w ; num_output: 6\nb{side} InnerProduct a{side} ; b_w ; num_output: 4\n".replace(
+            "num", "bias_term: false num"
+        )
+        for side in ("", "_p")
+    )
+    + "loss ContrastiveLoss b b_p sim"
+)
 ONCE = "{}: warning[shared-once]: layer '{}': param name '{}' is used by this layer only, so its {} is not shared; did you mean '{}', as in layer '{}'?"
 LACKS = "{}: warning[partly-shared]: layer '{}': shares parameters with layer '{}', but not its {} ('{}' there; give it this name here too)"
 STRANGER = "{}: warning[unshared-twin]: layer '{}': stands where layer '{}' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
@@ -162,6 +174,9 @@ FAULTS = {
     "a misspelt weight in a half-twin": (HALF_TWIN, "pool1_p ; conv2_w", "pool1_p ; conv2_ww", ONCE.format(11, "conv2_p", "conv2_ww", "weight", "conv2_w", "conv2")),
     "a misspelt bias where all of a half-shared triplet share": (HALF_TRIPLET, "ip_p ; feat_w feat_b", "ip_p ; feat_w fea_b", ONCE.format(15, "feat_p", "fea_b", "bias", "feat_b", "feat")),
     "a misspelt bias where two of a half-shared triplet share": (HALF_TRIPLET, "pool1_n ; conv2_w conv2_b", "pool1_n ; conv2_w conv2_bb", ONCE.format(18, "conv2_n", "conv2_bb", "bias", "conv2_b", "conv2_p")),
+    "a misspelt weight of layers without a bias": (WEIGHTS, "a_p ; b_w", "a_p ; b_ww", ONCE.format(5, "b_p", "b_ww", "weight", "b_w", "b")),
+    "a misspelt weight of layers without a bias in the first tower": (WEIGHTS, "a ; b_w", "a ; b_ww", ONCE.format(3, "b", "b_ww", "weight", "b_w", "b_p")),
+    "the first layer of a triplet's negative with names of its own": (TRIPLET, "data_n ; conv1_w conv1_b", "data_n ; x_w x_b", STRANGER.format(16, "conv1_n", "conv1")),
     "the name of another layer": (SIAMESE, "conv2_p ; conv3_w conv3_b", "conv2_p ; conv3_w conv2_b", "13: warning[partly-shared]: layer 'conv3_p': shares parameters with layer 'conv3', but not its bias ('conv2_b' here, 'conv3_b' there)"),
     "a name left out": (SIAMESE, "conv3_p ; ip_w ip_b", "conv3_p ; ip_w -", LACKS.format(14, "ip_p", "ip", "bias", "ip_b")),
     "an entry left out in the first tower": (SIAMESE, "conv3 ; ip_w ip_b", "conv3 ; ip_w", LACKS.format(7, "ip", "ip_p", "bias", "ip_b")),
