@@ -15,7 +15,7 @@ from siamese_proto.layers.base import Layer, find_layer, registered
 from siamese_proto.layers.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.reader import UnknownFieldError, parse_net, unknown_problems
+from siamese_proto.proto.reader import MisfitError, UnknownFieldError, parse_net, unknown_problems
 from siamese_proto.proto.upgrade import upgrade_net
 
 
@@ -47,8 +47,12 @@ def build_graph(
         if any(size < 0 for size in shape):
             raise GraphError(f"the shape {shape} given for {quoted(name)} has a size below 0")
     parsed, misread = claim_settings(parsed)
-    unknown = [*misread, *unknown_problems(parsed)]
     known_types = {message.name for message in parsed.message.layer if message.type in registered()}
+    without_type = {message.name for message in parsed.message.layer if not message.type}
+    # Of a layer of an unknown type, the fields that nobody knows are its own: the type alone is the problem.
+    explained = known_types | without_type | {None}
+    read = [cause for cause in unknown_problems(parsed) if cause.layer in explained or isinstance(cause, MisfitError)]
+    unknown = [*misread, *read]
 
     reported: list[NetError] = []
 

@@ -117,3 +117,13 @@ def _neighbours(name: str, candidates: list[str]) -> list[str]:
 def _nearest(wanted: str, candidates: tuple[str, ...]) -> str | None:
     found = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.6)
     return found[0] if found else None
+
+
+def edits(one: str, other: str) -> int:
+    """How many letters have to be put in, left out or replaced to make one text of the other (Levenshtein)."""
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, its in enumerate(other, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != its))
+    return row[-1]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
+import itertools
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, cast
 
-from siamese_proto.errors import GraphError, did_you_mean, quoted
+from siamese_proto.errors import GraphError, did_you_mean, edits, quoted
 from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
 from siamese_proto.graph.select import PHASES
 from siamese_proto.layers.parameters import OwnSettings, own_settings
@@ -327,8 +330,27 @@ def settings_named(name: str) -> Sequence[str]:
 def find_layer(name: str) -> type[Layer]:
     """The class of a layer type; GraphError with the nearest known name where there is none."""
     if name not in _REGISTERED:
-        raise GraphError(f"unknown layer type {quoted(name)}{did_you_mean(name, _REGISTERED)}", field="type")
+        close = (known for known in _REGISTERED if _is_close(name.casefold(), known.casefold()))
+        raise GraphError(f"unknown layer type {quoted(name)}{did_you_mean(name, close)}", field="type")
     return _REGISTERED[name]
+
+
+@functools.lru_cache(maxsize=4096)  # files repeat their types
+def _is_close(name: str, known: str) -> bool:
+    """Whether a name is likely a misspelt type: ROIPooling and Convolution3D are other types, Convolutional is not."""
+    if name == known:
+        return True
+    if name.endswith(known) or re.findall(r"\d", name) != re.findall(r"\d", known):
+        return False
+    same = _equal_letters(name, known) + _equal_letters(name[::-1], known[::-1])
+    if same >= len(name):
+        return True  # a word is left out: SoftmaxLoss
+    return name[:1] == known[:1] and edits(name, known) <= 2
+
+
+def _equal_letters(one: str, other: str) -> int:
+    """How many letters two texts begin with alike."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def registered() -> dict[str, type[Layer]]:

@@ -31,6 +31,7 @@ def parse_net(path_or_text: PathOrText) -> ParsedNet:
     loaded = load_text(path_or_text)
     message, source = read_message(loaded.text, schema.NetParameter, loaded.file)
     _refuse_empty(source, "net")
+    _refuse_label_map(source)
     if not (message.layer or message.layers or message.input):
         told = _names(source) & {"base_lr", "lr_policy", "max_iter", "net", "train_net"}
         _refuse_other(source, told, "this is a solver file, not a net; give the net that it names")
@@ -45,6 +46,7 @@ def parse_solver(path_or_text: PathOrText) -> ParsedSolver:
     loaded = load_text(path_or_text)
     message, source = read_message(loaded.text, schema.SolverParameter, loaded.file)
     _refuse_empty(source, "solver setting")
+    _refuse_label_map(source)
     told = _names(source) & {"layer", "layers", "input"}
     _refuse_other(source, told, 'this is a net, not a solver file; name it in one: net: "FILE"')
     return upgrade_read_solver(message, source, notes=loaded.notes)
@@ -62,6 +64,14 @@ def inline_net(parsed: ParsedSolver, path: str) -> ParsedNet:
 def _refuse_empty(source: Source, what: str) -> None:
     if not source.fields and not source.unknown:
         raise ParseError(f"the file is empty: it holds no {what}", location=source.location)
+
+
+def _refuse_label_map(source: Source) -> None:
+    """The file of an object detector that names its classes: `item { name: "cat" label: 1 }`."""
+    top = [raw for path, raw in source.unknown if not path]
+    if top and not source.fields and all(raw.name == "item" for raw in top):
+        text = f"this is a label map ({len(top)} items with names of classes), not a net or a solver file"
+        raise ParseError(text, location=top[0].location)
 
 
 def _names(source: Source) -> set[str]:

@@ -28,6 +28,7 @@ _ESCAPE = re.compile(
     re.ASCII,
 )
 _SIMPLE = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_PAGE = re.compile(r"\s*(?:<!--.*?-->\s*)*(<!doctype\s+html|<html\b|<head\b|<\?xml\b)", re.IGNORECASE | re.DOTALL)
 _CLOSER = {"{": "}", "<": ">"}
 
 
@@ -70,6 +71,11 @@ class Node(NamedTuple):
 
 def parse_tree(text: str, file: str) -> list[Node]:
     """The fields of a text; ParseError with the place where it is not protobuf's text format."""
+    if page := _PAGE.match(text):
+        line = text.count("\n", 0, page.start(1)) + 1
+        what = "an HTML page" if "html" in page[1].lower() else "an XML file"
+        hint = "; was the page of a website saved in place of the file? Download the raw file"
+        raise ParseError(f"this is {what}, not a prototxt{hint}", location=Location(file, line))
     return _Parser(_tokens(text), file).fields()
 
 
