@@ -17,6 +17,7 @@ _SETTINGS = {
     "HDF5Data": "hdf5_data_param",
     "BatchNorm": "batch_norm_param",
     "PReLU": "prelu_param",
+    "DummyData": "dummy_data_param",
 }
 
 

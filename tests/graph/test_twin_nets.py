@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from graph.nets import net
 
@@ -122,6 +124,7 @@ CORRECT = {
     "a twin of two data layers": "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n" + TWIN + LOSS,
     "a third image that is read by nobody": "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n" + TWIN + LOSS,
     "towers that read one blob where no other is left": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
+    "towers that read one blob beside an input of another shape": "in Input > data ; ; 2x3x12x13\nmask Input ; ; 2x3x12x14\nnoise DummyData ; ; shape { dim: 2 dim: 3 dim: 12 dim: 13 }\ns Input > sim ; ; 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
     "a twin with a layer of unknown type": PAIR + "n Odd data > q\n" + TWIN.replace("conv1 Convolution data ", "conv1 Convolution q ") + LOSS,
 }  # fmt: skip  # one layer a line
 
@@ -200,6 +203,8 @@ FAULTS = {
     "both towers read one input of a missing HDF5 file": (SIAMESE.replace(PAIR, "in HDF5Data > data data_p sim ; ; source: 'none' batch_size: 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
     "both towers read one input of missing images": (SIAMESE.replace(PAIR, "in PairData > data data_p sim ; ; source: 'none' batch_size: 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
     "both towers read one of two input layers": (SIAMESE.replace(PAIR, "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(11, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "both towers read one of three inputs": (SIAMESE.replace(PAIR, "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n"), "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
+    "the shared part of a half-twin reads one tower": (PAIR + tower() + mixed(4, "_q", "", "_p") + LOSS, "conv3_p Convolution conv2_p", "conv3_p Convolution conv2", SAME_INPUT.format(13, "conv3_p", "conv2", "conv3", "conv2_p", "conv2_p")),
     "two of three towers read one input": (TRIPLET, "conv1_n Convolution data_n", "conv1_n Convolution data_p", SAME_INPUT.format(16, "conv1_n", "data_p", "conv1_p", "data_n", "data_n")),
     "a layer that reads the other tower": (SIAMESE, "conv2_p Convolution pool1_p", "conv2_p Convolution pool1", SAME_INPUT.format(11, "conv2_p", "pool1", "conv2", "pool1_p", "pool1_p")),
     "a last layer that reads the other tower": (SIAMESE, "feat_p InnerProduct ip_p", "feat_p InnerProduct ip", SAME_INPUT.format(15, "feat_p", "ip", "feat", "ip_p", "ip_p")),
@@ -237,3 +242,15 @@ def test_towers_without_names_that_read_one_input_have_both_findings() -> None:
     text = MISSING + unnamed(TWIN).replace("conv1_p Convolution data_p", "conv1_p Convolution data") + LOSS
     codes = [(finding.location.line, finding.code) for finding in check_net(net(text))]
     assert codes == [(10, "unshared-towers"), (10, "unread-input")]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [PAIR, MISSING, "in PairData > data data_p sim ; ; source: 'none' batch_size: 2\n"],
+    ids=["Input", "Slice", "PairData"],
+)
+def test_an_input_that_is_not_read_is_found_whatever_its_name(source: str) -> None:
+    text = source + TWIN.replace("conv1_p Convolution data_p", "conv1_p Convolution data") + LOSS
+    text = re.sub(r"\bdata\b", "left", text.replace("data_p", "right"))
+    findings = [(finding.code, finding.text.rpartition("; ")[2]) for finding in check_net(net(text))]
+    assert findings == [("unread-input", "should it read 'right'?")]
