@@ -215,6 +215,7 @@ FAULTS = {
     "a layer left out": (SIAMESE, "pool1_p Pooling conv1_p ; ; pool: MAX kernel_size: 2 stride: 2\n", "", "10: error[net]: layer 'conv2_p': unknown bottom blob 'pool1_p' (index 0); did you mean 'pool1'?"),
     "a last layer left out": (SIAMESE, "feat_p InnerProduct ip_p ; feat_w feat_b ; num_output: 5\n", "", "15: error[net]: layer 'loss': unknown bottom blob 'feat_p' (index 1); did you mean 'feat'?"),
     "a misspelt bottom": (SIAMESE, "ip_p InnerProduct conv3_p", "ip_p InnerProduct conv3_q", "14: error[net]: layer 'ip_p': unknown bottom blob 'conv3_q' (index 0); did you mean 'conv3_p'?"),
+    "a misspelt bottom of the last layer": (SIAMESE, "feat_p InnerProduct ip_p", "feat_p InnerProduct ip_q", "15: error[net]: layer 'feat_p': unknown bottom blob 'ip_q' (index 0); did you mean 'ip_p'?"),
     "a misspelt type": (SIAMESE, "relu2_p ReLU", "relu2_p Relu", "12: error[unknown-layer]: layer 'relu2_p': unknown layer type 'Relu'; did you mean 'ReLU'?"),
     "one feature twice": (SIAMESE, "feat feat_p sim", "feat feat sim", BOTTOMS.format(16, "loss", "both its features are 'feat', so all distances are 0; give one of each tower")),
     "features of different depth": (WIDE, "feat feat_p sim", "ip feat_p sim", BOTTOMS.format(16, "loss", "its features 'ip' and 'feat_p' are made at different places of their towers")),
