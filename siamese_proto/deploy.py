@@ -6,6 +6,7 @@ trained weights are found by them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from google.protobuf.message import Message
 
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
-from siamese_proto.graph.features import Ancestry, predictions, twin_features
+from siamese_proto.graph.features import Ancestry, predictions, tower_difference, twin_features
 from siamese_proto.graph.ir import Blob, Graph, Node, Shape
 from siamese_proto.graph.select import PHASES
 from siamese_proto.layers.base import DataLayer, Layer
@@ -31,10 +32,14 @@ _FEATURES = {"ContrastiveLoss": 2, "TripletLoss": 3}  # how many of its first bo
 
 @dataclass(frozen=True)
 class Deployment:
-    """The net to use, and what one has to know of its inputs: one line each, written above it as comments."""
+    """The inference net, and what its users have to know of its inputs: one line each, written above it as comments.
+
+    `notes` says how the towers differ where the net holds one of several that do not compute the same.
+    """
 
     net: ParsedNet
     comments: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -46,6 +51,7 @@ def deploy(
     parsed: ParsedNet,
     *,
     both: bool = False,
+    tower: int | None = None,
     outputs: Sequence[str] = (),
     shapes: Mapping[str, Shape] | None = None,
     level: int = 0,
@@ -53,22 +59,32 @@ def deploy(
 ) -> Deployment:
     """The net to use after training.
 
-    Of a twin one tower, up to what its loss reads; `both`: all towers and the Euclidean distances of the first one's
-    features from the others'. Of a net without towers all that needs no labels. `outputs` names blobs to compute in
-    place of these. `shapes` gives shapes, of inputs of the new net or of the old one, that the data layers cannot tell.
-    The batch becomes 1 where all layers go row by row. Raises GraphError where no such net can be made.
+    Of a twin one tower, up to what its loss reads: `tower` is its number, from 1 on, by default the first. `both`: all
+    towers and the Euclidean distances of the first one's features from the others'. Of a net without towers all that
+    needs no labels. `outputs` names blobs to compute instead of these. `shapes` gives shapes, of inputs of the new net
+    or of the old one, that the data layers cannot tell. The batch becomes 1 where all layers go row by row.
+    Raises GraphError where no such net can be made.
     """
+    if tower is not None and (both or outputs):
+        raise GraphError(f"a tower is chosen together with {'both' if both else 'outputs'}; choose one of the two")
     given = dict(shapes or {})
+    notes: tuple[str, ...] = ()
     graph = _graph(parsed, given, level, tuple(stages))
     ancestry = Ancestry(graph)
     features = (twin_features(graph) or _compared(graph)) if not outputs else ()
+    if tower is not None and not 1 <= tower <= len(features):
+        raise GraphError(f"the net has {_towers(len(features))}, got tower {tower}")
     if outputs:
         draft = _Draft(graph, ancestry, given)
         draft.take([_named(graph, name) for name in outputs])
     elif features and not both:
-        beside = [blob for tower in features[1:] for blob in tower]
-        draft = _Draft(graph, ancestry, given, common={id for blob in beside for id in ancestry.nodes_before(blob)})
-        draft.take(features[0])
+        place = (tower or 1) - 1
+        others = [blob for index, blobs in enumerate(features) if index != place for blob in blobs]
+        draft = _Draft(graph, ancestry, given, common=ancestry.nodes_before(*others))
+        draft.take(features[place])
+        difference = tower_difference(graph, [ancestry.nodes_before(*blobs) for blobs in features])
+        if difference:
+            notes = (f"the towers differ: {difference}; the net holds tower {place + 1} of {len(features)}",)
     elif features and _only_compared(graph, features):
         draft = _Draft(graph, ancestry, given, common=_parted(graph, ancestry, features))
         draft.take([blob for tower in features for blob in tower])
@@ -79,7 +95,11 @@ def deploy(
         draft = _Draft(graph, ancestry, given)
         draft.take([blob for blob, _ in predictions(graph, ancestry)])
         draft.add_probabilities(predictions(graph, ancestry))
-    return draft.finished(parsed)
+    return draft.finished(parsed, notes)
+
+
+def _towers(count: int) -> str:
+    return f"{count} towers, numbered from 1" if count else "no towers"
 
 
 def _graph(parsed: ParsedNet, shapes: dict[str, Shape], level: int, stages: tuple[str, ...]) -> Graph:
@@ -120,7 +140,7 @@ def _only_compared(graph: Graph, features: Sequence[Sequence[Blob]]) -> bool:
 
 def _parted(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Set[str]:
     """The layers that only cut records in parts, one for each tower: then every tower can have an input of its own."""
-    before = [frozenset[str]().union(*(ancestry.nodes_before(blob) for blob in tower)) for tower in features]
+    before = [ancestry.nodes_before(*tower) for tower in features]
     common = before[0].intersection(*before[1:])
     cuts = all(_is_source(node) or node.type == "Slice" for node in graph.nodes if node.id in common)
     return common if cuts else frozenset()
@@ -144,7 +164,7 @@ class _Draft:
 
     def take(self, targets: Sequence[Blob]) -> None:
         """Keep what the targets are computed from, down to the net's inputs."""
-        wanted = {id for blob in targets for id in self.ancestry.nodes_before(blob)}
+        wanted = self.ancestry.nodes_before(*targets)
         for node in self.graph.nodes:
             if node.id in wanted and node.id not in self.common and not _is_source(node):
                 self.kept.append(node)
@@ -231,7 +251,7 @@ class _Draft:
             free = f"{name}{count}"
         return free
 
-    def finished(self, parsed: ParsedNet) -> Deployment:
+    def finished(self, parsed: ParsedNet, notes: tuple[str, ...]) -> Deployment:
         """The net with its inputs, and what was done to the data that it was trained on."""
         by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in self.kept)
         net = schema.NetParameter(name=parsed.message.name)
@@ -251,7 +271,7 @@ class _Draft:
         net.layer.extend(self.added)
         sources.extend([Source(parsed.source.location)] * len(self.added))
         made = ParsedNet(net, tuple(sources), Source(parsed.source.location))
-        return Deployment(made, tuple(self._comments()))
+        return Deployment(made, tuple(self._comments()), notes)
 
     def _input_layer(self, name: str, *, by_row: bool) -> schema.LayerParameter:
         shape = self.shapes.get(name)
@@ -269,8 +289,8 @@ class _Draft:
 
     def _shared_names(self) -> set[str]:
         """Names that more than one of the kept layers uses: only those still say anything."""
-        users = [use.param for node in self.kept for use in node.params if use.param.name]
-        return {param.name for param in users if sum(other.id == param.id for other in users) > 1}
+        users = Counter(use.param for node in self.kept for use in node.params if use.param.name)
+        return {param.name for param, count in users.items() if count > 1}
 
     def _cleaned(self, node: Node, shared: set[str]) -> schema.LayerParameter:
         """The layer without what concerns training: rules, multipliers, fillers, loss weights, stored blobs."""
@@ -291,7 +311,7 @@ class _Draft:
         return message
 
     def _comments(self) -> Iterator[str]:
-        needed = {id for blob in self.inputs.values() for id in self.ancestry.nodes_before(blob)}
+        needed = self.ancestry.nodes_before(*self.inputs.values())
         for node in self.graph.nodes:
             if node.id in needed and node.message.HasField("transform_param"):
                 settings = text_format.MessageToString(node.message.transform_param, as_one_line=True).strip()

@@ -291,3 +291,100 @@ def test_a_state_that_is_made_up_is_no_input() -> None:
         'layer { name: "sum" type: "Eltwise" bottom: "x" bottom: "s" top: "sum" }\n' + dense("ip", "sum", 3)
     )
     assert listed(deployed(text)) == ["x = Input()", "s = DummyData()", "sum = Eltwise(x, s)", "ip = InnerProduct(sum)"]
+
+
+def side(name: str, layers: str) -> str:
+    """A tower: each layer is a type, its number of outputs and the name of what it shares, `-` for nothing."""
+    text, bottom = (
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ dim: 4 dim: 6 }} }} }}\n',
+        name,
+    )
+    for number, (kind, outputs, label) in enumerate((layer.split() for layer in layers.split(",")), 1):
+        params = f'param {{ name: "{label}_w" }} param {{ name: "{label}_b" }}' if label != "-" else ""
+        made = f"inner_product_param {{ num_output: {outputs} }}" if kind == "InnerProduct" else ""
+        top = f"{name}{number}"
+        text += f'layer {{ name: "{top}" type: "{kind}" bottom: "{bottom}" top: "{top}" {params} {made} }}\n'
+        bottom = top
+    return text
+
+
+def sides(*towers: str) -> str:
+    text = "".join(side(name, layers) for name, layers in zip("xyz", towers, strict=False))
+    ends = " ".join(f'bottom: "{name}{len(layers.split(","))}"' for name, layers in zip("xyz", towers, strict=False))
+    if len(towers) == 2:
+        text += 'layer { name: "sim" type: "Input" top: "sim" input_param { shape { dim: 4 } } }\n'
+        ends += ' bottom: "sim"'
+    kind = "ContrastiveLoss" if len(towers) == 2 else "TripletLoss"
+    return text + f'layer {{ name: "loss" type: "{kind}" {ends} top: "loss" }}\n'
+
+
+SHARED = "InnerProduct 5 a, TanH 0 -, InnerProduct 3 b"
+DIFFERING = {
+    "unshared": (
+        ("InnerProduct 5 -, InnerProduct 3 -", "InnerProduct 5 -, InnerProduct 3 -"),
+        "layers 'x1' and 'y1' do not share their parameters (1 more layer differs)",
+    ),
+    "a half twin": (
+        (SHARED, SHARED.replace("3 b", "3 c")),
+        "layers 'x3' and 'y3' do not share their parameters",
+    ),
+    "built differently": (
+        (SHARED, SHARED.replace("TanH", "Sigmoid")),
+        "tower 2 has no counterpart of layer 'x2' (TanH)",
+    ),
+    "of other sizes": (
+        ("InnerProduct 5 -, InnerProduct 3 -", "InnerProduct 7 -, InnerProduct 3 -"),
+        "tower 2 has no counterpart of layer 'x1' (InnerProduct 5) (1 more layer differs)",
+    ),
+    "the third of three": ((SHARED, SHARED, SHARED.replace("5 a", "5 d")), "layers 'x1' and 'z1' do not share"),
+}
+
+
+@pytest.mark.parametrize(("towers", "difference"), DIFFERING.values(), ids=DIFFERING)
+def test_towers_that_differ_are_named_and_each_can_be_taken(
+    towers: tuple[str, ...], difference: str, tmp_path: Path
+) -> None:
+    text = sides(*towers)
+    names = "xyz"[: len(towers)]
+    net = weights_of(text, tmp_path / "w.caffemodel")
+    batch = {name: torch.rand(4, 6, generator=torch.Generator().manual_seed(2)) for name in names}
+    blobs = net.blobs(**batch, **({"sim": torch.ones(4)} if len(towers) == 2 else {}))
+    for number, (name, layers) in enumerate(zip(names, towers, strict=True), 1):
+        made = deploy(sp.parse_net(text), tower=number)
+        (note,) = made.notes
+        assert note.startswith("the towers differ: ")
+        assert note.endswith(f"; the net holds tower {number} of {len(towers)}")
+        assert difference in note
+        if number == 1:
+            assert made.text == deploy(sp.parse_net(text)).text
+        end = f"{name}{len(layers.split(','))}"
+        tower = sp.Net(made.text, weights=tmp_path / "w.caffemodel")
+        assert [layer.name for layer in made.net.message.layer if layer.type == "InnerProduct"] == [
+            node.name for node in net.graph.nodes if node.type == "InnerProduct" and node.name.startswith(name)
+        ]
+        torch.testing.assert_close(tower(**{name: batch[name]})[end], blobs[end])
+    whole = deploy(sp.parse_net(text), both=True)
+    assert whole.notes == ()
+    outputs = sp.Net(whole.text, weights=tmp_path / "w.caffemodel").blobs(**batch)
+    for name, layers in zip(names, towers, strict=True):
+        end = f"{name}{len(layers.split(','))}"
+        torch.testing.assert_close(outputs[end], blobs[end])
+
+
+@pytest.mark.parametrize("towers", [(SHARED, SHARED), (SHARED, SHARED, SHARED)])
+def test_towers_that_compute_the_same_need_no_note(towers: tuple[str, ...]) -> None:
+    for number in range(1, len(towers) + 1):
+        assert deploy(sp.parse_net(sides(*towers)), tower=number).notes == ()
+
+
+def test_a_tower_that_is_missing_is_refused() -> None:
+    for text, tower, message in (
+        (sides(SHARED, SHARED), 3, "the net has 2 towers, numbered from 1, got tower 3"),
+        (sides(SHARED, SHARED), 0, "the net has 2 towers, numbered from 1, got tower 0"),
+        (DATA + HEADS, 1, "the net has no towers, got tower 1"),
+    ):
+        with pytest.raises(sp.NetError, match=message):
+            deploy(sp.parse_net(text), tower=tower)
+    for options in ({"both": True}, {"outputs": ["x1"]}):
+        with pytest.raises(sp.NetError, match="a tower is chosen together with"):
+            deploy(sp.parse_net(sides(SHARED, SHARED)), tower=1, **options)

@@ -22,6 +22,9 @@ from siamese_proto.weights import match_weights, read_weights, write_weights
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The net to write.")
 @click.option("--both", is_flag=True, help="All towers, with the distance of their features as output.")
+@click.option(
+    "--tower", type=click.IntRange(1), metavar="N", help="The tower to take, from 1 on; by default the first."
+)
 @click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated.")
 @click.option(
     "--weights", type=click.Path(), help="Weights trained with MODEL; those of FILE are written beside it, .caffemodel."
@@ -31,6 +34,7 @@ def deploy(
     model: Path,
     out: Path,
     both: bool,
+    tower: int | None,
     outputs: tuple[str, ...],
     weights: str | None,
     level: int,
@@ -39,11 +43,17 @@ def deploy(
 ) -> None:
     """Write the net to use from MODEL, the net that trains: Input layers for data, no losses, no labels.
 
-    Of a twin one tower, up to its features; with --both all of them and their distance. Weights trained with MODEL fit
-    by layer name.
+    Of a twin one tower, up to its features; with --both all of them and their distance. Where the towers differ, a note
+    says how, and --tower chooses one. Weights trained with MODEL fit by layer name.
     """
     check_writable(out)
-    made = deploy_net(parse_net(model), both=both, outputs=outputs, shapes=shapes, level=level, stages=stages)
+    if tower is not None and (both or outputs):
+        raise click.UsageError(f"--tower and {'--both' if both else '--output'} exclude each other")
+    made = deploy_net(
+        parse_net(model), both=both, tower=tower, outputs=outputs, shapes=shapes, level=level, stages=stages
+    )
+    for note in made.notes:
+        click.echo(f"note: {note}; --tower N takes another, --both takes all", err=True)
     if weights is not None:
         _write_weights(made, weights, out.with_suffix(".caffemodel"))
     save_text(out, made.text)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Sequence, Set
 
+from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.graph.twins import Towers, find_towers
 
@@ -13,20 +15,24 @@ class Ancestry:
 
     def __init__(self, graph: Graph) -> None:
         self.maker: dict[str, Node] = {}
-        self._before: dict[str, frozenset[str]] = {}
         self.learned: set[str] = set()  # ids of blobs that some parameter has a part in
         for node in graph.nodes:
-            before = frozenset({node.id}).union(*(self._before.get(blob.id, frozenset()) for blob in node.bottoms))
             learned = bool(node.params) or any(blob.id in self.learned for blob in node.bottoms)
             for top in node.tops:
                 self.maker[top.id] = node
-                self._before[top.id] = before
                 if learned:
                     self.learned.add(top.id)
 
-    def nodes_before(self, blob: Blob) -> frozenset[str]:
-        """Ids of the layers that a blob is computed by, its maker included."""
-        return self._before.get(blob.id, frozenset())
+    def nodes_before(self, *blobs: Blob) -> frozenset[str]:
+        """Ids of the layers that blobs are computed by, their makers included."""
+        before: set[str] = set()
+        waiting = list(blobs)
+        while waiting:
+            maker = self.maker.get(waiting.pop().id)
+            if maker is not None and maker.id not in before:
+                before.add(maker.id)
+                waiting.extend(maker.bottoms)
+        return frozenset(before)
 
 
 def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
@@ -86,3 +92,42 @@ def _judges(node: Node) -> bool:
 def _behind(blob: Blob, judged: set[str], ancestry: Ancestry, graph: Graph) -> bool:
     before = ancestry.nodes_before(blob)
     return any(node.id in before and judged & {top.id for top in node.tops} for node in graph.nodes)
+
+
+def tower_difference(graph: Graph, towers: Sequence[Set[str]]) -> str:
+    """How towers differ, in one line; empty where all compute the same. `towers` holds the ids of each one's layers."""
+    computing = [node for node in graph.nodes if node.bottoms and not all(node.id in tower for tower in towers)]
+    first, *others = ([node for node in computing if node.id in tower] for tower in towers)
+    for number, other in enumerate(others, 2):
+        mine, its = (_without(side, by) for side, by in ((first, other), (other, first)))
+        if not mine and not its:
+            continue
+        count = max(len(mine), len(its))
+        more = f" ({count - 1} more {'layers differ' if count > 2 else 'layer differs'})" if count > 1 else ""
+        twin = next((node for node in its if mine and _settings(node) == _settings(mine[0])), None)
+        if twin is not None:
+            return f"layers {quoted(mine[0].name)} and {quoted(twin.name)} do not share their parameters{more}"
+        lone, place = (mine[0], number) if mine else (its[0], 1)
+        words = f"{lone.type} {lone.layer.describe()}" if lone.layer is not None else lone.type
+        return f"tower {place} has no counterpart of layer {quoted(lone.name)} ({words.strip()}){more}"
+    return ""
+
+
+def _settings(node: Node) -> tuple[str, str]:
+    return node.type, node.layer.describe() if node.layer is not None else ""
+
+
+def _without(nodes: Sequence[Node], others: Sequence[Node]) -> list[Node]:
+    """The layers that none of the others equals in settings and parameters."""
+
+    def key(node: Node) -> tuple[object, ...]:
+        return (*_settings(node), tuple(use.param.id for use in node.params))
+
+    known = Counter(map(key, others))
+    known.subtract(map(key, nodes))
+    left: list[Node] = []
+    for node in reversed(nodes):
+        if known[key(node)] < 0:
+            known[key(node)] += 1
+            left.append(node)
+    return left[::-1]

@@ -34,6 +34,24 @@ def test_deploy_refuses_in_one_line(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (1, message)
 
 
+def test_a_note_says_how_the_towers_differ(tmp_path: Path) -> None:
+    head, _, tail = NET.rpartition('param { name: "w" } param { name: "c" }')
+    (tmp_path / "net.prototxt").write_text(head + tail)
+    arguments = ("deploy", "net.prototxt", "-o", "d.prototxt", "--shape", "pairs=7,2,5,4")
+    for number, layer in ((1, "ip"), (2, "ip_b")):
+        done = run(*arguments, "--tower", str(number), folder=tmp_path)
+        assert (done.returncode, done.stderr) == (
+            0,
+            "note: the towers differ: layers 'ip' and 'ip_b' do not share their parameters; the net holds tower "
+            f"{number} of 2; --tower N takes another, --both takes all\n",
+        )
+        assert f'name: "{layer}"\n' in (tmp_path / "d.prototxt").read_text()
+    assert run(*arguments, "--tower", "3", folder=tmp_path).stderr == (
+        "the net has 2 towers, numbered from 1, got tower 3\n"
+    )
+    assert run(*arguments, "--tower", "1", "--both", folder=tmp_path).returncode == 2
+
+
 def test_weights_of_what_is_left_are_written_beside_it(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     net = sp.Net(tmp_path / "net.prototxt", "TEST", shapes={"pairs": (7, 2, 5, 4)}, seed=1)
