@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 import difflib
 import functools
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -94,21 +95,44 @@ def shortened(text: str) -> str:
 _MOST_COMPARED = 100
 
 
+class Names:
+    """Candidates for `did_you_mean` in alphabetical order: a net with thousands of mistakes sorts its names once."""
+
+    def __init__(self) -> None:
+        self._by_folded: dict[str, str] = {}
+        self._forwards: list[str] = []
+        self._backwards: list[str] = []
+        self._seen = 0
+
+    def with_all(self, names: Mapping[str, object]) -> Names:
+        """Take in what was added at the end of `names`, always the same mapping, since the last call; returns self."""
+        for name in itertools.islice(names, self._seen, None):
+            folded = name.casefold()
+            if folded not in self._by_folded:
+                bisect.insort(self._forwards, folded)
+                bisect.insort(self._backwards, folded[::-1])
+            self._by_folded[folded] = name
+        self._seen = len(names)
+        return self
+
+    def hint(self, name: str) -> str:
+        """As `did_you_mean`."""
+        wanted = name.casefold()
+        likely: Iterable[str] = self._by_folded
+        if len(self._forwards) > _MOST_COMPARED:
+            backwards = _neighbours(wanted[::-1], self._backwards)
+            likely = [*_neighbours(wanted, self._forwards), *(candidate[::-1] for candidate in backwards)]
+        nearest = _nearest(wanted, tuple(likely))
+        return f"; did you mean {quoted(self._by_folded[nearest])}?" if nearest is not None else ""
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """The hint `; did you mean 'x'?` for the candidate nearest to `name`, or an empty text."""
-    wanted = name.casefold()
-    by_folded = {candidate.casefold(): candidate for candidate in candidates}
-    likely = list(by_folded)
-    if len(likely) > _MOST_COMPARED:
-        backwards = _neighbours(wanted[::-1], [candidate[::-1] for candidate in likely])
-        likely = [*_neighbours(wanted, likely), *(candidate[::-1] for candidate in backwards)]
-    nearest = _nearest(wanted, tuple(likely))
-    return f"; did you mean {quoted(by_folded[nearest])}?" if nearest is not None else ""
+    return Names().with_all(dict.fromkeys(candidates)).hint(name)
 
 
-def _neighbours(name: str, candidates: list[str]) -> list[str]:
+def _neighbours(name: str, ordered: list[str]) -> list[str]:
     """The few candidates between which `name` stands in the order of the alphabet."""
-    ordered = sorted(candidates)
     place = bisect.bisect_left(ordered, name)
     return ordered[max(0, place - 5) : place + 5]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -388,3 +389,20 @@ def test_a_tower_that_is_missing_is_refused() -> None:
     for options in ({"both": True}, {"outputs": ["x1"]}):
         with pytest.raises(sp.NetError, match="a tower is chosen together with"):
             deploy(sp.parse_net(sides(SHARED, SHARED)), tower=1, **options)
+
+
+def test_the_memory_to_deploy_a_chain_grows_with_its_length() -> None:
+    peaks = []
+    for count in (400, 800):
+        text = (
+            DATA
+            + 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "t0" inner_product_param { num_output: 3 } }'
+        )
+        for number in range(count):
+            text += f'layer {{ name: "t{number}" type: "TanH" bottom: "t{number}" top: "t{number + 1}" }}\n'
+        parsed = sp.parse_net(text)
+        tracemalloc.start()
+        deploy(parsed)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 3 * peaks[0]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
+from siamese_proto.errors import GraphError, Names, NetError, did_you_mean, quoted
 from siamese_proto.graph.gradients import Flow, flow_of_gradients
 from siamese_proto.graph.ir import (
     Blob,
@@ -101,6 +101,7 @@ class _Builder:
         self.allow_python_layers = allow_python_layers
         self.folder = os.path.dirname(os.path.abspath(parsed.file)) if os.path.exists(parsed.file) else None
         self.latest: dict[str, Blob] = {}
+        self.known = Names()  # those of `latest`, for hints
         self.read: set[str] = set()  # ids of blobs that some layer reads
         self.nodes: list[DraftNode] = []
         self.ids: set[str] = set()
@@ -178,7 +179,7 @@ class _Builder:
     def _bottom(self, name: str, index: int) -> Blob:
         if name not in self.latest:
             maker = self.left_out.get(name)
-            hint = _where_made(maker, self.state) if maker else did_you_mean(name, self.latest)
+            hint = _where_made(maker, self.state) if maker else self.known.with_all(self.latest).hint(name)
             problem = UnknownBottomError(
                 f"unknown bottom blob {quoted(name)} (index {index}){hint}", field=f"bottom[{index}]"
             )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import siamese_proto as sp
+from siamese_proto.errors import Names
 from siamese_proto.graph.ir import Graph
 from siamese_proto.graph.lint import lint
 
@@ -304,3 +305,21 @@ def test_every_blob_has_an_output_name_of_its_own() -> None:
         "f@1_": [0, 2],
         "f": [0, 2],
     }
+
+
+class Counted(str):
+    """A name that counts how often it is looked at for a hint."""
+
+    looks = 0
+
+    def casefold(self) -> str:
+        Counted.looks += 1
+        return super().casefold()
+
+
+def test_many_unknown_blobs_look_at_each_known_one_once_for_their_hints() -> None:
+    names, known = Names(), dict[str, None]()
+    for number in range(500):
+        known[Counted(f"blob{number}")] = None
+        assert names.with_all(known).hint(f"blob{number}x") == f"; did you mean 'blob{number}'?"
+    assert Counted.looks == 500
