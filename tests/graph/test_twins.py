@@ -144,3 +144,36 @@ def test_what_joins_towers_is_in_none_of_them() -> None:
 
 def test_a_plain_net_has_no_towers() -> None:
     assert towers_of("\n".join([image("x"), dense("a", "x"), dense("b", "a", outputs=3)])) == ()
+
+
+def test_two_parts_of_what_a_layer_has_learned_are_no_towers() -> None:
+    cut = 'layer { name: "cut" type: "Slice" bottom: "trunk" top: "c" top: "d" }'
+    parts = [image("x"), dense("trunk", "x", outputs=6), cut, dense("a", "c"), dense("b", "d")]
+    parts.append(simple("both", "Concat", "a", "b"))
+    assert towers_of("\n".join(parts)) == ()
+
+
+def test_sides_that_are_set_differently_are_no_towers_without_shared_names() -> None:
+    parts = [image("x"), image("y"), dense("a", "x"), dense("b", "y")]
+    parts += [simple("t", "TanH", "a"), simple("s", "Sigmoid", "b"), simple("both", "Concat", "t", "s")]
+    assert towers_of("\n".join(parts)) == ()
+
+
+def test_towers_end_where_one_reads_the_other() -> None:
+    parts = [image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "b")]
+    parts += [simple("e", "Eltwise", "a", "a"), simple("f", "Eltwise", "b", "a")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["a b"]
+
+
+def test_towers_end_where_their_layers_read_different_numbers_of_blobs() -> None:
+    parts = [image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "b")]
+    parts += [simple("e", "Concat", "a"), simple("f", "Concat", "b", "b")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["a b"]
+
+
+def test_layers_of_which_one_has_no_bias_do_not_share_it() -> None:
+    short = dense("b", "y", "w").replace("num_output", "bias_term: false num_output").replace("param { } ", "")
+    (towers,) = towers_of("\n".join([image("x"), image("y"), dense("a", "x", "w", "b"), short]))
+    assert shared_blobs(towers.rows[0]) == (True, False)

@@ -228,3 +228,9 @@ def test_any_seed_parts_the_pairs() -> None:
     again, _ = halves(drawn(1), seed=2**70 + 5)
     assert (len(one), len(other)) == (170, 170)
     assert np.array_equal(one.distance, again.distance)
+
+
+def test_a_pair_exactly_at_the_threshold_is_different() -> None:
+    pairs = Distances(np.array([0.5, 1.0, 2.0]), np.array([True, True, False]))
+    assert verify_at(1.0, pairs).balanced_accuracy == 0.75  # half of the same pairs, and the other
+    assert verify_at(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
