@@ -22,9 +22,11 @@ def excerpt(location: Location | None) -> str:
     Long lines are cut around the caret. Tabs become spaces, and what is not printable a `?`.
     """
     lines = _lines_of(location.file) if location is not None else ()
-    if location is None or not 0 < location.line <= len(lines) or not lines[location.line - 1].strip():
+    if location is None or not 0 < location.line <= len(lines):
         return ""
     line = lines[location.line - 1].rstrip()
+    if not line.strip() or (location.column == 1 and line.startswith("#")):
+        return ""  # nothing to point at: the message is about the whole file
     caret = min(max(location.column - 1, 0), len(line))
     line = "".join(" " if c.isspace() else c if c.isprintable() else "?" for c in line)
     start = min(len(line) - len(line.lstrip()), caret)

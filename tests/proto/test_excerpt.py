@@ -31,6 +31,7 @@ def shown(folder: Path, text: str | bytes, line: int, column: int) -> list[str]:
         ("two: 2", 1, 99, ["    two: 2", "          ^"]),  # after the end
         ("two: 2\n\n", 2, 1, []),  # nothing to point at
         ("two: 2", 7, 1, []),
+        ("# a comment\ntwo: 2", 1, 1, []),  # what is about the whole file points at its first line
     ],
 )
 def test_the_caret_stands_under_the_column(
