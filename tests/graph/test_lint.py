@@ -167,12 +167,11 @@ CASES = {
             "19: error[net]: layer 'loss': bottom 0 of shape (2, 3) has 3 features and bottom 1 of shape (2, 4) has 4: they must be equal",
         ],
     ),
-    "an unknown layer, an unknown field, a field that does nothing": (
+    "an unknown layer, whose fields are not reported too, and a field that does nothing": (
         'layer { name: "p" type: "PermMatrix" bottom: "x" top: "z"\n  k: 3 }\n'
         'layer { name: "r" type: "ReLU" bottom: "x" top: "r"\n  pooling_param { pool: MAX } }\n',
         [
             "3: error[unknown-layer]: layer 'p': unknown layer type 'PermMatrix'",
-            "4: error[unknown-field]: layer 'p': unknown field 'k'",
             "6: warning[no-effect]: layer 'r': pooling_param has no effect on a layer of type ReLU, which reads relu_param",
         ],
     ),
