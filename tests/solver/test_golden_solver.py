@@ -59,7 +59,7 @@ def test_training_resumed_from_a_snapshot_of_caffe_follows_caffe(case: str, file
     follow(make_solver(case, snapshot=Path(case) / file), case)
 
 
-@pytest.mark.parametrize("sharers", ["repeated", "empty", "apart"])
+@pytest.mark.parametrize("sharers", ["equal", "empty", "apart"])
 @pytest.mark.parametrize("case", ["sgd_fixed", "nesterov", "adagrad", "rmsprop", "adam", "adadelta"])
 def test_a_snapshot_of_the_layout_that_counts_sharers_is_gone_on_from(
     case: str, sharers: str, caplog: pytest.LogCaptureFixture
@@ -67,9 +67,11 @@ def test_a_snapshot_of_the_layout_that_counts_sharers_is_gone_on_from(
     caplog.set_level("INFO", logger="siamese_proto.solver")
     state = read_state(Path(case) / "snap_iter_20.solverstate")
     runs = [state.history[first : first + 4] for first in range(0, len(state.history), 4)]
-    # The four owners' come first in this net.
-    factor = {"repeated": 1.0, "empty": 0.0, "apart": -0.25}[sharers]
-    history = [array for run in runs for array in (*run, *(owned * np.float32(factor) for owned in run))]
+    # The four owners' come first in this net. What Caffe 1.0 has is the sum over the uses.
+    share = np.float32({"equal": 0.5, "empty": 0.0, "apart": 0.25}[sharers])
+    history = [
+        array for run in runs for array in (*(array * (1 - share) for array in run), *(array * share for array in run))
+    ]
     path = Path(case) / "old.solverstate"
     write_state(path, StoredState(20, state.learned_net, state.current_step, tuple(history)))
     follow(make_solver(case, snapshot=path), case)
