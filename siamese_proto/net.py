@@ -370,11 +370,14 @@ class Net(nn.Module):
 
     # Weights files
 
-    def load_weights(self, path: str | os.PathLike[str]) -> Any:
-        """Copy from a weights file by layer name; returns a report of what was loaded, missing and ignored."""
+    def load_weights(self, path: str | os.PathLike[str], *, skip_mismatched: bool = False) -> Any:
+        """Copy from a weights file by layer name; returns a report of what was loaded, missing, ignored and skipped.
+
+        With `skip_mismatched` layers whose blobs have other shapes in the file stay as they are.
+        """
         from siamese_proto.weights import match_weights, read_weights
 
-        values, report = match_weights(self.graph, read_weights(path))
+        values, report = match_weights(self.graph, read_weights(path), skip_mismatched=skip_mismatched)
         with torch.no_grad():
             for param_id, value in values.items():
                 self.weights[param_id].copy_(torch.from_numpy(np.asarray(value, order="C")))

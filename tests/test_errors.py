@@ -329,7 +329,8 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
         trained_wider,
         TEST,
         "weights.caffemodel: layer 'feat': blob 0 (weight) has shape (4, 15) in the file, but (3, 15) in "
-        "the net 'tiny'",
+        "the net 'tiny'; to fine-tune, rename the "
+        "layer in the net, or skip it with --skip-mismatched (skip_mismatched=True)",
     ),
     (
         holds(b"nothing of the kind", "weights.caffemodel"),

@@ -48,6 +48,12 @@ def bad_records(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--skip-bad-records", is_flag=True, help=text)(command)
 
 
+def mismatched(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option that skips layers of other shapes when weights are loaded."""
+    text = "Leave layers whose shapes differ from those in the weights file as their fillers made them, and list them."
+    return click.option("--skip-mismatched", is_flag=True, help=text)(command)
+
+
 def pair_labels(command: Callable[..., None]) -> Callable[..., None]:
     """Add the option that says what the labels of pairs mean."""
     text = "What labels of pairs mean, as numbers or ranges without their end: same=0.5:,different=:0.5. Else 1 and 0."

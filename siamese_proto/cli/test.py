@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, logging_to, split, state_flags
-from siamese_proto.cli.options import bad_records, python_layers, user_layers
+from siamese_proto.cli.options import bad_records, mismatched, python_layers, user_layers
 
 
 @click.command()
@@ -20,6 +20,7 @@ from siamese_proto.cli.options import bad_records, python_layers, user_layers
 @user_layers
 @python_layers
 @bad_records
+@mismatched
 def test(
     model: str,
     weights: str,
@@ -31,6 +32,7 @@ def test(
     log_file: str | None,
     allow_python_layers: bool,
     skip_bad_records: bool,
+    skip_mismatched: bool,
 ) -> None:
     """Print each output of a net in phase TEST, batch by batch, and then their means."""
     from siamese_proto.data.bad_records import count_of
@@ -49,13 +51,17 @@ def test(
         net = Net(
             parse_net(Path(model)),
             "TEST",
-            split(weights),
-            level or 0,
-            split(stage),
+            level=level or 0,
+            stages=split(stage),
             fuse=not no_fuse,
             allow_python_layers=allow_python_layers,
             skip_bad_records=skip_bad_records,
         )
+        for path in split(weights):
+            report = net.load_weights(path, skip_mismatched=skip_mismatched)
+            log("net.cpp:758", str(report))
+            if report.mismatched:
+                click.echo(str(report), err=True)
         net.to(device)
         try:
             note = counted_unevenly(net.graph, iterations)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
-from siamese_proto.cli.options import bad_records, python_layers, running, user_layers
+from siamese_proto.cli.options import bad_records, mismatched, python_layers, running, user_layers
 from siamese_proto.cli.processes import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
@@ -42,6 +42,7 @@ _ENDED_BY = 128  # and the number of the signal: the exit status of programs tha
 @user_layers
 @python_layers
 @bad_records
+@mismatched
 def train(
     solver: str,
     weights: str | None,
@@ -60,6 +61,7 @@ def train(
     precision: str,
     allow_python_layers: bool,
     skip_bad_records: bool,
+    skip_mismatched: bool,
 ) -> None:
     """Train a net as a solver file says.
 
@@ -73,6 +75,8 @@ def train(
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
+    if skip_mismatched and snapshot not in (None, "auto"):
+        raise click.UsageError("--skip-mismatched goes with --weights: a snapshot belongs to one net.")
     gpus = chosen_gpus(gpu)
     if len(gpus) > 1 and "RANK" not in os.environ:
         raise SystemExit(run_together(len(gpus), sys.argv[1:]))
@@ -95,6 +99,7 @@ def train(
             precision=precision,
             allow_python_layers=allow_python_layers,
             skip_bad_records=skip_bad_records,
+            skip_mismatched=skip_mismatched,
         )
         stack.callback(made.close)
         if is_first:
@@ -143,12 +148,17 @@ def _make_solver(
     fuse: bool,
     allow_python_layers: bool,
     skip_bad_records: bool,
+    skip_mismatched: bool,
     compiled: bool,
     precision: str,
 ) -> Solver:
     from siamese_proto.solver import Solver
 
-    leave = {"allow_python_layers": allow_python_layers, "skip_bad_records": skip_bad_records}
+    leave = {
+        "allow_python_layers": allow_python_layers,
+        "skip_bad_records": skip_bad_records,
+        "skip_mismatched": skip_mismatched,
+    }
     return Solver(settings, weights or None, snapshot, None, fuse=fuse, compiled=compiled, precision=precision, **leave)
 
 

@@ -48,6 +48,8 @@ class Solver:
     are the outputs of the last training pass. Each of `callbacks` is called with the solver after every iteration, each
     of `snapshot_callbacks` after every snapshot, and each of `test_callbacks` after every test, with the solver and the
     mean outputs of each test net.
+
+    With `skip_mismatched`, layers whose blobs have other shapes in a weights file start from their fillers.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Solver:
         skip_bad_records: bool = False,
         compiled: bool = False,
         precision: str = "fp32",
+        skip_mismatched: bool = False,
     ) -> None:
         self.settings = solver if isinstance(solver, Settings) else read_settings(solver)
         self.team = current()
@@ -105,7 +108,8 @@ class Solver:
         if snapshot is not None:
             self.restore(snapshot)
         else:
-            setup.load_weights(self.net, self.settings.weights if weights is None else weights)
+            begin = self.settings.weights if weights is None else weights
+            setup.load_weights(self.net, begin, skip_mismatched=skip_mismatched)
         self.team.share(list(self.net.tensors.values()))
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -129,11 +129,11 @@ def report_bad_records(nets: Iterable[Net]) -> None:
         log("data_layer.cpp:46", count)
 
 
-def load_weights(net: Net, weights: PathLike | Sequence[PathLike]) -> None:
+def load_weights(net: Net, weights: PathLike | Sequence[PathLike], *, skip_mismatched: bool = False) -> None:
     """Begin with the parameters of one or several weights files; the nets tested with hold the same tensors."""
     for path in [weights] if isinstance(weights, str | os.PathLike) else weights:
         log("caffe.cpp:160", f"Finetuning from {os.fspath(path)}")
-        log_lines("net.cpp:758", str(net.load_weights(path)))
+        log_lines("net.cpp:758", str(net.load_weights(path, skip_mismatched=skip_mismatched)))
 
 
 def data_layers(net: Net) -> list[str]:

@@ -15,6 +15,11 @@ from siamese_proto.weights.files import problem
 from siamese_proto.weights.stored import StoredLayer, StoredWeights
 
 _CHUNK = 1 << 20  # numbers compared at a time
+_HINT = "to fine-tune, rename the layer in the net, or skip it with --skip-mismatched (skip_mismatched=True)"
+
+
+class _DiffersError(Exception):
+    """The blobs of a layer are others in the file than in the net."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,14 @@ class WrittenTwice:
 
 
 @dataclass(frozen=True)
+class Mismatch:
+    """A layer that file and net have with different blobs; `text` says what differs."""
+
+    layer: str
+    text: str
+
+
+@dataclass(frozen=True)
 class LoadReport:
     """What became of the layers of a weights file; `str()` is a text of a few lines."""
 
@@ -36,6 +49,7 @@ class LoadReport:
     ignored: tuple[str, ...]  # layers of the file with parameters that the net has not
     twice: tuple[WrittenTwice, ...]
     repeated: tuple[str, ...] = ()  # names of several layers of the net, each of which was given its own entry
+    mismatched: tuple[Mismatch, ...] = ()  # layers of other shapes, which were skipped
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {_counted(len(self.loaded), 'layer')} loaded"]
@@ -43,6 +57,8 @@ class LoadReport:
             lines.append(f"  not in the file, left as they were: {_listed(self.missing)}")
         if self.ignored:
             lines.append(f"  not in the net, ignored: {_listed(self.ignored)}")
+        for mismatch in self.mismatched:
+            lines.append(f"  skipped, left as it was: layer {quoted(mismatch.layer)}: {mismatch.text}")
         for name in self.repeated:
             lines.append(
                 f"  layers named {quoted(name)}: each was given its own entry of the file, in order; Caffe loads all "
@@ -60,24 +76,34 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def match_weights(graph: Graph, stored: StoredWeights) -> tuple[dict[str, Array], LoadReport]:
+def match_weights(
+    graph: Graph, stored: StoredWeights, *, skip_mismatched: bool = False
+) -> tuple[dict[str, Array], LoadReport]:
     """Values by `Param.id`, each in the parameter's shape, and what became of the file's layers.
 
     Layers match by name, in the file's order, and the last value for a shared parameter counts. Where file and net have
     a name equally often, the first goes to the first, and so on; else all go to the first, as in Caffe. The arrays may
     be views of the mapped file: copy them, do not change them. Raises WeightsError where the number of blobs or a shape
-    differs, and where the file has nothing at all for this net.
+    differs, unless `skip_mismatched` leaves such layers as they are, and where the file has nothing for this net.
     """
     values: dict[str, Array] = {}
     writers: dict[str, list[str]] = defaultdict(list)
     differences: dict[str, float] = {}
     loaded: dict[str, str] = {}
     ignored: list[str] = []
+    mismatched: dict[str, Mismatch] = {}
     for layer, node in _pairs(graph, stored):
         if node is None:
             ignored.extend([layer.name] if layer.blobs else [])
             continue
-        for use, blob in _checked(stored, layer, node, graph):
+        try:
+            blobs = list(_checked(stored, layer, node, graph))
+        except _DiffersError as difference:
+            if not skip_mismatched:
+                raise problem(stored.file, f"{difference}; {_HINT}", layer=layer.name) from None
+            mismatched[node.id] = Mismatch(layer.name, str(difference))
+            continue
+        for use, blob in blobs:
             param = use.param.id
             if param in values:
                 distance = _distance(values[param], blob)
@@ -87,10 +113,12 @@ def match_weights(graph: Graph, stored: StoredWeights) -> tuple[dict[str, Array]
             loaded[node.id] = node.name
     needy = [node for node in graph.nodes if node.params]
     if needy and not loaded:
-        raise _nothing_matches(graph, stored)
+        raise _nothing_matches(graph, stored, tuple(mismatched.values()))
     # What a node shares is loaded with the node that owns it.
     missing = tuple(
-        node.name for node in needy if node.id not in loaded and any(use.param.id not in values for use in node.params)
+        node.name
+        for node in needy
+        if node.id not in loaded | mismatched and any(use.param.id not in values for use in node.params)
     )
     twice = tuple(
         WrittenTwice(_label(use), tuple(writers[param]), differences[param])
@@ -98,7 +126,8 @@ def match_weights(graph: Graph, stored: StoredWeights) -> tuple[dict[str, Array]
         if param in differences
     )
     repeated = tuple(name for name, count in Counter(loaded.values()).items() if count > 1 and _apart(graph, name))
-    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice, repeated)
+    skipped = tuple(mismatched.values())
+    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice, repeated, skipped)
 
 
 def _apart(graph: Graph, name: str) -> bool:
@@ -129,11 +158,8 @@ def _checked(stored: StoredWeights, layer: StoredLayer, node: Node, graph: Graph
     if stored.owners_only and len(blobs) < len(node.params):
         blobs = [*blobs, *[None] * (len(node.params) - len(blobs))]
     if len(blobs) != len(node.params):
-        raise problem(
-            stored.file,
-            f"{_counted(len(layer.blobs), 'blob')} in the file, but {len(node.params)} in the net {_net(graph)}",
-            layer=layer.name,
-        )
+        count = _counted(len(layer.blobs), "blob")
+        raise _DiffersError(f"{count} in the file, but {len(node.params)} in the net {_net(graph)}")
     for index, (use, blob) in enumerate(zip(node.params, blobs, strict=True)):
         if blob is None:
             if use.is_owner:
@@ -145,12 +171,8 @@ def _checked(stored: StoredWeights, layer: StoredLayer, node: Node, graph: Graph
                 )
             continue
         if use.shape is not None and not _same_shape(blob.shape, use.shape):
-            raise problem(
-                stored.file,
-                f"blob {index} ({use.role}) has shape {blob.shape} in the file, but {use.shape} in the net "
-                f"{_net(graph)}",
-                layer=layer.name,
-            )
+            what = f"blob {index} ({use.role})"
+            raise _DiffersError(f"{what} has shape {blob.shape} in the file, but {use.shape} in the net {_net(graph)}")
         shape = use.param.shape if use.param.shape is not None else use.shape
         yield use, blob if shape is None else blob.reshape(shape)
 
@@ -177,7 +199,9 @@ def _distance(one: Array, other: Array) -> float:
     return largest
 
 
-def _nothing_matches(graph: Graph, stored: StoredWeights) -> WeightsError:
+def _nothing_matches(graph: Graph, stored: StoredWeights, mismatched: Sequence[Mismatch]) -> WeightsError:
+    if mismatched:
+        return problem(stored.file, f"no layer is left to load: {mismatched[0].text}", layer=mismatched[0].layer)
     wanted = [node.name for node in graph.nodes if node.params]
     there = [layer.name for layer in stored.layers if layer.blobs]
     if not there:

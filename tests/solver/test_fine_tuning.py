@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from small_twin import NET
 
+from siamese_proto.cli import main
 from siamese_proto.net import Net
 from siamese_proto.solver import Solver
 
@@ -79,3 +81,51 @@ def test_copies_that_differ_are_told_of_and_the_last_counts(write_run, caplog: p
         "  fw: the copies differ by up to 0.25; that of 'feat_p' was taken, not that of 'feat'",
     ]
     solver.close()
+
+
+LINE = """
+layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {
+  shape { dim: 5 dim: 3 } shape { dim: 5 dim: 4 } data_filler { type: "constant" value: 1 } } }
+layer { name: "body" type: "InnerProduct" bottom: "x" top: "body" param { lr_mult: 0 } param { lr_mult: 0 }
+  inner_product_param { num_output: 7 weight_filler { type: "xavier" } } }
+layer { name: "head" type: "InnerProduct" bottom: "body" top: "head" param { lr_mult: 0 } param { lr_mult: 0 }
+  inner_product_param { num_output: 4 bias_filler { value: 0.25 } } }
+layer { name: "loss" type: "EuclideanLoss" bottom: "head" bottom: "y" top: "loss" }
+"""
+SKIPPED = (
+    "w.caffemodel: 1 layer loaded\n  skipped, left as it was: layer 'head': blob 0 (weight) has shape (6, 7) in the "
+    "file, but (4, 7) in the net 'net.prototxt'"
+)
+
+
+def test_a_head_of_another_size_is_skipped_by_the_commands_that_are_told_to(in_tmp: Path) -> None:
+    other = LINE.replace("num_output: 4", "num_output: 6").replace("dim: 5 dim: 4", "dim: 5 dim: 6")
+    trained = Net(other, seed=3)
+    trained.save_weights("w.caffemodel")
+    Path("net.prototxt").write_text(LINE)
+    Path("solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "snap"'
+    )
+    train = ["train", "--solver", "solver.prototxt"]
+    test = ["test", "--model", "net.prototxt", "--iterations", "1"]
+    for command in (train, test):
+        arguments = [*command, "--weights", "w.caffemodel"]
+        refused = CliRunner().invoke(main, arguments)
+        assert refused.exit_code == 1
+        assert refused.stderr.splitlines()[-1].endswith("or skip it with --skip-mismatched (skip_mismatched=True)")
+        done = CliRunner().invoke(main, [*arguments, "--skip-mismatched"])
+        assert done.exit_code == 0, done.output
+        assert SKIPPED in done.stderr
+    tuned = Net(LINE, weights="snap_iter_1.caffemodel")
+    for mine, theirs in zip(tuned.params["body"], trained.params["body"], strict=True):
+        assert torch.equal(mine, theirs)
+    assert [blob.unique().tolist() for blob in tuned.params["head"]] == [[0.0], [0.25]]
+
+
+def test_a_snapshot_and_skip_mismatched_exclude_each_other() -> None:
+    arguments = ["train", "--solver", "s", "--snapshot", "x.solverstate", "--skip-mismatched"]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (
+        2,
+        "Error: --skip-mismatched goes with --weights: a snapshot belongs to one net.",
+    )

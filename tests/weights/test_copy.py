@@ -12,6 +12,8 @@ from siamese_proto.weights import StoredLayer, StoredWeights, match_weights, rea
 WEIGHT, BIAS = np.arange(15, dtype=np.float32).reshape(5, 3), np.arange(5, dtype=np.float32)
 LAST, LAST_BIAS = np.ones((4, 10), np.float32), np.ones(4, np.float32)
 
+HINT = "; to fine-tune, rename the layer in the net, or skip it with --skip-mismatched (skip_mismatched=True)"
+
 
 def stored(*layers: tuple[str, tuple[np.ndarray | None, ...]], owners_only: bool = False) -> StoredWeights:
     return StoredWeights(
@@ -90,29 +92,30 @@ def test_the_flagship_twins_agree() -> None:
     [
         (
             stored(("ip", (WEIGHT.T, BIAS))),
-            "w.caffemodel: layer 'ip': blob 0 (weight) has shape (3, 5) in the file, but (5, 3) in the net 'twin'",
+            "w.caffemodel: layer 'ip': blob 0 (weight) has shape (3, 5) in the file, but (5, 3) in the net 'twin'"
+            + HINT,
         ),
         (
             stored(("ip", (WEIGHT, BIAS.reshape(1, 5)))),
-            "w.caffemodel: layer 'ip': blob 1 (bias) has shape (1, 5) in the file, but (5,) in the net 'twin'",
+            "w.caffemodel: layer 'ip': blob 1 (bias) has shape (1, 5) in the file, but (5,) in the net 'twin'" + HINT,
         ),
         (
             stored(("ip", (WEIGHT.reshape(1, 5, 1, 3), BIAS))),
             "w.caffemodel: layer 'ip': blob 0 (weight) has shape (1, 5, 1, 3) in the file, but (5, 3) in the net "
-            "'twin'",
+            "'twin'" + HINT,
         ),
         (
             stored(("ip", (np.zeros((2, 1, 5, 3), np.float32), BIAS))),
             "w.caffemodel: layer 'ip': blob 0 (weight) has shape (2, 1, 5, 3) in the file, but (5, 3) in the net "
-            "'twin'",
+            "'twin'" + HINT,
         ),
         (
             stored(("last", (LAST,))),
-            "w.caffemodel: layer 'last': 1 blob in the file, but 2 in the net 'twin'",
+            "w.caffemodel: layer 'last': 1 blob in the file, but 2 in the net 'twin'" + HINT,
         ),
         (
             stored(("last", (LAST, LAST_BIAS, BIAS))),
-            "w.caffemodel: layer 'last': 3 blobs in the file, but 2 in the net 'twin'",
+            "w.caffemodel: layer 'last': 3 blobs in the file, but 2 in the net 'twin'" + HINT,
         ),
         (
             stored(("last", (LAST,)), owners_only=True),
@@ -124,7 +127,10 @@ def test_the_flagship_twins_agree() -> None:
             "w.caffemodel: belongs to another net: its layers 'Last', 'conv' are not in 'twin', whose layers with "
             "parameters are 'ip', 'ip_p', 'last'; did you mean 'last'?",
         ),
-        (stored(("ip", ()), ("in", ())), "w.caffemodel: layer 'ip': 0 blobs in the file, but 2 in the net 'twin'"),
+        (
+            stored(("ip", ()), ("in", ())),
+            "w.caffemodel: layer 'ip': 0 blobs in the file, but 2 in the net 'twin'" + HINT,
+        ),
         (stored(("in", ()), ("data", ())), "w.caffemodel: none of its layers holds parameters"),
     ],
 )
@@ -148,3 +154,27 @@ def test_the_report_says_where_layers_of_one_name_get_their_own_entries() -> Non
     ) in str(report).splitlines()
     assert match_weights(graph_of(text), stored(first, second))[1].repeated == ()  # they share: no difference
     assert match_weights(apart, stored(first, second, first))[1].repeated == ()  # all go to the first, as in Caffe
+
+
+def test_layers_of_other_shapes_are_skipped_and_listed_where_that_is_asked_for() -> None:
+    file = stored(("ip", (WEIGHT, BIAS)), ("last", (LAST[:3], LAST_BIAS[:3])), ("ip_p", (WEIGHT, BIAS[:2])))
+    values, report = match_weights(graph_of(TWIN), file, skip_mismatched=True)
+    assert {name: value.tolist() for name, value in values.items()} == {
+        "ip_0": WEIGHT.tolist(),
+        "ip_1": BIAS.tolist(),
+    }
+    assert (report.loaded, report.missing, report.ignored) == (("ip",), (), ())
+    assert str(report) == (
+        "w.caffemodel: 1 layer loaded\n"
+        "  skipped, left as it was: layer 'last': blob 0 (weight) has shape (3, 10) in the file, but (4, 10) in the "
+        "net 'twin'\n"
+        "  skipped, left as it was: layer 'ip_p': blob 1 (bias) has shape (2,) in the file, but (5,) in the net 'twin'"
+    )
+
+
+def test_a_file_of_which_every_layer_is_skipped_is_an_error() -> None:
+    with pytest.raises(WeightsError) as raised:
+        match_weights(graph_of(TWIN), stored(("last", (LAST,))), skip_mismatched=True)
+    assert str(raised.value) == (
+        "w.caffemodel: layer 'last': no layer is left to load: 1 blob in the file, but 2 in the net 'twin'"
+    )
