@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror")
 _ENTRY = re.compile(r"(.+)[ \t]([+-]?\d+)", re.DOTALL)
+_NUMBER_AT_END = re.compile(r"\S[ \t]+[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
 Entry = tuple[str, int]  # path and label
 
 
@@ -155,7 +156,7 @@ class ImageData(DataLayer):
         if find_path(first, folder) is None:
             raise SourceMissingError(
                 f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there{control_hint(first)}; "
-                "check root_folder",
+                f"{several_labels(first) or 'check root_folder'}",
                 field="image_data_param.root_folder",
             )
         # Where the first image is, the others are: as lists are long, they are not looked for one by one.
@@ -268,6 +269,16 @@ def read_file(name: str, hint: str = "check the list") -> bytes:
         raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; {hint}") from error
 
 
+def several_labels(name: str) -> str:
+    """What to do about a list with more than one label a line, where numbers are left at the end of a name; else ""."""
+    if not _NUMBER_AT_END.search(name):
+        return ""
+    return (
+        "its line ends with several numbers, but a list has one label a line: keep one, or write the labels to an"
+        " HDF5 file and read it with HDF5Data"
+    )
+
+
 @functools.lru_cache(maxsize=4)
 def read_list(source: str, stamp: int) -> Sequence[Entry]:
     """Path and label of each line, split at the last space or tab; DataError with the line that is none."""
@@ -280,7 +291,11 @@ def read_list(source: str, stamp: int) -> Sequence[Entry]:
         if line.strip():
             found = _ENTRY.fullmatch(line.rstrip())
             if not found:
-                raise DataError(f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label")
+                hint = several_labels(line.rstrip().rpartition(" ")[0])
+                hint = f"; {hint}" if hint else ""
+                raise DataError(
+                    f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label{hint}"
+                )
             name, label = found[1], whole_number(found[2])
             if not -(2**31) <= label < 2**31:
                 raise DataError(

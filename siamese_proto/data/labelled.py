@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_proto.data.datum import Size
 from siamese_proto.data.image_stores import ArrayStore, FileStore, Form, ImageStore, RecordStore
+from siamese_proto.data.pair_lines import SUFFIXES, pair_form
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import control_hint, find_path, where_tried
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["AUTO", "IDX", "FOLDER", "LIST", "CSV", "DATABASE", "DIGITS"]
 Split = Literal["all", "train", "test"]
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _DIGITS = {"digits": None, "digits:all": "all", "digits:train": "train", "digits:test": "test"}
 _IDX_OF_IMAGES, _IDX_OF_LABELS = bytes((0, 0, 8, 3)), bytes((0, 0, 8, 1))
 _SUFFIX_OF_IDX = "-ubyte"  # of MNIST's files, so that one which is damaged at its beginning is not taken for a list
@@ -197,7 +197,9 @@ def guess_kind(path: str) -> Kind:
         raise DataError(f"{quoted(path)} cannot be read: {error}; check the file") from error
     if head == _IDX_OF_LABELS:
         raise DataError(f"{quoted(path)} holds labels and no images; give the file of images that belongs to it")
-    return "IDX" if head == _IDX_OF_IMAGES or path.endswith((_SUFFIX_OF_IDX, f"{_SUFFIX_OF_IDX}.gz")) else "LIST"
+    if head == _IDX_OF_IMAGES or path.endswith((_SUFFIX_OF_IDX, f"{_SUFFIX_OF_IDX}.gz")):
+        return "IDX"
+    return "LIST" if pair_form(path) is None else "CSV"
 
 
 def labels_beside(images: str) -> str:
@@ -285,12 +287,14 @@ def _list(path: str, root: str, folder: str | None, form: Form) -> ImageStore:
 
 def listed_paths(listed_in: str, root: str, names: Sequence[str], folder: str | None) -> list[str]:
     """The images that a list names: where the first one is, the others are. DataError where it is nowhere."""
+    from siamese_proto.data.images import several_labels
+
     first = root + names[0]
     for beside in ("", os.path.dirname(listed_in), folder or ""):
         if os.path.exists(os.path.join(beside, first)):
             # Joined to an absolute path, a folder before it is dropped.
             return [os.path.join(beside, root + name) for name in names]
+    hint = several_labels(first) or "check root_folder, which is put before every path as it is"
     raise DataError(
-        f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there{control_hint(first)}; check "
-        "root_folder, which is put before every path as it is"
+        f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there{control_hint(first)}; {hint}"
     )

@@ -56,6 +56,25 @@ def mean_image(database: Database, progress: Callable[[int], None] = lambda done
     return (total / count).astype(numpy.float32)
 
 
+def read_npy(path: str) -> Floats:
+    """The mean image in a file of `numpy.save`, (C, H, W) or (1, C, H, W). Raises DataError."""
+    import numpy
+
+    try:
+        mean = numpy.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise DataError(f"NumPy file {quoted(path)} cannot be read: {error}") from error
+    shape = mean.shape
+    mean = mean[0] if mean.ndim == 4 and shape[0] == 1 else mean
+    if mean.ndim != 3 or mean.dtype.kind not in "fiu" or 0 in shape:
+        raise DataError(
+            f"NumPy file {quoted(path)} has shape {shape} and type {mean.dtype}; a mean image has numbers of shape"
+            " (channels, height, width)"
+        )
+    found: Floats = mean.astype(numpy.float32)
+    return found
+
+
 def write_mean(path: str | os.PathLike[str], mean: Floats) -> None:
     """Write a mean image, (C, H, W), as the BlobProto that Caffe reads, whole or not at all."""
     channels, height, width = mean.shape

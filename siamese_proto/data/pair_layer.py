@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from siamese_proto.data.datum import Size
 from siamese_proto.data.image_check import ImageCheck, is_checked_later
 from siamese_proto.data.labelled import Kind, LabelledImages, Split, is_digits, open_labelled
 from siamese_proto.data.pair_batches import PairBatches, Rows
+from siamese_proto.data.pair_lines import pair_form
 from siamese_proto.data.pair_list import open_pairs
 from siamese_proto.data.pair_sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
@@ -214,7 +216,10 @@ class PairSource:
     @property
     def is_csv(self) -> bool:
         """Whether pairs are named there, and not drawn."""
-        return self.kind == "CSV" or (self.kind == "AUTO" and self.path.lower().endswith(".csv"))
+        if self.kind != "AUTO" or self.path.lower().endswith(".csv"):
+            return self.kind in ("AUTO", "CSV")
+        found = self.found()
+        return found is not None and os.path.isfile(found) and pair_form(found) is not None
 
     def found(self) -> str | None:
         """The path from where it is looked for; None where it is not there."""

@@ -1,22 +1,20 @@
-"""Pairs that a file names: a CSV of `image1,image2,label`."""
+"""Pairs that a file names: a CSV of `image1,image2,label`, or another form of `pair_lines`."""
 
 from __future__ import annotations
 
-import csv
-import math
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from siamese_proto.data.image_stores import FileStore, Form
 from siamese_proto.data.labelled import LabelledImages, listed_paths
+from siamese_proto.data.pair_lines import SUFFIXES, Row, read_pairs
 from siamese_proto.data.pair_sampling import GivenTuples
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.layers.pair_labels import PairLabels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-Row = tuple[str, str, float]
 
 
 def open_pairs(
@@ -30,6 +28,7 @@ def open_pairs(
 ) -> tuple[LabelledImages, GivenTuples]:
     """The images that a CSV of `image1,image2,label` names, each once, and the pairs as indices into them.
 
+    The words may have spaces or tabs between them, and the file may be in the form of LFW's `pairs.txt`.
     A first line without a number for a label is a header. Label 1 means alike and 0 different; `pair_labels` brings
     other numbers to these two. Without it they are delivered as they are: a measured likeness, say. Paths are looked
     for as those of a list are (`open_labelled`); the
@@ -37,10 +36,10 @@ def open_pairs(
     """
     import numpy
 
-    rows = read_rows(source)
+    rows, numbered = read_pairs(source)
     indices: dict[str, int] = {}
     pairs = [[indices.setdefault(name, len(indices)) for name in row[:2]] for row in rows]
-    paths = listed_paths(source, root_folder, list(indices), folder)
+    paths = _paths(source, root_folder, list(indices), folder, numbered=numbered)
     store = FileStore(source, paths, numpy.full(len(paths), -1, numpy.int64), {}, Form(is_color, new_size))
     labels = numpy.array([label for _, _, label in rows], numpy.float32)
     if pair_labels is not None:
@@ -49,36 +48,15 @@ def open_pairs(
 
 
 def read_rows(source: str) -> Sequence[Row]:
-    """The two names and the label of every pair of a CSV; DataError with the line that is not such a pair."""
-    rows: list[Row] = []
-    if os.path.exists(source) and not os.path.isfile(source):
-        raise DataError(f"{quoted(source)} is no file; check the path")
-    try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file, skipinitialspace=True)
-            for cells in lines:
-                if any(cell.strip() for cell in cells):
-                    row = _row(cells)
-                    if row is not None:
-                        rows.append(row)
-                    elif rows or lines.line_num > 1 or len(cells) != 3:
-                        raise DataError(
-                            f"{source}:{lines.line_num}: {quoted(','.join(cells))} is not 'image1,image2,label' with a "
-                            "number as label"
-                        )
-    except OSError as error:
-        raise DataError(f"{quoted(source)} cannot be read: {error.strerror}; check the path") from error
-    except csv.Error as error:
-        raise DataError(f"{quoted(source)} is not a CSV file ({error})") from error
-    if not rows:
-        raise DataError(f"{quoted(source)} names no pair; write lines of image1,image2,label")
-    return rows
+    """The two names and the label of every pair of a file; DataError with the line that is not such a pair."""
+    return read_pairs(source).rows
 
 
-def _row(cells: Sequence[str]) -> Row | None:
-    try:
-        first, second, label = (cell.strip() for cell in cells)
-        value = float(label)
-    except ValueError:
-        return None
-    return (first, second, value) if first and second and math.isfinite(value) else None
+def _paths(source: str, root: str, names: Sequence[str], folder: str | None, *, numbered: bool) -> list[str]:
+    """Where the images are; those of LFW have the suffix that the first one is found with."""
+    if numbered:
+        for suffix in sorted(SUFFIXES):
+            others = [os.path.splitext(name)[0] + suffix for name in names]
+            with contextlib.suppress(DataError):
+                return listed_paths(source, root, others, folder)
+    return listed_paths(source, root, names, folder)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[numpy.float32]
 
+_CONVERT = "siamese-proto data mean MEAN.npy MEAN.binaryproto"
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -105,7 +107,10 @@ def load_mean(name: str, folder: str | None) -> tuple[str, Floats]:
         with open(path, "rb") as file:
             blob = schema.BlobProto.FromString(file.read())
     except DecodeError as error:
-        raise DataError(f"mean_file {quoted(path)} is not a BlobProto; make it with compute_image_mean") from error
+        hint = "make it with 'siamese-proto data mean'"
+        if is_npy(path):
+            hint = f"it is a NumPy file, which Caffe does not read; convert it: {_CONVERT}"
+        raise DataError(f"mean_file {quoted(path)} is not a BlobProto; {hint}") from error
     except OSError as error:
         raise DataError(
             f"mean_file {quoted(path)} cannot be read{control_hint(path)}: {error.strerror}; check the path"
@@ -116,6 +121,12 @@ def load_mean(name: str, folder: str | None) -> tuple[str, Floats]:
     if values.size != math.prod(found) or min(found, default=0) < 1:
         raise DataError(f"mean_file {quoted(path)} has {values.size} values for size {_form(found)}; make it again")
     return path, values.reshape(found)
+
+
+def is_npy(path: str) -> bool:
+    """Whether a file is one of `numpy.save`."""
+    with open(path, "rb") as file:
+        return file.read(6) == b"\x93NUMPY"
 
 
 def _form(size: tuple[int, ...]) -> str:

@@ -13,7 +13,8 @@ import numpy
 from siamese_proto.data.class_choice import choose_classes
 from siamese_proto.data.datum import Size
 from siamese_proto.data.image_stores import FileStore, Form, ImageStore
-from siamese_proto.data.labelled import SUFFIXES, LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.labelled import LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.pair_lines import SUFFIXES
 from siamese_proto.data.pair_list import open_pairs
 from siamese_proto.data.pair_sampling import distinct_pairs
 from siamese_proto.errors import DataError, quoted

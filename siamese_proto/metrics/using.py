@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy
 
-from siamese_proto.data.labelled import SUFFIXES, LabelledImages
+from siamese_proto.data.labelled import LabelledImages
+from siamese_proto.data.pair_lines import SUFFIXES
 from siamese_proto.errors import DataError, escaped, quoted
 from siamese_proto.files import check_writable
 from siamese_proto.metrics.embedding import UNKNOWN, Embedding, as_made_by, read_features

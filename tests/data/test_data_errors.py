@@ -269,7 +269,7 @@ MEANS = [
         "mean_file 'mean' has size 2 x 5 x 3, but the records have 2 x 3 x 5 (channels x height x width); make it from"
         " this database",
     ),
-    (mean_of_other_bytes, "mean_file 'mean' is not a BlobProto; make it with compute_image_mean"),
+    (mean_of_other_bytes, "mean_file 'mean' is not a BlobProto; make it with 'siamese-proto data mean'"),
     (mean_cut, "mean_file 'mean' has 29 values for size 2 x 3 x 5; make it again"),
     (missing, "mean_file 'mean' cannot be read: No such file or directory; check the path"),
 ]

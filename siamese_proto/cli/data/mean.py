@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from siamese_proto.cli.data.options import backend_of, found_backend
@@ -13,19 +15,26 @@ from siamese_proto.cli.data.progress import progress
 @click.argument("out", metavar="[OUT.binaryproto]", required=False)
 @found_backend
 def mean(database: str, out: str | None, backend: str | None) -> None:
-    """Compute the mean image of the database DB, for mean_file, and print the mean of each channel, for mean_value."""
+    """Compute the mean image of the database DB, for mean_file, and print the mean of each channel, for mean_value.
+
+    DB may also be a mean image as a NumPy file (.npy) of shape (channels, height, width), which is converted.
+    """
     from siamese_proto.data.database import open_database
-    from siamese_proto.data.mean_image import mean_image, write_mean
+    from siamese_proto.data.mean_image import mean_image, read_npy, write_mean
+    from siamese_proto.data.transform import is_npy
     from siamese_proto.files import check_writable
 
     if out is not None:
         check_writable(out)
-    with open_database(database, backend_of(backend) if backend else None) as opened:
-        count = opened.count()
-        with progress(out or database, count, "records") as tell:
-            found = mean_image(opened, tell)
+    if os.path.isfile(database) and is_npy(database):
+        found, made_of = read_npy(database), f"the mean in {database}"
+    else:
+        with open_database(database, backend_of(backend) if backend else None) as opened:
+            count = opened.count()
+            with progress(out or database, count, "records") as tell:
+                found, made_of = mean_image(opened, tell), f"the mean of {count} records"
     if out is not None:
         write_mean(out, found)
-        click.echo(f"{out}: the mean of {count} records, {' x '.join(map(str, found.shape))}")
+        click.echo(f"{out}: {made_of}, {' x '.join(map(str, found.shape))}")
     for channel, value in enumerate(found.mean((1, 2), dtype="float64")):
         click.echo(f"mean_value channel [{channel}]: {value:g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -51,7 +52,8 @@ def pairs(
 
     SOURCE is an IDX file of images (the format of MNIST, plain or .gz; LABELS is found by its name unless given), a
     folder with one sub-folder a class, a list of lines "path label", a labelled LMDB or LevelDB, the embedded "digits"
-    ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are.
+    ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are. Spaces or
+    tabs may stand for the commas, and LFW's pairs.txt is known too.
 
     A record holds two images stacked on channels, with label 1 where they are of one class and 0 where not. Other
     labels of a CSV need --pair-labels.
@@ -78,7 +80,10 @@ def pairs(
 
 
 def _is_csv(source: str, kind: str | None) -> bool:
-    return kind == "csv" or (kind is None and source.lower().endswith(".csv"))
+    from siamese_proto.data.pair_lines import pair_form
+
+    named = source.lower().endswith(".csv") or (os.path.isfile(source) and pair_form(source) is not None)
+    return kind == "csv" or (kind is None and named)
 
 
 def _copy_given(
