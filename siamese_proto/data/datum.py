@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 Size = tuple[int, int, int]  # C, H, W
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # those OpenCV reads too; Pillow has more, some rarely tried
 _TOO_LARGE = "its image is larger than Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)"
-# What Pillow raises for files that are damaged, as found by damaging some thousands.
-_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, ArithmeticError, LookupError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -117,12 +114,18 @@ def _opened(key: bytes, data: bytes) -> Any:
         raise bad_record(key, f"its {len(data)} bytes are no image file that Pillow knows") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise bad_record(key, _TOO_LARGE) from error
-    except _DAMAGE as error:
-        raise bad_record(key, f"its image file is damaged ({error})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # for damaged files, Pillow's decoders raise exceptions of any type
+        raise _damaged(key, error) from error
     # Above its limit Pillow only warns, up to twice that.
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise bad_record(key, _TOO_LARGE)
     return image
+
+
+def _damaged(key: bytes, error: Exception) -> BadRecordError:
+    return bad_record(key, f"its image file is damaged ({error or type(error).__name__})")
 
 
 def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
@@ -155,8 +158,10 @@ def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size],
             if mode == "L":
                 image.draft("L", image.size)  # a JPEG's own luminance, as OpenCV takes it
             pixels = numpy.asarray(image.convert(mode))
-        except _DAMAGE as error:
-            raise bad_record(key, f"its image file is damaged ({error})") from error
+        except MemoryError:
+            raise
+        except Exception as error:  # as in `_opened`
+            raise _damaged(key, error) from error
     if mode == "L":
         return pixels[None]
     planes = numpy.empty((pixels.shape[2], *pixels.shape[:2]), numpy.uint8)

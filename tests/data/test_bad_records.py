@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from problem_lines import problem_lines
 
 import siamese_proto as sp
 from siamese_proto.data.bad_records import BadRecordError, count_of
@@ -150,7 +151,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_training_stops_at_a_bad_record_or_counts_it(spoilt):
     stopped = command(spoilt, "train", "--solver", "solver.prototxt")
     assert stopped.returncode == 1
-    assert stopped.stderr.splitlines()[-1] == (
+    assert problem_lines(stopped.stderr)[-1] == (
         "net.prototxt:1: layer 'pairs': record '00000003' cannot be used: its 2 bytes are not a Datum message; make the"
         " database again"
     )
@@ -223,6 +224,19 @@ def test_whatever_bytes_a_record_has_it_is_read_or_named(value):
         assert (problem.record, "\n" in str(problem)) == ("'key'", False)
     else:
         assert (pixels.shape, pixels.dtype in (numpy.uint8, numpy.float32)) == (size, True)
+
+
+def test_a_tiff_whose_place_of_pixels_is_a_fraction_is_a_bad_record(tmp_path):
+    tiff = encoded("TIFF")
+    strip_offsets = b"\x11\x01"
+    spoilt_tiff = tiff.replace(strip_offsets + b"\x04\x00", strip_offsets + b"\x0c\x00")  # a LONG becomes a DOUBLE
+    assert spoilt_tiff != tiff
+    path = make_raw_database(tmp_path / "db", [encoded(), spoilt_tiff])
+    with pytest.raises(BadRecordError, match=r"^record '.*' cannot be used: its image file is damaged \("):
+        delivered(data_layer(path, batch_size=2), RunState(), 1)
+    run = RunState(skip_bad_records=True)
+    delivered(data_layer(path, batch_size=2), run, 1)
+    assert run.bad_records == {"d": {"record '00000001'"}}
 
 
 def test_an_image_of_another_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
