@@ -125,7 +125,7 @@ def _opened(key: bytes, data: bytes) -> Any:
 
 
 def _damaged(key: bytes, error: Exception) -> BadRecordError:
-    return bad_record(key, f"its image file is damaged ({error or type(error).__name__})")
+    return bad_record(key, f"its image file is damaged ({str(error) or type(error).__name__})")
 
 
 def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
