@@ -42,7 +42,7 @@ class Towers:
     @property
     def shares_all(self) -> bool:
         """Whether the towers use one set of parameters: then they compute the same function."""
-        return self.shares_any and all(shared for row in self.rows for shared in shared_blobs(row))
+        return all(shared for row in self.rows for shared in shared_blobs(row))
 
 
 def shared_blobs(row: Row) -> tuple[bool, ...]:
@@ -67,8 +67,6 @@ def find_towers(graph: Graph) -> tuple[Towers, ...]:
     taken: set[str] = set()
     seeds = [(row, None) for row in _shared_seeds(graph)]
     for seed, meeting in [*seeds, *_structural_seeds(graph, wiring)]:
-        if taken.intersection(node.id for node in seed) or not wiring.parallel(seed):
-            continue
         rows = _grow(seed, wiring, taken, alike=meeting is not None)
         if not rows or (meeting is not None and not _from_different_inputs(rows, wiring, meeting)):
             continue
@@ -138,7 +136,7 @@ def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, Node
                 maker = wiring.producer[bottom.id][0]
                 by_type[maker.type].append(maker)
         for makers in by_type.values():
-            if len(makers) > 1 and all(built_alike(makers[0], maker) and maker.bottoms for maker in makers):
+            if len(makers) > 1:
                 yield tuple(makers), node
 
 

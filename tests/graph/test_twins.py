@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from siamese_proto import build_graph, parse_net
@@ -177,3 +179,81 @@ def test_layers_of_which_one_has_no_bias_do_not_share_it() -> None:
     short = dense("b", "y", "w").replace("num_output", "bias_term: false num_output").replace("param { } ", "")
     (towers,) = towers_of("\n".join([image("x"), image("y"), dense("a", "x", "w", "b"), short]))
     assert shared_blobs(towers.rows[0]) == (True, False)
+
+
+def test_towers_begin_behind_a_layer_that_both_read() -> None:
+    parts = [image("x"), dense("trunk", "x"), dense("a", "trunk", "w", "b"), dense("b", "trunk", "w", "b")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["a b"]
+
+
+def test_towers_begin_where_they_read_different_tops_of_the_layers_before() -> None:
+    parts = [image("x", 4), image("y", 4)]
+    parts += [f'layer {{ name: "cut_{c}" type: "Slice" bottom: "{c}" top: "{c}0" top: "{c}1" }}' for c in "xy"]
+    towers = [
+        towers_of("\n".join([*parts, dense("a", "x0", "w", "b"), dense("b", f"y{place}", "w", "b")]))
+        for place in (0, 1)
+    ]
+    assert [listed(found[0]) for found in towers] == [["cut_x cut_y", "a b"], ["a b"]]
+
+
+def test_towers_end_at_layers_with_different_numbers_of_tops() -> None:
+    parts = [image("x"), image("y"), dense("a", "x", "w", "b", 6), dense("b", "y", "w", "b", 6)]
+    parts += [
+        f'layer {{ name: "cut_{c}" type: "Slice" bottom: "{c}" {" ".join(f"top: {c + str(i)!r}" for i in range(n))} }}'
+        for c, n in (("a", 2), ("b", 3))
+    ]
+    parts += [simple("r", "ReLU", "a0"), simple("s", "ReLU", "b0")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["a b", "cut_a cut_b"]
+
+
+def test_no_layer_is_in_two_groups_of_towers() -> None:
+    three = [layer for c in "xyz" for layer in (image(c), dense(f"one_{c}", c, "w", "b"))]
+    two = [dense(f"two_{c}", f"one_{c}", "v", "c") for c in "xy"]
+    assert [listed(towers) for towers in towers_of("\n".join([*three, *two]))] == [
+        ["one_x one_y one_z"],
+        ["two_x two_y"],
+    ]
+    mixed = [image("q"), dense("own", "q"), dense("two_x", "one_x", "v", "c"), dense("two_q", "own", "v", "c")]
+    assert [listed(towers) for towers in towers_of("\n".join([*three, *mixed]))] == [
+        ["one_x one_y one_z"],
+        ["two_x two_q"],
+    ]
+
+
+def test_towers_without_names_hold_only_what_leads_to_where_they_meet() -> None:
+    parts = [image("x"), image("y")]
+    for end in "xy":
+        parts += [dense(f"one_{end}", end), simple(f"probe_{end}", "ReLU", f"one_{end}")]
+        parts += [dense(f"two_{end}", f"one_{end}", outputs=3)]
+    parts.append(simple("joined", "Concat", "two_x", "two_y"))
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["one_x one_y", "two_x two_y"]
+
+
+def pooling(side: str, method: str) -> str:
+    settings = f"pooling_param {{ pool: {method} kernel_size: 3 }}"
+    return f'layer {{ name: "p{side}" type: "Pooling" bottom: "{side}" top: "p{side}" {settings} }}'
+
+
+@pytest.mark.parametrize(("method", "expected"), [("MAX", ["px py", "a b"]), ("AVE", ["a b"])])
+def test_sides_without_names_part_where_their_settings_do(method: str, expected: list[str]) -> None:
+    parts = [image("x"), image("y"), pooling("x", "MAX"), pooling("y", method), dense("a", "px"), dense("b", "py")]
+    (towers,) = towers_of("\n".join([*parts, simple("both", "Concat", "a", "b")]))
+    assert listed(towers) == expected
+
+
+def test_one_side_that_starts_behind_what_another_has_learned_is_no_tower_without_names() -> None:
+    parts = [image("x"), image("y"), dense("trunk", "x"), simple("r", "ReLU", "trunk")]
+    parts += [dense("a", "r"), dense("b", "y"), simple("both", "Concat", "a", "b")]
+    assert towers_of("\n".join(parts)) == ()
+
+
+def test_towers_begin_at_a_blob_that_no_layer_makes() -> None:
+    parts = [
+        layer for c in "xy" for layer in (image(c), simple(f"r_{c}", "ReLU", c), dense(c + "1", f"r_{c}", "w", "b"))
+    ]
+    graph = build_graph(parse_net("\n".join(parts)))
+    (towers,) = find_towers(replace(graph, nodes=tuple(node for node in graph.nodes if node.name != "r_y")))
+    assert listed(towers) == ["x1 y1"]
