@@ -21,6 +21,10 @@ def image(name: str, channels: int = 3) -> str:
     return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {shape} }} }} }}'
 
 
+def row(name: str) -> str:
+    return image(name, 5).replace(" dim: 9 dim: 11", "")
+
+
 def dense(name: str, bottom: str, weight: str = "", bias: str = "", outputs: int = 5) -> str:
     params = " ".join(f'param {{ name: "{blob}" }}' if blob else "param { }" for blob in (weight, bias))
     return (
@@ -170,9 +174,11 @@ def test_towers_end_where_one_reads_the_other() -> None:
 
 def test_towers_end_where_their_layers_read_different_numbers_of_blobs() -> None:
     parts = [image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "b")]
-    parts += [simple("e", "Concat", "a"), simple("f", "Concat", "b", "b")]
-    (towers,) = towers_of("\n".join(parts))
-    assert listed(towers) == ["a b"]
+    parts.append(row("z"))
+    for second in ("b", "z"):
+        ends = [simple("e", "Concat", "a"), simple("f", "Concat", "b", second)]
+        (towers,) = towers_of("\n".join([*parts, *ends]))
+        assert listed(towers) == ["a b"]
 
 
 def test_layers_of_which_one_has_no_bias_do_not_share_it() -> None:
@@ -245,7 +251,7 @@ def test_sides_without_names_part_where_their_settings_do(method: str, expected:
 
 
 def test_one_side_that_starts_behind_what_another_has_learned_is_no_tower_without_names() -> None:
-    parts = [image("x"), image("y"), dense("trunk", "x"), simple("r", "ReLU", "trunk")]
+    parts = [image("x"), row("y"), dense("trunk", "x"), simple("r", "ReLU", "trunk")]
     parts += [dense("a", "r"), dense("b", "y"), simple("both", "Concat", "a", "b")]
     assert towers_of("\n".join(parts)) == ()
 
@@ -257,3 +263,26 @@ def test_towers_begin_at_a_blob_that_no_layer_makes() -> None:
     graph = build_graph(parse_net("\n".join(parts)))
     (towers,) = find_towers(replace(graph, nodes=tuple(node for node in graph.nodes if node.name != "r_y")))
     assert listed(towers) == ["x1 y1"]
+
+
+def test_copies_that_read_one_input_are_towers_where_they_are_compared_but_not_where_they_are_summed() -> None:
+    parts = [image("x"), dense("a", "x"), dense("b", "x")]
+    loss = 'layer { name: "l" type: "Distance" bottom: "a" bottom: "b" top: "l" }'
+    difference = simple("l", "Eltwise", "a", "b")[:-1] + "eltwise_param { coeff: 1 coeff: -1 } }"
+    assert [listed(towers) for towers in towers_of("\n".join([*parts, loss]))] == [["a b"]]
+    assert towers_of("\n".join([*parts, difference])) == ()
+    assert towers_of("\n".join([*parts, simple("l", "Concat", "a", "b")])) == ()
+
+
+def test_a_side_may_read_an_input_where_the_other_reads_a_layer_of_its_own() -> None:
+    parts = [image("x"), image("y"), row("z"), dense("a", "x"), dense("b", "y")]
+    parts += [simple("e", "Eltwise", "a", "a"), simple("f", "Eltwise", "b", "z"), simple("both", "Concat", "e", "f")]
+    (towers,) = towers_of("\n".join(parts))
+    assert listed(towers) == ["a b", "e f"]
+
+
+def test_sides_without_names_may_begin_at_a_blob_that_no_layer_makes() -> None:
+    parts = [image("x"), image("y"), dense("a", "x"), dense("b", "y"), simple("both", "Concat", "a", "b")]
+    graph = build_graph(parse_net("\n".join(parts)))
+    (towers,) = find_towers(replace(graph, nodes=graph.nodes[1:]))
+    assert listed(towers) == ["a b"]
