@@ -62,7 +62,7 @@ def read_npy(path: str) -> Floats:
 
     try:
         mean = numpy.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except Exception as error:  # for damaged files, NumPy raises exceptions of any type
         raise DataError(f"NumPy file {quoted(path)} cannot be read: {error}") from error
     shape = mean.shape
     mean = mean[0] if mean.ndim == 4 and shape[0] == 1 else mean

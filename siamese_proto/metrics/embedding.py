@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -83,7 +82,9 @@ def read_features(path: str | os.PathLike[str]) -> Embedding:
             made_by = json.loads(str(arrays["made_by"])) if "made_by" in arrays.files else {}
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {error.strerror or error}") from error
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # for damaged files, NumPy and zipfile raise exceptions of any type
         raise DataError(f"{quoted(name)} is no .npz of 'siamese-proto embed' ({error})") from error
     if features.ndim < 2 or not len(features) or not len(features) == len(labels) == len(names) == len(classes):
         raise DataError(f"{quoted(name)} is no .npz of 'siamese-proto embed': its arrays are not of one length")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import random
 from pathlib import Path
+from typing import IO
 
 import numpy
 import pytest
@@ -19,6 +22,7 @@ from siamese_proto.data.mean_image import read_npy
 from siamese_proto.data.pair_lines import pair_form, read_pairs
 from siamese_proto.data.transform import Transform, load_mean
 from siamese_proto.errors import DataError, NetError
+from siamese_proto.metrics.embedding import read_features
 from siamese_proto.metrics.preparing import Preparation
 from siamese_proto.metrics.sources import open_pair_images
 
@@ -166,3 +170,30 @@ def test_a_numpy_file_that_is_no_mean_image_is_refused(mean, tmp_path):
     numpy.save(tmp_path / "m.npy", mean)
     with pytest.raises(DataError, match=r"a mean image has numbers of shape \(channels, height, width\)"):
         read_npy(str(tmp_path / "m.npy"))
+
+
+def save_mean(file: IO[bytes]) -> None:
+    numpy.save(file, numpy.ones((2, 3, 5), "f4"))
+
+
+def save_features(file: IO[bytes]) -> None:
+    names = numpy.array(["a", "b", "c"])
+    features = numpy.ones((3, 500), "f4")
+    numpy.savez_compressed(file, features=features, labels=numpy.arange(3), names=names, class_names=names)
+
+
+@pytest.mark.parametrize(("save", "read"), [(save_mean, read_npy), (save_features, read_features)])
+def test_a_damaged_file_of_numpy_is_one_line(save, read, tmp_path):
+    file, draw, messages = io.BytesIO(), random.Random(1), []
+    save(file)
+    for case in range(600):
+        data = bytearray(file.getvalue())
+        for _ in range(draw.choice([1, 2, 5])):
+            data[draw.randrange(len(data) if case % 2 else min(len(data), 128))] = draw.randrange(256)
+        (tmp_path / "x").write_bytes(data)
+        try:
+            read(str(tmp_path / "x"))
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 100
+    assert not any("\n" in message for message in messages)
