@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from ported_nets import executed, some_values
+from problem_lines import problem_lines
 
 import siamese_proto as sp
 from siamese_proto.cli import main
@@ -92,10 +93,10 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
     words = [sys.executable, "-m", "siamese_proto", "port", net, "--layers", layers, "-o", tmp_path / "net.py"]
     made = subprocess.run(words, capture_output=True, text=True, check=False)
     assert made.returncode == 1
-    assert made.stderr == (
+    assert problem_lines(made.stderr) == [
         f"{net}:2: layer 'odd': a layer of type WithoutSource (as it is set) has no plain PyTorch form; "
-        "give its class a method `torch_source`, or port the net without it\n"
-    )
+        "give its class a method `torch_source`, or port the net without it"
+    ]
     assert not (tmp_path / "net.py").exists()
 
 
