@@ -231,7 +231,7 @@ def auc(pairs: Distances) -> Share:
     of_same = (ranks[: len(same)] - rankdata(same)) / len(different)  # (n_same,), the share that lies farther
     of_different = 1 - (ranks[len(same) :] - rankdata(different)) / len(same)
     variance = of_same.var(ddof=1) / len(same) + of_different.var(ddof=1) / len(different)
-    if variance == 0 and value in (0, 1):
+    if value in (0, 1):
         rarer = min(len(same), len(different))
         return share(round(value * rarer), rarer)
     half = _NORMAL * math.sqrt(variance)
@@ -250,9 +250,7 @@ def equal_error(curve: Roc) -> float:
     import numpy
 
     missed = 1 - curve.true_accepts
-    after = int(numpy.argmax(curve.false_accepts >= missed))
-    if after == 0:
-        return float(missed[0])
+    after = int(numpy.argmax(curve.false_accepts >= missed))  # above 0: at the first point none is accepted
     gap_before = missed[after - 1] - curve.false_accepts[after - 1]  # above 0
     gap_after = missed[after] - curve.false_accepts[after]  # 0 or below
     way = gap_before / (gap_before - gap_after)

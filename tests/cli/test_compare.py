@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from siamese_proto.metrics.embedding import read_features
+from siamese_proto.metrics.verification import Distances, verify_at
 
 
 def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: Path) -> None:
@@ -62,6 +63,17 @@ def test_an_image_is_the_same_as_itself_and_is_shown(trained: Any, tmp_path: Pat
         assert picture.width > picture.height
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 22) or []}
     assert (0, 114, 178) in colours  # the verdict, in the colour of "same"
+
+
+@pytest.mark.parametrize(("one", "other"), [(3, 8), (3, 3)])
+def test_images_exactly_at_the_threshold_are_different_as_in_the_evaluation(one: int, other: int, trained: Any) -> None:
+    pair = (trained.image(one), trained.image(other))
+    distance = json.loads(trained.run("compare", *pair, "--format", "json").stdout)["distance"]
+    for threshold in (distance, math.nextafter(distance, math.inf)):
+        done = trained.run("compare", *pair, "--format", "json", "--threshold", repr(threshold))
+        judged = verify_at(threshold, Distances(np.array([distance, distance]), np.array([True, False])))
+        assert json.loads(done.stdout)["verdict"] == ("same" if judged.true_accepts else "different")
+        assert judged.true_accepts == (threshold > distance)
 
 
 def test_a_learned_metric_gives_its_own_score_and_verdict(trained: Any) -> None:

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from scipy.stats import bootstrap
 
 from siamese_proto.errors import DataError
+from siamese_proto.metrics.measuring import HardPair
+from siamese_proto.metrics.sheets import draw_pairs
 from siamese_proto.metrics.verification import (
+    Calibration,
     Distances,
+    Share,
     auc,
     best_threshold,
     calibrate,
@@ -234,3 +239,48 @@ def test_a_pair_exactly_at_the_threshold_is_different() -> None:
     pairs = Distances(np.array([0.5, 1.0, 2.0]), np.array([True, True, False]))
     assert verify_at(1.0, pairs).balanced_accuracy == 0.75  # half of the same pairs, and the other
     assert verify_at(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
+
+
+def test_the_picture_of_the_hardest_pairs_marks_the_wrong_ones_at_exactly_the_threshold() -> None:
+    picture = np.zeros((4, 5), np.uint8)
+    for same, expected in ((True, ["normal", "bold", "bold"]), (False, ["bold", "normal", "normal"])):
+        figure = Figure()
+        shown = [HardPair(distance, same, ("a", "b"), (picture, picture)) for distance in (0.75, 1.0, 1.25)]
+        draw_pairs(figure, shown, 1.0, same=same, columns=3)
+        assert [axes.title.get_fontweight() for axes in figure.axes] == expected
+
+
+def test_chances_of_very_far_pairs_are_numbers() -> None:
+    chance = Calibration(slope=-2.0, intercept=1.0)
+    assert [chance(1e6), chance(-1e6), chance(0.5)] == [0.0, 1.0, 0.5]
+
+
+def test_the_interval_of_the_auc_takes_two_pairs_of_each_kind() -> None:
+    assert auc(pairs([1.0], [0.5, 1.5, 2.5, 3.5])) == Share(0.75, 0.0, 1.0)
+    of_two = auc(pairs([1.0, 2.0], [1.5, 2.5]))
+    assert of_two.value == 0.75
+    # Variances of [1, 0.5] and [0.5, 1] are 1/8 each: 2 * (1/8) / 2 = 1/8.
+    assert of_two.low == pytest.approx(0.75 - 1.959963984540054 * math.sqrt(1 / 8))
+
+
+def test_one_false_accept_of_a_hundred_pairs_is_one_in_a_hundred() -> None:
+    some = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 101.0)])
+    found = true_accepts(roc(some), some, 0.01)
+    assert (found.threshold, found.share and found.share.value) == (1.5, 1.0)
+    fewer = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 100.0)])
+    assert true_accepts(roc(fewer), fewer, 0.01).share is None
+
+
+def test_no_true_accepts_without_false_ones_have_no_threshold() -> None:
+    some = pairs([1.0] * 5, [0.5] * 100)
+    found = true_accepts(roc(some), some, 0.01)
+    assert (found.threshold, found.share and found.share.value) == (None, 0.0)
+
+
+def test_numbers_of_different_pairs_part_them_as_no_numbers_do() -> None:
+    some = drawn(3)
+    numbered = Distances(some.distance, some.same, np.arange(len(some)))
+    for plain, part in zip(halves(some, 4), halves(numbered, 4), strict=True):
+        assert np.array_equal(plain.distance, part.distance)
+        assert part.pair is not None
+    assert (some.distinct, numbered.distinct) == (len(some), len(some))
