@@ -153,7 +153,7 @@ def _check_shape(draft: Draft, index: int, sizes: Sizes, spec: schema.ParamSpec)
     if permissive and (None in counts or counts[0] == counts[1]):
         return
     hint = ""
-    if not permissive and None not in counts and counts[0] == counts[1]:
+    if None not in counts and counts[0] == counts[1]:
         hint = "; the counts are equal: share_mode: PERMISSIVE would share them"
     raise GraphError(
         f"cannot share param {quoted(draft.name)} with its owner, layer {quoted(draft.owner_name)}: "

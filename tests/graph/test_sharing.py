@@ -226,7 +226,45 @@ def test_settings_that_contradict_are_refused_without_a_database(
             product("a", 'param { name: "w" }', outputs=40),
             product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=20),
         ),
+        (
+            product("a", 'param { name: "w" }', outputs=40),
+            INPUT.replace('"x"', '"k"').replace('"in"', '"in2"')
+            + product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=20, bottom="k"),
+        ),
     ],
 )
 def test_settings_that_may_fit_are_let_pass_without_a_database(first: str, second: str) -> None:
     assert problems(NO_DATABASE + first + second)[1] == []
+
+
+def norm(param: str, bottom: str = "x") -> str:
+    return f'layer {{ name: "n" type: "BatchNorm" bottom: "{bottom}" top: "n" {param} }}\n'
+
+
+def test_multipliers_that_no_user_gives_are_1_and_those_of_statistics_0() -> None:
+    graph = build(product("a", 'param { name: "w" } param { decay_mult: 3 }'), norm("", "a"))
+    assert [(param.lr_mult, param.decay_mult) for param in graph.params] == [(1, 1), (1, 3), (0, 0), (0, 0), (0, 0)]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_force_backward_gives_frozen_parameters_a_gradient_but_statistics_never(force: bool) -> None:
+    text = INPUT + product("a", "param { lr_mult: 0 }") + norm("", "a")
+    graph = sp.build_graph(sp.parse_net(f"force_backward: {str(force).lower()}\n" + text))
+    uses = [use.takes_gradient for node in graph.nodes for use in node.params]
+    assert uses == [force, True, False, False, False]
+
+
+@pytest.mark.parametrize("param", ["", "param { }", "param { lr_mult: 0 }", 'param { name: "m" decay_mult: 1 }'])
+def test_a_statistic_takes_no_multiplier_but_0(param: str) -> None:
+    graph = build(norm(param))
+    name = "m" if "name" in param else ""
+    assert [(found.name, found.lr_mult) for found in graph.params] == [(name, 0), ("", 0), ("", 0)]
+    with pytest.raises(sp.NetError, match="lr_mult 2 is given for its mean, a statistic that is not learned"):
+        build(norm("param { lr_mult: 2 }"))
+
+
+def test_the_first_layer_of_a_net_may_be_of_unknown_type_and_name_parameters() -> None:
+    unheard = 'layer { name: "u" type: "Unheard" top: "x" param { name: "w" } }\n'
+    graph, _ = problems(unheard + product("a", 'param { name: "w" }'))
+    assert len(graph.problems) == 1
+    assert graph.nodes[1].params[0].param is graph.nodes[0].params[0].param
