@@ -51,14 +51,13 @@ def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
 
 def _handed_on(graph: Graph, towers: Towers) -> Sequence[Sequence[Blob]]:
     inside = {node.id for row in towers.rows for node in row}
-    within = {blob.id for node in graph.nodes if node.id in inside for blob in node.bottoms}
-    outside = {
-        blob.id for node in graph.nodes if node.id not in inside and node.type != "Silence" for blob in node.bottoms
-    }
+    readers = [node for node in graph.nodes if node.type != "Silence"]
+    read = {blob.id for node in readers for blob in node.bottoms}
+    outside = {blob.id for node in readers if node.id not in inside for blob in node.bottoms}
     found: list[list[Blob]] = [[] for _ in range(towers.count)]
     for row in towers.rows:
         for tops in zip(*(node.tops for node in row), strict=False):
-            if any(top.id in outside or top.id not in within for top in tops):
+            if any(top.id in outside or top.id not in read for top in tops):
                 for blobs, top in zip(found, tops, strict=True):
                     blobs.append(top)
     return found
