@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from graph.nets import net
 
@@ -41,3 +43,9 @@ def test_towers_hand_on_what_others_read_or_nobody_does(text: str, expected: lis
 def test_a_blob_is_learned_when_one_of_its_bottoms_is() -> None:
     text = "in Input > x y ; ; 2x5 2x3\n a InnerProduct y ; ; num_output: 5\n s Eltwise x a\n t Eltwise x x"
     assert sorted(Ancestry(build_graph(parse_net(net(text)))).learned) == ["a", "s"]
+
+
+def test_layers_before_a_blob_end_where_no_layer_makes_one() -> None:
+    graph = build_graph(parse_net(net("in Input > x ; ; 2x3\n a ReLU x\n b Eltwise a x\n c ReLU x")))
+    ancestry = Ancestry(replace(graph, nodes=graph.nodes[1:]))
+    assert ancestry.nodes_before(graph.nodes[2].tops[0]) == {"a", "b"}
