@@ -90,7 +90,7 @@ def _modules(graph: Graph, run: RunState) -> dict[str, LayerModule]:
     return {
         module_name(node): LayerModule(node.layer, run)
         for node in graph.nodes
-        if isinstance(node.layer, Layer)  # all are: a layer that nobody knows is among the problems
+        if isinstance(node.layer, Layer)  # all are: an unknown layer is among the problems
     }
 
 

@@ -10,7 +10,8 @@ from siamese_proto.graph.ir import Graph
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.summary import count_text, summarize
 
-# Multiply-adds a second of two CPU cores, on average over the included networks (0.35 to 2 times that: prototxt/).
+# Multiply-adds a second of two CPU cores, on average over the included networks. The times in prototxt/README.md
+# give 0.7 to 3.6 times that.
 _SPEED = 5e10
 _PASSES = 3  # the backward pass takes about twice as long as the forward pass
 _BYTES = 4  # a number in a weights file

@@ -74,7 +74,7 @@ def parse_tree(text: str, file: str) -> list[Node]:
     if page := _PAGE.match(text):
         line = text.count("\n", 0, page.start(1)) + 1
         what = "an HTML page" if "html" in page[1].lower() else "an XML file"
-        hint = "; was the page of a website saved in place of the file? Download the raw file"
+        hint = "; was the page of a website saved instead of the file? Download the raw file"
         raise ParseError(f"this is {what}, not a prototxt{hint}", location=Location(file, line))
     return _Parser(_tokens(text), file).fields()
 

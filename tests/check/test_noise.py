@@ -95,7 +95,7 @@ PAGE = "\n\n<!DOCTYPE html>\n<html><body>layer {</body></html>"
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        (PAGE, 3, "this is an HTML page, not a prototxt; was the page of a website saved in place of the file?"),
+        (PAGE, 3, "this is an HTML page, not a prototxt; was the page of a website saved instead of the file?"),
         ("<!-- saved -->\n<HTML lang='en'>", 2, "this is an HTML page, not a prototxt"),
         ('<?xml version="1.0"?>\n<layer/>', 1, "this is an XML file, not a prototxt"),
         ('\nitem { name: "cat" label: 1 }\nitem { name: "dog" label: 2 }', 2, "this is a label map (2 items with"),
