@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from siamese_proto.check.wiring import Memory, Wiring, lends_gradient
 from siamese_proto.errors import quoted
-from siamese_proto.graph.ir import Finding, Graph, Node
+from siamese_proto.graph.ir import Blob, Finding, Graph, Node
 from siamese_proto.graph.place import Place, warning
 
 Told = tuple[Node, str, str]  # the layer, the path of the field in it, and what there is to say
@@ -39,16 +39,15 @@ def differences(graph: Graph, place: Place) -> Iterator[Finding]:
 def _read_before_in_place(wiring: Wiring) -> Iterator[Told]:
     """insert_splits.cpp renames the bottom of the layer that works in place, but not its top."""
     for node in wiring.graph.nodes:
-        for index, bottom, _ in wiring.in_place(node):
-            if wiring.uses(bottom) > 1:
-                other = next((reader for reader in wiring.readers[bottom.id] if reader.id != node.id), None)
-                also = f"layer {quoted(other.name)} reads it too" if other is not None else "it has a loss_weight"
-                yield (
-                    node,
-                    f"top[{index}]",
-                    f"changes {quoted(bottom.name)} in place, but {also}; Caffe stops (produced by multiple sources): "
-                    "give the top a name of its own",
-                )
+        for index, bottom in wiring.refused(node):
+            other = next((reader for reader in wiring.readers[bottom.id] if reader.id != node.id), None)
+            also = f"layer {quoted(other.name)} reads it too" if other is not None else "it has a loss_weight"
+            yield (
+                node,
+                f"top[{index}]",
+                f"changes {quoted(bottom.name)} in place, but {also}; Caffe stops (produced by multiple sources): "
+                "give the top a name of its own",
+            )
 
 
 def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Told]:
@@ -129,13 +128,22 @@ def _gradient_from_changed(wiring: Wiring) -> Iterator[Told]:
         needed = [*(node.tops if _needs_tops(node) else ()), *(node.bottoms if _needs_bottoms(node) else ())]
         for blob in needed if node.needs_backward else ():
             for found in memory.overwritten(blob, node):
-                # Layers that lose their own bottom have a rule of their own.
-                if found.by.id != node.id and (found.by.id, node.id) not in forward:
+                # Layers that lose their own bottom have a rule of their own; what Caffe refuses has no gradient.
+                own = found.by.id == node.id or blob.id in {bottom.id for _, bottom, _ in wiring.in_place(node)}
+                known = own or (found.by.id, node.id) in forward or wiring.is_refused(found.by)
+                if not known and not _only_masked(wiring, node, blob, found.by):
                     text = (
                         f"changes {quoted(found.of.name)} in place; in Caffe, layer {quoted(node.name)} ({node.type}) "
                         f"computes its gradient from the changed numbers"
                     )
                     yield found.by, "top[0]", text
+
+
+def _only_masked(wiring: Wiring, node: Node, top: Blob, by: Node) -> bool:
+    """Whether a ReLU changes only numbers whose gradient it has made zero. MVN needs those numbers for others too."""
+    is_mask = by.type == "ReLU" and not by.message.relu_param.negative_slope and node.type != "MVN"
+    reads_all = top in node.tops and by.bottoms[0].id == top.id and wiring.uses(top) == 1
+    return is_mask and reads_all and not any(list(wiring.in_place(next_)) for next_ in wiring.readers[by.tops[0].id])
 
 
 def _needs_tops(node: Node) -> bool:

@@ -10,6 +10,7 @@ from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.graph.select import PHASES
 
 _RECURRENT = ("LSTM", "RNN")
+_NEVER_NEGATIVE = ("Sigmoid", "Exp", "Softmax", "AbsVal", "BNLL")
 
 
 class Wiring:
@@ -36,8 +37,21 @@ class Wiring:
             if bottom.name == top.name:
                 yield index, bottom, top
 
+    def refused(self, node: Node) -> Iterator[tuple[int, Blob]]:
+        """Index and bottom of each blob that a layer changes in place and that others use too, which stops Caffe."""
+        for index, bottom, _ in self.in_place(node):
+            if self.uses(bottom) > 1:
+                yield index, bottom
+
+    def is_refused(self, node: Node) -> bool:
+        """Whether Caffe stops at the layer, because of a blob that it changes in place."""
+        return any(self.refused(node))
+
     def changes(self, node: Node) -> bool:
-        """Whether the layer computes other numbers than it reads: Dropout in TEST does not."""
+        """Whether the layer computes other numbers than it reads: Dropout in TEST and ReLU of a Sigmoid do not."""
+        if node.type == "ReLU" and node.bottoms:
+            maker = self.maker.get(node.bottoms[0].id)
+            return maker is None or maker.type not in _NEVER_NEGATIVE
         phase = PHASES[node.message.phase] if node.message.HasField("phase") else self.graph.phase
         return not (node.type == "Dropout" and phase == "TEST")
 

@@ -173,6 +173,10 @@ CASES = {
         NET + one("Reduction", "a", "t") + one("ReLU", "a", "a") + total("a"),
         [refused(4, "relu", "layer 't' reads it too")],
     ),
+    "learned from, then in place": (
+        NET + one("InnerProduct", "a", "i", DENSE) + one("ReLU", "a", "a") + total("a") + total("i", "t"),
+        [refused(4, "relu", "layer 'i' reads it too")],
+    ),
     "in place, then read": (NET + one("ReLU", "a", "a") + total("a") + total("a", "t"), []),
     **{
         f"in place after {kind}": (
@@ -182,12 +186,44 @@ CASES = {
         for kind in ("Sigmoid", "TanH", "ELU", "Swish", "Exp", "Softmax", "MVN")
     },
     "in place after Sigmoid in place": (
-        NET + one("Sigmoid", "a", "a") + one("ReLU", "a", "a") + total("a"),
-        [computed(4, "relu", "a", "sigmoid", "Sigmoid")],
+        NET + one("Sigmoid", "a", "a") + one("Dropout", "a", "a") + total("a"),
+        [computed(4, "dropout", "a", "sigmoid", "Sigmoid")],
+    ),
+    # Its numbers are positive: ReLU leaves them as they are.
+    "ReLU after Sigmoid in place": (NET + one("Sigmoid", "a", "a") + one("ReLU", "a", "a") + total("a"), []),
+    "ReLU and Dropout after Sigmoid": (
+        NET + one("Sigmoid", "a", "b") + one("ReLU", "b", "b") + one("Dropout", "b", "b") + total("b"),
+        [computed(5, "dropout", "b", "b", "Sigmoid")],
+    ),
+    # Where ReLU writes zeros, it has made the gradient zero as well.
+    **{
+        f"ReLU after {kind}": (NET + one(kind, "a", "b") + one("ReLU", "b", "b") + total("b"), [])
+        for kind in ("Sigmoid", "TanH", "ELU", "Swish", "Exp", "Softmax")
+    },
+    "ReLU after LRN": (
+        NET.replace(DENSE, "convolution_param { num_output: 4 kernel_size: 1 }")
+        .replace("InnerProduct", "Convolution")
+        .replace("dim: 1 dim: 4", "dim: 1 dim: 4 dim: 2 dim: 3")
+        + one("LRN", "a", "b")
+        + one("ReLU", "b", "b")
+        + total("b"),
+        [],
+    ),
+    "ReLU after MVN": (
+        NET + one("MVN", "a", "b") + one("ReLU", "b", "b") + total("b"),
+        [computed(4, "relu", "b", "b", "MVN")],
+    ),
+    "leaky ReLU after TanH": (
+        NET + one("TanH", "a", "b") + one("ReLU", "b", "b", "relu_param { negative_slope: 0.1 }") + total("b"),
+        [computed(4, "relu", "b", "b", "TanH")],
+    ),
+    "ReLU and Dropout after TanH": (
+        NET + one("TanH", "a", "b") + one("ReLU", "b", "b") + one("Dropout", "b", "b") + total("b"),
+        [computed(4, "relu", "b", "b", "TanH")],
     ),
     "in place after Sigmoid and Flatten": (
-        NET + one("Sigmoid", "a", "b") + one("Flatten", "b", "f") + RELU_F + total("f"),
-        [computed(5, "relu", "f", "b", "Sigmoid")],
+        NET + one("Sigmoid", "a", "b") + FLAT.replace('"a"', '"b"') + one("Dropout", "f", "f") + total("f"),
+        [computed(5, "dropout", "f", "b", "Sigmoid")],
     ),
     "in place after a Sigmoid without gradient": (INPUT + one("Sigmoid", "x", "b") + one("ReLU", "b", "b"), []),
     "in place after ReLU": (NET + one("ReLU", "a", "a") + one("Dropout", "a", "a") + total("a"), []),
