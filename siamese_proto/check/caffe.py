@@ -148,6 +148,9 @@ def _only_masked(wiring: Wiring, node: Node, top: Blob, by: Node) -> bool:
 
 def _needs_tops(node: Node) -> bool:
     """Whether the gradient is computed from the top."""
+    if node.type == "Eltwise":
+        eltwise = node.message.eltwise_param
+        return eltwise.operation == eltwise.PROD and not eltwise.stable_prod_grad
     return node.type in _NEEDS_TOP or (node.type == "Power" and node.message.power_param.power not in (1, 2))
 
 

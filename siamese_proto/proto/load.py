@@ -87,6 +87,8 @@ def _read(path: Path, file: str) -> bytes:
 def _decode(data: bytes, file: str) -> LoadedText:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return LoadedText(data.decode("utf-16", "replace"), file, ("read as UTF-16, not UTF-8",))
+    if data.startswith(b"\x1f\x8b"):
+        raise ParseError(f"{file}: is compressed with gzip, expected a prototxt; unpack it with gunzip")
     data = data.removeprefix(codecs.BOM_UTF8).removesuffix(b"\x1a")  # how DOS ended a text
     control = _CONTROL.search(data)
     if control:

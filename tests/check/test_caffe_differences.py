@@ -226,6 +226,17 @@ CASES = {
         [computed(5, "dropout", "f", "b", "Sigmoid")],
     ),
     "in place after a Sigmoid without gradient": (INPUT + one("Sigmoid", "x", "b") + one("ReLU", "b", "b"), []),
+    **{
+        f"in place after a product, stable_prod_grad {stable}": (
+            NET
+            + one("InnerProduct", "x", "c", DENSE)
+            + one("Eltwise", "a", "b", f'bottom: "c" eltwise_param {{ operation: PROD stable_prod_grad: {stable} }}')
+            + one("Dropout", "b", "b")
+            + total("b"),
+            expected,
+        )
+        for stable, expected in (("true", []), ("false", [computed(5, "dropout", "b", "b", "Eltwise")]))
+    },
     "in place after ReLU": (NET + one("ReLU", "a", "a") + one("Dropout", "a", "a") + total("a"), []),
     "in place after Power 1": (NET + one("Power", "a", "b") + one("ReLU", "b", "b") + total("b"), []),
     "Power in place": (

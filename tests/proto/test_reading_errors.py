@@ -321,6 +321,7 @@ def test_solver_settings_that_cannot_be_held_are_refused() -> None:
 FILES = [
     (b"", "{file}:1: the file is empty: it holds no net"),
     (b"\xef\xbb\xbf", "{file}:1: the file is empty: it holds no net"),
+    (b"\x1f\x8b\x08\0", "{file}: is compressed with gzip, expected a prototxt; unpack it with gunzip"),
     (
         b"\n\x05name\x00",
         "{file}: is not text (it holds the byte 0x05), expected a prototxt; is it a weights file (.caffemodel)?",
