@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
-from siamese_proto.graph.features import Ancestry, predictions, tower_difference, twin_features
+from siamese_proto.graph.features import Ancestry, predictions, tower_difference, twin_features, whole_towers
 from siamese_proto.graph.ir import Blob, Graph, Node, Shape
 from siamese_proto.graph.select import PHASES
 from siamese_proto.layers.base import DataLayer, Layer
@@ -82,9 +82,12 @@ def deploy(
         others = [blob for index, blobs in enumerate(features) if index != place for blob in blobs]
         draft = _Draft(graph, ancestry, given, common=ancestry.nodes_before(*others))
         draft.take(features[place])
-        difference = tower_difference(graph, [ancestry.nodes_before(*blobs) for blobs in features])
+        towers = whole_towers(graph, ancestry, features)
+        difference = tower_difference(graph, towers)
         if difference:
-            notes = (f"the towers differ: {difference}; the net holds tower {place + 1} of {len(features)}",)
+            longer = any(tower - ancestry.nodes_before(*blobs) for tower, blobs in zip(towers, features, strict=True))
+            end = f", up to {', '.join(quoted(blob.name) for blob in features[place])}" if longer else ""
+            notes = (f"the towers differ: {difference}; the net holds tower {place + 1} of {len(features)}{end}",)
     elif features and _only_compared(graph, features):
         draft = _Draft(graph, ancestry, given, common=_parted(graph, ancestry, features))
         draft.take([blob for tower in features for blob in tower])

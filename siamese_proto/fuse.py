@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from siamese_proto.graph.ir import Arity, Blob, Graph, LayerContext, LayerLike, Node, Shape
+from siamese_proto.graph.ir import Arity, Blob, Graph, LayerContext, LayerLike, Node, Phase, Shape
 from siamese_proto.graph.twins import Row, find_towers
 from siamese_proto.layers.base import Layer, RunState
 from siamese_proto.proto import schema
@@ -99,25 +100,35 @@ def fuse_towers(graph: Graph) -> tuple[Graph, frozenset[str]]:
 
 def _regions(rows: Sequence[Row]) -> Iterator[Region]:
     """The connected parts of what can be fused; a part without parameters would gain nothing."""
-    region_of: dict[Ids, list[Row]] = {}
-    regions: list[list[Row]] = []
+    maker: dict[Ids, int] = {}  # the row, of those taken so far, that makes blobs side by side
+    taken: list[Row] = []
+    leader: list[int] = []  # for each row taken one before it in its region, or itself
     made: set[str] = set()  # what the rows taken so far make
     for row in rows:
         bottoms = [_ids(blobs) for blobs in zip(*(node.bottoms for node in row), strict=True)]
         # Towers may wire their layers in another order: then what stands side by side was not made side by side.
-        is_crossed = any(ids not in region_of and made.intersection(ids) for ids in bottoms)
+        is_crossed = any(ids not in maker and made.intersection(ids) for ids in bottoms)
         if is_crossed or not _computes_the_same(row):
             continue
-        met = [region_of[ids] for ids in bottoms if ids in region_of]
-        joined = [row]
-        for region in {id(region): region for region in met}.values():
-            joined = [*region, *joined]
-            regions.remove(region)
-        regions.append(joined)
+        met = {_first(leader, maker[ids]) for ids in bottoms if ids in maker}
+        for index in met:
+            leader[index] = min(met)
+        maker.update({_ids(blobs): len(taken) for blobs in zip(*(node.tops for node in row), strict=True)})
         made.update(top.id for node in row for top in node.tops)
-        tops = [_ids(blobs) for member in joined for blobs in zip(*(node.tops for node in member), strict=True)]
-        region_of.update(dict.fromkeys(tops, joined))
-    return (Region(tuple(rows)) for rows in regions if any(row[0].params for row in rows))
+        leader.append(min(met, default=len(taken)))
+        taken.append(row)
+    regions: defaultdict[int, list[Row]] = defaultdict(list)
+    for index, row in enumerate(taken):
+        regions[_first(leader, index)].append(row)
+    return (Region(tuple(rows)) for rows in regions.values() if any(row[0].params for row in rows))
+
+
+def _first(leader: list[int], index: int) -> int:
+    """The first row of the region of a row."""
+    while leader[index] != index:
+        leader[index] = leader[leader[index]]
+        index = leader[index]
+    return index
 
 
 def _ids(blobs: Sequence[Blob]) -> Ids:
@@ -158,11 +169,13 @@ def _ends_in_a_sum(region: Region) -> frozenset[str]:
     The gradients of their biases may be 0 because what the towers get cancels.
     """
     found: set[str] = set()
+    read_by_others: set[str] = set()  # blobs that a layer reads which is not among those found
     for row in reversed(region.rows):
-        made = {top.id for top in row[0].tops}
-        readers = [other[0] for other in region.rows if made.intersection(blob.id for blob in other[0].bottoms)]
-        if row[0].type == "InnerProduct" and all(reader.id in found for reader in readers):
-            found.add(row[0].id)
+        node = row[0]
+        if node.type == "InnerProduct" and not any(top.id in read_by_others for top in node.tops):
+            found.add(node.id)
+        else:
+            read_by_others.update(blob.id for blob in node.bottoms)
     return frozenset(found)
 
 
@@ -177,16 +190,31 @@ def _settings(node: Node) -> bytes:
 def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
     """The graph with these regions fused; None where no order lets every layer run behind what it reads."""
     inside = {node.id for region in regions for node in region.nodes}
+    taken = {node.id for node in graph.nodes}
+    readers = _readers(graph)
     units = [[node] for node in graph.nodes if node.id not in inside]
     for number, region in enumerate(regions):
-        units.append(_joined_layers(graph, region, f"towers_{number}"))
+        units.append(_joined_layers(graph.phase, region, f"towers_{number}", taken, readers))
     place = {node.id: index for index, node in enumerate(graph.nodes)}
     last = max(place.values()) + 1
     ordered = _in_order(units, [min(place.get(node.id, last) for node in unit) for unit in units])
     return replace(graph, nodes=tuple(node for unit in ordered for node in unit)) if ordered is not None else None
 
 
-def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
+def _readers(graph: Graph) -> Mapping[str, set[str]]:
+    """For each blob the ids of the layers that read it; an output is read by the user, ""."""
+    readers: defaultdict[str, set[str]] = defaultdict(set)
+    for node in graph.nodes:
+        for blob in node.bottoms:
+            readers[blob.id].add(node.id)
+    for blob in graph.outputs:
+        readers[blob.id].add("")
+    return readers
+
+
+def _joined_layers(
+    phase: Phase, region: Region, name: str, taken: Collection[str], readers: Mapping[str, set[str]]
+) -> list[Node]:
     """What a region becomes: joins of what comes from outside, each row once, parts of what goes outside."""
     made: dict[Ids, Blob] = {}  # joined blobs
     parted: list[tuple[Blob, ...]] = []
@@ -199,10 +227,8 @@ def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
             if _ids(bottoms) not in made:
                 made[_ids(bottoms)] = _joined(bottoms)
                 source = bottoms
-                join = _new_node(
-                    graph, row[0], JoinBatches, f"{name}_join_{len(nodes)}", bottoms, [made[_ids(bottoms)]]
-                )
-                nodes.append(join)
+                join = free_id(f"{name}_join_{len(nodes)}", taken)
+                nodes.append(_new_node(phase, row[0], JoinBatches, join, bottoms, [made[_ids(bottoms)]]))
         tops = tuple(zip(*(node.tops for node in row), strict=True))
         made.update({_ids(blobs): _joined(blobs) for blobs in tops})
         parted += tops
@@ -212,24 +238,25 @@ def _joined_layers(graph: Graph, region: Region, name: str) -> list[Node]:
             tops=tuple(made[_ids(blobs)] for blobs in tops),
         )
         if isinstance(node.layer, Layer) and (row[0].id in ends or not node.layer.rows_independent()):
-            node = _with_rows(graph, node, _told_apart(row), source, f"{name}_{row[0].id}")
+            node = _with_rows(node, _told_apart(row), source, free_id(f"{name}_{row[0].id}", taken))
         nodes.append(node)
+    inside = {node.id for node in region.nodes}
     for blobs in parted:
-        if _is_read_outside(graph, region, blobs):
+        if any(readers[blob.id] - inside for blob in blobs if blob.id in readers):
             row = region.rows[-1]
-            part_name = f"{name}_part_{len(nodes)}"
-            nodes.append(_new_node(graph, row[0], PartBatches, part_name, (made[_ids(blobs)], *source), list(blobs)))
+            part = free_id(f"{name}_part_{len(nodes)}", taken)
+            nodes.append(_new_node(phase, row[0], PartBatches, part, (made[_ids(blobs)], *source), list(blobs)))
     return nodes
 
 
-def _with_rows(graph: Graph, node: Node, layer: Layer | None, source: tuple[Blob, ...], name: str) -> Node:
+def _with_rows(node: Node, layer: Layer | None, source: tuple[Blob, ...], name: str) -> Node:
     """The node computed by a layer that is also told the rows of each tower."""
     if layer is None:
         return node
     more = (False,) * len(source)
     return replace(
         node,
-        id=free_id(name, [node.id for node in graph.nodes]),
+        id=name,
         layer=layer,
         bottoms=(*node.bottoms, *source),
         propagate_down=(*node.propagate_down, *more),
@@ -245,21 +272,13 @@ def _joined(blobs: Sequence[Blob]) -> Blob:
     return Blob(name, -1, shape, needs_gradient=any(blob.needs_gradient for blob in blobs))
 
 
-def _is_read_outside(graph: Graph, region: Region, blobs: Sequence[Blob]) -> bool:
-    ids = {blob.id for blob in blobs}
-    inside = {node.id for node in region.nodes}
-    readers = [node for node in graph.nodes if ids.intersection(blob.id for blob in node.bottoms)]
-    return any(node.id not in inside for node in readers) or any(blob.id in ids for blob in graph.outputs)
-
-
 def _new_node(
-    graph: Graph, like: Node, kind: type[Layer], name: str, bottoms: Sequence[Blob], tops: Sequence[Blob]
+    phase: Phase, like: Node, kind: type[Layer], name: str, bottoms: Sequence[Blob], tops: Sequence[Blob]
 ) -> Node:
-    name = free_id(name, [node.id for node in graph.nodes])
     message = schema.LayerParameter(
         name=name, type=kind.type, bottom=[blob.id for blob in bottoms], top=[blob.id for blob in tops]
     )
-    layer: LayerLike = kind(message, LayerContext(graph.phase))
+    layer: LayerLike = kind(message, LayerContext(phase))
     return replace(
         like,
         id=name,

@@ -62,6 +62,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
     nodes: list[Node] = []
     pairs: dict[str, tuple[str, str]] = {}
     behind: set[str] = set()  # ids of the Scale layers taken in
+    taken = {node.id for node in graph.nodes}
     for node in graph.nodes:
         if node.id in behind:
             continue
@@ -70,7 +71,7 @@ def take_in_scales(graph: Graph) -> tuple[Graph, dict[str, tuple[str, str]]]:
             nodes.append(node)
             continue
         behind.add(scale.id)
-        name = free_id(f"{node.id}_scaled", {other.id for other in graph.nodes})
+        name = free_id(f"{node.id}_scaled", taken)
         pairs[name] = (node.id, scale.id)
         nodes.append(
             replace(
@@ -139,7 +140,7 @@ def pool_in_parts(graph: Graph) -> tuple[Graph, list[str]]:
     }
     flattened = _flattened(graph)
     into: dict[str, Node] = {}  # by the id of the pooling layer
-    gone: list[str] = []
+    gone: dict[str, None] = {}  # ids of both, in order
     for pool in graph.nodes:
         first = convolutions.get(pool.bottoms[0].id) if pool.bottoms else None
         if first is None or not _is(first.layer, Convolution) or not _picks(pool.layer) or pool.cut[0]:
@@ -147,9 +148,9 @@ def pool_in_parts(graph: Graph) -> tuple[Graph, list[str]]:
         layer = PooledConvolution(first.message, first.layer.context, _lean(pool, pool.layer, flattened))
         name = f"{first.name}+{pool.name}"
         into[pool.id] = replace(first, name=name, layer=layer, tops=pool.tops, loss_weights=pool.loss_weights)
-        gone += [first.id, pool.id]
+        gone |= {first.id: None, pool.id: None}
     left = (node for node in graph.nodes if node.id not in gone or node.id in into)
-    return replace(graph, nodes=tuple(into.get(node.id, node) for node in left)), gone
+    return replace(graph, nodes=tuple(into.get(node.id, node) for node in left)), list(gone)
 
 
 def _readers(graph: Graph) -> Counter[str]:

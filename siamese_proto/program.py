@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -59,10 +59,11 @@ class Form:
 
         Then each layer runs by itself, as written.
         """
+        given = {blob.id for blob in todo.inputs}
         return (
             not self.gone <= {node.id for node in todo.nodes}
-            or any(top in todo.inputs for node in todo.nodes if node.id in self.gone for top in node.tops)
-            or any(blob.id in self.overwritten for blob in todo.inputs)
+            or any(top.id in given for node in todo.nodes if node.id in self.gone for top in node.tops)
+            or not self.overwritten.isdisjoint(given)
         )
 
 
@@ -104,7 +105,11 @@ class Plan:
 
     def has(self, blob: Blob) -> bool:
         """Whether the blob is given or computed."""
-        return blob in self.inputs or any(blob in node.tops for node in self.nodes)
+        return blob.id in self._there
+
+    @functools.cached_property
+    def _there(self) -> Set[str]:
+        return {blob.id for blobs in (self.inputs, *(node.tops for node in self.nodes)) for blob in blobs}
 
 
 def is_source(node: Node) -> bool:
@@ -151,7 +156,7 @@ def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: di
         uses = tuple(_use(code, params[use.param.id], use) for use in node.params)
         tops = code.call_module(module_name(node), (bottoms, uses))
         for index, top in enumerate(node.tops):
-            if top not in todo.inputs:
+            if top.id not in values:  # given instead
                 values[top.id] = code.call_function(operator.getitem, (tops, index))
     code.output(tuple(values[blob.id] for blob in outputs))
     return fx.GraphModule(dict(modules), code, class_name="Program")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -181,10 +181,12 @@ def _label_behind(graph: Graph, found: Comparison) -> Blob | None:
     """The label of the one loss that depends on all features."""
     ancestry = Ancestry(graph)
     makers = {ancestry.maker[feature.id].id for feature in found.features}
+    before: dict[str, Set[str]] = {}  # for each blob those of the makers that it depends on
     labels = set()
     for node in graph.nodes:
-        before = frozenset[str]().union(*(ancestry.nodes_before(blob) for blob in node.bottoms))
-        if node.layer is not None and node.layer.is_loss and makers <= before:
+        passed = frozenset[str]().union(*(before.get(blob.id, ()) for blob in node.bottoms))
+        before.update(dict.fromkeys((top.id for top in node.tops), passed | makers & {node.id}))
+        if node.layer is not None and node.layer.is_loss and makers <= passed:
             label = _label_of(node)
             labels |= {label} if label is not None and label.id not in ancestry.learned else set()
     return labels.pop() if len(labels) == 1 else None

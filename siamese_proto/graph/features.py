@@ -7,6 +7,7 @@ from collections.abc import Sequence, Set
 
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.joins import compared_features
 from siamese_proto.graph.twins import Towers, find_towers
 
 
@@ -74,9 +75,12 @@ def predictions(graph: Graph, ancestry: Ancestry) -> list[tuple[Blob, Node | Non
             if index not in labels and blob.id in ancestry.learned:
                 known = found.get(blob.id, (blob, None))[1]
                 found[blob.id] = (blob, known or (node if node.layer is not None and node.layer.is_loss else None))
-    judged = {top.id for node in graph.nodes if _judges(node) for top in node.tops}
+    judgements: set[str] = set()  # ids of blobs that measure what the net computes, or are computed from such
+    for node in graph.nodes:
+        if _judges(node) or any(blob.id in judgements for blob in node.bottoms):
+            judgements.update(top.id for top in node.tops)
     for blob in graph.outputs:
-        if blob.id not in judged and blob.id in ancestry.learned and not _behind(blob, judged, ancestry, graph):
+        if blob.id not in judgements and blob.id in ancestry.learned:
             found.setdefault(blob.id, (blob, None))
     return list(found.values())
 
@@ -88,15 +92,28 @@ def _judges(node: Node) -> bool:
     return node.layer.is_loss or node.type == "Accuracy" or any(node.loss_weights)
 
 
-def _behind(blob: Blob, judged: set[str], ancestry: Ancestry, graph: Graph) -> bool:
-    before = ancestry.nodes_before(blob)
-    return any(node.id in before and judged & {top.id for top in node.tops} for node in graph.nodes)
+def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Sequence[Set[str]]:
+    """For each tower the ids of its layers: up to its features, and after these up to where towers are compared."""
+    found = [set(ancestry.nodes_before(*blobs)) for blobs in features]
+    towers = {blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs}  # that blobs depend on
+    for node in graph.nodes:
+        passed = set[int]().union(*(towers.get(blob.id, ()) for blob in node.bottoms))
+        for top in node.tops:
+            towers.setdefault(top.id, passed)
+        for blob in compared_features(node) if len(passed) > 1 else ():
+            own = towers.get(blob.id, set())
+            for tower in own if len(own) == 1 else ():
+                if ancestry.maker[blob.id].id not in found[tower]:
+                    found[tower] |= ancestry.nodes_before(blob)
+    return found
 
 
 def tower_difference(graph: Graph, towers: Sequence[Set[str]]) -> str:
     """How towers differ, in one line; empty where all compute the same. `towers` holds the ids of each one's layers."""
-    computing = [node for node in graph.nodes if node.bottoms and not all(node.id in tower for tower in towers)]
-    first, *others = ([node for node in computing if node.id in tower] for tower in towers)
+    order = {node.id: index for index, node in enumerate(graph.nodes)}
+    users = Counter(id for tower in towers for id in tower)
+    in_order = (sorted((id for id in tower if users[id] < len(towers)), key=order.__getitem__) for tower in towers)
+    first, *others = ([node for node in (graph.nodes[order[id]] for id in ids) if node.bottoms] for ids in in_order)
     for number, other in enumerate(others, 2):
         mine, its = (_without(side, by) for side, by in ((first, other), (other, first)))
         if not mine and not its:

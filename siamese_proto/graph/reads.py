@@ -60,7 +60,7 @@ def _left_out(row: Row, index: int, wiring: _Wiring, place: Place) -> Iterator[F
     for tower, node, others in _compared(row, index):
         for other in others:
             twin = row[other]
-            extra = wiring.extra_layer(node.bottoms[index], twin.bottoms[index], tower, other)
+            extra = wiring.extra_layer(node.bottoms[index], twin.bottoms[index], tower)
             if extra is not None:
                 text = _has_no_counterpart(extra, f"which layer {quoted(twin.name)} reads", node.bottoms[index])
                 yield warning(node, place(node, f"bottom[{index}]"), "unlike-towers", text)
@@ -85,12 +85,10 @@ def _left_out_at_the_end(node: Node, wiring: _Wiring, place: Place) -> Iterator[
     features = compared_features(node)
     for index, mine in enumerate(features):
         for its in features:
-            row, tower = wiring.place(mine)
-            for other in range(len(row)):
-                extra = wiring.extra_layer(mine, its, tower, other) if other != tower else None
-                if extra is not None:
-                    text = _has_no_counterpart(extra, "the feature of another tower", mine)
-                    yield warning(node, place(node, f"bottom[{index}]"), "unlike-towers", text)
+            extra = wiring.extra_layer(mine, its, wiring.place(mine)[1])
+            if extra is not None:
+                text = _has_no_counterpart(extra, "the feature of another tower", mine)
+                yield warning(node, place(node, f"bottom[{index}]"), "unlike-towers", text)
 
 
 def _has_no_counterpart(extra: Node, where: str, mine: Blob) -> str:
@@ -155,7 +153,7 @@ class _Wiring:
         like = [node for node in self._nodes if not node.bottoms and node.type == maker.type]
         return [node.tops[index] for node in like if index < len(node.tops) and node.tops[index].shape == blob.shape]
 
-    def extra_layer(self, mine: Blob, its: Blob, tower: int, other: int) -> Node | None:
+    def extra_layer(self, mine: Blob, its: Blob, tower: int) -> Node | None:
         """The first of the layers that another tower has between its counterpart of `mine` and `its`."""
         blob, extra = its, None
         for _ in range(_MOST_LEFT_OUT):
@@ -163,7 +161,8 @@ class _Wiring:
             if maker is None or maker.layer is None or len(maker.bottoms) != 1 or maker.id in self._place:
                 return None
             blob, extra = maker.bottoms[0], maker
-            counterpart = self.counterpart(blob, other, tower)
+            other = self.place(blob)[1]
+            counterpart = self.counterpart(blob, other, tower) if other != tower else None
             if counterpart is not None and counterpart.id == mine.id:
                 return extra
         return None

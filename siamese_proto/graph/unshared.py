@@ -21,7 +21,7 @@ def unshared_parameters(towers: Towers, users: Counter[str], unknown: Set[str], 
     `users` counts the uses of each parameter in the net; `unknown` holds ids of layers whose names are not known.
     """
     names = _Names(towers)
-    apart = _rows_apart(towers, unknown)
+    apart = set(_rows_apart(towers, unknown))
     for row in towers.rows:
         known = tuple(node for node in row if node.params and node.id not in unknown)
         if row in apart or len(known) < 2:
@@ -117,8 +117,9 @@ def _strangers(row: Row) -> Row:
 
 def _unshared_layers(row: Row, strangers: Row, names: _Names, place: Place) -> Iterator[Finding]:
     """Layers that share nothing with those at the same place of the other towers, although they could."""
-    named = [node for node in row if _named_blobs(node)]
-    twin = next((node for node in row if node not in strangers), named[0] if named else row[0])
+    named = {node: None for node in row if _named_blobs(node)}
+    alone = set(strangers)
+    twin = next((node for node in row if node not in alone), next(iter(named), row[0]))
     for node in strangers:
         first_of_many = len(row) > 2 and node is row[0] and node in named  # the anchor of triplets is often apart
         if node is twin or first_of_many or not _could_share_all(node, twin):
@@ -150,7 +151,8 @@ def could_share(node: Node, twin: Node, index: int) -> bool:
 def _unshared_blobs(row: Row, strangers: Row, names: _Names, users: Counter[str], place: Place) -> Iterator[Finding]:
     """Parameters that layers do not share, although they share others."""
     lacking: defaultdict[tuple[Node, Node], list[int]] = defaultdict(list)
-    sharing = [node for node in row if node not in strangers]
+    alone = set(strangers)
+    sharing = [node for node in row if node not in alone]
     for index in range(max(len(node.params) for node in row)):
         having = [node for node in sharing if index < len(node.params)]
         yield from _without_blob(sharing, having, index, place)
