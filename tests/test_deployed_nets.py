@@ -391,6 +391,20 @@ def test_a_tower_that_is_missing_is_refused() -> None:
             deploy(sp.parse_net(sides(SHARED, SHARED)), tower=1, **options)
 
 
+@pytest.mark.parametrize("longer", [1, 2])
+def test_a_note_says_that_one_tower_has_more_layers_at_its_end(longer: int) -> None:
+    towers = [SHARED, SHARED]
+    towers[longer - 1] += ", TanH 0 -, Sigmoid 0 -"
+    for number in (1, 2):
+        made = deploy(sp.parse_net(sides(*towers)), tower=number)
+        end = f"{'xy'[number - 1]}3"
+        assert made.notes == (
+            f"the towers differ: tower {3 - longer} has no counterpart of layer '{'xy'[longer - 1]}4' (TanH) "
+            f"(1 more layer differs); the net holds tower {number} of 2, up to '{end}'",
+        )
+        assert listed(made)[-1].startswith(f"{end} = ")
+
+
 def test_the_memory_to_deploy_a_chain_grows_with_its_length() -> None:
     peaks = []
     for count in (400, 800):
