@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
@@ -54,6 +55,10 @@ def build_graph(
     read = [cause for cause in unknown_problems(parsed) if cause.layer in explained or isinstance(cause, MisfitError)]
     unknown = [*misread, *read]
 
+    unknown_of: defaultdict[str | None, list[NetError]] = defaultdict(list)  # by the name of the layer
+    for cause in unknown:
+        unknown_of[cause.layer].append(cause)
+    explained_by_layer: set[NetError] = set()  # of the unknown fields those that their layer explains itself
     reported: list[NetError] = []
 
     def tell(problem: NetError) -> None:
@@ -68,18 +73,19 @@ def build_graph(
         if isinstance(problem, UnknownBottomError):
             tell(problem)
             return
-        causes = [cause for cause in unknown if cause.layer is not None and cause.layer == problem.layer]
+        causes = [] if problem.layer is None else [c for c in unknown_of[problem.layer] if c not in explained_by_layer]
         unknown_fields = [cause for cause in causes if isinstance(cause, UnknownFieldError)]
         known = next((cause for cause in unknown_fields if cause.field == problem.field), None)
         if known is not None:
-            unknown.remove(known)
+            explained_by_layer.add(known)
             problem.location = known.location
         if on_problem is stop_at_once and not causes:
-            causes = [cause for cause in unknown if cause.layer in known_types and _stands_before(cause, problem)]
+            causes = [c for c in unknown if c.layer in known_types and _stands_before(c, problem)]
         tell(causes[0] if causes and known is None else problem)
 
     graph = build(parsed, state, _make_layer, given, allow_python_layers=allow_python_layers, on_problem=report)
-    return replace(graph, problems=tuple(dict.fromkeys([*reported, *graph.problems, *unknown])))
+    others = (cause for cause in unknown if cause not in explained_by_layer)
+    return replace(graph, problems=tuple(dict.fromkeys([*reported, *graph.problems, *others])))
 
 
 def _stands_before(cause: NetError, problem: NetError) -> bool:

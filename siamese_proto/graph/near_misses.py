@@ -10,7 +10,13 @@ from siamese_proto.graph.faults import of_unknown_sharing
 from siamese_proto.graph.ir import Filler, Finding, Graph, Node, ParamUse
 from siamese_proto.graph.place import Place, warning
 from siamese_proto.graph.twins import Towers
-from siamese_proto.graph.unshared import could_share, partly_shared_text, unshared_parameters, unshared_towers
+from siamese_proto.graph.unshared import (
+    could_share,
+    learned_comparisons,
+    partly_shared_text,
+    unshared_parameters,
+    unshared_towers,
+)
 from siamese_proto.proto import schema
 
 Users = dict[str, list[tuple[Node, int, ParamUse]]]
@@ -25,11 +31,12 @@ def near_misses(graph: Graph, towers: Sequence[Towers], place: Place) -> Iterato
     unknown = of_unknown_sharing(graph)
     yield from _partly_shared(graph, users, towers, unknown, place)
     counts = Counter({param: len(uses) for param, uses in users.items()})
+    compared = learned_comparisons(graph)
     for group in towers:
         if group.shares_any:
             yield from unshared_parameters(group, counts, unknown, place)
         else:
-            yield from unshared_towers(graph, group, unknown)
+            yield from unshared_towers(compared, group, unknown)
     for shared in users.values():
         yield from _one_sided_multipliers(shared, place)
         yield from _other_fillers(shared, place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import takewhile
 
 from siamese_proto.errors import quoted
@@ -13,6 +13,8 @@ from siamese_proto.graph.joins import compared_features
 from siamese_proto.graph.place import Place, warning
 from siamese_proto.graph.sizes import needs_unlike_bottoms, sizes_of
 from siamese_proto.graph.twins import Row, Towers, shared_blobs
+
+Compared = Mapping[str, Sequence[Sequence[str]]]  # by blob id what is compared with the blob, itself included
 
 
 def unshared_parameters(towers: Towers, users: Counter[str], unknown: Set[str], place: Place) -> Iterator[Finding]:
@@ -31,8 +33,8 @@ def unshared_parameters(towers: Towers, users: Counter[str], unknown: Set[str], 
         yield from _unshared_blobs(known, strangers, names, users, place)
 
 
-def unshared_towers(graph: Graph, towers: Towers, unknown: Set[str]) -> Iterator[Finding]:
-    """Towers built alike that share nothing and are compared with each other.
+def unshared_towers(compared: Compared, towers: Towers, unknown: Set[str]) -> Iterator[Finding]:
+    """Towers built alike that share nothing and are compared with each other (`learned_comparisons`).
 
     Where nothing learns, both were given the same weights on purpose; where every layer names parameters, they were
     kept apart on purpose.
@@ -43,7 +45,7 @@ def unshared_towers(graph: Graph, towers: Towers, unknown: Set[str]) -> Iterator
         return
     if any(shared for row in rows for shared in shared_blobs(row)) or all(_is_named(row) for row in rows):
         return
-    if not _are_compared(graph, towers):
+    if not _are_compared(compared, towers):
         return
     layers = f"{len(rows)} layers" if len(rows) > 1 else "1 layer"
     for node in rows[0][1:]:
@@ -55,13 +57,26 @@ def unshared_towers(graph: Graph, towers: Towers, unknown: Set[str]) -> Iterator
         yield warning(node, node.location, "unshared-towers", text)
 
 
-def _are_compared(graph: Graph, towers: Towers) -> bool:
+def learned_comparisons(graph: Graph) -> Compared:
+    """For each blob that a layer compares the ids of all that the layer compares; empty where no loss learns."""
+    compared: defaultdict[str, list[Sequence[str]]] = defaultdict(list)
+    if any(weight for node in graph.nodes for weight in node.loss_weights):
+        for node in graph.nodes:
+            ids = [blob.id for blob in compared_features(node)]
+            for blob_id in ids:
+                compared[blob_id].append(ids)
+    return compared
+
+
+def _are_compared(compared: Compared, towers: Towers) -> bool:
     """Whether a layer compares what the towers compute, and a loss learns from it."""
     tower_of = {top.id: index for row in towers.rows for index, node in enumerate(row) for top in node.tops}
-    meet = any(
-        len({tower_of[blob.id] for blob in compared_features(node) if blob.id in tower_of}) > 1 for node in graph.nodes
+    return any(
+        tower_of.get(other, index) != index
+        for blob_id, index in tower_of.items()
+        for ids in compared.get(blob_id, ())
+        for other in ids
     )
-    return meet and any(weight for node in graph.nodes for weight in node.loss_weights)
 
 
 def _rows_apart(towers: Towers, unknown: Set[str]) -> Sequence[Row]:
