@@ -96,7 +96,7 @@ def _last_in_tables(tables: list[Path], library: Any, scratch: Path) -> int:
     """The number of the last record in table files. LevelDB's own repair reads them, without what is not whole."""
     for table in tables:
         link(table, scratch / table.name)
-    library.repair_db(str(scratch))
+    library.repair_db(str(scratch), paranoid_checks=True)  # damaged blocks, unchecked, can end the process
     return read_manifest(scratch).last
 
 
