@@ -8,7 +8,7 @@ import pytest
 from graph.nets import net
 
 from siamese_proto import build_graph, parse_net
-from siamese_proto.graph.features import Ancestry, twin_features
+from siamese_proto.graph.features import Ancestry, predictions, twin_features
 
 TWIN = """
     in Input > x y ; ; 2x3 2x3
@@ -49,3 +49,39 @@ def test_layers_before_a_blob_end_where_no_layer_makes_one() -> None:
     graph = build_graph(parse_net(net("in Input > x ; ; 2x3\n a ReLU x\n b Eltwise a x\n c ReLU x")))
     ancestry = Ancestry(replace(graph, nodes=graph.nodes[1:]))
     assert ancestry.nodes_before(graph.nodes[2].tops[0]) == {"a", "b"}
+
+
+HEAD = """    in Input > x y ; ; 2x3 2x3
+    n Input > t ; ; 2
+    a InnerProduct x ; ; num_output: 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s SoftmaxWithLoss a t", [("a", "s")]),
+        ("k ArgMax a\n r Reshape k ; ; shape { dim: 2 }\n s SoftmaxWithLoss a r", [("a", "s")]),
+        ("c Accuracy a t\n s SoftmaxWithLoss a t", [("a", "s")]),
+        ("s SoftmaxWithLoss a t\n c Accuracy a t", [("a", "s")]),
+        ("c Accuracy a t", [("a", None)]),
+        ("e EuclideanLoss a y", [("a", "e")]),
+        ("e EuclideanLoss a y\n p Power e", [("a", "e")]),
+        ("p Power y", [("a", None)]),
+        ("p Power a", [("p", None)]),
+    ],
+)
+def test_predictions_are_what_losses_compare_and_learned_outputs(text: str, expected: list[tuple[str, str]]) -> None:
+    graph = build_graph(parse_net(net(HEAD + text)))
+    pairs = predictions(graph, Ancestry(graph))
+    assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == expected
+
+
+def test_a_layer_with_one_weighted_top_is_no_prediction_and_its_bottom_is_one() -> None:
+    text = """
+layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 4 } } }
+layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 6 } }
+layer { name: "s" type: "Slice" bottom: "a" top: "l" top: "r" loss_weight: 1 loss_weight: 0 }
+"""
+    graph = build_graph(parse_net(text))
+    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph))] == [("a", None)]
