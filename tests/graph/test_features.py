@@ -85,3 +85,18 @@ layer { name: "s" type: "Slice" bottom: "a" top: "l" top: "r" loss_weight: 1 los
 """
     graph = build_graph(parse_net(text))
     assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph))] == [("a", None)]
+
+
+def test_a_loss_of_weight_0_judges_and_is_no_prediction() -> None:
+    unweighted = net(HEAD + "s SoftmaxWithLoss a t").replace('top: "s"', 'top: "s" loss_weight: 0')
+    graph = build_graph(parse_net(unweighted))
+    pairs = predictions(graph, Ancestry(graph))
+    assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == [("a", "s")]
+
+
+def test_an_unknown_layer_with_one_weighted_top_judges() -> None:
+    text = HEAD + "u Unheard a > p q"
+    unknown = net(text).replace('top: "q"', 'top: "q" loss_weight: 1 loss_weight: 0')
+    graph = build_graph(parse_net(unknown))
+    assert graph.problems
+    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph))] == [("a", None)]
