@@ -14,7 +14,7 @@ from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Finding, Graph, Node
 from siamese_proto.graph.place import Place, warning
 
-Told = tuple[Node, str, str]  # the layer, the path of the field in it, and what there is to say
+Difference = tuple[Node, str, str]  # the layer, the path of the field in it, and what differs
 DIFFERS = "caffe-differs"
 REFUSES = "caffe-refuses"
 
@@ -36,7 +36,7 @@ def differences(graph: Graph, place: Place) -> Iterator[Finding]:
                 yield warning(node, place(node, path), code, text)
 
 
-def _read_before_in_place(wiring: Wiring) -> Iterator[Told]:
+def _read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
     """insert_splits.cpp renames the bottom of the layer that works in place, but not its top."""
     for node in wiring.graph.nodes:
         for index, bottom in wiring.refused(node):
@@ -50,7 +50,7 @@ def _read_before_in_place(wiring: Wiring) -> Iterator[Told]:
             )
 
 
-def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Told]:
+def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
     """softmax_loss_layer.cpp hands its loss_weight entries to a Softmax inside, which has one top."""
     for node in wiring.graph.nodes:
         if node.type == "SoftmaxWithLoss" and len(node.message.top) == 2 and node.message.loss_weight:
@@ -58,7 +58,7 @@ def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Told]:
             yield node, "loss_weight[1]", text
 
 
-def _loss_without_weights(wiring: Wiring) -> Iterator[Told]:
+def _loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
     """loss_layer.cpp adds one loss_weight where none is given; layer.hpp wants one for each top."""
     for node in wiring.graph.nodes:
         is_loss = node.layer is not None and node.layer.is_loss
@@ -70,7 +70,7 @@ def _loss_without_weights(wiring: Wiring) -> Iterator[Told]:
             )
 
 
-def _backward_refused(wiring: Wiring) -> Iterator[Told]:
+def _backward_refused(wiring: Wiring) -> Iterator[Difference]:
     """net.cpp: with force_backward, every layer has to give gradients; accuracy_layer.hpp and others stop."""
     if not wiring.graph.force_backward or wiring.graph.phase != "TRAIN":
         return
@@ -81,7 +81,7 @@ def _backward_refused(wiring: Wiring) -> Iterator[Told]:
             yield node, "", text
 
 
-def _recurrent_sharers(wiring: Wiring) -> Iterator[Told]:
+def _recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
     """recurrent_layer.cpp: in TRAIN, only the copy of the first time step is replaced by the shared parameter."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
         steps = node.bottoms[0].shape[0] if node.bottoms and node.bottoms[0].shape else None
@@ -94,7 +94,7 @@ def _recurrent_sharers(wiring: Wiring) -> Iterator[Told]:
             yield node, "param[0]", text
 
 
-def _lost_gradient(wiring: Wiring) -> Iterator[Told]:
+def _lost_gradient(wiring: Wiring) -> Iterator[Difference]:
     """flatten_layer.cpp gives its bottom other memory for the gradient; reshape_layer.cpp had lent it its own."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
         if node.type != "Flatten" or not node.needs_backward or wiring.uses(node.bottoms[0]) > 1:
@@ -108,7 +108,7 @@ def _lost_gradient(wiring: Wiring) -> Iterator[Told]:
             yield node, "", text
 
 
-def _read_after_change(wiring: Wiring) -> Iterator[Told]:
+def _read_after_change(wiring: Wiring) -> Iterator[Difference]:
     """Split, Flatten, Reshape and others copy nothing: what changes one of these blobs in place changes all."""
     for found in Memory(wiring).read_later:
         text = (
@@ -118,7 +118,7 @@ def _read_after_change(wiring: Wiring) -> Iterator[Told]:
         yield found.by, "top[0]", text
 
 
-def _gradient_from_changed(wiring: Wiring) -> Iterator[Told]:
+def _gradient_from_changed(wiring: Wiring) -> Iterator[Difference]:
     """Layers that compute their gradient from numbers which a layer after them has changed in place by then."""
     if wiring.graph.phase != "TRAIN":
         return
@@ -166,7 +166,7 @@ def _loses_its_bottom(node: Node) -> bool:
     return node.type in _LOSES_ITS_BOTTOM or (node.type == "Power" and node.message.power_param.power != 1)
 
 
-def _in_place_without_bottom(wiring: Wiring) -> Iterator[Told]:
+def _in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
     """Layers that need what they have written over: power_layer.cpp, eltwise_layer.cpp and others."""
     for node in wiring.graph.nodes:
         for index, bottom, _ in wiring.in_place(node):
@@ -178,7 +178,7 @@ def _in_place_without_bottom(wiring: Wiring) -> Iterator[Told]:
                 yield node, f"top[{index}]", text
 
 
-def _dropped_loss_weights(wiring: Wiring) -> Iterator[Told]:
+def _dropped_loss_weights(wiring: Wiring) -> Iterator[Difference]:
     """insert_splits.cpp clears all loss_weight entries of a layer when it moves one of them to a Split."""
     for node in wiring.graph.nodes:
         weighted = [(index, top) for index, top in enumerate(node.tops) if top.id in wiring.weighted]
@@ -192,7 +192,7 @@ def _dropped_loss_weights(wiring: Wiring) -> Iterator[Told]:
                 yield node, f"loss_weight[{index}]", text
 
 
-def _repeated_names(wiring: Wiring) -> Iterator[Told]:
+def _repeated_names(wiring: Wiring) -> Iterator[Difference]:
     """net.cpp: CopyTrainedLayersFrom finds the first layer of a name for every entry of a weights file."""
     by_name: defaultdict[str, list[Node]] = defaultdict(list)
     for node in wiring.graph.nodes:
@@ -209,7 +209,7 @@ def _repeated_names(wiring: Wiring) -> Iterator[Told]:
                 yield node, "name", text
 
 
-Rule = Callable[[Wiring], Iterator[Told]]
+Rule = Callable[[Wiring], Iterator[Difference]]
 _REFUSED: tuple[Rule, ...] = (_read_before_in_place, _softmax_with_two_tops, _loss_without_weights, _backward_refused)
 _DIFFERENT: tuple[Rule, ...] = (
     _recurrent_sharers,

@@ -126,8 +126,11 @@ def _entries(data: bytes) -> Iterator[bytes | None]:
             whole = False
             break
         _, length, kind = _HEADER.unpack_from(data, position)
-        if kind == 0:  # space that was reserved and never used
-            position += left_in_block
+        if kind == 0:
+            if any(data[position : position + left_in_block]):
+                whole = False
+                break
+            position += left_in_block  # space that was reserved and never used
             continue
         begin = position + _HEADER.size
         position = begin + length

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -103,9 +102,9 @@ def _of_database(path: str) -> Images:
 
 def _root_folder(path: str, first: str, own_root: str) -> str:
     """What goes before the names in a list, so that they are found from the project's folder too."""
-    found: Callable[[str], bool] = lambda name: os.path.exists(os.path.join(os.path.dirname(path), name))  # noqa: E731
+    folder = os.path.dirname(path)
     for root in dict.fromkeys(("", own_root)):
-        if found(root + first):
+        if os.path.exists(os.path.join(folder, root + first)):
             return root
     if find_path(first, None):
         return f"{Path.cwd()}{os.sep}"

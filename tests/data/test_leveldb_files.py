@@ -146,6 +146,18 @@ def test_a_leveldb_with_a_log_cut_within_a_record_is_refused(tmp_path):
             read(tmp_path / "db")
 
 
+def test_a_leveldb_with_a_record_marked_as_unused_space_is_refused(tmp_path):
+    log = make_log(tmp_path / "db")
+    whole = log.read_bytes()
+    block = len(whole) // 32768 * 32768  # the last one: no later record shows that some are missing
+    length = int.from_bytes(whole[block + 4 : block + 6], "little")  # of its first part, after a checksum
+    kind = block + 7 + length + 6  # of the next part, which is a whole record; its length stands before it
+    assert whole[kind] == 1
+    log.write_bytes(whole[: kind - 2] + bytes(3) + whole[kind + 1 :])
+    with pytest.raises(DataError, match="is damaged or incomplete"):
+        read(tmp_path / "db")
+
+
 def test_a_leveldb_with_a_damaged_byte_in_its_log_is_refused(tmp_path):
     log = make_log(tmp_path / "db")
     whole = log.read_bytes()
