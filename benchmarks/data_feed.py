@@ -35,8 +35,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import siamese_proto as sp
-from siamese_proto.data.database import create_database
-from siamese_proto.data.pairs import draw_pairs, write_pairs
+from siamese_proto.data.databases.database import create_database
+from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 from siamese_proto.graph.ir import LayerContext
 from siamese_proto.layers.base import DataLayer, RunState, find_layer
 from siamese_proto.proto import schema

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import siamese_proto as sp
-from siamese_proto.data.class_choice import choose_classes
-from siamese_proto.data.pair_layer import PairData
+from siamese_proto.data.images.class_choice import choose_classes
+from siamese_proto.data.layers.pair_data import PairData
+from siamese_proto.evaluation.retrieval import few_shot
+from siamese_proto.evaluation.twin import Twin
+from siamese_proto.evaluation.verification import Distances, judge
 from siamese_proto.graph.ir import Node
-from siamese_proto.metrics.retrieval import few_shot
-from siamese_proto.metrics.twin import Twin
-from siamese_proto.metrics.verification import Distances, judge
 
 Floats = NDArray[np.floating]
 Batch = dict[str, Tensor]

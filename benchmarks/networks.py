@@ -26,7 +26,7 @@ from torch import nn
 
 import siamese_proto as sp
 from siamese_proto.errors import quoted
-from siamese_proto.metrics.twin import open_twin
+from siamese_proto.evaluation.twin import open_twin
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # benchmarks/references is imported from anywhere
 NETWORKS = Path(__file__).resolve().parent.parent / "prototxt"

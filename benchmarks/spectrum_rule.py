@@ -16,8 +16,8 @@ from measuring import Work, fastest, in_turns, milliseconds, ratio
 from torch import Tensor
 from torch.nn import functional
 
-from siamese_proto.layers import spectrum
-from siamese_proto.layers.autograd.spectrum import Tiling, convolve_by_spectrum
+from siamese_proto.optimize import spectral_convolution as spectrum
+from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
 
 
 @dataclass(frozen=True)

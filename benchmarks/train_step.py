@@ -25,7 +25,7 @@ from cases import SOLVER, Case, cases
 from measuring import Ratio, Work, fastest, milliseconds, of_alike, plot_ratios, ratio, write_json, write_table
 
 import siamese_proto as sp
-from siamese_proto.data.pairs import draw_pairs, write_pairs
+from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 
 HERE = "siamese_proto"
 DATABASE = "siamese_proto, reading a LevelDB"

@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import siamese_proto._interrupt  # before all that takes time
-import siamese_proto._safe_path  # before packages are imported
 import siamese_proto.data  # noqa: F401  # registers the data layers, which stand to the right of the compiler
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError
@@ -14,9 +13,9 @@ from siamese_proto.layers.base import Layer, layer
 from siamese_proto.proto.reader import parse_net, parse_solver
 
 if TYPE_CHECKING:
-    from siamese_proto.drawing import draw
-    from siamese_proto.emitting import emit
-    from siamese_proto.net import Net
+    from siamese_proto.export.drawing import draw
+    from siamese_proto.export.source import emit
+    from siamese_proto.net.net import Net
     from siamese_proto.solver import Solver
 
 __all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "emit", "layer", "parse_net", "parse_solver"]
@@ -24,10 +23,10 @@ __version__ = "0.1.0"
 
 # torch takes two seconds to import, graphviz some hundredths: only who asks for them waits.
 _LAZY = {
-    "Net": "siamese_proto.net",
+    "Net": "siamese_proto.net.net",
     "Solver": "siamese_proto.solver",
-    "draw": "siamese_proto.drawing",
-    "emit": "siamese_proto.emitting",
+    "draw": "siamese_proto.export.drawing",
+    "emit": "siamese_proto.export.source",
 }
 
 

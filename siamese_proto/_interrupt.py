@@ -1,4 +1,7 @@
-"""What ends the command from outside, in one line: Ctrl-C while it loads, missing packages, too little memory."""
+"""What must happen before other imports: set the search path, and report in one line what ends the command.
+
+That is Ctrl-C while it loads, a missing package, or too little memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import os
 import sys
 import traceback
 from types import TracebackType
+
+# With `-m`, Python searches the working folder first: a `numpy.py` that lies next to somebody's net would be run.
+if sys.argv and sys.argv[0] == "-m" and not sys.flags.safe_path and sys.path and sys.path[0] == os.getcwd():
+    del sys.path[0]
 
 # Under these names Python starts our command: installed, and as `python -m siamese_proto`.
 _COMMANDS = {"siamese-proto", "siamese-proto.exe", "-m"}

@@ -13,11 +13,11 @@ from siamese_proto.graph.build import OnProblem, UnknownBottomError, UnknownLaye
 from siamese_proto.graph.ir import Graph, LayerContext, Phase
 from siamese_proto.graph.select import NetState
 from siamese_proto.layers.base import Layer, find_layer, registered
-from siamese_proto.layers.claims import claim_settings
+from siamese_proto.layers.settings.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
 from siamese_proto.proto.reader import MisfitError, UnknownFieldError, parse_net, unknown_problems
-from siamese_proto.proto.upgrade import upgrade_net
+from siamese_proto.proto.upgrade.net import upgrade_net
 
 
 def build_graph(

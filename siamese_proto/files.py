@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from siamese_proto.errors import NetError, did_you_mean, quoted
-from siamese_proto.locks import is_at, release, take_lock
+
+if sys.platform != "win32":
+    import fcntl
 
 _LONGEST = 200  # characters of a name that a partial file's name repeats
 _NO_HANDLE = -1  # where there are no locks
+# Locks show which files a living process writes and which a killed one left; the system releases them when it ends.
+_held: set[int] = set()  # handles
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -184,3 +190,43 @@ def control_hint(path: str) -> str:
     name = _CONTROL_NAMES.get(found, "a control character")
     written = found.encode("unicode_escape").decode()
     return f" (it contains {name}: in quotes, {written} is one character; write / or \\\\ instead of each \\)"
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file or folder until `release`, or the end of this process. False: somebody else holds it.
+
+    Raises OSError where the file system, or the system itself, has no locks.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOLCK, "the system has no such locks")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    _held.add(handle)
+    return True
+
+
+def release(handle: int) -> None:
+    """Close a handle, and give back the lock on it if there is one."""
+    _held.discard(handle)
+    os.close(handle)
+
+
+def is_at(handle: int, path: str) -> bool:
+    """Whether an open file still has this path: it may have been removed or replaced before it was locked."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    return False
+
+
+def _let_go() -> None:
+    """In a forked child: a lock lasts until the last copy of its handle is closed, and the child may outlive us."""
+    for handle in _held:
+        with suppress(OSError):
+            os.close(handle)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)

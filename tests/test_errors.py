@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from problem_lines import problem_lines
 
 from siamese_proto.cli import main
-from siamese_proto.data.database import create_database
+from siamese_proto.data.databases.database import create_database
 from siamese_proto.errors import did_you_mean
 from siamese_proto.proto import schema
 

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import siamese_proto as sp
-from siamese_proto.data.database import create_database, open_database
-from siamese_proto.drawing import draw
-from siamese_proto.drawing.page import write_page
-from siamese_proto.drawing.render import render
+from siamese_proto.data.databases.database import create_database, open_database
+from siamese_proto.export.drawing import draw
+from siamese_proto.export.drawing.page import write_page
+from siamese_proto.export.drawing.render import render
 from siamese_proto.files import replacing
 from siamese_proto.graph.ir import Graph
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.weights import StoredState, write_state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
@@ -32,7 +32,7 @@ layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param
 # makes all of its arguments and waits in the middle of it
 MAKER = """
 import contextlib, sys, time
-from siamese_proto.data.database import create_database
+from siamese_proto.data.databases.database import create_database
 from siamese_proto.files import replacing
 with contextlib.ExitStack() as stack:
     for path in sys.argv[1:]:

@@ -10,12 +10,12 @@ import pytest
 
 import siamese_proto as sp
 from siamese_proto.check.net import check_net
-from siamese_proto.deploy import deploy
+from siamese_proto.export.deploy import deploy
+from siamese_proto.export.summary import summarize
 from siamese_proto.graph.comparison import find_comparison
 from siamese_proto.graph.ir import Graph
-from siamese_proto.optimize import optimize
-from siamese_proto.program import plan
-from siamese_proto.summary import summarize
+from siamese_proto.net.program import plan
+from siamese_proto.optimize.passes import optimize
 
 
 def inputs(count: int) -> str:

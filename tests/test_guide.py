@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.ROOT
 GUIDE = (ROOT / "docs" / "guide.md").read_text()
 
 

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 import pytest
 
 from siamese_proto.layers.base import registered
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.ROOT
 PAGE = ROOT / "docs" / "layers.md"
 OWN = [name for name, kind in registered().items() if kind.__module__.startswith("siamese_proto.")]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
+import paths
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.ROOT
 ENTRY = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; [^\\\n]*)? \\\n((?:    --hash=\S+(?: \\)?\n)+)", re.MULTILINE)
 LOCK = (ROOT / "requirements.lock").read_text()
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()

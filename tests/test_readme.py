@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = paths.ROOT
 README = (ROOT / "README.md").read_text()
 # What stands before && in these is setting up, which has happened where tests run; pytest runs this very test.
 SET_UP = re.compile(r"python -m pip install -c constraints\.txt -e (\.|\"\.\[test\]\") && ")

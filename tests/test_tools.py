@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 import pytest
 
 from siamese_proto.proto.reader import parse_net, parse_solver
 
-TOOLS = Path(__file__).parents[1] / "tools"
+TOOLS = paths.TOOLS
 OLD_NET = """name: "old"
 input: "x"
 input_dim: 2 input_dim: 3 input_dim: 8 input_dim: 9

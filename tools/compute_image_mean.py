@@ -7,8 +7,8 @@ import click
 from siamese_proto.cli.caffe_flags import flag
 from siamese_proto.cli.data.options import BACKENDS, backend_of
 from siamese_proto.cli.group import OneLineProblems
-from siamese_proto.data.database import open_database
-from siamese_proto.data.mean_image import mean_image, write_mean
+from siamese_proto.data.databases.database import open_database
+from siamese_proto.data.databases.mean_image import mean_image, write_mean
 from siamese_proto.files import check_writable
 
 

@@ -12,7 +12,7 @@ import click
 from siamese_proto.cli.caffe_flags import flag
 from siamese_proto.cli.data.options import BACKENDS, backend_of
 from siamese_proto.cli.group import OneLineProblems
-from siamese_proto.data.image_database import Conversion, Encoding, list_images, shuffled, write_images
+from siamese_proto.data.databases.image_database import Conversion, Encoding, list_images, shuffled, write_images
 
 _SWITCH = re.compile(r"--?(no)?(gray|shuffle|check_size|encoded)(?:=(.*))?")
 

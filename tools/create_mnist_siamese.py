@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from siamese_proto.data.idx import read_labelled
-from siamese_proto.data.pairs import draw_pairs, write_pairs
+from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
+from siamese_proto.data.images.idx import read_labelled
 from siamese_proto.errors import NetError
 
 

@@ -8,7 +8,7 @@ import click
 
 from siamese_proto.cli.group import OneLineProblems
 from siamese_proto.compiler import build_graph
-from siamese_proto.drawing import RankDir, check_output, draw, render
+from siamese_proto.export.drawing import RankDir, check_output, draw, render
 from siamese_proto.proto.reader import parse_net
 
 

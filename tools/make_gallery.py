@@ -17,7 +17,7 @@ import click
 from gallery_nets import googlenet, half_twin, lenet_twin, nine_towers, pseudo_siamese, resnet_152, triplet
 
 from siamese_proto.compiler import build_graph
-from siamese_proto.drawing import draw, to_svg
+from siamese_proto.export.drawing import draw, to_svg
 from siamese_proto.files import write_atomically
 from siamese_proto.proto.reader import parse_net
 

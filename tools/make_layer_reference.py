@@ -12,8 +12,8 @@ from typing import cast
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 import siamese_proto  # noqa: F401  # registers every layer type
+from siamese_proto.check.idle_fields import FILLER_READS, WAYS_TO_COMPUTE
 from siamese_proto.files import write_atomically
-from siamese_proto.graph.effects import FILLER_READS, WAYS_TO_COMPUTE
 from siamese_proto.layers.base import DataLayer, Layer, registered, settings_named
 from siamese_proto.proto import schema
 

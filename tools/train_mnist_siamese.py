@@ -11,12 +11,12 @@ import torch
 
 from siamese_proto.cli import main as siamese_proto
 from siamese_proto.cli.group import OneLineProblems
-from siamese_proto.data.digits import load_digits
-from siamese_proto.metrics.embedding import plot_features
-from siamese_proto.metrics.measuring import measure_own
-from siamese_proto.metrics.twin import Twin
-from siamese_proto.metrics.verification import verify
-from siamese_proto.net import Net
+from siamese_proto.data.images.digits import load_digits
+from siamese_proto.evaluation.features import plot_features
+from siamese_proto.evaluation.pair_distances import measure_own
+from siamese_proto.evaluation.twin import Twin
+from siamese_proto.evaluation.verification import verify
+from siamese_proto.net.net import Net
 
 NETWORK = Path(__file__).resolve().parent.parent / "prototxt" / "mnist_siamese"
 WEIGHTS = "mnist_siamese_iter_1000.caffemodel"

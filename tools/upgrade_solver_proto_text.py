@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.group import OneLineProblems
-from siamese_proto.proto.upgrade_file import upgrade_solver_file
+from siamese_proto.proto.upgrade.files import upgrade_solver_file
 
 
 @click.command(cls=OneLineProblems)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
+from siamese_proto.check.place import Place, warning
 from siamese_proto.check.wiring import Memory, Wiring, lends_gradient
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Finding, Graph, Node
-from siamese_proto.graph.place import Place, warning
 
 Difference = tuple[Node, str, str]  # the layer, the path of the field in it, and what differs
 DIFFERS = "caffe-differs"

@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 
 from siamese_proto.check.caffe import differences
 from siamese_proto.check.findings import as_finding, count_kinds, in_order, merge_phases, old_dialect
+from siamese_proto.check.idle_fields import Idle, idle_fields
+from siamese_proto.check.lint import lint
 from siamese_proto.check.paths import odd_paths
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import DataError, Location, NetError, quoted
 from siamese_proto.graph.build import UnknownBottomError
-from siamese_proto.graph.effects import Idle, idle_fields
 from siamese_proto.graph.ir import Finding, Graph, Node, Phase, Shape
-from siamese_proto.graph.lint import lint
 from siamese_proto.graph.select import PHASES, NetState, names_phase, stages_asked_for
 from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import odd_sources

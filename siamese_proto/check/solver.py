@@ -15,7 +15,7 @@ from siamese_proto.graph.select import NetState, select_layers
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
-from siamese_proto.solver.tested import first_coverage, missed
+from siamese_proto.solver.test_coverage import first_coverage, missed
 
 _NO_MAX_ITER = "max_iter is missing: `train` needs it; only `Solver.step`, which is given a number of iterations, runs"
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.errors import NetError, SolverError, quoted
+from siamese_proto.proto.values import whole_number
 from siamese_proto.solver.log import CaffeFormatter, log
-from siamese_proto.whole_numbers import whole_number
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from siamese_proto.cli.judging import TwinOptions, output_format, twin_options
+from siamese_proto.cli.twin_options import TwinOptions, output_format, twin_options
 
 
 @click.command()
@@ -32,9 +32,9 @@ def compare(
     The score is the chance that they are, where the net has learned to tell it or where --evaluated gives what was
     learned of its distances; else 2 / (1 + exp(distance)). The verdict takes a threshold.
     """
-    from siamese_proto.metrics.evaluation import read_evaluation
-    from siamese_proto.metrics.pictures import check_picture
-    from siamese_proto.metrics.using import as_lines, compare_files, plot_comparison
+    from siamese_proto.evaluation.compare import as_lines, compare_files, plot_comparison
+    from siamese_proto.evaluation.plots.pictures import check_picture
+    from siamese_proto.evaluation.report import read_evaluation
 
     if show:
         check_picture(show)

@@ -8,9 +8,9 @@ import click
 
 from siamese_proto.cli.options import net_state
 from siamese_proto.compiler import build_graph
-from siamese_proto.deploy import Deployment
-from siamese_proto.deploy import deploy as deploy_net
 from siamese_proto.errors import NetError, quoted
+from siamese_proto.export.deploy import Deployment
+from siamese_proto.export.deploy import deploy as deploy_net
 from siamese_proto.files import check_writable
 from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net

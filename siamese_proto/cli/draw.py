@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from siamese_proto import drawing
 from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, python_layers
-from siamese_proto.fuse import fuse_towers
+from siamese_proto.export import drawing
 from siamese_proto.graph.ir import Graph, Phase, Shape
+from siamese_proto.optimize.fuse_towers import fuse_towers
 from siamese_proto.proto.reader import parse_net
 
 

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from siamese_proto.cli.judging import TwinOptions, chosen_classes, labels_file, root_folder, twin_options, waiting
+from siamese_proto.cli.twin_options import TwinOptions, chosen_classes, labels_file, root_folder, twin_options, waiting
 
 
 @click.command()
@@ -31,8 +31,8 @@ def embed(
     FILE.npz holds features, labels, names and class_names; FILE.npy the features alone; FILE.png, .svg or .pdf is a
     picture of the points, one colour a class: as they are where there are two features, by PCA where there are more.
     """
-    from siamese_proto.metrics.embedding import plot_embedding, save_features
-    from siamese_proto.metrics.using import check_output, embed_sources
+    from siamese_proto.evaluation.compare import check_output, embed_sources
+    from siamese_proto.evaluation.features import plot_embedding, save_features
 
     for out in outs:
         check_output(out)

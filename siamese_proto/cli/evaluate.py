@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.judging import (
+from siamese_proto.cli.options import pair_labels
+from siamese_proto.cli.twin_options import (
     TwinOptions,
     chosen_classes,
     labels_file,
@@ -16,7 +17,6 @@ from siamese_proto.cli.judging import (
     twin_options,
     waiting,
 )
-from siamese_proto.cli.options import pair_labels
 
 
 @click.command()
@@ -55,11 +55,11 @@ def evaluate(
     true accepts at few false accepts. Each pair counts once; where there is no end of pairs, a sample is drawn. On
     labelled images: N-way K-shot accuracy, recall among the nearest, mean average precision.
     """
+    from siamese_proto.evaluation.evaluate import JudgingSettings, judge_twin
+    from siamese_proto.evaluation.plots.figures import plot_evaluation
+    from siamese_proto.evaluation.plots.pictures import check_picture
+    from siamese_proto.evaluation.report import as_json, as_table, save_evaluation
     from siamese_proto.files import check_writable
-    from siamese_proto.metrics.evaluation import as_json, as_table, save_evaluation
-    from siamese_proto.metrics.figures import plot_evaluation
-    from siamese_proto.metrics.judging import JudgingSettings, judge_twin
-    from siamese_proto.metrics.pictures import check_picture
 
     if twin.same_label is not None and drawing["pair_labels"]:
         raise click.UsageError("--same-label and --pair-labels exclude each other; give one of them")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.errors import escaped
-from siamese_proto.weights.contents import Contents, contents
+from siamese_proto.weights.inspect import Contents, contents
 
 
 @click.command()

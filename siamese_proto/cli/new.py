@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.errors import quoted
-from siamese_proto.networks import network_files, network_titles
+from siamese_proto.zoo import network_files, network_titles
 
 
 @click.command()

@@ -13,8 +13,8 @@ from siamese_proto.graph.ir import Graph
 
 def write_onnx(target: Path, graph: Graph, weights: str | None) -> None:
     """Write the net with the parameters of a weights file, or those that its fillers draw, and say what came of it."""
-    from siamese_proto.exporting import check_packages, make_onnx
-    from siamese_proto.net import Net
+    from siamese_proto.export.onnx import check_packages, make_onnx
+    from siamese_proto.net.net import Net
 
     check_packages()
     net = Net(graph, fuse=False, writes_files=False)

@@ -9,7 +9,7 @@ import click
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.graph.ir import Graph, Phase, Shape
-from siamese_proto.layers.user_code import register_layers
+from siamese_proto.layers.python.user_code import register_layers
 from siamese_proto.proto.parsed import ParsedNet
 
 PHASES = ("TRAIN", "TEST")

@@ -24,8 +24,8 @@ def plot(source: str, out: str, what: str | None, title: str) -> None:
     FILE is a training log, Caffe's or ours (losses, test outputs, learning rate); a .json of 'evaluate' (ROC,
     distances, the hardest pairs); or a .npz of 'embed' (the features as points).
     """
-    from siamese_proto.metrics.drawing import draw_file
-    from siamese_proto.metrics.pictures import check_picture
+    from siamese_proto.evaluation.plots.pictures import check_picture
+    from siamese_proto.evaluation.plots.results import draw_file
 
     check_picture(out)
     draw_file(source, out, what, title or Path(source).name)

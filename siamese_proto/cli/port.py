@@ -9,9 +9,9 @@ import numpy as np
 
 from siamese_proto.cli.onnx_file import write_onnx
 from siamese_proto.cli.options import PHASES, graph_to_write, net_state, phase
-from siamese_proto.emitting import Ported
-from siamese_proto.emitting import port as ported_from
 from siamese_proto.errors import NetError
+from siamese_proto.export.source import Ported
+from siamese_proto.export.source import port as ported_from
 from siamese_proto.files import check_writable, write_atomically
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
@@ -65,7 +65,7 @@ def port(
 def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> None:
     from safetensors.numpy import save
 
-    from siamese_proto.net import Net
+    from siamese_proto.net.net import Net
 
     net = Net(graph, fuse=False, writes_files=False)
     click.echo(str(net.load_weights(weights)))

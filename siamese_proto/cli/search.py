@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-from siamese_proto.cli.judging import TwinOptions, labels_file, output_format, root_folder, twin_options, waiting
+from siamese_proto.cli.twin_options import TwinOptions, labels_file, output_format, root_folder, twin_options, waiting
 from siamese_proto.errors import escaped
 
 
@@ -36,8 +36,8 @@ def search(
 
     The features of many images are worth keeping: `embed SOURCE -o features.npz`, and then `--in features.npz`.
     """
-    from siamese_proto.metrics.pictures import check_picture
-    from siamese_proto.metrics.using import plot_found, search_images
+    from siamese_proto.evaluation.compare import plot_found, search_images
+    from siamese_proto.evaluation.plots.pictures import check_picture
 
     if picture:
         check_picture(picture)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-import siamese_proto.summary as table
+import siamese_proto.export.summary as table
 from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase, python_layers
 from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape

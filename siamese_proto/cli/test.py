@@ -36,11 +36,11 @@ def test(
 ) -> None:
     """Print each output of a net in phase TEST, batch by batch, and then their means."""
     from siamese_proto.data.bad_records import count_of
-    from siamese_proto.net import Net
+    from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.log import log, number, output_lines
-    from siamese_proto.solver.scores import Scores
-    from siamese_proto.solver.tested import counted_unevenly
+    from siamese_proto.solver.test_coverage import counted_unevenly
+    from siamese_proto.solver.test_scores import Scores
 
     def tell(place: str, text: str) -> None:
         log(place, text)

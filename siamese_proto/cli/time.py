@@ -15,7 +15,7 @@ from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 
 if TYPE_CHECKING:
-    from siamese_proto.solver.timing import NetTime
+    from siamese_proto.solver.profile import NetTime
 
 
 @click.command()
@@ -50,11 +50,11 @@ def time(
     after the other, so that --compile changes the passes alone.
     """
     from siamese_proto.compiler import build_graph
-    from siamese_proto.net import Net
+    from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.memory import keep_freed_memory
     from siamese_proto.solver.precision import execution
-    from siamese_proto.solver.timing import made_up_batch, time_net
+    from siamese_proto.solver.profile import made_up_batch, time_net
 
     device = chosen_device(gpu)
     keep_freed_memory()

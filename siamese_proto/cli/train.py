@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
+from siamese_proto.cli.gpus import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.cli.options import bad_records, mismatched, python_layers, running, user_layers
-from siamese_proto.cli.processes import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.solver.log import log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -125,7 +125,7 @@ def _among_others(
 ) -> Iterator[tuple[str | None, str | None]]:
     """Meet the processes to train with, if any; what to begin with: after a restart the last snapshot of the run."""
     from siamese_proto.solver.parallel import joined
-    from siamese_proto.solver.running import newest_of_run
+    from siamese_proto.solver.run_lock import newest_of_run
     from siamese_proto.solver.setup import device
     from siamese_proto.solver.snapshots import writing
 
@@ -135,7 +135,7 @@ def _among_others(
 
 
 def _would_restart() -> bool:
-    from siamese_proto.solver.running import would_restart
+    from siamese_proto.solver.run_lock import would_restart
 
     return would_restart()
 
@@ -165,8 +165,8 @@ def _make_solver(
 def _observe(
     solver: Solver, keep: int | None, best: str | None, tensorboard: str | None, stack: contextlib.ExitStack
 ) -> None:
-    from siamese_proto.solver.events import write_events
-    from siamese_proto.solver.keeping import keep_best, keep_last
+    from siamese_proto.solver.retention import keep_best, keep_last
+    from siamese_proto.solver.tensorboard import write_events
 
     if keep is not None:
         keep_last(solver, keep)

@@ -8,7 +8,7 @@ import click
 
 from siamese_proto.files import check_writable
 from siamese_proto.proto.kind import kind_of
-from siamese_proto.proto.upgrade_file import upgrade_net_file, upgrade_solver_file
+from siamese_proto.proto.upgrade.files import upgrade_net_file, upgrade_solver_file
 
 WEIGHTS = ".caffemodel"
 

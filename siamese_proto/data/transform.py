@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from siamese_proto.data.bad_records import BadRecordError
-from siamese_proto.data.datum import Decoding, Size
+from siamese_proto.data.databases.datum import Decoding, Size
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import control_hint, find_path
 from siamese_proto.graph.ir import Phase
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    from siamese_proto.data.datum import Pixels
+    from siamese_proto.data.databases.datum import Pixels
 
     Floats = NDArray[numpy.float32]
 

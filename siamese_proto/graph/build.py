@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from siamese_proto.errors import GraphError, Names, NetError, did_you_mean, quoted
-from siamese_proto.graph.gradients import Flow, flow_of_gradients
+from siamese_proto.graph.gradient_flow import Flow, flow_of_gradients
 from siamese_proto.graph.ir import (
     Blob,
     Graph,
@@ -22,8 +22,8 @@ from siamese_proto.graph.ir import (
     Shape,
     SourceMissingError,
 )
+from siamese_proto.graph.params import DraftUse, Sharing
 from siamese_proto.graph.select import NetState, SelectedLayer, left_out, select_layers
-from siamese_proto.graph.sharing import DraftUse, Sharing
 from siamese_proto.graph.sizes import UNKNOWN, sizes_by_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet

@@ -8,7 +8,7 @@ from collections.abc import Sequence, Set
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.graph.joins import compared_features
-from siamese_proto.graph.twins import Towers, find_towers
+from siamese_proto.graph.towers import Towers, find_towers
 
 
 class Ancestry:

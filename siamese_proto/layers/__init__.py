@@ -1,6 +1,6 @@
 """All layer types: every module of this folder is imported, and registers its classes.
 
-Sub-packages are left alone: `autograd` needs torch, and is imported only by layers that compute.
+Of the sub-packages only `python` registers a type. `functional` needs torch: layers import it when they compute.
 """
 
 from __future__ import annotations
@@ -11,3 +11,4 @@ import pkgutil
 for _module in pkgutil.iter_modules(__path__):
     if not _module.ispkg:
         importlib.import_module(f"{__name__}.{_module.name}")
+importlib.import_module(f"{__name__}.python.layer")

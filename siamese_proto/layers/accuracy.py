@@ -9,8 +9,8 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_labels_fit
-from siamese_proto.layers.labels import explain_bad_labels, labels_along
-from siamese_proto.layers.source import Source, call
+from siamese_proto.layers.label_indices import explain_bad_labels, labels_along
+from siamese_proto.layers.torch_source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Accuracy(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"top_k": (self.top_k, 1), "axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
         module = call("Accuracy", **settings, per_class=(self.top_count > 1, False))
-        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.Accuracy",))
+        return Source(("{module}({0}, {1})",), module, helpers=("functional.losses.Accuracy",))
 
     def describe(self) -> str:
         return f"top {self.top_k}" if self.top_k > 1 else ""

@@ -10,8 +10,8 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import refuse_in_place
-from siamese_proto.layers.in_place import ElementWise, ReadsBottomBack
-from siamese_proto.layers.source import Source, by_module, call, expression, literal
+from siamese_proto.layers.element_wise import ElementWise, ReadsBottomBack
+from siamese_proto.layers.torch_source import Source, by_module, call, expression, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class Clip(ReadsBottomBack):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         low, high = literal(self.low), literal(self.high)
         if self.is_in_place:
-            return expression(f"clip_in_place({{0}}, {low}, {high})", "carried.in_place.clip_in_place")
+            return expression(f"clip_in_place({{0}}, {low}, {high})", "functional.element_wise.clip_in_place")
         if self.low > self.high:
             return expression(f"{{0}}.clamp(max={high}).clamp(min={low})")
         return expression(f"{{0}}.clamp({low}, {high})")
@@ -259,7 +259,7 @@ class BNLL(ReadsBottomBack):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.is_in_place:
-            return expression("softplus_in_place({0})", "carried.in_place.softplus_in_place")
+            return expression("softplus_in_place({0})", "functional.element_wise.softplus_in_place")
         return by_module("nn.Softplus(threshold=50)")
 
 
@@ -340,7 +340,7 @@ class Dropout(ElementWise):
         x = bottoms[0]
         if self.phase == "TEST" or self.ratio == 0:
             return [x]
-        from siamese_proto.layers.autograd.draws import uniform
+        from siamese_proto.layers.functional.draws import uniform
 
         kept = uniform(x, x.shape, run, self.key) >= self.ratio
         factors = kept.to(x.dtype).div_(1 - self.ratio)

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, 
 from siamese_proto.errors import GraphError, did_you_mean, edits, quoted
 from siamese_proto.graph.ir import Arity, Filler, LayerContext, ParamRole, Phase, Shape, VarianceNorm, exactly
 from siamese_proto.graph.select import PHASES
-from siamese_proto.layers.parameters import OwnSettings, own_settings
-from siamese_proto.layers.source import Source
+from siamese_proto.layers.settings.user_settings import OwnSettings, own_settings
+from siamese_proto.layers.torch_source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

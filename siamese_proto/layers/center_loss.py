@@ -10,8 +10,8 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive
-from siamese_proto.layers.labels import explain_bad_labels
-from siamese_proto.layers.source import Source
+from siamese_proto.layers.label_indices import explain_bad_labels
+from siamese_proto.layers.torch_source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class CenterLoss(Layer):
         return [()]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.centers import center_loss
+        from siamese_proto.layers.functional.centers import center_loss
 
         labels = bottoms[1].detach().long().reshape(-1)  # (N,)
         x = bottoms[0].reshape(len(labels), -1)  # (N, K)
@@ -69,7 +69,7 @@ class CenterLoss(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         x = "{0}" if len(bottoms[0]) == 2 and self._axis(bottoms[0]) == 1 else "{0}.reshape({1}.numel(), -1)"
         loss = f"center_loss({x}, {{1}}.reshape(-1).long(), {{p0}})"
-        return Source(apart=(loss,), helpers=("autograd.centers.center_loss",))
+        return Source(apart=(loss,), helpers=("functional.centers.center_loss",))
 
     def describe(self) -> str:
         return f"{self.classes} centres"

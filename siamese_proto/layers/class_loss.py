@@ -14,9 +14,9 @@ from siamese_proto.files import control_hint, find_path
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
-from siamese_proto.layers.labels import explain_bad_labels, labels_along
+from siamese_proto.layers.label_indices import explain_bad_labels, labels_along
 from siamese_proto.layers.loss import divisor, read_ignored, read_normalization
-from siamese_proto.layers.source import Source, call, shown
+from siamese_proto.layers.torch_source import Source, call, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class HingeLoss(RowLoss):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         module = call("HingeLoss", power=(2 if self.norm == "L2" else 1, 1))
-        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.HingeLoss",))
+        return Source(("{module}({0}, {1})",), module, helpers=("functional.losses.HingeLoss",))
 
     def describe(self) -> str:
         return self.norm
@@ -87,7 +87,7 @@ class MultinomialLogisticLoss(RowLoss):
     """
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.floored_log import floored_log
+        from siamese_proto.layers.functional.floored_log import floored_log
 
         probabilities = bottoms[0].flatten(1) if bottoms[0].dim() > 1 else bottoms[0].unsqueeze(1)  # (N, C)
         labels = bottoms[1].detach().long().reshape(-1, 1)
@@ -99,7 +99,7 @@ class MultinomialLogisticLoss(RowLoss):
         return [-floored_log(picked).sum() / probabilities.shape[0]]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        helper = "carried.losses.MultinomialLogisticLoss"
+        helper = "functional.losses.MultinomialLogisticLoss"
         return Source(("{module}({0}, {1})",), "MultinomialLogisticLoss()", helpers=(helper,))
 
 
@@ -155,7 +155,7 @@ class InfogainLoss(Layer):
         return [(), bottoms[0]][: self.top_count]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.floored_log import infogain_loss
+        from siamese_proto.layers.functional.floored_log import infogain_loss
 
         scores = bottoms[0]
         axis = canonical_axis(self.axis, scores.shape)
@@ -175,7 +175,7 @@ class InfogainLoss(Layer):
         labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
         settings = {"normalization": (self.normalization, "VALID"), "with_probabilities": (self.top_count > 1, False)}
         module = call("InfogainLoss", **labels, **settings)
-        return Source((f"{{module}}({{0}}, {{1}}, {gains})",), module, helpers=("carried.losses.InfogainLoss",))
+        return Source((f"{{module}}({{0}}, {{1}}, {gains})",), module, helpers=("functional.losses.InfogainLoss",))
 
     def _gains_source(self) -> str:
         """H of the file as a literal; GraphError where nobody could read it."""

@@ -11,7 +11,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive, check_same_shapes
-from siamese_proto.layers.source import Source, call, same
+from siamese_proto.layers.torch_source import Source, call, same
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches, check_equal_features
-from siamese_proto.layers.source import Source, expression
+from siamese_proto.layers.torch_source import Source, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

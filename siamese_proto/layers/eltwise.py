@@ -11,7 +11,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_same_shapes
-from siamese_proto.layers.source import Source, call, expression, literal
+from siamese_proto.layers.torch_source import Source, call, expression, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -57,18 +57,18 @@ class Eltwise(Layer):
             return [_largest(bottoms)]
         if self.stable:
             return [reduce(mul, bottoms)]
-        from siamese_proto.layers.autograd.product import quotient_product
+        from siamese_proto.layers.functional.product import quotient_product
 
         return [quotient_product(bottoms)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         names = [f"{{{index}}}" for index in range(len(bottoms))]
         if self.operation == "MAX":
-            return expression(call("largest", *names), "carried.choices.largest")
+            return expression(call("largest", *names), "functional.choices.largest")
         if self.operation == "PROD":
             if self.stable:
                 return expression(" * ".join(names))
-            return expression(f"quotient_product(({', '.join(names)}))", "autograd.product.quotient_product")
+            return expression(f"quotient_product(({', '.join(names)}))", "functional.product.quotient_product")
         factors = self.coefficients or (1.0,) * len(bottoms)
         signs = {1.0: "", -1.0: "-"}
         terms = [signs.get(c, f"{literal(c)} * ") + name for name, c in zip(names, factors, strict=True)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
 from siamese_proto.layers.checks import check_positive
-from siamese_proto.layers.source import Source, call
+from siamese_proto.layers.torch_source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

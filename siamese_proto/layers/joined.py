@@ -50,7 +50,7 @@ class JoinedDropout(JoinedLayer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         import torch
 
-        from siamese_proto.layers.autograd.draws import uniform
+        from siamese_proto.layers.functional.draws import uniform
 
         x = bottoms[0]
         shape = (*x.shape[1:2], *(1,) * (x.dim() - 2)) if self.by_channel else x.shape[1:]
@@ -82,6 +82,6 @@ class JoinedProduct(JoinedLayer):
             parted = product.reshape(len(rows), rows[0], *product.shape[1:])
             bias = params[1].expand(len(rows), *(1,) * (product.dim() - 1), -1)
             return [(parted + bias).flatten(0, 1)]
-        from siamese_proto.layers.autograd.bias import add_bias
+        from siamese_proto.layers.functional.bias import add_bias
 
         return [add_bias(product, params[1], rows)]

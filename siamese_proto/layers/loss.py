@@ -11,7 +11,7 @@ from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches
 from siamese_proto.layers.pair_labels import look_at_labels, nonzero
-from siamese_proto.layers.source import Source, call
+from siamese_proto.layers.torch_source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class ContrastiveLoss(Layer):
         return [()]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.contrastive import contrastive_loss
+        from siamese_proto.layers.functional.contrastive import contrastive_loss
 
         rows = bottoms[0].shape[0]
         a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])
@@ -108,7 +108,7 @@ class ContrastiveLoss(Layer):
         labels = "{2}" if self.label == "SIMILAR" else "({2}.abs() < 1).to({0}.dtype)"
         factor = {"HALF_MEAN": "", "MEAN": " * 2", "SUM": " * (2 * len({0}))"}[self.normalization]
         loss = f"{{module}}({{0}}, {{1}}, {labels}){factor}"
-        return Source((loss,), module, helpers=("carried.losses.ContrastiveLoss",))
+        return Source((loss,), module, helpers=("functional.losses.ContrastiveLoss",))
 
     def describe(self) -> str:
         reverse = " label 1 different" * (self.label == "DIFFERENT")
@@ -138,7 +138,7 @@ class EuclideanLoss(Layer):
         return [difference.square().sum() / (2 * a.shape[0])]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        return Source(("{module}({0}, {1})",), "EuclideanLoss()", helpers=("carried.losses.EuclideanLoss",))
+        return Source(("{module}({0}, {1})",), "EuclideanLoss()", helpers=("functional.losses.EuclideanLoss",))
 
 
 @layer("SigmoidCrossEntropyLoss")
@@ -178,7 +178,7 @@ class SigmoidCrossEntropyLoss(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"ignore_label": (self.ignored, None), "normalization": (self.normalization, "BATCH_SIZE")}
         module = call("SigmoidCrossEntropyLoss", **settings)
-        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.SigmoidCrossEntropyLoss",))
+        return Source(("{module}({0}, {1})",), module, helpers=("functional.losses.SigmoidCrossEntropyLoss",))
 
     def describe(self) -> str:
         return "" if self.ignored is None else f"ignore {self.ignored}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
-from siamese_proto.layers.source import Source, by_module, call, expression, lengthened, literal
+from siamese_proto.layers.torch_source import Source, by_module, call, expression, lengthened, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class BatchNorm(Layer):
         said = self.uses_stored if self.is_said or self.has_own_phase else None
         module = call("BatchNorm", bottoms[0][1], **settings, use_global_stats=(said, None))
         names = ("mean", "variance", "factor")
-        return by_module(module, names, helpers=["carried.normalization.BatchNorm"])
+        return by_module(module, names, helpers=["functional.normalization.BatchNorm"])
 
     def rows_independent(self) -> bool:
         return self.uses_stored
@@ -132,7 +132,7 @@ class LRN(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.is_within:
             module = call("WithinChannelNorm", self.size, self.alpha, self.beta)
-            return by_module(module, helpers=["carried.normalization.WithinChannelNorm"])
+            return by_module(module, helpers=["functional.normalization.WithinChannelNorm"])
         settings = {"alpha": (self.alpha, None), "beta": (self.beta, None), "k": (self.k, 1.0)}
         return by_module(call("nn.LocalResponseNorm", self.size, **settings))
 
@@ -173,7 +173,7 @@ class MVN(Layer):
         return [(*bottoms[0], *(1,) * (4 - len(bottoms[0])))]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.mean_variance import normalize
+        from siamese_proto.layers.functional.mean_variance import normalize
 
         x = bottoms[0]
         x = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
@@ -185,7 +185,7 @@ class MVN(Layer):
         axes = "(1, 2, 3)" if self.is_across else "(2, 3)"
         if not self.divides:
             return expression(f"{x} - {x}.mean({axes}, keepdim=True)")
-        return expression(f"normalize({x}, {axes}, {literal(self.eps)})", "autograd.mean_variance.normalize")
+        return expression(f"normalize({x}, {axes}, {literal(self.eps)})", "functional.mean_variance.normalize")
 
     def rows_independent(self) -> bool:
         return True

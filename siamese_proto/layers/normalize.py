@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.ir import Arity, Filler, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, layer, read_filler
-from siamese_proto.layers.parameters import binary_settings
-from siamese_proto.layers.source import Source, lengthened, literal
+from siamese_proto.layers.settings.user_settings import binary_settings
+from siamese_proto.layers.torch_source import Source, lengthened, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

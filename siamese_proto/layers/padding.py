@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
-from siamese_proto.layers.source import Source, by_module, call, expression
+from siamese_proto.layers.torch_source import Source, by_module, call, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class ChannelDropout(Layer):
         x = bottoms[0]
         if self.phase == "TEST" or self.ratio == 0:
             return [x]
-        from siamese_proto.layers.autograd.draws import uniform
+        from siamese_proto.layers.functional.draws import uniform
 
         shape = (*x.shape[:2], *(1,) * (x.dim() - 2))  # (N, C, 1, ..)
         kept = uniform(x, shape, run, self.key) >= self.ratio

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
-from siamese_proto.layers.source import Source
+from siamese_proto.layers.torch_source import Source
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.convolution import by, short
-from siamese_proto.layers.source import Source, by_module, call, same, shown
+from siamese_proto.layers.torch_source import Source, by_module, call, same, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Pooling(Layer):
         if with_mask or not self._is_native(size):
             settings = {"ceil_mode": (self.ceil, True), "with_mask": (with_mask, False)}
             pool = call("WindowPool", shown(self.method), kernel, self.stride, pad=(self.pad, (0, 0)), **settings)
-            return by_module(pool, helpers=["carried.pooling.WindowPool"])
+            return by_module(pool, helpers=["functional.pooling.WindowPool"])
         steps = {"stride": (same(self.stride), None), "padding": (same(self.pad), 0)}
         rounding = {"ceil_mode": (self.ceil and self.stride != (1, 1), False)}
         name = "nn.MaxPool2d" if self.method == "MAX" else "nn.AvgPool2d"
@@ -117,7 +117,7 @@ class Pooling(Layer):
         draws = {"draws": (self.phase == "TRAIN", None)} if self.has_own_phase else {}
         settings = {"ceil_mode": (self.ceil, True), **draws}
         pool = call("StochasticPool", self.kernel or size, self.stride, **settings)
-        return by_module(pool, helpers=["carried.pooling.StochasticPool"])
+        return by_module(pool, helpers=["functional.pooling.StochasticPool"])
 
     def rows_independent(self) -> bool:
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
@@ -234,8 +234,8 @@ class LeanPooling(Pooling):
 
         kernel = self.kernel or (x.shape[2], x.shape[3])
         if not torch.compiler.is_compiling() and x.numel() >= _MAXIMA_FROM[False] and x.is_cpu:
-            from siamese_proto.layers.autograd.pooling import maxima
-            from siamese_proto.layers.autograd.transforms import is_ordinary
+            from siamese_proto.layers.functional.max_pooling import maxima
+            from siamese_proto.layers.functional.transforms import is_ordinary
 
             is_last, size = x.stride(1) == 1, x.numel()
             trains = torch.is_grad_enabled() and x.requires_grad
@@ -256,7 +256,7 @@ class LeanPooling(Pooling):
 
     def lean(self, x: Tensor) -> Tensor:
         """The same, however small, by the rule that keeps less."""
-        from siamese_proto.layers.autograd.pooling import max_pool
+        from siamese_proto.layers.functional.max_pooling import max_pool
 
         kernel = self.kernel or (x.shape[2], x.shape[3])
         settings = (kernel, self.stride, self.pad)
@@ -265,7 +265,7 @@ class LeanPooling(Pooling):
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:
     """An element of each window, drawn with the probability x / sum of x; without a run the mean of such draws."""
-    from siamese_proto.layers.autograd.draws import uniform
+    from siamese_proto.layers.functional.draws import uniform
 
     windows = windows_of(x, kernel, stride)
     return mean_pick(windows) if run is None else pick(windows, uniform(x, windows.shape[:-1], run, key))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Filler, ParamRole, Shape
 from siamese_proto.layers.base import RunState, layer, read_filler
-from siamese_proto.layers.in_place import ElementWise
-from siamese_proto.layers.source import Source, by_module
+from siamese_proto.layers.element_wise import ElementWise
+from siamese_proto.layers.torch_source import Source, by_module
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

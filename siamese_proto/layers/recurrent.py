@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, ParamRole, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer, read_filler
-from siamese_proto.layers.source import Source, call, expression
+from siamese_proto.layers.torch_source import Source, call, expression
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Recurrent(Layer):
             module=module,
             names=names,
             apart=(f"{{memory}}.run(({params}), {arguments})",),
-            helpers=(f"carried.recurrent.{self.type}",),
+            helpers=(f"functional.recurrent.{self.type}",),
             has_state=not self.exposed,
             memory=memory,
         )
@@ -201,7 +201,7 @@ class LSTM(Recurrent):
         elif self._is_for_torch(bottoms[0], cont):
             out, h, c = self._by_torch(bottoms[0], cont[0], params, h, c)
         else:
-            from siamese_proto.layers.autograd.lstm import lstm_steps
+            from siamese_proto.layers.functional.lstm import lstm_steps
 
             transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # other than that under autocast
             out, c = lstm_steps(transformed, cont, h, c, params[-1])
@@ -279,12 +279,12 @@ class LSTMUnit(Layer):
         return lstm_unit(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(-1))
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        return expression("lstm_unit({0}, {1}, {2})", "carried.recurrent.lstm_unit")
+        return expression("lstm_unit({0}, {1}, {2})", "functional.recurrent.lstm_unit")
 
 
 def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
     """The next c and h (.., D) of c before it (.., D), gates (.., 4 D) and cont (.., 1)."""
-    from siamese_proto.layers.autograd.forget_gate import forget_gate
+    from siamese_proto.layers.functional.forget_gate import forget_gate
 
     i, f, o, g = x.chunk(4, -1)
     c = forget_gate(f, cont) * before + i.sigmoid() * g.tanh()

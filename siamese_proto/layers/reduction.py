@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
-from siamese_proto.layers.source import Source, call, expression, literal
+from siamese_proto.layers.torch_source import Source, call, expression, literal
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ArgMax(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"axis": (self.axis, None), "with_values": (self.with_values, False)}
-        return expression(call("highest", "{0}", self.top_k, **settings), "carried.choices.highest")
+        return expression(call("highest", "{0}", self.top_k, **settings), "functional.choices.highest")
 
     def rows_independent(self) -> bool:
         return self.axis is None or self.axis > 0

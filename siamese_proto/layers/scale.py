@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Arity, Filler, ParamRole, Shape
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer, read_filler
-from siamese_proto.layers.source import Source, by_module, call, lengthened
+from siamese_proto.layers.torch_source import Source, by_module, call, lengthened
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Scale(Spread):
             return Source((apart,), apart=(apart,))
         settings = {"axis": (axis, 1), "bias": (self.has_bias, False)}
         module, names = call("Scale", *spread, **settings), ("scale", "bias")[: len(self.roles)]
-        return by_module(module if spread else "", names, apart, ["carried.normalization.Scale"] if spread else [])
+        return by_module(module if spread else "", names, apart, ["functional.normalization.Scale"] if spread else [])
 
     def describe(self) -> str:
         return super().describe() + (" + bias" if self.has_bias else "")

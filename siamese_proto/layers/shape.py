@@ -10,7 +10,7 @@ from siamese_proto.errors import DataError, GraphError
 from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import read_axis, refuse_in_place
-from siamese_proto.layers.source import Source, expression, shown
+from siamese_proto.layers.torch_source import Source, expression, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

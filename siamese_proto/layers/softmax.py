@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from siamese_proto.graph.ir import Arity, Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, canonical_axis, layer
 from siamese_proto.layers.checks import check_batches, check_labels_fit
-from siamese_proto.layers.labels import explain_bad_labels, labels_along
+from siamese_proto.layers.label_indices import explain_bad_labels, labels_along
 from siamese_proto.layers.loss import read_ignored, read_normalization
-from siamese_proto.layers.source import Source, by_module, call
+from siamese_proto.layers.torch_source import Source, by_module, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class SoftmaxWithLoss(Layer):
         return [(), bottoms[0]][: self.top_count]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.autograd.softmax_loss import softmax_loss
+        from siamese_proto.layers.functional.softmax_loss import softmax_loss
 
         scores = bottoms[0]
         axis = canonical_axis(self.axis, scores.shape)
@@ -86,7 +86,7 @@ class SoftmaxWithLoss(Layer):
         labels = {"axis": (self.axis, 1), "ignore_label": (self.ignored, None)}
         settings = {"normalization": (self.normalization, "VALID"), "with_probabilities": (self.top_count > 1, False)}
         module = call("SoftmaxWithLoss", **labels, **settings)
-        return Source(("{module}({0}, {1})",), module, helpers=("carried.losses.SoftmaxWithLoss",))
+        return Source(("{module}({0}, {1})",), module, helpers=("functional.losses.SoftmaxWithLoss",))
 
     def describe(self) -> str:
         return "" if self.ignored is None else f"ignore {self.ignored}"

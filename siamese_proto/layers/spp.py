@@ -10,7 +10,7 @@ from siamese_proto.graph.ir import Shape
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_positive
 from siamese_proto.layers.pooling import LOWEST, pool_stochastic
-from siamese_proto.layers.source import Source, call, expression, shown
+from siamese_proto.layers.torch_source import Source, call, expression, shown
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class SPP(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if self.method == "STOCHASTIC":
             draws = "self.training" if not self.has_own_phase else repr(self.phase == "TRAIN")
-            return expression(f"pyramid_draw({{0}}, {self.levels}, draws={draws})", "carried.pooling.pyramid_draw")
+            return expression(f"pyramid_draw({{0}}, {self.levels}, draws={draws})", "functional.pooling.pyramid_draw")
         pooled = call("pyramid_pool", "{0}", self.levels, shown(self.method))
-        return expression(pooled, "carried.pooling.pyramid_pool")
+        return expression(pooled, "functional.pooling.pyramid_pool")
 
     def rows_independent(self) -> bool:
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.

@@ -11,8 +11,8 @@ from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches, check_equal_features
 from siamese_proto.layers.distance import measure
 from siamese_proto.layers.loss import pair_divisor
-from siamese_proto.layers.parameters import binary_settings
-from siamese_proto.layers.source import Source, call
+from siamese_proto.layers.settings.user_settings import binary_settings
+from siamese_proto.layers.torch_source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class TripletLoss(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         words = {"form": (self.form, "HINGE"), "distance": (self.distance, "SQUARED")}
         module = call("TripletLoss", self.margin, **words, normalization=(self.normalization, "HALF_MEAN"))
-        return Source(("{module}({0}, {1}, {2})",), module, helpers=("carried.triplets.TripletLoss",))
+        return Source(("{module}({0}, {1}, {2})",), module, helpers=("functional.triplets.TripletLoss",))
 
     def unused_fields(self) -> Sequence[str]:
         return self.unused

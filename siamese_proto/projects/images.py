@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from siamese_proto.data.class_choice import choose_classes
-from siamese_proto.data.database import guess_backend, open_database
-from siamese_proto.data.images import read_list
-from siamese_proto.data.labelled import Kind, guess_kind, is_digits, open_labelled
-from siamese_proto.data.pair_list import read_rows
-from siamese_proto.data.store import Backend
+from siamese_proto.data.databases.database import guess_backend, open_database
+from siamese_proto.data.databases.store import Backend
+from siamese_proto.data.images.class_choice import choose_classes
+from siamese_proto.data.images.labelled import Kind, guess_kind, is_digits, open_labelled
+from siamese_proto.data.images.pair_list import read_rows
+from siamese_proto.data.layers.image_data import read_list
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import find_path
 
 if TYPE_CHECKING:
-    from siamese_proto.data.labelled import LabelledImages
+    from siamese_proto.data.images.labelled import LabelledImages
 
 _SHARE = 0.75  # of the classes for training, where one source is for training and for the test
 _FEWEST = 2  # classes in each of the two parts: images of one class make no pair of different ones

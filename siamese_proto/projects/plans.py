@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from siamese_proto.export.summary import count_text, summarize
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto.reader import parse_solver
-from siamese_proto.summary import count_text, summarize
 
 # Multiply-adds a second of two CPU cores, on average over the included networks. The times in prototxt/README.md
 # give 0.7 to 3.6 times that.

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_proto.compiler import build_graph
-from siamese_proto.data.labelled import is_digits
+from siamese_proto.data.images.labelled import is_digits
 from siamese_proto.errors import DataError, NetError, quoted
 from siamese_proto.graph.ir import Graph, Phase
 from siamese_proto.layers.base import DataLayer, RunState
-from siamese_proto.networks import NET, network_files
 from siamese_proto.projects.images import Images, look_at, split_by_class
 from siamese_proto.projects.plans import Plan, plan
 from siamese_proto.projects.sources import named_sources, own_root, with_sources
+from siamese_proto.zoo import NET, network_files
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from siamese_proto.proto import schema
 from siamese_proto.proto.load import PathOrText, load_text
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver, RawField, Source
 from siamese_proto.proto.text import Block, Node, Scalar, parse_tree
-from siamese_proto.proto.upgrade import upgrade_read_net
-from siamese_proto.proto.upgrade_solver import upgrade_read_solver
+from siamese_proto.proto.upgrade.net import upgrade_read_net
+from siamese_proto.proto.upgrade.solver import upgrade_read_solver
 from siamese_proto.proto.values import Field, UnknownEnumValueError, fields_of
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)

@@ -24,6 +24,8 @@ _INTEGERS = {
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
+_MOST_DIGITS = 100
+_LARGE = int("1" + _MOST_DIGITS * "0")
 
 
 class UnknownEnumValueError(ValueError):
@@ -151,3 +153,16 @@ def _enum(numbers: dict[str, int], value: Scalar) -> int:
     if number is None or number not in numbers.values():
         raise UnknownEnumValueError(f"expected one of {', '.join(numbers)}, found {quoted(name)}")
     return number
+
+
+def whole_number(text: str) -> int:
+    """Read decimal digits, with a sign perhaps; a number of more than 100 digits is 10^100, with its sign.
+
+    Such a number is too large wherever one is expected, and Python does not read those of more than 4,300 digits.
+    Raises ValueError for other texts, as `int` does.
+    """
+    written = text.strip()
+    digits = written.lstrip("+-")
+    if len(digits) <= _MOST_DIGITS or not digits.isdecimal():
+        return int(written)
+    return -_LARGE if written.startswith("-") else _LARGE

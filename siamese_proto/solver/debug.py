@@ -13,8 +13,8 @@ from torch import Tensor
 from siamese_proto.graph.ir import Blob, Node, ParamUse
 from siamese_proto.graph.splits import insert_splits
 from siamese_proto.layers.base import Layer
-from siamese_proto.net import Net
-from siamese_proto.program import is_source
+from siamese_proto.net.net import Net
+from siamese_proto.net.program import is_source
 from siamese_proto.solver.log import log, number
 
 # Where these lines come from in Caffe.

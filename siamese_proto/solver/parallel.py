@@ -29,7 +29,7 @@ from siamese_proto.data.feeder import PrefetchFeeder
 from siamese_proto.errors import SolverError
 from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import Feeder, Layer
-from siamese_proto.solver.running import restarts
+from siamese_proto.solver.run_lock import restarts
 
 Value = TypeVar("Value")
 

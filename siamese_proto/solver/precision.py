@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import SolverError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.solver.rules import UpdateRule
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]

@@ -16,8 +16,8 @@ from siamese_proto.errors import SolverError
 from siamese_proto.graph.ir import Graph
 from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import check_sources
-from siamese_proto.net import Net
-from siamese_proto.solver.feeding import BatchSource, given_batches
+from siamese_proto.net.net import Net
+from siamese_proto.solver.batches import BatchSource, given_batches
 from siamese_proto.solver.log import log, log_lines
 from siamese_proto.solver.parallel import check_graph, current
 from siamese_proto.solver.rules import RULES, UpdateRule

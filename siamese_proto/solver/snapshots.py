@@ -21,16 +21,16 @@ from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.files import abandoned, control_hint, partials_of, remove
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
-from siamese_proto.solver.carried import export_carried
 from siamese_proto.solver.log import log
+from siamese_proto.solver.recurrent_state import export_carried
 from siamese_proto.solver.rules import UpdateRule
-from siamese_proto.solver.running import restarts, running, would_restart
+from siamese_proto.solver.run_lock import restarts, running, would_restart
 from siamese_proto.solver.settings import Settings
 from siamese_proto.weights import StoredState, find_weights, read_state, write_state
 
 if TYPE_CHECKING:
-    from siamese_proto.solver.loop import Solver
     from siamese_proto.solver.parallel import Team
+    from siamese_proto.solver.solver import Solver
 
 PathLike = str | os.PathLike[str]
 

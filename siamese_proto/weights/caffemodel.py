@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 from siamese_proto.errors import NetError
 from siamese_proto.files import replacing
 from siamese_proto.proto import schema
-from siamese_proto.proto.upgrade import upgrade_net
+from siamese_proto.proto.upgrade.net import upgrade_net
 from siamese_proto.weights.blobs import Array, blob_pieces, length_of, read_blob
 from siamese_proto.weights.files import Path, problem
 from siamese_proto.weights.stored import StoredLayer, StoredWeights

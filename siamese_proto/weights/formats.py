@@ -12,7 +12,7 @@ from siamese_proto.weights.caffemodel import read_caffemodel, write_caffemodel
 from siamese_proto.weights.files import Path, problem
 from siamese_proto.weights.hdf5 import read_hdf5, write_hdf5
 from siamese_proto.weights.stored import StoredWeights, stored_from_graph
-from siamese_proto.weights.tensors import read_pt, read_safetensors, write_pt, write_safetensors
+from siamese_proto.weights.torch_files import read_pt, read_safetensors, write_pt, write_safetensors
 
 _HDF5, _ZIP, _PICKLE, _GZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02", b"\x1f\x8b"
 _READERS = {".h5": read_hdf5, ".hdf5": read_hdf5, ".safetensors": read_safetensors, ".pt": read_pt, ".pth": read_pt}

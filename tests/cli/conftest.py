@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from siamese_proto.cli import main
-from siamese_proto.data.digits import load_digits
+from siamese_proto.data.images.digits import load_digits
 from siamese_proto.solver import Solver
 
 NET = """name: "digit_twin"

@@ -14,8 +14,8 @@ from PIL import Image
 from problem_lines import problem_lines
 
 from siamese_proto.cli import main
-from siamese_proto.data.database import create_database
-from siamese_proto.data.store import Backend
+from siamese_proto.data.databases.database import create_database
+from siamese_proto.data.databases.store import Backend
 from siamese_proto.proto import schema
 
 

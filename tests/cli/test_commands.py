@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 import pytest
 from cli_runner import NET, SHAPES, SOLVER, run
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ import siamese_proto
 from siamese_proto.cli import COMMANDS, main
 from siamese_proto.proto.reader import parse_net, parse_solver
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = paths.GOLDEN
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_proto.metrics.embedding import read_features
-from siamese_proto.metrics.verification import Distances, verify_at
+from siamese_proto.evaluation.features import read_features
+from siamese_proto.evaluation.verification import Distances, verify_at
 
 
 def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ layer { name: "sum" type: "InnerProduct" bottom: "e" top: "score" inner_product_
         weight_filler { value: -1 } bias_filler { value: 2 } } }
 layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "score" bottom: "same" top: "loss" }
 """
-    from siamese_proto.net import Net
+    from siamese_proto.net.net import Net
 
     Path("learned.prototxt").write_text(text[: text.index('layer { name: "loss"')] + head)
     net = Net("learned.prototxt", "TEST")

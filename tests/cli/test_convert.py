@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 from cli_runner import run
 from click.testing import CliRunner, Result
@@ -14,7 +15,7 @@ from siamese_proto.cli import main
 from siamese_proto.proto import schema
 from siamese_proto.weights import StoredLayer, StoredWeights, read_weights, write_stored
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = paths.GOLDEN
 SUFFIXES = [".caffemodel.h5", ".safetensors", ".pt", ".caffemodel"]
 
 

@@ -8,18 +8,19 @@ import time
 from pathlib import Path
 
 import numpy
+import paths
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from siamese_proto.cli.data import data
-from siamese_proto.data.database import create_database, open_database
-from siamese_proto.data.datum import make_datum
-from siamese_proto.data.picture import images_of
+from siamese_proto.data.databases.database import create_database, open_database
+from siamese_proto.data.databases.datum import make_datum
+from siamese_proto.data.databases.picture import images_of
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = paths.GOLDEN
 IDX = [str(GOLDEN / "flagship" / name) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")]
 
 

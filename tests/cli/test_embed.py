@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from siamese_proto.metrics.embedding import Embedding, flattened, plot_embedding, read_features
-from siamese_proto.metrics.palette import CLASSES, class_style
+from siamese_proto.evaluation.features import Embedding, flattened, plot_embedding, read_features
+from siamese_proto.evaluation.plots.palette import CLASSES, class_style
 
 
 def test_features_labels_and_names_of_labelled_images(trained: Any, tmp_path: Path) -> None:

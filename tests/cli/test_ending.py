@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from siamese_proto.data.database import create_database
-from siamese_proto.data.datum import make_datum
+from siamese_proto.data.databases.database import create_database
+from siamese_proto.data.databases.datum import make_datum
 from siamese_proto.proto import schema
 
 NET = """

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from siamese_proto.data.digits import load_digits
-from siamese_proto.metrics.evaluation import read_evaluation
-from siamese_proto.metrics.figures import plot_evaluation
-from siamese_proto.net import Net
+from siamese_proto.data.images.digits import load_digits
+from siamese_proto.evaluation.plots.figures import plot_evaluation
+from siamese_proto.evaluation.report import read_evaluation
+from siamese_proto.net.net import Net
 from siamese_proto.weights import read_weights
 
 BLUE, VERMILION = (0, 114, 178), (213, 94, 0)

@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 from click.testing import CliRunner, Result
 
 from siamese_proto.cli import main
 from siamese_proto.weights import StoredLayer, StoredState, StoredWeights, write_state, write_stored
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = paths.GOLDEN
 
 
 def inspect(*arguments: str | Path) -> Result:

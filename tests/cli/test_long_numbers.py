@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from siamese_proto.cli import main
-from siamese_proto.net import Net
-from siamese_proto.whole_numbers import whole_number
+from siamese_proto.net.net import Net
+from siamese_proto.proto.values import whole_number
 
 LONG = "9" * 5000
 SHOWN = f"{'9' * 60}...{'9' * 20} (5000 characters)"

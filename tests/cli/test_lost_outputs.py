@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.weights import read_weights
 
 NET = """

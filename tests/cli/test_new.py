@@ -8,9 +8,9 @@ import pytest
 from cli_runner import run
 from PIL import Image
 
-from siamese_proto.data.digits import load_digits
-from siamese_proto.networks import networks_folder
+from siamese_proto.data.images.digits import load_digits
 from siamese_proto.proto.reader import parse_net
+from siamese_proto.zoo import networks_folder
 
 NETWORKS = sorted(path.parent.name for path in networks_folder().glob("*/train_test.prototxt"))
 

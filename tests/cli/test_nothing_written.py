@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from siamese_proto.cli import main
 from siamese_proto.cli.group import PROBLEM
 from siamese_proto.errors import SolverError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
-from siamese_proto.solver.timing import time_net
+from siamese_proto.solver.profile import time_net
 
 OLD = b"rows that took a week to compute"
 OUTPUT = """layer { name: "save" type: "HDF5Output" bottom: "feat" bottom: "same"

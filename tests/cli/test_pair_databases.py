@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from siamese_proto.cli.data import data
-from siamese_proto.data.database import create_database, open_database
-from siamese_proto.data.datum import make_datum
+from siamese_proto.data.databases.database import create_database, open_database
+from siamese_proto.data.databases.datum import make_datum
 from siamese_proto.errors import DataError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
 
 LABELS = [1, 0, 0, 1, 2, 2]

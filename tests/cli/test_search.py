@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_proto.metrics.embedding import read_features
+from siamese_proto.evaluation.features import read_features
 
 
 def test_the_nearest_are_found_and_the_query_itself_is_not(trained: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import siamese_proto as sp
 from siamese_proto.cli import main
-from siamese_proto.solver.timing import made_up_batch, time_net
+from siamese_proto.solver.profile import made_up_batch, time_net
 
 
 def test_lines_are_those_of_caffe_time_and_no_database_is_needed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 from click.testing import CliRunner, Result
 from problem_lines import problem_lines
@@ -21,7 +22,7 @@ from siamese_proto.cli.train import answering_signals
 from siamese_proto.solver import Solver
 from siamese_proto.weights import read_state, read_weights
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "flagship"
+GOLDEN = paths.GOLDEN / "flagship"
 NET = """
 name: "tiny"
 layer { name: "pairs" type: "Data" top: "pair" top: "sim" transform_param { scale: 0.00390625 }

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import paths
 import pytest
 from cli_runner import run
 from problem_lines import problem_lines
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "custom_layers.md").read_text()
+GUIDE = (paths.ROOT / "docs" / "custom_layers.md").read_text()
 TRAINED = """
 layer {{ name: "d" type: "DummyData" top: "x" dummy_data_param {{ shape {{ dim: 4 dim: 5 }} data_filler {{
   type: "gaussian" }} }} }}

@@ -20,7 +20,7 @@ from problem_lines import problem_lines
 
 import siamese_proto as sp
 from siamese_proto.data.bad_records import BadRecordError, count_of
-from siamese_proto.data.datum import Decoding, parse_datum, pixels_of, size_of
+from siamese_proto.data.databases.datum import Decoding, parse_datum, pixels_of, size_of
 from siamese_proto.errors import DataError
 from siamese_proto.layers.base import RunState
 from siamese_proto.proto import schema

@@ -13,8 +13,8 @@ import pytest
 from feeding import GOLDEN, batches, copied, data_layer, make_database, make_layer, make_raw_database, noise
 from PIL import Image
 
-from siamese_proto.data.database import create_database, open_database
-from siamese_proto.data.idx import read_labelled
+from siamese_proto.data.databases.database import create_database, open_database
+from siamese_proto.data.images.idx import read_labelled
 from siamese_proto.errors import DataError, GraphError, NetError
 from siamese_proto.graph.ir import SourceMissingError
 from siamese_proto.layers.base import RunState

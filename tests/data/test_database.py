@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from feeding import BACKENDS, GOLDEN, copied, make_database, noise, tool
 
-from siamese_proto.data.database import create_database, guess_backend, open_database
-from siamese_proto.data.leveldb_store import _library
+from siamese_proto.data.databases.database import create_database, guess_backend, open_database
+from siamese_proto.data.databases.leveldb_store import _library
 from siamese_proto.errors import DataError
 
 SOURCES = {"LEVELDB": "flagship/pairs_leveldb", "LMDB": "flagship/pairs_lmdb"}
@@ -85,7 +85,7 @@ def test_a_read_only_folder_serves(backend, tmp_path):
 
 def test_a_leveldb_that_another_process_holds_open_is_read(tmp_path):
     path = make_database(tmp_path / "made", [noise(1, 2, 3)] * 5)
-    holder = "import sys; from siamese_proto.data.leveldb_store import _library;"
+    holder = "import sys; from siamese_proto.data.databases.leveldb_store import _library;"
     holder += f"d = _library().DB({path!r}); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -111,7 +111,9 @@ def test_no_private_view_is_left_behind(tmp_path, monkeypatch):
 def test_a_reader_that_is_never_closed_leaves_no_view_at_exit(tmp_path):
     path = make_database(tmp_path / "made", [noise(1, 2, 3)])
     (tmp_path / "views").mkdir()
-    code = f"from siamese_proto.data.database import *; d = open_database({path!r}); print(next(d.records())[0])"
+    code = (
+        f"from siamese_proto.data.databases.database import *; d = open_database({path!r}); print(next(d.records())[0])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path / "views")}, capture_output=True
     )
@@ -168,7 +170,7 @@ def test_a_block_that_fails_leaves_nothing(backend, tmp_path):
 def test_killed_while_writing_nothing_is_under_the_final_name(backend, tmp_path):
     path = tmp_path / "made"
     code = (
-        "import time; from siamese_proto.data.database import create_database\n"
+        "import time; from siamese_proto.data.databases.database import create_database\n"
         f"with create_database({str(path)!r}, {backend!r}) as writer:\n"
         "    for number in range(10**9):\n"
         "        writer.put([(b'%09d' % number, bytes(1000))])\n"
@@ -192,7 +194,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(backend, tmp_path):
     resource = pytest.importorskip("resource")
     assert resource
     code = (
-        "import resource, sys; from siamese_proto.data.database import create_database\n"
+        "import resource, sys; from siamese_proto.data.databases.database import create_database\n"
         "from siamese_proto.errors import DataError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200000, 200000))\n"
         "import random\n"

@@ -10,7 +10,7 @@ import numpy
 import pytest
 from feeding import noise
 
-from siamese_proto.data.hdf5 import HDF5Batches, dataset_shapes
+from siamese_proto.data.layers.hdf5 import HDF5Batches, dataset_shapes
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.weights.hdf5 import read_hdf5
 from siamese_proto.weights.solverstate import read_state

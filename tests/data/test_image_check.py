@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy
 import pytest
 from feeding import drain, make_layer
-from sources import GRAY, NAMES, number_of, write_folder
+from image_sources import GRAY, NAMES, number_of, write_folder
 
-from siamese_proto.data.image_check import CHECKED_FIRST
+from siamese_proto.data.images.image_check import CHECKED_FIRST
 from siamese_proto.errors import DataError
 from siamese_proto.layers.base import RunState
 
@@ -85,7 +85,7 @@ def test_a_batch_in_which_no_pair_can_be_read_is_of_the_first_good_one(pairs):
 
 
 def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == "siamese_proto.data.image_check"]
+    return [record.message for record in caplog.records if record.name == "siamese_proto.data.images.image_check"]
 
 
 @pytest.mark.parametrize("skip", [False, True])

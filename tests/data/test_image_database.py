@@ -11,18 +11,19 @@ import time
 from pathlib import Path
 
 import numpy
+import paths
 import pytest
 from click.testing import CliRunner
 from feeding import BACKENDS, GOLDEN, batches, copied, data_layer, make_database, noise, tool
 from PIL import Image
 
 from siamese_proto.cli.data import data
-from siamese_proto.data.database import open_database
-from siamese_proto.data.datum import Decoding, parse_datum, pixels_of
+from siamese_proto.data.databases.database import open_database
+from siamese_proto.data.databases.datum import Decoding, parse_datum, pixels_of
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 
-TOOLS = Path(__file__).parents[2] / "tools"
+TOOLS = paths.TOOLS
 IMAGES = GOLDEN / "data/images"
 LIST = GOLDEN / "data/list.txt"
 BY_CAFFE = [  # flags, what Caffe's tool made with them, whether byte for byte

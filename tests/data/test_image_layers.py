@@ -13,7 +13,7 @@ from feeding import batches, data_layer, make_database, make_layer, noise
 from PIL import Image
 
 import siamese_proto as sp
-from siamese_proto.data.database import open_database
+from siamese_proto.data.databases.database import open_database
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 
@@ -144,7 +144,7 @@ def test_memory_and_input_layers_take_what_a_program_hands_over_as_floats():
 
 def test_the_log_says_that_another_process_holds_a_leveldb(tmp_path, caplog):
     path = make_database(tmp_path / "made", [noise(1, 2, 3)] * 5)
-    holder = "import sys; from siamese_proto.data.leveldb_store import _library;"
+    holder = "import sys; from siamese_proto.data.databases.leveldb_store import _library;"
     holder += f"d = _library().DB({path!r}); print('held', flush=True); sys.stdin.read()"
     caplog.set_level("INFO")
     with subprocess.Popen(

@@ -5,8 +5,7 @@ import threading
 import numpy
 import pytest
 from feeding import BACKENDS, copied, make_raw_database, noise
-from PIL import Image
-from sources import (
+from image_sources import (
     GRAY,
     HEIGHT,
     KINDS,
@@ -19,11 +18,12 @@ from sources import (
     write_list,
     write_source,
 )
+from PIL import Image
 
-from siamese_proto.data.class_choice import choose_classes, readable, warn_of_lone_images
-from siamese_proto.data.digits import load_digits
-from siamese_proto.data.labelled import LabelledImages, guess_kind, open_labelled
-from siamese_proto.data.pair_list import open_pairs
+from siamese_proto.data.images.class_choice import choose_classes, readable, warn_of_lone_images
+from siamese_proto.data.images.digits import load_digits
+from siamese_proto.data.images.labelled import LabelledImages, guess_kind, open_labelled
+from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 

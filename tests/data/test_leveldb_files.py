@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from siamese_proto.data.database import open_database
-from siamese_proto.data.leveldb_store import _library
+from siamese_proto.data.databases.database import open_database
+from siamese_proto.data.databases.leveldb_store import _library
 from siamese_proto.errors import DataError
 
 Records = dict[bytes, bytes]
@@ -108,7 +108,7 @@ def test_a_table_left_over_from_a_compaction_or_a_crash_is_not_read_and_not_chan
 
 def test_a_leveldb_whose_writer_was_killed_is_read_as_leveldb_itself_reads_it(tmp_path):
     code = (
-        "import random, sys; from siamese_proto.data.leveldb_store import _library\n"
+        "import random, sys; from siamese_proto.data.databases.leveldb_store import _library\n"
         "database = _library().DB(sys.argv[1], create_if_missing=True, write_buffer_size=30000)\n"
         "for number in range(10**9):\n"
         "    database.put(b'%08d' % random.randrange(5000), random.randbytes(300))\n"
@@ -196,7 +196,7 @@ def test_a_leveldb_with_a_damaged_current_file_is_refused(tmp_path, current, pro
 )
 def test_a_leveldb_without_a_temporary_folder_is_one_clear_line(tmp_path, folders, problem):
     make_log(tmp_path / "db")
-    code = "import sys, tempfile; from siamese_proto.data.database import open_database\n"
+    code = "import sys, tempfile; from siamese_proto.data.databases.database import open_database\n"
     code += f"tempfile.tempdir = {folders.format(path=str(tmp_path))}\n"
     code += "try: open_database(sys.argv[1])\nexcept Exception as error: print(error)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "db")], capture_output=True, text=True)

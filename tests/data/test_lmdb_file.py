@@ -9,7 +9,7 @@ import lmdb
 import pytest
 from feeding import GOLDEN
 
-from siamese_proto.data.database import open_database
+from siamese_proto.data.databases.database import open_database
 from siamese_proto.errors import DataError
 
 SIZES = [(0, 1), (1, 40), (2000, 40), (60, 3000), (7, 90000), (900, 700)]  # records, the largest value below

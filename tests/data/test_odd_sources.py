@@ -8,19 +8,19 @@ import h5py
 import numpy
 import pytest
 from feeding import make_layer, noise
+from image_sources import GRAY, HEIGHT, LABELS, WIDTH, write_folder, write_idx, write_list
 from PIL import Image
-from sources import GRAY, HEIGHT, LABELS, WIDTH, write_folder, write_idx, write_list
 
 from siamese_proto.data.bad_records import BadRecordError
-from siamese_proto.data.class_choice import readable
-from siamese_proto.data.database import create_database
-from siamese_proto.data.datum import make_datum
-from siamese_proto.data.hdf5 import HDF5Batches, dataset_shapes
-from siamese_proto.data.images import resize
-from siamese_proto.data.labelled import open_labelled
-from siamese_proto.data.pair_sampling import PairSampler
-from siamese_proto.data.picture import images_of
-from siamese_proto.data.windows import read_windows
+from siamese_proto.data.databases.database import create_database
+from siamese_proto.data.databases.datum import make_datum
+from siamese_proto.data.databases.picture import images_of
+from siamese_proto.data.images.class_choice import readable
+from siamese_proto.data.images.labelled import open_labelled
+from siamese_proto.data.layers.hdf5 import HDF5Batches, dataset_shapes
+from siamese_proto.data.layers.image_data import resize
+from siamese_proto.data.layers.windows import read_windows
+from siamese_proto.data.sampling import PairSampler
 from siamese_proto.errors import DataError
 
 

@@ -5,12 +5,12 @@ import logging
 import numpy
 import pytest
 from feeding import batches, drain, make_layer, noise
+from image_sources import GRAY, HEIGHT, KINDS, LABELS, WIDTH, number_of, write_folder, write_list, write_source
 from PIL import Image
-from sources import GRAY, HEIGHT, KINDS, LABELS, WIDTH, number_of, write_folder, write_list, write_source
 
 from siamese_proto.check.net import check_net
 from siamese_proto.compiler import build_graph
-from siamese_proto.data.digits import load_digits
+from siamese_proto.data.images.digits import load_digits
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.layers.base import DataLayer, RunState
 from siamese_proto.proto.reader import parse_net

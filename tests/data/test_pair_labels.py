@@ -16,8 +16,8 @@ from PIL import Image
 import siamese_proto as sp
 from siamese_proto.check.net import check_net
 from siamese_proto.cli import main
-from siamese_proto.data.database import create_database, open_database
-from siamese_proto.data.datum import parse_datum
+from siamese_proto.data.databases.database import create_database, open_database
+from siamese_proto.data.databases.datum import parse_datum
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.layers.pair_labels import odd_labels, read_pair_labels
 from siamese_proto.proto import schema

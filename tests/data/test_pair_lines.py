@@ -12,19 +12,19 @@ import numpy
 import pytest
 from click.testing import CliRunner
 from feeding import batches, make_layer
+from image_sources import GRAY, HEIGHT, WIDTH, number_of, write_folder
 from PIL import Image
-from sources import GRAY, HEIGHT, WIDTH, number_of, write_folder
 
 from siamese_proto.cli import main
-from siamese_proto.data.database import open_database
-from siamese_proto.data.labelled import guess_kind, open_labelled
-from siamese_proto.data.mean_image import read_npy
-from siamese_proto.data.pair_lines import pair_form, read_pairs
+from siamese_proto.data.databases.database import open_database
+from siamese_proto.data.databases.mean_image import read_npy
+from siamese_proto.data.images.labelled import guess_kind, open_labelled
+from siamese_proto.data.images.pair_lines import pair_form, read_pairs
 from siamese_proto.data.transform import Transform, load_mean
 from siamese_proto.errors import DataError, NetError
-from siamese_proto.metrics.embedding import read_features
-from siamese_proto.metrics.preparing import Preparation
-from siamese_proto.metrics.sources import open_pair_images
+from siamese_proto.evaluation.features import read_features
+from siamese_proto.evaluation.pair_sources import open_pair_images
+from siamese_proto.evaluation.preprocess import Preparation
 
 PEOPLE = ["Ann_Lee", "Bo", "Bo", "Ann_Lee", "Bo"]  # of images 0 to 4, which are numbered per person from 1
 LFW = "1\t2\nAnn_Lee\t1\t2\nBo\t2\t3\nAnn_Lee\t1\tBo\t1\nBo\t3\tAnn_Lee\t2\n"

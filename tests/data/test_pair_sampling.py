@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamese_proto.data.pair_sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
+from siamese_proto.data.sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
 from siamese_proto.errors import DataError
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy

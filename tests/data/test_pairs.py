@@ -5,21 +5,21 @@ import struct
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy
+import paths
 import pytest
 from feeding import BACKENDS, GOLDEN
 
-from siamese_proto.data.database import open_database
-from siamese_proto.data.digits import enlarge, load_digits
-from siamese_proto.data.idx import read_images, read_labelled, read_labels
-from siamese_proto.data.pairs import draw_pairs, write_pairs
+from siamese_proto.data.databases.database import open_database
+from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
+from siamese_proto.data.images.digits import enlarge, load_digits
+from siamese_proto.data.images.idx import read_images, read_labelled, read_labels
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 
 LABELS = numpy.array([3, 0, 1, 0, 3, 3, 7, 1, 0, 3], numpy.uint8)  # one image of class 7
-TOOLS = Path(__file__).parent.parent.parent / "tools"
+TOOLS = paths.TOOLS
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])

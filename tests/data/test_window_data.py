@@ -11,7 +11,7 @@ from feeding import batches, make_layer, noise
 from PIL import Image
 
 import siamese_proto as sp
-from siamese_proto.data.windows import Cutting
+from siamese_proto.data.layers.windows import Cutting
 from siamese_proto.errors import DataError, GraphError
 from siamese_proto.graph.ir import SourceMissingError
 from siamese_proto.proto import schema

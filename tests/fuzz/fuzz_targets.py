@@ -12,14 +12,14 @@ from pathlib import Path
 
 from siamese_proto.cli.check import findings
 from siamese_proto.compiler import build_graph
-from siamese_proto.deploy import deploy
-from siamese_proto.drawing import draw
 from siamese_proto.errors import NetError
+from siamese_proto.export.deploy import deploy
+from siamese_proto.export.drawing import draw
+from siamese_proto.export.summary import summarize
 from siamese_proto.proto.reader import parse_net, parse_solver
 from siamese_proto.proto.writer import write_net, write_solver
-from siamese_proto.summary import summarize
 from siamese_proto.weights import read_state, read_weights
-from siamese_proto.weights.contents import contents
+from siamese_proto.weights.inspect import contents
 
 Target = Callable[[bytes], bool]
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import paths
 import pytest
 from fuzz_targets import TARGETS
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from siamese_proto.proto import schema
 from siamese_proto.weights import read_weights, write_stored
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = paths.GOLDEN
 CORPUS = sorted(path.read_bytes() for path in (GOLDEN / "corpus").glob("*.prototxt"))
 SLOW = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
 MARKS = [b"{", b"}", b"[", b'"', b"'", b":", b"<", b"\\", b"#", b"-", b"1e999", b"nan", b"0", b"-1", b"9" * 40, b"\n"]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import siamese_proto as sp
+from siamese_proto.check.lint import lint
 from siamese_proto.errors import Names
 from siamese_proto.graph.ir import Graph
-from siamese_proto.graph.lint import lint
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from graph.nets import net
+from nets import net
 
 from siamese_proto import build_graph, parse_net
 from siamese_proto.graph.features import Ancestry, predictions, twin_features

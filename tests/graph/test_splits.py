@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 
 import siamese_proto as sp
 from siamese_proto.graph.splits import insert_splits
 from siamese_proto.proto import schema
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "layers"
+GOLDEN = paths.GOLDEN / "layers"
 CASES = ["multi_loss", "share_permissive", "softmaxloss_shared_blob", "split_two"]
 
 

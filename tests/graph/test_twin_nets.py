@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from graph.nets import net
+from nets import net
 
 from siamese_proto.check.net import check_net
 

@@ -9,12 +9,12 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from layer_cases import CASES
 from layer_harness import message
 
-from siamese_proto import fillers
+from siamese_proto.check.idle_fields import FILLER_READS, WAYS_TO_COMPUTE
 from siamese_proto.check.net import check_net
-from siamese_proto.graph.effects import FILLER_READS, WAYS_TO_COMPUTE
 from siamese_proto.graph.ir import LayerContext
-from siamese_proto.layers import parameters
 from siamese_proto.layers.base import registered
+from siamese_proto.layers.settings import user_settings as parameters
+from siamese_proto.net import fillers
 from siamese_proto.proto import schema
 
 HEAD = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 9 dim: 8 } } }\n'

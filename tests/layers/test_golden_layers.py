@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 import torch
 
 import siamese_proto as sp
 from siamese_proto.layers.base import registered
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "layers"
+GOLDEN = paths.GOLDEN / "layers"
 
 
 def load(case: str) -> tuple[dict[str, np.ndarray], dict]:

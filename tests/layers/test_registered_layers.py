@@ -14,7 +14,7 @@ import siamese_proto as sp
 from siamese_proto.check.net import check_net
 from siamese_proto.graph.ir import Arity, Filler, exactly
 from siamese_proto.layers import base
-from siamese_proto.layers.user_code import register_layers
+from siamese_proto.layers.python.user_code import register_layers
 from siamese_proto.proto import schema
 
 

@@ -8,9 +8,9 @@ from layer_harness import make, run
 from torch import Tensor
 from torch.autograd import gradgradcheck
 
-from siamese_proto.layers.autograd.bias import add_bias
-from siamese_proto.layers.autograd.lstm import lstm_steps
-from siamese_proto.layers.autograd.spectrum import Tiling, convolve_by_spectrum
+from siamese_proto.layers.functional.bias import add_bias
+from siamese_proto.layers.functional.lstm import lstm_steps
+from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
 
 
 def drawn(*shape: int) -> Tensor:

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 from siamese_proto.compiler import build_graph
-from siamese_proto.data.database import Backend, create_database
-from siamese_proto.data.datum import make_datum
-from siamese_proto.data.layers import Data
-from siamese_proto.data.pair_layer import PairData
+from siamese_proto.data.databases.database import Backend, create_database
+from siamese_proto.data.databases.datum import make_datum
+from siamese_proto.data.layers.data import Data
+from siamese_proto.data.layers.pair_data import PairData
 from siamese_proto.errors import NetError
 from siamese_proto.layers.base import RunState
-from siamese_proto.networks import network_titles
 from siamese_proto.projects.starting import start_project
 from siamese_proto.proto import schema
 from siamese_proto.proto.reader import parse_net
+from siamese_proto.zoo import network_titles
 
 CLASSES, EACH = 5, 3
 GRAY = numpy.random.default_rng(1).integers(0, 256, (CLASSES * EACH, 9, 7), numpy.uint8)
@@ -141,7 +141,7 @@ def test_digits_for_training_bring_their_own_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", network_titles())
 def test_without_sources_the_net_keeps_its_own(network: str, tmp_path: Path) -> None:
     start_project(network, tmp_path / "project")
-    from siamese_proto.networks import network_files
+    from siamese_proto.zoo import network_files
 
     for name, text in network_files(network).items():
         assert (tmp_path / "project" / name).read_text() == text

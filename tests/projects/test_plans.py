@@ -12,8 +12,8 @@ import pytest
 
 import siamese_proto as sp
 from siamese_proto.errors import NetError
-from siamese_proto.networks import network_titles
 from siamese_proto.projects.starting import start_project
+from siamese_proto.zoo import network_titles
 
 
 @pytest.mark.parametrize("network", network_titles())

@@ -9,22 +9,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import paths
 import pytest
 from google.protobuf import text_format
 
 from siamese_proto.check.net import check_net
 from siamese_proto.check.solver import check_solver
 from siamese_proto.compiler import build_graph
-from siamese_proto.drawing import draw
 from siamese_proto.errors import NetError
+from siamese_proto.export.drawing import draw
+from siamese_proto.export.summary import summarize
 from siamese_proto.graph.select import PHASES
 from siamese_proto.proto import schema
 from siamese_proto.proto.kind import kind_of
 from siamese_proto.proto.reader import parse_net, read_message, unknown_problems
 from siamese_proto.proto.writer import write_net
-from siamese_proto.summary import summarize
 
-FOLDER = Path(__file__).parents[1] / "golden" / "corpus"
+FOLDER = paths.GOLDEN / "corpus"
 SECTION = re.compile(r"^== (\S+)\n((?:(?!== ).*\n)*)", re.MULTILINE)
 EXPECTED = dict(SECTION.findall((FOLDER / "findings.txt").read_text(encoding="utf-8")))
 NETS = sorted(path.name for path in FOLDER.glob("*.prototxt"))

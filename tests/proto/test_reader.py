@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from siamese_proto.errors import Location
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 from siamese_proto.proto.reader import inline_net, parse_net, parse_solver, read_message, unknown_problems

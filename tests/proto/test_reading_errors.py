@@ -9,11 +9,11 @@ import pytest
 
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, ParseError, SolverError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
 from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
-from siamese_proto.proto.upgrade import upgrade_net
+from siamese_proto.proto.upgrade.net import upgrade_net
 from siamese_proto.proto.writer import write_net
 from siamese_proto.solver.settings import read_settings
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import paths
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorSet
 
@@ -10,7 +11,7 @@ import siamese_proto.proto
 from siamese_proto.proto import schema
 
 PROTO = Path(siamese_proto.proto.__file__).parent
-ROOT = Path(__file__).parent.parent.parent
+ROOT = paths.ROOT
 # Our own additions, which Caffe's table does not have.
 OWN_LAYERS = ("TripletLoss", "CenterLoss", "Distance", "Normalize", "Norm", "Permute", "Padding")
 OWN_MESSAGES = {
@@ -35,13 +36,14 @@ OWN_FIELDS = {
 
 
 def _rows() -> set[tuple[str, ...]]:
-    path = Path(__file__).parent.parent / "golden" / "caffe_schema.tsv"
+    path = paths.GOLDEN / "caffe_schema.tsv"
     with path.open(newline="") as file:
         return {tuple(row) for row in list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]}
 
 
 def _described() -> set[tuple[str, ...]]:
     """Our schema in the form of the table, read from the descriptor set rather than from the loaded classes."""
+
     described = FileDescriptorSet.FromString((PROTO / "caffe.desc").read_bytes())
     rows: set[tuple[str, ...]] = set()
     for file in described.file:

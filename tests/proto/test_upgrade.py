@@ -1,17 +1,18 @@
 from pathlib import Path
 
+import paths
 import pytest
 from google.protobuf import text_format
 
 from siamese_proto.errors import Location
 from siamese_proto.proto import schema
 from siamese_proto.proto.reader import parse_net, parse_solver, unknown_problems
-from siamese_proto.proto.upgrade import upgrade_net
-from siamese_proto.proto.upgrade_file import upgrade_net_file, upgrade_solver_file
-from siamese_proto.proto.upgrade_v1 import modern_type
+from siamese_proto.proto.upgrade.files import upgrade_net_file, upgrade_solver_file
+from siamese_proto.proto.upgrade.net import upgrade_net
+from siamese_proto.proto.upgrade.v1 import modern_type
 from siamese_proto.proto.writer import write_net
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "upgrade"
+GOLDEN = paths.GOLDEN / "upgrade"
 CORPUS = GOLDEN.parent / "corpus"
 CASES = sorted(path for path in GOLDEN.glob("*.prototxt") if not path.name.endswith(".expected.prototxt"))
 NETS = [path for path in CASES if not path.name.startswith("solver")]
@@ -56,6 +57,7 @@ def test_what_is_upgraded_needs_no_upgrade(path: Path) -> None:
 @pytest.mark.parametrize("path", NETS, ids=lambda path: path.stem)
 def test_every_field_of_an_upgraded_layer_has_a_place_on_the_line_that_holds_it(path: Path) -> None:
     """The vectors have one layer a line, so a layer's fields must all stand on its line (inputs and padding apart)."""
+
     parsed = parse_net(path)
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
         if message.type == "Input" and source.location.line < 5:

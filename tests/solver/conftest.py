@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
+import paths
 import pytest
 from small_twin import NET, SOLVER, WriteRun
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = paths.GOLDEN
 
 
 @pytest.fixture

@@ -2,15 +2,15 @@ import datetime
 import logging
 import math
 import re
-from pathlib import Path
 
+import paths
 import pytest
 import torch
 
 from siamese_proto.solver import Solver
 from siamese_proto.solver.log import CaffeFormatter, number, output_line
 
-CAFFE_LOG = Path(__file__).parent.parent / "golden" / "logs" / "caffe_train.log"
+CAFFE_LOG = paths.GOLDEN / "logs" / "caffe_train.log"
 # What the log parsers of Caffe's users look for.
 PREFIX = re.compile(r"^[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6}) +(\d+) ([\w.]+):(\d+)\] ")
 ITERATION = re.compile(r"Iteration (\d+)")
@@ -60,6 +60,7 @@ def test_an_output_shows_its_loss_weight_if_it_has_one() -> None:
 
 def shape_of(line: str) -> str:
     """A log line with every number taken out."""
+
     return re.sub(r"-?\d+(\.\d+)?(e[-+]\d+)?", "N", PREFIX.sub("", line))
 
 

@@ -20,10 +20,10 @@ from small_twin import NET, WriteRun
 from torch import Tensor
 
 from siamese_proto.errors import NetError
-from siamese_proto.layers.autograd.draws import uniform
 from siamese_proto.layers.base import RunState
+from siamese_proto.layers.functional.draws import uniform
 from siamese_proto.solver import Solver
-from siamese_proto.solver.feeding import GivenBatches
+from siamese_proto.solver.batches import GivenBatches
 from siamese_proto.solver.parallel import SharedFeeder, Team
 from siamese_proto.weights import read_weights
 
@@ -40,7 +40,7 @@ LATER = 4e9  # a time in the year 2096
 # what `--gpu 0,1` does, without the GPUs
 TOGETHER = (
     "-c",
-    "import sys; from siamese_proto.cli.processes import run_together as run; sys.exit(run(2, sys.argv[2:]))",
+    "import sys; from siamese_proto.cli.gpus import run_together as run; sys.exit(run(2, sys.argv[2:]))",
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -166,7 +166,7 @@ def test_a_run_whose_worker_is_killed_is_the_run_that_was_not(write_run: WriteRu
     Path("slow.py").write_text(
         """
 import os, time
-import siamese_proto.solver.loop as loop
+import siamese_proto.solver.solver as loop
 step = loop.Solver._accumulate_gradients
 def slow(self):
     if (self.iteration, os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == (9, "1", "0"):

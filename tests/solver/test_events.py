@@ -9,7 +9,7 @@ import pytest
 
 from siamese_proto.errors import SolverError
 from siamese_proto.solver import Solver
-from siamese_proto.solver.events import write_events
+from siamese_proto.solver.tensorboard import write_events
 
 if not os.environ.get("CI"):
     pytest.importorskip("tensorboard")
@@ -55,7 +55,7 @@ def test_a_resumed_run_replaces_the_events_that_it_makes_anew(write_run) -> None
 FULL_DISK = """
 import resource
 from siamese_proto.solver import Solver
-from siamese_proto.solver.events import write_events
+from siamese_proto.solver.tensorboard import write_events
 solver = Solver("solver.prototxt")
 close = write_events(solver, "events")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))

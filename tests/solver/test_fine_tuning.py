@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from small_twin import NET
 
 from siamese_proto.cli import main
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
 
 TOWER = """

@@ -4,11 +4,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 
 from siamese_proto.solver import Solver
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "flagship"
+GOLDEN = paths.GOLDEN / "flagship"
 CAFFE = np.load(GOLDEN / "trajectory.npz")
 
 

@@ -11,7 +11,7 @@ import torch
 from solver_runs import PLAIN, PLAIN_SOLVER, assert_same, plain, plain_batches, tensors
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from siamese_proto.data.database import create_database
+from siamese_proto.data.databases.database import create_database
 from siamese_proto.errors import NetError, SolverError
 from siamese_proto.proto import schema
 from siamese_proto.solver import Solver

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paths
 import pytest
 
 from siamese_proto.errors import SolverError
 from siamese_proto.solver import Solver
 from siamese_proto.weights import StoredState, read_state, write_state
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "solver"
+GOLDEN = paths.GOLDEN / "solver"
 CASES = sorted(folder.name for folder in GOLDEN.iterdir() if folder.is_dir())
 
 

@@ -10,9 +10,9 @@ import torch
 from solver_runs import assert_same, tensors
 
 from siamese_proto.errors import SolverError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
-from siamese_proto.solver.keeping import keep_best, keep_last
+from siamese_proto.solver.retention import keep_best, keep_last
 from siamese_proto.weights import read_state
 
 EVERY = {"snapshot": 2, "test_interval": 3, "random_seed": 4}

@@ -33,7 +33,7 @@ def check_files(history: int) -> None:
 
 def start() -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")  # torch is imported once, not for every run
-    context.set_forkserver_preload(["siamese_proto.solver.loop"])
+    context.set_forkserver_preload(["siamese_proto.solver.solver"])
     process = context.Process(target=train, args=(os.getcwd(),))
     process.start()
     return process

@@ -3,8 +3,8 @@
 import platform
 import subprocess
 import sys
-from pathlib import Path
 
+import paths
 import pytest
 
 FAULTS = """
@@ -48,6 +48,6 @@ print(resident() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
 def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
     # A loss kept from each step, wherever in memory it happened to be made, had the run grow by 100 MiB.
-    net = Path(__file__).parents[1] / "golden" / "flagship" / "net.prototxt"
+    net = paths.GOLDEN / "flagship" / "net.prototxt"
     run = subprocess.run([sys.executable, "-c", GROWTH, str(net)], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 40  # MiB

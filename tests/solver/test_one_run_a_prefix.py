@@ -20,7 +20,7 @@ from small_twin import NET, WriteRun
 from siamese_proto.cli import main
 from siamese_proto.errors import NetError
 from siamese_proto.solver import Solver
-from siamese_proto.solver.running import newest_of_run, running
+from siamese_proto.solver.run_lock import newest_of_run, running
 from siamese_proto.solver.settings import read_settings
 
 LONG = {"max_iter": 1_000_000, "display": 0, "snapshot": 1_000_000, "test_interval": 0, "test_iter": None}

@@ -10,7 +10,7 @@ import torch
 from solver_runs import tensors
 
 from siamese_proto.errors import SolverError
-from siamese_proto.net import Net
+from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
 from siamese_proto.solver.losses import Losses
 from siamese_proto.weights import read_state

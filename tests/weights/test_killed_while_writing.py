@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paths
 import pytest
 from weight_nets import graph_of
 
@@ -48,7 +49,7 @@ def test_a_kill_never_leaves_half_a_file_under_a_final_name(tmp_path: Path) -> N
         if kills >= 3 and left_behind:  # some kill came while something was being written
             break
         writer = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(Path(__file__).parent), NET], stdout=subprocess.PIPE
+            [sys.executable, "-c", WRITER, str(tmp_path), str(paths.HELPERS), NET], stdout=subprocess.PIPE
         )
         assert writer.stdout is not None
         with writer.stdout:

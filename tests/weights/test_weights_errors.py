@@ -14,6 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import paths
 import pytest
 from weight_nets import GOLDEN, TWIN, graph_of, random_values
 
@@ -215,7 +216,7 @@ for suffix in (".caffemodel", ".h5", ".safetensors", ".pt"):
 @pytest.mark.skipif(os.name == "nt", reason="the size of files cannot be limited there")
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(paths.HELPERS)],
         capture_output=True,
         text=True,
         check=False,

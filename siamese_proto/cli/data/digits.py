@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.data.making import make_pairs
 from siamese_proto.cli.data.options import backend, draw, fraction, overwrite, seed
+from siamese_proto.cli.data.sources import make_pairs
 
 
 @click.command()
@@ -27,7 +27,7 @@ def digits(
 
     The images of the two are not the same ones. Names: digits_train_BACKEND and digits_test_BACKEND.
     """
-    from siamese_proto.data.digits import load_digits
+    from siamese_proto.data.images.digits import load_digits
 
     for number, (part, count, (pixels, classes)) in enumerate(
         zip(("train", "test"), (train_count, test_count), load_digits(), strict=True)

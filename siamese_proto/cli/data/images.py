@@ -6,9 +6,9 @@ from typing import cast
 
 import click
 
-from siamese_proto.cli.data.making import size_of
 from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
 from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.sources import size_of
 
 
 @click.command()
@@ -50,7 +50,7 @@ def images(
 
     Records are those of Caffe, raw pixels (blue, green, red) or image files, under keys such as 00000012_cats/3.jpg.
     """
-    from siamese_proto.data.image_database import Conversion, Encoding, list_images, shuffled, write_images
+    from siamese_proto.data.databases.image_database import Conversion, Encoding, list_images, shuffled, write_images
 
     listed = list_images(source, root)
     listed = shuffled(listed, seed) if shuffle else listed

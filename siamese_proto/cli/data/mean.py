@@ -19,8 +19,8 @@ def mean(database: str, out: str | None, backend: str | None) -> None:
 
     DB may also be a mean image as a NumPy file (.npy) of shape (channels, height, width), which is converted.
     """
-    from siamese_proto.data.database import open_database
-    from siamese_proto.data.mean_image import mean_image, read_npy, write_mean
+    from siamese_proto.data.databases.database import open_database
+    from siamese_proto.data.databases.mean_image import mean_image, read_npy, write_mean
     from siamese_proto.data.transform import is_npy
     from siamese_proto.files import check_writable
 

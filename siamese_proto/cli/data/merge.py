@@ -23,8 +23,8 @@ def merge(
 
     They come one database after the other, numbered anew. All must have one size.
     """
-    from siamese_proto.data.database import open_database
-    from siamese_proto.data.merging import merge_databases
+    from siamese_proto.data.databases.database import open_database
+    from siamese_proto.data.databases.merging import merge_databases
 
     total = 0
     for source in sources:

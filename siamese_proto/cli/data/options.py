@@ -6,7 +6,7 @@ from typing import cast
 
 import click
 
-from siamese_proto.data.store import Backend
+from siamese_proto.data.databases.store import Backend
 
 BACKENDS = click.Choice(["leveldb", "lmdb"], case_sensitive=False)
 

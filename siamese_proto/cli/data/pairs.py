@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.data.making import (
+from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
+from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.sources import (
     good_ones,
     make_pairs,
     open_source,
@@ -15,8 +17,6 @@ from siamese_proto.cli.data.making import (
     source_options,
     two_at_most,
 )
-from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
-from siamese_proto.cli.data.progress import progress
 from siamese_proto.cli.options import pair_labels
 from siamese_proto.errors import quoted
 from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
@@ -80,7 +80,7 @@ def pairs(
 
 
 def _is_csv(source: str, kind: str | None) -> bool:
-    from siamese_proto.data.pair_lines import pair_form
+    from siamese_proto.data.images.pair_lines import pair_form
 
     named = source.lower().endswith(".csv") or (os.path.isfile(source) and pair_form(source) is not None)
     return kind == "csv" or (kind is None and named)
@@ -100,9 +100,9 @@ def _copy_given(
     """Write the pairs that a CSV names."""
     import numpy
 
-    from siamese_proto.data.pair_list import open_pairs
-    from siamese_proto.data.pair_sampling import GivenTuples
-    from siamese_proto.data.pairs import write_tuples
+    from siamese_proto.data.databases.pairs import write_tuples
+    from siamese_proto.data.images.pair_list import open_pairs
+    from siamese_proto.data.sampling import GivenTuples
 
     images, given = open_pairs(
         source,

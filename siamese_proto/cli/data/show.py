@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_proto.cli.data.options import backend_of, found_backend
-from siamese_proto.data.store import Database
+from siamese_proto.data.databases.store import Database
 from siamese_proto.errors import DataError, quoted
 
 if TYPE_CHECKING:
-    from siamese_proto.data.listing import Listing
+    from siamese_proto.data.databases.listing import Listing
 
 _LISTED = 20  # labels at most
 
@@ -26,8 +26,8 @@ _LISTED = 20  # labels at most
 )
 def show(database: str, backend: str | None, picture: str | None, count: int) -> None:
     """Print what the database DB holds. It may be in use."""
-    from siamese_proto.data.database import first_record, open_database
-    from siamese_proto.data.listing import list_database
+    from siamese_proto.data.databases.database import first_record, open_database
+    from siamese_proto.data.databases.listing import list_database
 
     with open_database(database, backend_of(backend) if backend else None) as opened:
         first_record(opened)
@@ -56,8 +56,8 @@ def _print_listing(path: str, database: Database, listing: Listing) -> None:
 def _print_first(database: Database, count: int) -> None:
     import itertools
 
-    from siamese_proto.data.datum import Decoding, key_text, size_of
-    from siamese_proto.data.listing import datums
+    from siamese_proto.data.databases.datum import Decoding, key_text, size_of
+    from siamese_proto.data.databases.listing import datums
 
     click.echo("first records:")
     for key, datum in itertools.islice(datums(database), count):
@@ -69,9 +69,9 @@ def _write_picture(database: Database, out: str, count: int) -> None:
     import io
     import itertools
 
-    from siamese_proto.data.datum import Decoding, pixels_of
-    from siamese_proto.data.listing import datums
-    from siamese_proto.data.picture import draw_records
+    from siamese_proto.data.databases.datum import Decoding, pixels_of
+    from siamese_proto.data.databases.listing import datums
+    from siamese_proto.data.databases.picture import draw_records
     from siamese_proto.files import write_atomically
 
     records = [

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.data.making import open_source, source_options
 from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
 from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.sources import open_source, source_options
 
 
 @click.command()
@@ -27,7 +27,7 @@ def triplets(
     A record holds anchor, positive (of the anchor's class) and negative (of another), stacked on channels; its label is
     the anchor's class.
     """
-    from siamese_proto.data.pairs import draw_triplets, write_tuples
+    from siamese_proto.data.databases.pairs import draw_triplets, write_tuples
 
     with open_source(sources, **chosen) as images:
         drawn = draw_triplets(images.labels, count or len(images), seed=seed)

@@ -1,0 +1,1 @@
+"""LMDB and LevelDB databases: records, reading, writing and making."""

@@ -1,0 +1,307 @@
+"""The ImageData layer: batches of image files that a list names."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
+from siamese_proto.data.databases.datum import Decoding, Size, of_image, pixels_of, size_of
+from siamese_proto.data.transform import Transformer, read_mean, read_transform
+from siamese_proto.errors import DataError, GraphError, quoted, shortened
+from siamese_proto.files import control_hint, find_path, where_tried
+from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.proto import schema
+from siamese_proto.proto.values import whole_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from siamese_proto.data.databases.datum import Pixels
+    from siamese_proto.data.transform import Floats
+
+_log = logging.getLogger(__name__)
+_OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror")
+_ENTRY = re.compile(r"(.+)[ \t]([+-]?\d+)", re.DOTALL)
+_NUMBER_AT_END = re.compile(r"\S[ \t]+[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
+Entry = tuple[str, int]  # path and label
+
+
+@layer("ImageData")
+class ImageData(DataLayer):
+    """Image files named in a list, a line `path label` each, through `transform_param`.
+
+    () -> (batch_size, C, H, W), labels (batch_size,). Colours are blue, green, red. Caffe: image_data_layer.cpp
+    `shuffle` and `rand_skip` depend on the seed alone, so that two lists of as many lines stay in step. With
+    batch_size 1 images may differ in height and width.
+    """
+
+    tops = exactly(2)
+    reads = ("image_data_param", "transform_param")
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.image_data_param
+        self.source = settings.source
+        self.batch_size = settings.batch_size
+        self.shuffle = settings.shuffle
+        self.rand_skip = settings.rand_skip
+        self.root = settings.root_folder
+        self.decoding = Decoding(force_color=settings.is_color, force_gray=not settings.is_color)
+        self.new_size = (settings.new_height, settings.new_width)
+        if (self.new_size[0] > 0) != (self.new_size[1] > 0):
+            raise GraphError("new_height and new_width must be given together", field="image_data_param")
+        self.transform = read_transform(message.transform_param, self.phase)
+        self.out_of_use = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        try:
+            return self._shapes(self._size(self.entries()))
+        except SourceMissingError as missing:
+            crop = self.transform.crop_size
+            if self.new_size[0] or crop:
+                height, width = self.new_size if self.new_size[0] else (crop, crop)
+                missing.shapes = self._shapes((3 if self.decoding.force_color else 1, height, width))
+            raise
+
+    def _shapes(self, size: Size) -> Sequence[Shape]:
+        channels, height, width = self.transform.output_size(size)
+        return (self.batch_size, channels, height, width), (self.batch_size,)
+
+    def open(self, run: RunState) -> Feeder:
+        from siamese_proto.data.feeder import PrefetchFeeder
+
+        try:
+            entries = self.entries()
+        except SourceMissingError as error:
+            raise DataError(error.message, field=error.field) from error
+        size = self._size(entries)
+        self.transform.output_size(size)
+        mean = read_mean(self.transform, size, self.context.folder)
+        transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
+        skipped = _draw_skip(self.rand_skip, run.seed) if run.rand_skip else 0
+        if skipped >= len(entries):
+            raise DataError(
+                f"rand_skip passes over {skipped} lines, but list {quoted(self.source)} has {len(entries)};"
+                " write a smaller one",
+                field="image_data_param.rand_skip",
+            )
+        source = ImageBatches(
+            entries,
+            self.batch_size,
+            self.new_size,
+            self.decoding,
+            transformer,
+            Reading.of(run, self.name),
+            shuffle=self.shuffle,
+            seed=run.seed,
+            skipped=skipped,
+        )
+        return PrefetchFeeder(source, ahead=4)
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.out_of_use
+
+    def describe(self) -> str:
+        return f"images of {self.source}, batches of {self.batch_size}"
+
+    def coverage(self, most: int | None = None) -> Coverage | None:
+        try:
+            entries = self.entries()
+        except SourceMissingError:
+            return None
+        return Coverage(self.source, len(entries), self.batch_size) if self.batch_size else None
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        import numpy
+
+        try:
+            return numpy.array([label for _, label in self.entries()]) if top == 1 else None
+        except SourceMissingError:
+            return None
+
+    def _size(self, entries: Sequence[Entry]) -> Size:
+        size = first_usable(entries, self._size_of)
+        assert size is not None  # lists without entries are refused
+        return size
+
+    def _size_of(self, entry: Entry) -> Size:
+        name, data = entry[0], read_file(entry[0])
+        with of_image(name):
+            channels, height, width = size_of(b"", schema.Datum(data=data, encoded=True), self.decoding)
+        return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
+
+    def entries(self) -> Sequence[Entry]:
+        """The images of the list, which are tried from the working directory and from the folder of the net."""
+        if not self.source:
+            raise SourceMissingError("no source is given; write the list's path", field="image_data_param.source")
+        folder = self.context.folder
+        source = find_path(self.source, folder)
+        if source is None:
+            raise SourceMissingError(
+                f"list {quoted(self.source)} is not there{where_tried(self.source, folder)}; write a file with"
+                " 'path label' a line",
+                field="image_data_param.source",
+            )
+        lines = read_list(source, Path(source).stat().st_mtime_ns)
+        first = self.root + lines[0][0]
+        if find_path(first, folder) is None:
+            raise SourceMissingError(
+                f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there{control_hint(first)}; "
+                f"{several_labels(first) or 'check root_folder'}",
+                field="image_data_param.root_folder",
+            )
+        # Where the first image is, the others are: as lists are long, they are not looked for one by one.
+        place = self.root if folder is None or Path(first).exists() else os.path.join(folder, self.root)
+        return [(place + name, label) for name, label in lines]
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """The source of an ImageData layer's feeder; see `feeder.Source`."""
+
+    entries: Sequence[Entry]
+    batch_size: int
+    new_size: tuple[int, int]  # height and width, 0: as they are
+    decoding: Decoding
+    transformer: Transformer
+    reading: Reading
+    shuffle: bool
+    seed: int
+    skipped: int
+
+    def batches(self, first: int) -> Iterator[Callable[[], Sequence[Floats]]]:
+        """Data (N, C, H, W) and labels (N,), both float32."""
+        entries = self._endless(self.skipped + first * self.batch_size)
+        for number in itertools.count(first):
+            batch = list(itertools.islice(entries, self.batch_size))
+            yield functools.partial(self._batch, batch, number * self.batch_size)
+
+    def _batch(self, entries: Sequence[Entry], position: int) -> Sequence[Floats]:
+        import numpy
+
+        read = self.reading.all(entries, self._image, self._spare)
+        labels = numpy.array([label for _, label in read], numpy.float32)
+        return self.transformer.batch([pixels for pixels, _ in read], position), labels
+
+    def record(self, batch: int, row: int) -> str:
+        """Where a row comes from."""
+        return f"image {quoted(next(self._endless(self.skipped + batch * self.batch_size + row))[0])}"
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _endless(self, position: int) -> Iterator[Entry]:
+        begin, position = divmod(position, len(self.entries))
+        for round_number in itertools.count(begin):
+            for index in self._order(round_number)[position:]:
+                yield self.entries[index]
+            position = 0
+            _log.info("Restarting data prefetching from start.")
+
+    def _order(self, round_number: int) -> Any:
+        import numpy
+
+        if not self.shuffle:
+            return numpy.arange(len(self.entries))
+        return numpy.random.default_rng([self.seed, round_number]).permutation(len(self.entries))
+
+    def _spare(self) -> tuple[Pixels, int]:
+        """The first image that can be used."""
+        found = first_usable(self.entries, self._image)
+        assert found is not None  # lists without entries are refused
+        return found
+
+    def _image(self, entry: Entry) -> tuple[Pixels, int]:
+        name, label = entry
+        datum = schema.Datum(data=read_file(name), encoded=True)
+        with of_image(name):
+            pixels = pixels_of(b"", datum, self.decoding)
+        if self.new_size[0] and pixels.shape[1:] != self.new_size:
+            pixels = resize(pixels, self.new_size)
+        self.transformer.check(pixels, f"image {quoted(name)}")
+        return pixels, label
+
+
+def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """(C, H, W) to another height and width, bilinear as OpenCV's INTER_LINEAR (bytes within one grey level).
+
+    Raises DataError for a size above Pillow's limit, of which one image would fill the memory.
+    """
+    import torch
+    from PIL import Image
+
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+        raise DataError(
+            f"images cannot be brought to {size[0]} x {size[1]} (height x width): that is above Pillow's limit"
+            " (PIL.Image.MAX_IMAGE_PIXELS); give a smaller size"
+        )
+    image = torch.from_numpy(pixels.copy()).float()[None]
+    resized = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=False)
+    values = resized[0] if pixels.dtype.kind == "f" else resized[0].round().clamp(0, 255).byte()
+    found: Pixels = values.numpy()
+    return found
+
+
+def _draw_skip(rand_skip: int, seed: int) -> int:
+    import numpy
+
+    return int(numpy.random.default_rng(seed).integers(rand_skip)) if rand_skip else 0
+
+
+def read_file(name: str, hint: str = "check the list") -> bytes:
+    """The bytes of an image file; BadRecordError where there is none. `hint` says what may be wrong."""
+    try:
+        if not stat.S_ISREG(os.stat(name).st_mode):  # a device would be read without end
+            raise BadRecordError(name, f"image {quoted(name)} is no file; {hint}")
+        with open(name, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
+        problem = getattr(error, "strerror", None) or error
+        raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; {hint}") from error
+
+
+def several_labels(name: str) -> str:
+    """What to do about a list with more than one label a line, where numbers are left at the end of a name; else ""."""
+    if not _NUMBER_AT_END.search(name):
+        return ""
+    return (
+        "its line ends with several numbers, but a list has one label a line: keep one, or write the labels to an"
+        " HDF5 file and read it with HDF5Data"
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def read_list(source: str, stamp: int) -> Sequence[Entry]:
+    """Path and label of each line, split at the last space or tab; DataError with the line that is none."""
+    entries = []
+    try:
+        lines = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
+    except OSError as error:
+        raise DataError(f"list {quoted(source)} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found = _ENTRY.fullmatch(line.rstrip())
+            if not found:
+                hint = several_labels(line.rstrip().rpartition(" ")[0])
+                hint = f"; {hint}" if hint else ""
+                raise DataError(
+                    f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label{hint}"
+                )
+            name, label = found[1], whole_number(found[2])
+            if not -(2**31) <= label < 2**31:
+                raise DataError(
+                    f"{source}:{number}: label {shortened(found[2])} does not fit in the 32 bits that labels have"
+                )
+            entries.append((name, label))
+    if not entries:
+        raise DataError(f"list {quoted(source)} names no image", field="image_data_param.source")
+    return entries

@@ -1,0 +1,281 @@
+"""The PairData layer: pairs and triplets drawn from labelled images while they are needed."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from siamese_proto.data.bad_records import Reading
+from siamese_proto.data.databases.datum import Size
+from siamese_proto.data.images.class_choice import choose_classes, readable, warn_of_lone_images
+from siamese_proto.data.images.image_check import ImageCheck, is_checked_later
+from siamese_proto.data.images.labelled import Kind, LabelledImages, Split, is_digits, open_labelled
+from siamese_proto.data.images.pair_lines import pair_form
+from siamese_proto.data.images.pair_list import open_pairs
+from siamese_proto.data.layers.pair_batches import PairBatches, Rows
+from siamese_proto.data.sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
+from siamese_proto.data.transform import Transformer, read_mean, read_transform
+from siamese_proto.errors import DataError, GraphError, NetError, quoted
+from siamese_proto.files import find_path, where_tried
+from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
+from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TupleKind = Literal["PAIR", "TRIPLET", "BALANCED"]
+_OF_CLASSES = ("same_fraction", "classes", "exclude_classes", "images_per_class", "skip_per_class", "tuples")
+
+
+@layer("PairData")
+class PairData(DataLayer):
+    """Pairs or triplets drawn from labelled images, through `transform_param`, which treats a tuple's images alike.
+
+    PAIR: () -> (N, C, H, W), (N, C, H, W), labels (N,), 1 for two images of one class; N is batch_size
+    BALANCED: the same with 2 N rows: each of N anchors with an image of its class and then with one of another
+    TRIPLET: () -> anchors, positives, negatives, (N, C, H, W) each
+    A fourth top holds the classes, (N, 2 or 3). With fewer than three tops the images of a tuple are stacked on
+    channels, as in a database of pairs; then come labels, or the classes of triplets. What tuple number i is depends
+    on the seed and on i alone. The embedded digits, `source: "digits"`, give TRAIN and TEST images of their own.
+    Not in BVLC Caffe.
+    """
+
+    reads = ("pair_data_param", "transform_param")
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.pair_data_param
+        self.settings = settings
+        self.batch_size = settings.batch_size
+        self.tuple = cast(TupleKind, schema.PairDataParameter.Tuple.Name(settings.tuple))
+        self.source = read_source(settings, self.context.folder, "train" if self.phase == "TRAIN" else "test")
+        self.tops = Arity(1, 4) if self.tuple == "TRIPLET" else Arity(2, 4)
+        self.transform = read_transform(message.transform_param, self.phase)
+        if not 0 <= settings.same_fraction <= 1:
+            raise GraphError(
+                f"same_fraction is {settings.same_fraction:g}; it must be from 0 to 1",
+                field="pair_data_param.same_fraction",
+            )
+        if settings.pair_labels and not self.source.is_csv:
+            raise GraphError(
+                "pair_labels says what the labels of a CSV mean, but these pairs are drawn by class; remove it",
+                field="pair_data_param.pair_labels",
+            )
+        if self.source.is_csv and (self.tuple != "PAIR" or self.top_count > 3):
+            raise GraphError(
+                "a CSV names pairs and no classes; write tuple: PAIR, and two or three tops",
+                field="pair_data_param.tuple",
+            )
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        missing = self._missing()
+        if missing is None:
+            return self._shapes(self._size())
+        if self.batch_size and all(self.source.new_size) and self.source.is_color is not None:
+            missing.shapes = self._shapes((3 if self.source.is_color else 1, *self.source.new_size))
+        raise missing
+
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        in_tuple = 3 if self.tuple == "TRIPLET" else 2
+        images = [first] * (in_tuple if self.top_count >= 3 else 1)
+        labels: list[Shape] = [] if self.tuple == "TRIPLET" else [first[:1]]
+        return [*images, *labels, (*first[:1], in_tuple)][: self.top_count]
+
+    def _shapes(self, size: Size) -> Sequence[Shape]:
+        """Of the tops, for images of this size."""
+        channels, height, width = self.transform.output_size(size)
+        in_tuple = 3 if self.tuple == "TRIPLET" else 2
+        rows = self.batch_size * (2 if self.tuple == "BALANCED" else 1)
+        images: list[Shape] = [(rows, channels, height, width)] * in_tuple
+        if self.top_count < 3:
+            images = [(rows, in_tuple * channels, height, width)]
+        labels: list[Shape] = [] if self.tuple == "TRIPLET" else [(rows,)]
+        return [*images, *labels, (rows, in_tuple)][: self.top_count]
+
+    def open(self, run: RunState) -> Feeder:
+        from siamese_proto.data.feeder import PrefetchFeeder
+
+        missing = self._missing()
+        if missing is not None:
+            raise DataError(missing.message, field=missing.field)
+        size = self._size()
+        self.transform.output_size(size)
+        seed = self.settings.seed if self.settings.HasField("seed") else run.seed
+        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), seed)
+        images, pairs = self.source.open()
+        reading = Reading.of(run, self.name)
+        try:
+            images, tuples, order = self._drawn(images, pairs, seed, reading.left_out)
+        except NetError:
+            images.close()
+            raise
+        check = ImageCheck(images, reading) if is_checked_later(images) else None
+        source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows(), reading, check)
+        return PrefetchFeeder(source, ahead=self.settings.prefetch)
+
+    def coverage(self, most: int | None = None) -> Coverage | None:
+        """The tuples of the source or of the fixed set; None where tuples are drawn without end."""
+        if self._missing() is not None:
+            return None
+        tuples = len(self._named().labels) if self.source.is_csv else self.settings.tuples
+        return Coverage(self.source.path or "digits", tuples, self.batch_size) if tuples else None
+
+    def label_values(self, top: int) -> NDArray[Any] | None:
+        in_csv = self.source.is_csv and self._missing() is None and top == min(self.top_count - 1, 2)
+        return self._named().labels if in_csv else None
+
+    def _named(self) -> GivenTuples:
+        """The pairs that a CSV names."""
+        images, pairs = self.source.open()
+        images.close()
+        assert pairs is not None  # of a CSV
+        return pairs
+
+    def unused_fields(self) -> Sequence[str]:
+        unused: tuple[str, ...] = _OF_CLASSES if self.source.is_csv else ()
+        if self.tuple != "PAIR":
+            unused = (*unused, "same_fraction")
+        if not self.source.is_csv and not self.settings.tuples:
+            unused = (*unused, "shuffle")
+        return [f"pair_data_param.{name}" for name in unused if self.settings.HasField(name)]
+
+    def describe(self) -> str:
+        drawn = {"PAIR": "pairs", "TRIPLET": "triplets", "BALANCED": "balanced pairs"}[self.tuple]
+        return f"{drawn} of {self.source.path or 'digits'}, batches of {self.batch_size}"
+
+    def _drawn(
+        self, images: LabelledImages, pairs: GivenTuples | None, seed: int, left_out: set[str] | None
+    ) -> tuple[LabelledImages, TupleSource, TupleOrder]:
+        """The images that are used, the tuples drawn from them, and the order these come in."""
+        settings = self.settings
+        if pairs is not None:
+            pairs = pairs if is_checked_later(images) else pairs.of_images(readable(images, left_out))
+            return images, pairs, TupleOrder(len(pairs.labels), shuffle=settings.shuffle, seed=seed)
+        limits = {"per_class": settings.images_per_class, "skip": settings.skip_per_class}
+        images = choose_classes(images, settings.classes, settings.exclude_classes, **limits)
+        if not is_checked_later(images):
+            images = images.selected(readable(images, left_out).nonzero()[0])
+        warn_of_lone_images(images, self.name)
+        order = TupleOrder(settings.tuples, shuffle=settings.shuffle, seed=seed)
+        if self.tuple != "PAIR":
+            return images, TripletSampler(images.labels, seed=seed), order
+        fraction, count = settings.same_fraction, settings.tuples
+        return images, PairSampler(images.labels, same_fraction=fraction, seed=seed, count=count), order
+
+    def _rows(self) -> Rows:
+        triplets = self.tuple == "TRIPLET"
+        return Rows(
+            balanced=self.tuple == "BALANCED",
+            stacked=self.top_count < 3,
+            labels=not triplets,
+            classes=self.top_count == 4 or (triplets and self.top_count == 2),
+            same_transform=self.settings.same_transform,
+        )
+
+    def _missing(self) -> SourceMissingError | None:
+        """Why nothing can be known of the shapes, if so."""
+        source = self.source
+        if not self.batch_size:
+            return SourceMissingError("no batch_size is given; write one above 0", field="pair_data_param.batch_size")
+        if source.kind == "DIGITS" or source.found() is not None or (source.kind == "AUTO" and is_digits(source.path)):
+            return None
+        field = "pair_data_param.source"
+        if not source.path:
+            return SourceMissingError("no source is given; write its path, or 'digits'", field=field)
+        tried = where_tried(source.path, source.folder)
+        return SourceMissingError(f"source {quoted(source.path)} is not there{tried}; check the path", field=field)
+
+    def _size(self) -> Size:
+        found = self.source.found()
+        try:
+            return _first_size(self.source, Path(found).stat().st_mtime_ns if found else 0)
+        except DataError as error:
+            error.field = error.field or "pair_data_param.source"
+            raise
+
+
+@dataclass(frozen=True)
+class PairSource:
+    """Where the images come from, as a pair_data_param says it."""
+
+    path: str
+    kind: Kind
+    labels: str
+    root_folder: str
+    folder: str | None
+    split: Split
+    is_color: bool | None
+    new_size: tuple[int, int]
+    pair_labels: PairLabels | None
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether pairs are named there, and not drawn."""
+        if self.kind != "AUTO" or self.path.lower().endswith(".csv"):
+            return self.kind in ("AUTO", "CSV")
+        found = self.found()
+        return found is not None and os.path.isfile(found) and pair_form(found) is not None
+
+    def found(self) -> str | None:
+        """The path from where it is looked for; None where it is not there."""
+        return find_path(self.path, self.folder) if self.path else None
+
+    def open(self) -> tuple[LabelledImages, GivenTuples | None]:
+        """The images, and the pairs where they are named; DataError where they cannot be opened."""
+        if self.is_csv:
+            return open_pairs(
+                self.found() or self.path,
+                root_folder=self.root_folder,
+                folder=self.folder,
+                is_color=self.is_color,
+                new_size=self.new_size,
+                pair_labels=self.pair_labels,
+            )
+        images = open_labelled(
+            self.path,
+            self.kind,
+            labels=self.labels,
+            root_folder=self.root_folder,
+            folder=self.folder,
+            split=self.split,
+            is_color=self.is_color,
+            new_size=self.new_size,
+        )
+        return images, None
+
+
+def read_source(settings: schema.PairDataParameter, folder: str | None, split: Split) -> PairSource:
+    """The plain form of what a pair_data_param says of its source; GraphError for half a size."""
+    if (settings.new_height > 0) != (settings.new_width > 0):
+        raise GraphError("new_height and new_width must be given together", field="pair_data_param")
+    return PairSource(
+        settings.source,
+        cast(Kind, schema.PairDataParameter.Kind.Name(settings.kind)),
+        settings.labels,
+        settings.root_folder,
+        folder,
+        split,
+        settings.is_color if settings.HasField("is_color") else None,
+        (settings.new_height, settings.new_width),
+        _pair_labels(settings.pair_labels),
+    )
+
+
+def _pair_labels(text: str) -> PairLabels | None:
+    try:
+        return read_pair_labels(text) if text else None
+    except DataError as problem:
+        raise GraphError(problem.message, field="pair_data_param.pair_labels") from None
+
+
+@functools.lru_cache(maxsize=64)
+def _first_size(source: PairSource, stamp: int) -> Size:
+    """(C, H, W) of the first image, read once a process: several graphs are made of one file."""
+    images, _ = source.open()
+    with images:
+        return images.shape

@@ -1,7 +1,0 @@
-"""Back end 3: a graph as readable PyTorch source."""
-
-from __future__ import annotations
-
-from siamese_proto.emitting.module import Ported, emit, port
-
-__all__ = ["Ported", "emit", "port"]

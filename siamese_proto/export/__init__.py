@@ -1,0 +1,1 @@
+"""A graph as files: drawings, PyTorch source, ONNX, deploy nets and tables."""

@@ -1,0 +1,175 @@
+"""From a graph to DOT text.
+
+What stands in an SVG made by `render` or `to_svg` can be found by its id and class; they hold numbers, never a name
+from the file. The numbers are places in the graph that is drawn, which `drawn_graph` gives for the same options:
+
+- `layer-3`: node 3 of `nodes`. A box is `<g id="layer-3" class="node layer layer-3 layer-4 param-0 param-1">`: its id
+  is its first layer's, its classes name every layer in it (those that work in place follow their producer; of
+  collapsed towers the layers of all towers) and every parameter that they use.
+- `param-0`: parameter 0 of `params`. Inside a box each parameter is a `<g class="chip param-0">`, shared or not.
+- `blob-5`: blob 5 of the blobs in the order they are made, each once (`blob_numbers`). A wire is
+  `<g id="wire-7" class="edge wire blob-5">`, a label's with `label` as well. Outputs are `<g id="output-0" class="node
+  output blob-5">`, and their wires `<g id="wire-output-0" class="edge wire blob-5">`.
+- ties, the dashed lines between layers that share, are `<g id="tie-0-2-0" class="edge tie param-0 param-1">`.
+- the legend is `<g id="legend" class="cluster legend">`, and each of its parameters a
+  `<g id="legend-0" class="chip entry param-0">` within (number: the parameter's). Boxes of towers drawn as one stand in
+  `<g id="tower-0" class="cluster tower">`.
+- the drawing as a whole is `<g id="net" class="graph style-plain detail-blobs">`.
+
+Classes of chips are there in what `render` and `to_svg` make; Graphviz by itself gives none to parts of a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import graphviz
+
+from siamese_proto.export.drawing.alignment import align
+from siamese_proto.export.drawing.boxes import Box, Output, Picture, Wire, blob_numbers, picture
+from siamese_proto.export.drawing.collapse import collapsed
+from siamese_proto.export.drawing.contents import Detail, Look, box_markup, box_params, output_label, wire_label
+from siamese_proto.export.drawing.labels import label, styled
+from siamese_proto.export.drawing.legend import legend, title
+from siamese_proto.export.drawing.palette import STYLES, StyleName
+from siamese_proto.export.drawing.phases import both_phases
+from siamese_proto.export.drawing.render import find_renderer
+from siamese_proto.graph.ir import Blob, Graph, Param
+from siamese_proto.optimize.fuse_towers import fuse_towers
+
+RankDir = Literal["TB", "BT", "LR", "RL"]
+TowerLayout = Literal["side-by-side", "collapsed"]
+MOST_WIDE = 4  # boxes side by side that a page holds in their wide form
+MOST_MEDIUM = 6  # and with lines of 24 letters
+
+__all__ = ["Detail", "RankDir", "StyleName", "TowerLayout", "blob_numbers", "draw", "drawn_graph"]
+
+
+def draw(
+    graph: Graph,
+    *,
+    rankdir: RankDir = "TB",
+    test: Graph | None = None,
+    style: StyleName = "plain",
+    detail: Detail = "blobs",
+    towers: TowerLayout = "side-by-side",
+    fused: bool = False,
+    learning_rates: bool = False,
+) -> graphviz.Digraph:
+    """The drawing of a graph. It shows itself in a notebook; `render` writes it to a file.
+
+    Towers stand side by side, layer beside layer. A shared parameter has one colour wherever it is used, dashed ties
+    join the layers of towers that share, and a legend says who uses it; a blob that towers do not share, though they
+    share others, is framed in red. Layers that work in place stand in the box of the layer whose output they change.
+    Shapes that are not known are left out.
+    With `test`, the graph of the same net for the other phase, both are drawn in one; layers of one phase are marked.
+    `towers="collapsed"` draws identical towers as one; `fused=True` draws towers as they run, over joined batches.
+    `detail` is "layers" (types and settings, for large nets), "blobs" (parameters, shapes and counts as well) or "full"
+    (fillers, multipliers, lines of the file and names of all blobs as well). `learning_rates` tells every lr_mult.
+    """
+    find_renderer()
+    shown = picture(drawn_graph(graph, test=test, fused=fused), STYLES[style])
+    if towers == "collapsed":
+        shown = collapsed(shown)
+    lies = rankdir in ("LR", "RL")
+    letters = None if lies or shown.breadth <= MOST_WIDE else 24 if shown.breadth <= MOST_MEDIUM else 13
+    look = Look(STYLES[style], detail, letters, learning_rates, shown.length if lies else shown.breadth)
+    return _Figure(shown, look, rankdir, test).drawn()
+
+
+def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False) -> Graph:
+    """The graph whose nodes, parameters and blobs the ids of a drawing count."""
+    if fused:
+        graph, test = fuse_towers(graph)[0], fuse_towers(test)[0] if test is not None else None
+    return graph if test is None else both_phases(graph, test)
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A drawing in the making."""
+
+    shown: Picture
+    look: Look
+    rankdir: RankDir
+    test: Graph | None
+
+    def drawn(self) -> graphviz.Digraph:
+        figure = graphviz.Digraph("net", strict=False)
+        self._settings(figure)
+        with figure.subgraph(name="cluster_net") as net:  # its label is the legend, below everything
+            markup, told = legend(self.look, self.shown)
+            words = label(markup) if markup else ""
+            background = self.look.style.background
+            net.attr("graph", label=words, labelloc="b", color=background, margin="0")
+            net.attr("graph", id="legend", **_classes("legend", *self._params(told)))
+            stacked = {box.id for stack in self.shown.stacks for box in stack.boxes}
+            self._boxes(net, (box for box in self.shown.boxes if box.id not in stacked))
+            self._stacks(net)
+            for number, towers in enumerate(self.shown.towers):
+                align(net, self.look, self.shown, towers, number, upwards=self.rankdir in ("LR", "RL"))
+            for number, output in enumerate(self.shown.outputs):
+                self._output(net, output, number)
+        for number, wire in enumerate(self.shown.wires):
+            self._wire(figure, wire, number)
+        return figure
+
+    def _settings(self, figure: graphviz.Digraph) -> None:
+        style = self.look.style
+        words = label(title(self.look, self.shown, self.test))
+        figure.attr("graph", label=words, labelloc="t", fontname=style.font, fontcolor=style.ink)
+        figure.attr("graph", id="net", **_classes(f"style-{style.name}", f"detail-{self.look.detail}"))
+        apart = {"ranksep": "0.32", "nodesep": "0.35"}
+        if self.look.narrow:
+            apart["nodesep"] = "0.14"
+        elif self.look.detail == "layers":
+            apart["ranksep"] = "0.25"
+        figure.attr("graph", rankdir=self.rankdir, newrank="true", pad="0.25", bgcolor=style.background, **apart)
+        figure.attr("node", shape="plain", fontname=style.font, fontsize="12", fontcolor=style.ink)
+        figure.attr("edge", fontname=style.font, fontsize="9", fontcolor=style.faint, color=style.wire)
+        figure.attr("edge", arrowsize="0.6", penwidth="1")
+
+    def _boxes(self, figure: graphviz.Digraph, boxes: Iterable[Box]) -> None:
+        numbers = self.shown.node_numbers
+        for box in boxes:
+            layers = [f"layer-{numbers[node.id]}" for node in (*box.nodes, *box.copies)]
+            params = self._params(box_params(self.look, self.shown, box))
+            words = label(box_markup(self.look, self.shown, box))
+            line = self.shown.lines.get(box.id)
+            figure.node(box.id, label=words, id=layers[0], group=line, **_classes("layer", *layers, *params))
+
+    def _stacks(self, net: graphviz.Digraph) -> None:
+        style = self.look.style
+        for number, stack in enumerate(self.shown.stacks):
+            with net.subgraph(name=f"cluster_tower_{number}") as tower:
+                words = styled(f"\u00d7 {stack.count}, shared", size=13, color=style.ink, bold=True)
+                tower.attr("graph", label=label(words), labelloc="t", labeljust="r", margin="14", peripheries="1")
+                tower.attr("graph", color=style.faint, style="rounded,dashed" if style.rounded else "dashed")
+                tower.attr("graph", id=f"tower-{number}", **_classes("tower"))
+                self._boxes(tower, stack.boxes)
+
+    def _output(self, figure: graphviz.Digraph, output: Output, number: int) -> None:
+        blobs = self._blobs(output.blobs)
+        name = f"output_{number}"
+        figure.node(name, label=output_label(self.look, output), id=f"output-{number}", **_classes("output", *blobs))
+        figure.edge(output.source.id, name, id=f"wire-output-{number}", **_classes("wire", *blobs))
+
+    def _wire(self, figure: graphviz.Digraph, wire: Wire, number: int) -> None:
+        straight = (wire.source.id, wire.target.id) in self.shown.straight
+        settings = {"weight": "40" if straight else "4"}
+        if wire.is_label:
+            settings = {"color": self.look.style.label_wire, "style": "dashed"}
+        classes = _classes("wire", *["label"] * wire.is_label, *self._blobs(wire.blobs))
+        words = wire_label(self.look, wire)
+        figure.edge(wire.source.id, wire.target.id, label=words, id=f"wire-{number}", **settings, **classes)
+
+    def _params(self, params: Iterable[Param]) -> list[str]:
+        return [f"param-{self.shown.param_numbers[param.id]}" for param in params]
+
+    def _blobs(self, blobs: Sequence[Blob]) -> list[str]:
+        return [f"blob-{self.shown.blob_numbers[blob.id]}" for blob in blobs]
+
+
+def _classes(*names: str) -> dict[str, str]:
+    return {"class": " ".join(names)}

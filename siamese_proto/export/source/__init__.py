@@ -1,0 +1,7 @@
+"""Back end 3: a graph as readable PyTorch source."""
+
+from __future__ import annotations
+
+from siamese_proto.export.source.module import Ported, emit, port
+
+__all__ = ["Ported", "emit", "port"]

@@ -1,7 +1,0 @@
-"""Back end 4: a graph as an ONNX model."""
-
-from __future__ import annotations
-
-from siamese_proto.exporting.model import OnnxModel, check_packages, make_onnx
-
-__all__ = ["OnnxModel", "check_packages", "make_onnx"]

@@ -1,0 +1,56 @@
+"""Functions of one number whose gradient is another where they work in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from siamese_proto.graph.ir import LayerContext, Shape
+from siamese_proto.layers.base import Layer, RunState
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ElementWise(Layer):
+    """A layer whose top has the shape of its bottom, each element computed from the one at its place.
+
+    `overwrites` says that the tensor of the bottom may become that of the top, for nobody else reads it (optimize.py).
+    """
+
+    overwrites = False
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        return [bottoms[0]]
+
+    def rows_independent(self) -> bool:
+        return True
+
+
+class ReadsBottomBack(ElementWise):
+    """An element-wise layer whose Caffe original reads its bottom again in the backward pass.
+
+    In place the bottom then holds the layer's own result, and the gradient becomes what `slope` tells; elsewhere it is
+    the derivative of `value`.
+    """
+
+    def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
+        self.is_in_place = list(message.bottom) == list(message.top)
+        super().__init__(message, context)
+
+    def value(self, x: Tensor) -> Tensor:
+        """The top."""
+        raise NotImplementedError(f"layer type {self.type} has no value")
+
+    def slope(self, y: Tensor) -> Tensor:
+        """What Caffe multiplies the top's gradient by when bottom and top both hold y."""
+        raise NotImplementedError(f"layer type {self.type} has no slope")
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        if not self.is_in_place:
+            return [self.value(bottoms[0])]
+        from siamese_proto.layers.functional.element_wise import with_slope
+
+        y = self.value(bottoms[0].detach())
+        return [with_slope(bottoms[0], y, self.slope(y))]

@@ -1,0 +1,1 @@
+"""Layers and modules written by users in Python."""

@@ -1,0 +1,241 @@
+"""Layers written in Python for pycaffe: a class with setup, reshape, forward and backward in a user's module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
+
+from siamese_proto.errors import DataError, GraphError, quoted
+from siamese_proto.graph.ir import Arity, LayerContext, ParamRole, Phase, Shape, SourceMissingError
+from siamese_proto.graph.select import PHASES
+from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState, layer
+from siamese_proto.layers.python.blobs import Blob, Blobs
+from siamese_proto.layers.python.user_code import import_module, importing, running
+from siamese_proto.proto import schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HOW_TO_ALLOW = "allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
+
+
+class Worker:
+    """An object of the user's class, and the blobs it sees."""
+
+    def __init__(self, of: PythonLayer) -> None:
+        self.of = of
+        self.blobs = Blobs()
+        self.bottoms: list[Blob] = []
+        self.tops = [Blob() for _ in range(of.top_count)]
+        self.is_set_up = False
+        self.passes = 0  # forward passes so far: backward needs the state that its own left behind
+        module = import_module(of.module, of.context.folder)
+        self.file = os.path.realpath(module.__file__) if module.__file__ else None
+        kind = getattr(module, of.kind, None)
+        if not isinstance(kind, type):
+            raise GraphError(f"module {quoted(of.module)} has no class {quoted(of.kind)}", field="python_param.layer")
+        with self.running("making"):
+            self.object = _instance(kind)
+            self.object.param_str = self.object.param_str_ = of.param_str  # the second is what it was called at first
+            self.object.phase = PHASES.index(of.phase)
+            self.object.blobs = self.blobs
+
+    def running(self, what: str) -> running:
+        """A context for the user's code."""
+        of = self.of
+        name = f"{what} of the Python layer {quoted(f'{of.module}.{of.kind}')}"
+        return running(name, self.file, location=of.context.location, layer=of.name)
+
+    def set_up(self, shapes: Sequence[Shape]) -> None:
+        """Call the user's setup with bottoms of these shapes."""
+        self.bottoms = [Blob(shape) for shape in shapes]
+        folders = [os.getcwd(), *([self.of.context.folder] if self.of.context.folder is not None else [])]
+        with self.running("setup"), importing(folders):
+            self.object.setup(self.bottoms, self.tops)
+        self.is_set_up = True
+
+    def reshape(self) -> list[Shape]:
+        """Call the user's reshape; the shapes of the tops."""
+        with self.running("reshape"):
+            self.object.reshape(self.bottoms, self.tops)
+        return [top.shape for top in self.tops]
+
+    def forward(self, phase: Phase) -> None:
+        """Reshape, as Caffe does before every pass, and compute the tops."""
+        self.object.phase = PHASES.index(phase)
+        self.reshape()
+        with self.running("forward"):
+            self.object.forward(self.bottoms, self.tops)
+        self.passes += 1
+
+    def backward(self, propagate_down: Sequence[bool]) -> None:
+        """Compute the gradients of the bottoms and of the layer's own blobs from those of the tops."""
+        with self.running("backward"):
+            self.object.backward(self.tops, list(propagate_down), self.bottoms)
+
+
+@layer("Python")
+class PythonLayer(Layer):
+    """What the class `layer` of the Python module `module` computes, written for pycaffe.
+
+    any shapes -> those that its reshape gives the tops; without bottoms it is a data layer
+    The class has setup, reshape, forward(bottom, top) and backward(top, propagate_down, bottom); it finds `param_str`,
+    `phase` (0 TRAIN, 1 TEST) and `blobs` (`self.blobs.add_blob(3, 5)` in setup makes parameters) in self, and `data`,
+    `diff`, `shape` and `reshape(..)` in its bottoms and tops. `phase` is set before every pass: it follows `train()`
+    and `eval()` of the net. The module is looked for in the working directory, then beside the net. It is code: it runs
+    only where the caller allows it, otherwise the net can be looked at.
+    Caffe: python_layer.hpp
+    """
+
+    bottoms = Arity(0, None)
+    tops = Arity(0, None)
+
+    def __new__(cls, message: schema.LayerParameter | None = None, context: LayerContext | None = None) -> PythonLayer:
+        """One without bottoms is a data layer. Copies are made without arguments."""
+        return super().__new__(cls if message is None or message.bottom else PythonDataLayer)
+
+    def read(self, message: schema.LayerParameter) -> None:
+        settings = message.python_param
+        self.module, self.kind, self.param_str = settings.module, settings.layer, settings.param_str
+        for field in ("module", "layer"):
+            if not getattr(settings, field):
+                raise GraphError(
+                    f"{field} is missing; give the name of a Python {field}", field=f"python_param.{field}"
+                )
+        self.given_params = len(message.param)
+        self.in_place = tuple(bottom == top for bottom, top in zip(message.bottom, message.top, strict=False))
+        self.unused = ["python_param.share_in_parallel"] if settings.share_in_parallel else []
+
+    @cached_property
+    def worker(self) -> Worker:
+        """The user's object; made when it is asked for, which takes leave."""
+        self.prepare()
+        return Worker(self)
+
+    def prepare(self) -> None:
+        if not self.context.allow_python_layers:
+            raise GraphError(f"{self._refusal()}; {HOW_TO_ALLOW}")
+
+    def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
+        other = super().in_phase(phase, message)
+        if other is not self:
+            vars(other)["worker"] = self.worker  # both are one object of the user's, with what it remembers
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has: not the object of the user's class, which is made again."""
+        return {name: value for name, value in vars(self).items() if name != "worker"}
+
+    def params(self) -> Sequence[ParamRole]:
+        if not self._is_set_up:  # nobody knows yet; what the file says of them stands
+            return [ParamRole(f"blob {index}") for index in range(self.given_params)]
+        return [ParamRole(f"blob {index}") for index in range(len(self.worker.blobs))]
+
+    def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if not self._is_set_up:
+            # Not known, as for a database that is not there; the net cannot be run like this.
+            return cast(Sequence[Shape], [None] * self.given_params)
+        return [blob.shape for blob in self.worker.blobs]
+
+    def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
+        return [None] * self.top_count
+
+    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
+        if not self.context.allow_python_layers:
+            raise SourceMissingError(f"{self._refusal()}; so its shapes are not known; {HOW_TO_ALLOW}")
+        self._set_up(bottoms)
+        self.worker.bottoms = [Blob(shape) for shape in bottoms]
+        return self.worker.reshape()
+
+    def first_values(self, index: int) -> Tensor | None:
+        import torch
+
+        return torch.from_numpy(self.worker.blobs[index].data.copy())
+
+    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        import torch
+
+        from siamese_proto.layers.python.rule import call
+
+        self._set_up([tuple(bottom.shape) for bottom in bottoms])
+        if len(self.worker.blobs) != len(params):
+            raise GraphError(
+                f"its setup makes {len(self.worker.blobs)} blobs, but the net was made with {len(params)}: "
+                "give the shapes of the net's inputs",
+                location=self.context.location,
+                layer=self.name,
+            )
+        if torch.compiler.is_compiling():  # it cannot look into the user's code, and goes around it
+            call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]  # torch leaves it without types
+        return call(self.worker, self.phase, self.in_place, bottoms, params)
+
+    def unused_fields(self) -> Sequence[str]:
+        return self.unused
+
+    def describe(self) -> str:
+        return f"{self.module}.{self.kind}"
+
+    @property
+    def _is_set_up(self) -> bool:
+        return "worker" in vars(self) and self.worker.is_set_up
+
+    def _set_up(self, shapes: Sequence[Shape]) -> None:
+        if not self._is_set_up:
+            self.worker.set_up(shapes)
+
+    def _refusal(self) -> str:
+        return f"the Python layer {quoted(self.describe())} is code of the user's, which is not run unasked"
+
+
+class PythonDataLayer(DataLayer, PythonLayer):
+    """A Python layer without bottoms: its tops are pulled like those of a data layer."""
+
+    type = "Python"
+    reads = ("python_param",)
+    bottoms = Arity(0, 0)
+
+    def open(self, run: RunState) -> Feeder:
+        self._set_up([])
+        if self.worker.passes:  # it has been used: who opens anew begins with the first record
+            del self.worker
+            self.worker.set_up([])
+        return PythonFeeder(self.worker)
+
+
+class PythonFeeder:
+    """Batches from the forward passes of a Python layer."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.batches = 0
+        self.worker = worker
+
+    def next_batch(self) -> Sequence[Tensor]:
+        """One tensor a top."""
+        import torch
+
+        self.worker.forward(self.worker.of.phase)
+        self.batches += 1
+        return [torch.from_numpy(top.data.copy()) for top in self.worker.tops]
+
+    def skip(self, batches: int) -> None:
+        """Run the layer until it has delivered `batches` batches: there is no other way to its state behind them."""
+        if batches < self.batches:
+            raise DataError("a Python layer cannot go back to earlier batches", layer=self.worker.of.name)
+        while self.batches < batches:
+            self.worker.forward(self.worker.of.phase)
+            self.batches += 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _instance(kind: type) -> Any:
+    """An object of the user's class; where a real caffe.Layer is its base, without what only Caffe can give that."""
+    real = [base for base in kind.__mro__ if base.__module__.partition(".")[0] in ("caffe", "_caffe")]
+    if not real:
+        return kind()
+    # Its `blobs` is a property that cannot be set, and its __init__ takes a message of Caffe's own.
+    made: Any = type(kind.__name__, (kind,), {"blobs": None, "phase": 0, "param_str": ""})
+    return made.__new__(made)

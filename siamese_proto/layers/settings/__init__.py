@@ -1,0 +1,1 @@
+"""Settings of layer types that the schema does not know."""

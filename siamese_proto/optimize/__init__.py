@@ -1,0 +1,1 @@
+"""Rewrite a graph so that it computes the same in less time."""

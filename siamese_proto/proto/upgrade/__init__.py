@@ -1,0 +1,1 @@
+"""Upgrade files of older formats to the current one."""

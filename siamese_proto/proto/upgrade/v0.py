@@ -1,0 +1,272 @@
+"""V0 layers (`layers { layer { name: "c" type: "conv" kernelsize: 5 } bottom: "x" top: "y" }`) to V1 ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from collections.abc import Iterable
+from typing import cast
+
+from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from siamese_proto.errors import Location, ParseError, quoted
+from siamese_proto.proto import schema
+from siamese_proto.proto.parsed import RawField, Source
+from siamese_proto.proto.upgrade.draft import Draft
+
+# V0 types and their names in the V1 enum.
+_TYPES = {
+    "accuracy": "ACCURACY",
+    "bnll": "BNLL",
+    "concat": "CONCAT",
+    "conv": "CONVOLUTION",
+    "data": "DATA",
+    "dropout": "DROPOUT",
+    "euclidean_loss": "EUCLIDEAN_LOSS",
+    "flatten": "FLATTEN",
+    "hdf5_data": "HDF5_DATA",
+    "hdf5_output": "HDF5_OUTPUT",
+    "im2col": "IM2COL",
+    "images": "IMAGE_DATA",
+    "infogain_loss": "INFOGAIN_LOSS",
+    "innerproduct": "INNER_PRODUCT",
+    "lrn": "LRN",
+    "multinomial_logistic_loss": "MULTINOMIAL_LOGISTIC_LOSS",
+    "pool": "POOLING",
+    "relu": "RELU",
+    "sigmoid": "SIGMOID",
+    "softmax": "SOFTMAX",
+    "softmax_loss": "SOFTMAX_LOSS",
+    "split": "SPLIT",
+    "tanh": "TANH",
+    "window_data": "WINDOW_DATA",
+}
+
+# What a net as a whole keeps; what Caffe drops is noted.
+_NET_FIELDS = {"name", "layers", "input", "input_dim", "force_backward"}
+
+_CONV, _INNER, _POOL = {"conv": "convolution_param"}, {"innerproduct": "inner_product_param"}, {"pool": "pooling_param"}
+_LRN, _DROPOUT, _CONCAT = {"lrn": "lrn_param"}, {"dropout": "dropout_param"}, {"concat": "concat_param"}
+_DATA, _IMAGES, _WINDOWS = {"data": "data_param"}, {"images": "image_data_param"}, {"window_data": "window_data_param"}
+_SOURCES = {**_DATA, **_IMAGES, **_WINDOWS, "hdf5_data": "hdf5_data_param"}
+_ANY = dict.fromkeys(_TYPES, "transform_param")
+
+# V0 field: its name today, and for each type it suits the message it goes to.
+_FIELDS: dict[str, tuple[str, dict[str, str]]] = {
+    "num_output": ("num_output", {**_CONV, **_INNER}),
+    "biasterm": ("bias_term", {**_CONV, **_INNER}),
+    "weight_filler": ("weight_filler", {**_CONV, **_INNER}),
+    "bias_filler": ("bias_filler", {**_CONV, **_INNER}),
+    "pad": ("pad", {**_CONV, **_POOL}),
+    "kernelsize": ("kernel_size", {**_CONV, **_POOL}),
+    "stride": ("stride", {**_CONV, **_POOL}),
+    "group": ("group", _CONV),
+    "pool": ("pool", _POOL),
+    "dropout_ratio": ("dropout_ratio", _DROPOUT),
+    "local_size": ("local_size", _LRN),
+    "alpha": ("alpha", _LRN),
+    "beta": ("beta", _LRN),
+    "k": ("k", _LRN),
+    "concat_dim": ("concat_dim", _CONCAT),
+    "source": ("source", {**_SOURCES, "infogain_loss": "infogain_loss_param"}),
+    "batchsize": ("batch_size", _SOURCES),
+    "rand_skip": ("rand_skip", {**_DATA, **_IMAGES}),
+    "shuffle_images": ("shuffle", _IMAGES),
+    "new_height": ("new_height", _IMAGES),
+    "new_width": ("new_width", _IMAGES),
+    "det_fg_threshold": ("fg_threshold", _WINDOWS),
+    "det_bg_threshold": ("bg_threshold", _WINDOWS),
+    "det_fg_fraction": ("fg_fraction", _WINDOWS),
+    "det_context_pad": ("context_pad", _WINDOWS),
+    "det_crop_mode": ("crop_mode", _WINDOWS),
+    "scale": ("scale", _ANY),
+    "meanfile": ("mean_file", _ANY),
+    "cropsize": ("crop_size", _ANY),
+    "mirror": ("mirror", _ANY),
+    "hdf5_output_param": ("hdf5_output_param", {"hdf5_output": ""}),
+}
+_CARRIED = {"name", "blobs", "blobs_lr", "weight_decay"}  # the same for every type
+_STEP = re.compile(r"layer\.(\w+)(.*)")
+
+
+def upgrade_v0(draft: Draft) -> None:
+    """Turn V0 layers into V1 ones, in place; nothing happens where there are none.
+
+    Padding layers become the `pad` of the convolution or pooling that reads them. A field that does not suit its
+    layer's type is dropped with a note. ParseError for padding that nothing can take over.
+    """
+    old = draft.message.layers
+    if not any(layer.HasField("layer") for layer in old):
+        return
+    _fold_padding(draft)
+    layers = [schema.V1LayerParameter() for _ in old]
+    for i, (message, layer) in enumerate(zip(old, layers, strict=True)):
+        if message.HasField("layer"):
+            draft.old_layers[i] = _upgrade_layer(message, layer, draft.old_layers[i], draft.notes)
+        else:
+            layer.CopyFrom(message)
+    draft.message.ClearField("layers")
+    draft.message.layers.extend(layers)
+    for field, _ in draft.message.ListFields():
+        if field.name not in _NET_FIELDS:
+            draft.message.ClearField(field.name)
+            draft.source = draft.source.without(field.name)
+            draft.notes.append(f"{field.name} dropped: nets of the V0 dialect have none")
+    draft.notes.append(f"layers of the V0 dialect brought to V1 ({len(layers)})")
+
+
+def _fold_padding(draft: Draft) -> None:
+    """Remove padding layers and give their `pad` and their bottom to the layers that read them."""
+    layers = list(draft.message.layers)
+    maker: dict[str, int] = {}
+    for i, message in enumerate(layers):
+        for j, bottom in enumerate(message.bottom):
+            padding = layers[maker[bottom]] if bottom in maker else None
+            if padding is None or padding.layer.type != "padding":
+                continue
+            _check_padding(padding, message, draft.old_layers[i])
+            message.layer.pad = padding.layer.pad
+            message.bottom[j] = padding.bottom[0]
+            places = dict(draft.old_layers[i].fields)
+            places["layer.pad"] = draft.old_layers[maker[bottom]].find("layer.pad")
+            draft.old_layers[i] = dataclasses.replace(draft.old_layers[i], fields=places)
+        maker.update(dict.fromkeys(message.top, i))
+    kept = [i for i, message in enumerate(layers) if message.layer.type != "padding"]
+    if len(kept) < len(layers):
+        draft.notes.append(f"padding layers folded into the layers that read them ({len(layers) - len(kept)})")
+    draft.old_layers = [draft.old_layers[i] for i in kept]
+    for i in sorted(set(range(len(layers))) - set(kept), reverse=True):
+        del draft.message.layers[i]
+
+
+def _check_padding(padding: schema.V1LayerParameter, reader: schema.V1LayerParameter, source: Source) -> None:
+    name = quoted(padding.layer.name)
+    problem = ""
+    if reader.layer.type not in ("conv", "pool"):
+        problem = f"reads the padding layer {name}, which only conv and pool layers can"
+    elif len(reader.bottom) != 1:
+        problem = f"reads the padding layer {name} and has {len(reader.bottom)} bottoms, expected one"
+    elif len(padding.bottom) != 1 or len(padding.top) != 1:
+        problem = f"reads the padding layer {name}, which must have one bottom and one top"
+    if problem:
+        raise ParseError(problem, location=source.location, layer=reader.layer.name)
+
+
+def _upgrade_layer(
+    message: schema.V1LayerParameter, layer: schema.V1LayerParameter, source: Source, notes: list[str]
+) -> Source:
+    old = message.layer
+    layer.bottom.extend(message.bottom)
+    layer.top.extend(message.top)
+    if old.HasField("type") and old.type not in _TYPES:
+        return _kept_as_written(old, layer, source)
+    if old.HasField("type"):
+        layer.type = cast(schema.V1LayerParameter.LayerType, getattr(schema.V1LayerParameter, _TYPES[old.type]))
+    dropped = [field.name for field, _ in message.ListFields() if field.name not in ("bottom", "top", "layer")]
+    for field, value in old.ListFields():
+        target = _target(field.name, old.type)
+        if target:
+            _put(layer, target, value)
+        elif field.name != "type":
+            dropped.append(field.name)
+    for name in dropped:
+        places = (source.fields.get(path) for path in (f"layer.{name}", name, f"{name}[0]"))
+        notes.append(_drop_note(next(filter(None, places), None), old, name))
+    moved = _moved(source, old.type)
+    for path, _ in moved.unknown:  # an unknown value may be all there was in a message
+        if path:
+            getattr(layer, path.partition(".")[0]).SetInParent()
+    return moved
+
+
+def _kept_as_written(old: schema.V0LayerParameter, layer: schema.V1LayerParameter, source: Source) -> Source:
+    """A layer of a type that is not Caffe's: its settings go to a message named for the type, `of_a_fork_param`."""
+    settings: list[RawField] = []
+    for field, value in old.ListFields():
+        if field.name in _CARRIED:
+            _put(layer, field.name, value)
+        elif field.name != "type":
+            settings.extend(_raw(field, value, source.find(f"layer.{field.name}")))
+    settings += [raw for path, raw in source.unknown if path == "layer"]
+    unknown = [raw for path, raw in source.unknown if path == ""]
+    place = source.find("layer.type")
+    unknown.append(RawField("type", old.type, place, is_string=True))
+    if settings:
+        unknown.append(RawField(f"{old.type}_param", tuple(settings), place))
+    moved = _moved(dataclasses.replace(source, unknown=()), old.type)
+    return dataclasses.replace(moved, unknown=tuple(("", raw) for raw in unknown))
+
+
+def _raw(field: FieldDescriptor, value: object, place: Location) -> list[RawField]:
+    """A field of a message as it would have been written."""
+    if isinstance(value, Message):
+        inside = [raw for below, one in value.ListFields() for raw in _raw(below, one, place)]
+        return [RawField(field.name, tuple(inside), place)]
+    if isinstance(value, str):
+        return [RawField(field.name, value, place, is_string=True)]
+    if hasattr(value, "extend"):
+        return [raw for one in cast(Iterable[object], value) for raw in _raw(field, one, place)]
+    out = io.StringIO()
+    text_format.PrintFieldValue(field, value, out)
+    return [RawField(field.name, out.getvalue(), place)]
+
+
+def _drop_note(place: Location | None, old: schema.V0LayerParameter, name: str) -> str:
+    where = f"{place}: " if place else ""
+    return f"{where}layer {quoted(old.name)}: {quoted(name)} dropped: V0 layers of type {quoted(old.type)} have none"
+
+
+def _target(name: str, layer_type: str) -> str | None:
+    """The path in a V1 layer of the V0 field `name`, None where the layer's type has no such field."""
+    if name in _CARRIED:
+        return name
+    new_name, suits = _FIELDS.get(name, ("", {}))
+    if layer_type not in suits:
+        return None
+    return f"{suits[layer_type]}.{new_name}".lstrip(".")
+
+
+def _put(layer: schema.V1LayerParameter, path: str, value: object) -> None:
+    *around, name = path.split(".")
+    parent: Message = layer
+    for step in around:
+        parent = getattr(parent, step)
+    present = getattr(parent, name)
+    if isinstance(value, Message):
+        present.CopyFrom(value)
+    elif not hasattr(present, "extend") or isinstance(present, str | bytes):
+        setattr(parent, name, value)  # PoolMethod has the same numbers in both messages
+    elif hasattr(value, "extend"):
+        present.extend(value)
+    else:
+        present.append(value)
+
+
+def _moved(source: Source, layer_type: str) -> Source:
+    """The places of a V0 layer under the paths of the V1 layer made of it."""
+
+    def rename(path: str) -> str | None:
+        if path in ("layer", ""):
+            return ""
+        step = _STEP.fullmatch(path)
+        if not step:
+            return path if path.startswith(("bottom[", "top[")) else None
+        name, below = step.groups()
+        target = "type" if name == "type" else _target(name, layer_type)
+        if target is None:
+            return None
+        repeated = target in ("convolution_param.pad", "convolution_param.kernel_size", "convolution_param.stride")
+        return target + ("[0]" if repeated else "") + below
+
+    def moved_raw(path: str, raw: RawField) -> tuple[str, RawField]:
+        target = rename(f"layer.{raw.name}") if path == "layer" else None
+        if target is None:
+            return rename(path) or "", raw
+        parent, _, name = target.rpartition(".")
+        return parent, dataclasses.replace(raw, name=name)
+
+    fields = {new: place for old, place in source.fields.items() if (new := rename(old))}
+    return Source(source.location, fields, tuple(moved_raw(path, raw) for path, raw in source.unknown))

@@ -1,0 +1,123 @@
+"""V1 layers (`layers { type: CONVOLUTION blobs_lr: 1 param: "w" }`) to today's."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from siamese_proto.proto import schema
+from siamese_proto.proto.parsed import Source
+from siamese_proto.proto.upgrade.draft import Draft
+
+# Every other name of the V1 enum becomes the type of today by writing its words in capitals: HINGE_LOSS, HingeLoss.
+_TYPES = {
+    "NONE": "",
+    "ABSVAL": "AbsVal",
+    "ARGMAX": "ArgMax",
+    "BNLL": "BNLL",
+    "HDF5_DATA": "HDF5Data",
+    "HDF5_OUTPUT": "HDF5Output",
+    "LRN": "LRN",
+    "MVN": "MVN",
+    "RELU": "ReLU",
+    "SOFTMAX_LOSS": "SoftmaxWithLoss",
+    "TANH": "TanH",
+}
+# Caffe writes Im2col, which is what capitalising IM2COL gives.
+_TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
+_DATA_PARAMS = {
+    schema.V1LayerParameter.DATA: "data_param",
+    schema.V1LayerParameter.IMAGE_DATA: "image_data_param",
+    schema.V1LayerParameter.WINDOW_DATA: "window_data_param",
+}
+_SPEC_FIELDS = {"param": "name", "blob_share_mode": "share_mode", "blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
+_SPEC_PATH = re.compile(rf"({'|'.join(_SPEC_FIELDS)})\[(\d+)\]")
+
+
+def modern_type(old: str) -> str:
+    """Today's name of a layer type of the V1 enum: `INNER_PRODUCT` is `InnerProduct`."""
+    return _TYPES.get(old, "".join(word.capitalize() for word in old.split("_")))
+
+
+def move_transform_fields(draft: Draft) -> None:
+    """Move scale, mean_file, crop_size and mirror of V1 data layers to transform_param.
+
+    As in Caffe, one layer that needs it gives every data layer both messages, empty ones where there is nothing to say.
+    Today's data layers still have those fields, and Caffe ignores them there.
+    """
+    data_layers = [i for i, layer in enumerate(draft.message.layers) if layer.type in _DATA_PARAMS]
+    if not any(_has_transform_fields(draft.message.layers[i]) for i in data_layers):
+        return
+    for i in data_layers:
+        layer = draft.message.layers[i]
+        name = _DATA_PARAMS[layer.type]
+        data = getattr(layer, name)
+        data.SetInParent()
+        layer.transform_param.SetInParent()
+        renames: dict[str, str] = {}
+        for field in _TRANSFORM_FIELDS:
+            if data.HasField(field):
+                setattr(layer.transform_param, field, getattr(data, field))
+                data.ClearField(field)
+                renames[f"{name}.{field}"] = f"transform_param.{field}"
+        draft.old_layers[i] = draft.old_layers[i].renamed(functools.partial(_look_up, renames))
+    draft.notes.append("transform fields of data layers moved to transform_param")
+
+
+def _look_up(renames: dict[str, str], path: str) -> str:
+    return renames.get(path, path)
+
+
+def _has_transform_fields(layer: schema.V1LayerParameter) -> bool:
+    data = getattr(layer, _DATA_PARAMS[layer.type])
+    return any(data.HasField(field) for field in _TRANSFORM_FIELDS)
+
+
+def upgrade_v1(draft: Draft) -> None:
+    """Turn every V1 layer into one of today's."""
+    old = draft.message.layers
+    if not old:
+        return
+    for message, source in zip(old, draft.old_layers, strict=True):
+        layer = draft.message.layer.add()
+        _upgrade_layer(message, layer)
+        draft.layers.append(_take_unknown_type(layer, source.renamed(_new_path)))
+    draft.notes.append(f"layers of the V1 dialect brought to today's ({len(old)})")
+    draft.message.ClearField("layers")
+    draft.old_layers = []
+
+
+def _upgrade_layer(old: schema.V1LayerParameter, new: schema.LayerParameter) -> None:
+    if old.HasField("type"):
+        new.type = modern_type(schema.V1LayerParameter.LayerType.Name(old.type))
+    for old_name, new_name in _SPEC_FIELDS.items():
+        for i, value in enumerate(getattr(old, old_name)):
+            while len(new.param) <= i:
+                new.param.add()
+            setattr(new.param[i], new_name, value)  # both enums of share_mode have the same numbers
+    for field, value in old.ListFields():
+        name = field.name
+        if name in ("type", "layer") or name in _SPEC_FIELDS:
+            continue
+        if isinstance(getattr(new, name), str):
+            setattr(new, name, value)
+        elif hasattr(value, "CopyFrom"):
+            getattr(new, name).CopyFrom(value)
+        else:
+            getattr(new, name).extend(value)
+
+
+def _new_path(path: str) -> str:
+    spec = _SPEC_PATH.fullmatch(path)
+    return f"param[{spec[2]}].{_SPEC_FIELDS[spec[1]]}" if spec else path
+
+
+def _take_unknown_type(layer: schema.LayerParameter, source: Source) -> Source:
+    """A type that is not in the enum is one of a fork, or today's written in an old file: it is kept as it stands."""
+    for at in source.unknown:
+        path, raw = at
+        if path == "" and raw.name == "type" and isinstance(raw.value, str) and not raw.fault:
+            layer.type = raw.value
+            rest = tuple(other for other in source.unknown if other is not at)
+            return Source(source.location, {**source.fields, "type": raw.location}, rest)
+    return source

@@ -1,0 +1,286 @@
+"""Thresholds, curves and scores, worked out by hand, against naive loops and searches, and on drawn data with ties."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from scipy.stats import bootstrap
+
+from siamese_proto.errors import DataError
+from siamese_proto.evaluation.pair_distances import HardPair
+from siamese_proto.evaluation.plots.sheets import draw_pairs
+from siamese_proto.evaluation.verification import (
+    Calibration,
+    Distances,
+    Share,
+    auc,
+    best_threshold,
+    calibrate,
+    equal_error,
+    halves,
+    judge,
+    roc,
+    share,
+    true_accepts,
+    verify,
+    verify_at,
+)
+
+# Few values, so that ties within a kind and across kinds are many.
+KIND = st.lists(st.integers(0, 9).map(lambda value: value / 4), min_size=1, max_size=30)
+
+
+def pairs(same: list[float], different: list[float]) -> Distances:
+    return Distances(np.array([*same, *different], np.float32), np.array([True] * len(same) + [False] * len(different)))
+
+
+def drawn(seed: int, same: int = 130, different: int = 210) -> Distances:
+    draw = np.random.default_rng(seed)
+    return pairs(list(draw.normal(1, 0.6, same).round(1)), list(draw.normal(1.8, 0.7, different).round(1)))
+
+
+def balanced(distances: Distances, threshold: float) -> float:
+    verdict = distances.distance < threshold
+    return float((verdict[distances.same].mean() + (~verdict)[~distances.same].mean()) / 2)
+
+
+def test_pairs_that_can_be_told_apart_score_one() -> None:
+    chosen, judged = pairs([0.1, 0.3], [0.9, 1.1, 2.0]), pairs([0.2], [1.0, 0.7])
+    result = verify(chosen, judged)
+    assert result.threshold == pytest.approx(0.6)
+    assert (result.auc, result.balanced_accuracy, result.accuracy.value) == (1.0, 1.0, 1.0)
+    assert (result.pairs, result.same) == (3, 1)
+    assert (result.true_accepts, result.false_accepts) == (1.0, 0.0)
+
+
+def test_the_threshold_is_not_chosen_on_the_pairs_it_is_judged_on() -> None:
+    result = verify(pairs([0.1], [0.5]), pairs([0.4], [0.6, 0.2]))
+    assert result.threshold == pytest.approx(0.3)
+    assert result.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
+    assert result.accuracy.value == pytest.approx(1 / 3)
+    assert result.auc == pytest.approx(0.5)
+
+
+def test_always_different_scores_a_half_however_rare_same_pairs_are() -> None:
+    rare = pairs([1.0], [1.0] * 99)
+    assert verify(rare, rare).balanced_accuracy == 0.5
+
+
+def test_no_threshold_does_better_than_the_one_chosen() -> None:
+    for seed in range(50):
+        some = drawn(seed, 13, 21)
+        candidates = [*some.distance, some.distance.max() + 1]
+        best = max(balanced(some, float(candidate)) for candidate in candidates)
+        assert balanced(some, best_threshold(some)) == pytest.approx(best)
+
+
+@given(KIND, KIND)
+@settings(deadline=None)
+def test_auc_counts_the_pairs_of_pairs_in_the_right_order_and_ties_half(
+    same: list[float], different: list[float]
+) -> None:
+    wins = sum((near < far) + (near == far) / 2 for near in same for far in different)
+    assert auc(pairs(same, different)).value == pytest.approx(wins / (len(same) * len(different)))
+
+
+def test_the_interval_of_the_auc_is_that_of_a_bootstrap() -> None:
+    some = drawn(3)
+    same, different = some.distance[some.same], some.distance[~some.same]
+
+    def statistic(near: np.ndarray, far: np.ndarray) -> float:
+        return float((near[:, None] < far).mean() + (near[:, None] == far).mean() / 2)
+
+    how = {"vectorized": False, "n_resamples": 400, "method": "percentile", "rng": 7}
+    interval = bootstrap((same, different), statistic, **how).confidence_interval
+    assert auc(some).low == pytest.approx(interval.low, abs=0.01)
+    assert auc(some).high == pytest.approx(interval.high, abs=0.01)
+
+
+def test_the_interval_is_no_point_where_all_pairs_are_told_apart() -> None:
+    found = auc(pairs([0.1, 0.2, 0.3], [1.0] * 5 + [2.0]))
+    assert (found.value, found.low, found.high) == (1.0, share(3, 3).low, 1.0)
+    assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == share(0, 2).high
+
+
+@given(KIND, KIND)
+@settings(deadline=None)
+def test_every_point_of_the_roc_is_what_its_threshold_accepts(same: list[float], different: list[float]) -> None:
+    curve = roc(pairs(same, different))
+    assert curve.thresholds[0] == -math.inf
+    for false, true, threshold in zip(curve.false_accepts, curve.true_accepts, curve.thresholds, strict=True):
+        assert true == pytest.approx(sum(value <= threshold for value in same) / len(same))
+        assert false == pytest.approx(sum(value <= threshold for value in different) / len(different))
+    assert (curve.false_accepts[-1], curve.true_accepts[-1]) == (1, 1)
+
+
+@given(KIND, KIND)
+@settings(deadline=None)
+def test_at_the_equal_error_rate_both_errors_are_as_large_on_the_line_of_the_roc(
+    same: list[float], different: list[float]
+) -> None:
+    curve = roc(pairs(same, different))
+    rate = equal_error(curve)
+    # By bisection along the line through all points, whose length is false + true accepts.
+    length = curve.false_accepts + curve.true_accepts
+    low, high = 0.0, 2.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        false, true = (np.interp(middle, length, values) for values in (curve.false_accepts, curve.true_accepts))
+        low, high = (middle, high) if false < 1 - true else (low, middle)
+    assert rate == pytest.approx(np.interp(low, length, curve.false_accepts), abs=1e-6)
+
+
+@pytest.mark.parametrize("at_most", [0.01, 0.05, 0.3])
+def test_true_accepts_are_the_most_that_any_threshold_with_so_few_false_ones_gives(at_most: float) -> None:
+    for seed in range(20):
+        some = drawn(seed)
+        found = true_accepts(roc(some), some, at_most)
+        accepted = [some.distance <= threshold for threshold in [-1.0, *some.distance]]
+        allowed = [verdict[some.same].mean() for verdict in accepted if verdict[~some.same].mean() <= at_most]
+        assert found.share is not None
+        assert found.share.value == pytest.approx(max(allowed))
+        if found.threshold is not None:
+            assert (some.distance <= found.threshold)[~some.same].mean() <= at_most
+
+
+def test_so_few_different_pairs_that_a_thousandth_of_them_is_less_than_one_tell_nothing_of_it() -> None:
+    some = drawn(1)
+    assert true_accepts(roc(some), some, 0.001).share is None
+
+
+def test_wilsons_interval_is_that_of_the_textbook() -> None:
+    found = share(81, 263)  # Newcombe 1998, table I
+    assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+
+
+def test_the_two_halves_share_no_pair_and_keep_the_kinds() -> None:
+    some = Distances(np.arange(60.0), np.arange(60) % 3 == 0)
+    one, other = halves(some, seed=4)
+    assert sorted([*one.distance, *other.distance]) == list(range(60))
+    assert (one.same.sum(), other.same.sum()) == (10, 10)
+    assert all(same == (distance % 3 == 0) for distance, same in zip(one.distance, one.same, strict=True))
+
+
+def test_the_calibrated_chance_is_a_half_where_as_many_of_either_kind_lie_however_rare_one_is() -> None:
+    draw = np.random.default_rng(0)
+    some = pairs(list(draw.normal(1, 0.3, 400)), list(draw.normal(2, 0.3, 4000)))
+    chance = calibrate(some)
+    assert chance(1.5) == pytest.approx(0.5, abs=0.05)
+    assert chance(0.5) > 0.95 > 0.05 > chance(2.5)
+    assert (chance(-1e6), chance(1e6)) == (1.0, 0.0)
+
+
+def test_the_same_distances_in_other_units_give_the_same_chances() -> None:
+    some = drawn(2)
+    scaled = Distances(some.distance * 1000, some.same)
+    assert calibrate(scaled)(1400) == pytest.approx(calibrate(some)(1.4), abs=1e-4)
+
+
+def test_a_judgement_has_every_pair_in_its_histogram_and_judges_one_half() -> None:
+    some = drawn(6)
+    found = judge(some, seed=2)
+    assert (found.same_counts.sum(), found.different_counts.sum()) == (130, 210)
+    assert found.chosen_on + found.verdicts.pairs == found.pairs == 340
+    one, other = halves(some, seed=2)
+    assert found.verdicts == verify(one, other)
+
+
+def test_a_threshold_that_is_given_is_judged_on_all_pairs() -> None:
+    some = drawn(6)
+    found = judge(some, threshold=1.25)
+    assert found.chosen_on == 0
+    assert found.verdicts == verify_at(1.25, some)
+    assert found.verdicts.balanced_accuracy == pytest.approx(balanced(some, 1.25))
+
+
+@pytest.mark.parametrize(
+    ("same", "different", "message"),
+    [
+        ([], [], "there are no pairs to judge"),
+        ([], [1.0, 2.0], "0 of 2 pairs are of one class, and judging takes at least 2; give pairs of both kinds"),
+        ([1.0, 2.0], [], "0 of 2 pairs are of two classes, and judging takes at least 2; give pairs of both kinds"),
+        ([1.0], [1.0, 2.0], "1 of 3 pairs are of one class, and judging takes at least 2; give pairs of both kinds"),
+        (
+            [1.0, math.nan],
+            [1.0, 2.0],
+            "1 of 4 distances are not finite, that of pair 1 first; are these the weights of",
+        ),
+        (
+            [1.0, 2.0],
+            [1.0, math.inf],
+            "1 of 4 distances are not finite, that of pair 3 first; are these the weights of",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_judged_are_refused(same: list[float], different: list[float], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        judge(pairs(same, different))
+    assert str(caught.value).startswith(message)
+
+
+def test_distances_that_are_all_one_are_guessing() -> None:
+    found = judge(pairs([1.0] * 4, [1.0] * 6))
+    assert (found.auc.value, found.equal_error, found.verdicts.balanced_accuracy) == (0.5, 0.5, 0.5)
+
+
+def test_any_seed_parts_the_pairs() -> None:
+    one, other = halves(drawn(1), seed=2**70 + 5)
+    again, _ = halves(drawn(1), seed=2**70 + 5)
+    assert (len(one), len(other)) == (170, 170)
+    assert np.array_equal(one.distance, again.distance)
+
+
+def test_a_pair_exactly_at_the_threshold_is_different() -> None:
+    pairs = Distances(np.array([0.5, 1.0, 2.0]), np.array([True, True, False]))
+    assert verify_at(1.0, pairs).balanced_accuracy == 0.75  # half of the same pairs, and the other
+    assert verify_at(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
+
+
+def test_the_picture_of_the_hardest_pairs_marks_the_wrong_ones_at_exactly_the_threshold() -> None:
+    picture = np.zeros((4, 5), np.uint8)
+    for same, expected in ((True, ["normal", "bold", "bold"]), (False, ["bold", "normal", "normal"])):
+        figure = Figure()
+        shown = [HardPair(distance, same, ("a", "b"), (picture, picture)) for distance in (0.75, 1.0, 1.25)]
+        draw_pairs(figure, shown, 1.0, same=same, columns=3)
+        assert [axes.title.get_fontweight() for axes in figure.axes] == expected
+
+
+def test_chances_of_very_far_pairs_are_numbers() -> None:
+    chance = Calibration(slope=-2.0, intercept=1.0)
+    assert [chance(1e6), chance(-1e6), chance(0.5)] == [0.0, 1.0, 0.5]
+
+
+def test_the_interval_of_the_auc_takes_two_pairs_of_each_kind() -> None:
+    assert auc(pairs([1.0], [0.5, 1.5, 2.5, 3.5])) == Share(0.75, 0.0, 1.0)
+    of_two = auc(pairs([1.0, 2.0], [1.5, 2.5]))
+    assert of_two.value == 0.75
+    # Variances of [1, 0.5] and [0.5, 1] are 1/8 each: 2 * (1/8) / 2 = 1/8.
+    assert of_two.low == pytest.approx(0.75 - 1.959963984540054 * math.sqrt(1 / 8))
+
+
+def test_one_false_accept_of_a_hundred_pairs_is_one_in_a_hundred() -> None:
+    some = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 101.0)])
+    found = true_accepts(roc(some), some, 0.01)
+    assert (found.threshold, found.share and found.share.value) == (1.5, 1.0)
+    fewer = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 100.0)])
+    assert true_accepts(roc(fewer), fewer, 0.01).share is None
+
+
+def test_no_true_accepts_without_false_ones_have_no_threshold() -> None:
+    some = pairs([1.0] * 5, [0.5] * 100)
+    found = true_accepts(roc(some), some, 0.01)
+    assert (found.threshold, found.share and found.share.value) == (None, 0.0)
+
+
+def test_numbers_of_different_pairs_part_them_as_no_numbers_do() -> None:
+    some = drawn(3)
+    numbered = Distances(some.distance, some.same, np.arange(len(some)))
+    for plain, part in zip(halves(some, 4), halves(numbered, 4), strict=True):
+        assert np.array_equal(plain.distance, part.distance)
+        assert part.pair is not None
+    assert (some.distinct, numbered.distinct) == (len(some), len(some))

@@ -1,0 +1,63 @@
+"""DOT text is what it was. `UPDATE_GOLDEN=1 pytest tests/drawing/test_golden_dot.py` writes the files anew.
+
+Look at the pictures (`python tools/make_gallery.py`) and at the difference before they are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+import paths
+import pytest
+from drawn_nets import BOTH, NO_DATABASE, OWN_BIAS, PLAIN, THREE, TWIN, V1, gallery_net, graph_of
+
+from siamese_proto.export.drawing import draw
+from siamese_proto.graph.ir import Graph
+
+GOLDEN = paths.GOLDEN / "drawing"
+
+
+def given(text: str) -> Callable[[], Graph]:
+    return partial(graph_of, text)
+
+
+def from_gallery(name: str) -> Callable[[], Graph]:
+    return lambda: graph_of(gallery_net(name))
+
+
+DRAWINGS = {
+    "twin": (given(TWIN), {}),
+    "own_bias": (given(OWN_BIAS), {}),
+    "three": (given(THREE), {}),
+    "plain": (given(PLAIN), {}),
+    "no_database": (given(NO_DATABASE), {}),
+    "first_version": (given(V1), {}),
+    "unknown_layer": (given(THREE.replace("TripletLoss", "NobodysLoss")), {"detail": "layers"}),
+    "both_phases": (given(BOTH), {"test": partial(graph_of, BOTH, "TEST")}),
+    "twin_full": (given(TWIN), {"detail": "full", "style": "dark"}),
+    "twin_fused": (given(TWIN), {"fused": True, "style": "paper"}),
+    "three_across": (given(THREE), {"rankdir": "LR", "learning_rates": True}),
+    "pseudo_siamese": (from_gallery("pseudo_siamese"), {"style": "caffe"}),
+    "half_twin": (from_gallery("half_twin"), {}),
+    "nine_towers": (from_gallery("nine_towers"), {}),
+    "nine_towers_collapsed": (from_gallery("nine_towers"), {"towers": "collapsed"}),
+    "googlenet": (from_gallery("googlenet"), {"detail": "layers"}),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_dot_text_is_the_golden_one(name: str) -> None:
+    graph, look = DRAWINGS[name]
+    if "test" in look:
+        look = {**look, "test": look["test"]()}
+    source = draw(graph(), **look).source
+    path = GOLDEN / f"{name}.dot"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(source, encoding="utf-8")
+    assert source == path.read_text(encoding="utf-8")
+
+
+def test_every_golden_file_has_its_drawing() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.dot")} == set(DRAWINGS)

@@ -1,0 +1,9 @@
+"""Where the tests find the files of the project."""
+
+from pathlib import Path
+
+HELPERS = Path(__file__).resolve().parent
+ROOT = HELPERS.parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+PROTOTXT = ROOT / "prototxt"
+TOOLS = ROOT / "tools"
