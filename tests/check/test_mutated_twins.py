@@ -8,7 +8,7 @@ from pathlib import Path
 
 import paths
 import pytest
-from graph.test_published_nets import NETS
+from published_nets import NETS
 
 from siamese_proto import build_graph, parse_net
 from siamese_proto.check.net import check_net

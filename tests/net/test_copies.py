@@ -234,7 +234,11 @@ def test_an_open_file_is_refused_in_one_line(maker: str, tmp_path: Path) -> None
         MAKERS[maker](file)
 
 
-@pytest.mark.parametrize("weights", [b"net.caffemodel", io.BytesIO(b"some bytes"), [3], [None]], ids=repr)
+@pytest.mark.parametrize(
+    "weights",
+    [b"net.caffemodel", io.BytesIO(b"some bytes"), [3], [None]],
+    ids=lambda weights: type(weights).__name__ + (repr(weights) if isinstance(weights, list) else ""),
+)
 def test_weights_that_are_no_path_are_refused_in_one_line(weights: object) -> None:
     net = sp.Net(INPUT)
     for given in weights if isinstance(weights, list) else [weights]:

@@ -9,11 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
+from siamese_proto.layers import pooling
 from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
 from siamese_proto.optimize import pooled_convolution as pooled
-from siamese_proto.optimize import pooling
 from siamese_proto.optimize.passes import optimize
 from siamese_proto.optimize.pooled_convolution import PooledConvolution
 

@@ -4,11 +4,6 @@
 
 from __future__ import annotations
 
-import pytest
-
-from siamese_proto import build_graph, parse_net
-from siamese_proto.graph.ir import Graph, Shape
-
 
 class Writer:
     """Writes prototxt a layer at a time."""
@@ -202,19 +197,6 @@ def deep_compare() -> Writer:
     return net
 
 
-def numbers(graph: Graph) -> int:
-    """All that is learned: statistics are not."""
-    return sum(size(param.shape) for param in graph.params if not param.statistic)
-
-
-def size(shape: Shape | None) -> int:
-    assert shape is not None
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
-
-
 VGG_CONVOLUTIONS = 14_714_688
 NETS = {
     "CaffeNet": (caffenet, 60_965_224, {"conv1": (10, 96, 55, 55), "pool1": (10, 96, 27, 27), "pool2": (10, 256, 13, 13), "pool5": (10, 256, 6, 6), "fc8": (10, 1000)}),
@@ -226,13 +208,3 @@ NETS = {
     "FCN-8s": (fcn8s, VGG_CONVOLUTIONS + 102_764_544 + 16_781_312 + 86_037 + 10_773 + 5_397 + 2 * 7_056 + 112_896, {"pool5": (1, 512, 22, 17), "score_fr": (1, 21, 16, 11), "upscore2": (1, 21, 34, 24), "fuse_pool3": (1, 21, 70, 50), "upscore8": (1, 21, 568, 408), "score": (1, 21, 500, 333)}),
     "DeepCompare": (deep_compare, 2 * (4_800 + 460_992 + 442_624) + 262_656 + 513, {"left": (5, 1, 64, 64), "conv0_left": (5, 96, 20, 20), "conv1_right": (5, 192, 6, 6), "conv2_left": (5, 256, 1, 1), "score": (5, 1)}),
 }  # fmt: skip  # one net a line
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_a_published_net_has_its_published_shapes_and_size(name: str) -> None:
-    write, learned, shapes = NETS[name]
-    graph = build_graph(parse_net(write().text))
-    blobs = graph.blobs()
-    assert {blob: blobs[blob].shape for blob in shapes} == shapes
-    assert numbers(graph) == learned
-    assert not graph.problems
