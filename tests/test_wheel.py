@@ -38,8 +38,8 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
 
 def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path) -> None:
     found = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
-    wanted = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/digits.csv.gz", "py.typed"}
-    wanted |= {"drawing/page.html", "drawing/page.css", "drawing/page.js"}
+    wanted = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/images/digits.csv.gz", "py.typed"}
+    wanted |= {"export/drawing/page.html", "export/drawing/page.css", "export/drawing/page.js"}
     assert {f"siamese_proto/{name}" for name in wanted} <= found
     networks = {path.parent.name for path in (ROOT / "prototxt").glob("*/*.prototxt")}
     assert networks == {path.parent.name for path in (installed / "siamese_proto" / "networks").glob("*/*.prototxt")}

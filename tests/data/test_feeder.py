@@ -8,6 +8,7 @@ import threading
 import time
 
 import numpy
+import paths
 import pytest
 from feeding import BACKENDS, GOLDEN, batches, data_layer, drain, make_database, make_layer, noise
 
@@ -126,9 +127,7 @@ def test_the_interpreter_ends_while_a_feeder_reads_ahead(backend):
         f"feeder = data_layer(GOLDEN / 'flagship/{name}', backend={backend!r}).open(RunState())\n"
         "print(len(feeder.next_batch()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=GOLDEN.parent / "data", capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.HELPERS, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
 
 
