@@ -12,7 +12,7 @@ import click
 
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.proto.values import whole_number
-from siamese_proto.solver.log import CaffeFormatter, log
+from siamese_proto.solver.log import CaffeFormatter, Event, log
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ def _first_gpu(gpu: str) -> int:
     if not ids or not all(part.isdecimal() for part in ids):
         raise click.BadParameter(f"{gpu!r} is neither a GPU's number nor 'all'", param_hint="--gpu")
     if len(ids) > 1:
-        log("caffe.cpp:205", f"running on GPU {ids[0]} alone", level=logging.WARNING)
+        log(Event.GPU, f"running on GPU {ids[0]} alone", level=logging.WARNING)
     return whole_number(ids[0])
 
 

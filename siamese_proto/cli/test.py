@@ -38,12 +38,12 @@ def test(
     from siamese_proto.data.bad_records import count_of
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
-    from siamese_proto.solver.log import log, number, output_lines
+    from siamese_proto.solver.log import Event, log, number, output_lines
     from siamese_proto.solver.test_coverage import counted_unevenly
     from siamese_proto.solver.test_scores import Scores
 
-    def tell(place: str, text: str) -> None:
-        log(place, text)
+    def print_and_log(event: Event, text: str) -> None:
+        log(event, text)
         click.echo(text)
 
     device = chosen_device(gpu)
@@ -59,7 +59,7 @@ def test(
         )
         for path in split(weights):
             report = net.load_weights(path, skip_mismatched=skip_mismatched)
-            log("net.cpp:758", str(report))
+            log(Event.WEIGHTS_LOADED, str(report))
             if report.mismatched:
                 click.echo(str(report), err=True)
         net.to(device)
@@ -67,16 +67,16 @@ def test(
             note = counted_unevenly(net.graph, iterations)
             if note:
                 click.echo(f"note: {note}", err=True)
-            tell("caffe.cpp:281", f"Running for {iterations} iterations.")
+            print_and_log(Event.TEST_BATCHES, f"Running for {iterations} iterations.")
             scores = Scores(net)
             for batch in range(iterations):
                 for line in output_lines(net.graph, scores.run_batch()):
-                    tell("caffe.cpp:304", f"Batch {batch}, {line.partition(' (*')[0]}")
-            tell("caffe.cpp:309", f"Loss: {number(scores.loss())}")
+                    print_and_log(Event.BATCH_OUTPUT, f"Batch {batch}, {line.partition(' (*')[0]}")
+            print_and_log(Event.MEAN_LOSS, f"Loss: {number(scores.loss())}")
             for line in output_lines(net.graph, scores.means()):
-                tell("caffe.cpp:321", line)
+                print_and_log(Event.MEAN_OUTPUT, line)
             left_out = count_of([net.run])
             if left_out is not None:
-                tell("data_layer.cpp:46", left_out)
+                print_and_log(Event.BAD_RECORDS, left_out)
         finally:
             net.close()

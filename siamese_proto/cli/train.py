@@ -16,7 +16,7 @@ import click
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
 from siamese_proto.cli.gpus import chosen_gpus, on_own_gpu, run_together
 from siamese_proto.cli.options import bad_records, mismatched, python_layers, running, user_layers
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def train(
         if progress is not None:
             _follow(made, progress)
         with answering_signals(made, sigint_effect, sighup_effect) as stopped_by:
-            log("caffe.cpp:239", "Starting Optimization")
+            log(Event.TRAIN_STARTED, "Starting Optimization")
             made.solve()
         if not made.stopped:
-            log("caffe.cpp:250", "Optimization Done.")
+            log(Event.TRAIN_FINISHED, "Optimization Done.")
     if made.stopped:
         if is_first:
             click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
@@ -241,10 +241,16 @@ def _follow(solver: Solver, progress: Any) -> None:
 
 
 class _AboveBar(logging.Handler):
-    """Prints log lines above the bar: tests, snapshots, warnings; what the bar shows itself is left out."""
+    """Prints log lines above the progress bar: tests, snapshots and warnings, but not what the bar itself shows."""
 
-    # Caffe's places of the settings, of displayed training, and of the end
-    _hidden = ("solver.cpp:45", "solver.cpp:239", "solver.cpp:258", "sgd_solver.cpp:112", "caffe.cpp:250")
+    _hidden = (
+        None,
+        Event.SETTINGS,
+        Event.TRAINING_LOSS,
+        Event.TRAINING_OUTPUT,
+        Event.LEARNING_RATE,
+        Event.TRAIN_FINISHED,
+    )
 
     def __init__(self, progress: Any) -> None:
         super().__init__()
@@ -252,6 +258,5 @@ class _AboveBar(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        place = getattr(record, "place", self._hidden[0])
-        if record.levelno >= logging.WARNING or place not in self._hidden:
+        if record.levelno >= logging.WARNING or getattr(record, "event", None) not in self._hidden:
             self.progress.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)

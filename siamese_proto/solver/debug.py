@@ -15,10 +15,7 @@ from siamese_proto.graph.splits import insert_splits
 from siamese_proto.layers.base import Layer
 from siamese_proto.net.net import Net
 from siamese_proto.net.program import is_source
-from siamese_proto.solver.log import log, number
-
-# Where these lines come from in Caffe.
-_TOP, _PARAM, _BOTTOM_DIFF, _PARAM_DIFF, _ALL = (f"net.cpp:{line}" for line in (663, 675, 691, 702, 751))
+from siamese_proto.solver.log import Event, log, number
 
 
 @dataclass
@@ -111,10 +108,13 @@ class DebugPass:
 
     def _log_forward(self, step: _Step, tops: list[Tensor]) -> None:
         for name, value in zip(step.tops, tops, strict=True):
-            log(_TOP, f"    [Forward] Layer {step.name}, top blob {name} data: {_mean(value)}")
+            log(Event.TOP_DATA, f"    [Forward] Layer {step.name}, top blob {name} data: {_mean(value)}")
         for index, use in enumerate(step.node.params if step.node is not None else ()):
             value = self.net.weights[use.param.id]
-            log(_PARAM, f"    [Forward] Layer {step.name}, param blob {_shown(use, index)} data: {_mean(value)}")
+            log(
+                Event.PARAM_DATA,
+                f"    [Forward] Layer {step.name}, param blob {_shown(use, index)} data: {_mean(value)}",
+            )
 
     def log_backward(self) -> None:
         """Log every gradient, once the backward pass is done, and then the norms of all parameters together."""
@@ -126,9 +126,8 @@ class DebugPass:
             passes = node.propagate_down if node is not None else (True,)
             for name, tensor, goes_down in zip(step.bottoms, step.seen, passes, strict=True):
                 if goes_down:
-                    log(
-                        _BOTTOM_DIFF, f"    [Backward] Layer {step.name}, bottom blob {name} diff: {_mean(tensor.grad)}"
-                    )
+                    diff = _mean(tensor.grad)
+                    log(Event.BOTTOM_DIFF, f"    [Backward] Layer {step.name}, bottom blob {name} diff: {diff}")
             for index, use in enumerate(node.params if node is not None else ()):
                 if not use.takes_gradient:
                     continue
@@ -137,7 +136,7 @@ class DebugPass:
                     own = own.view(use.param.shape or own.shape)
                     sums[use.param.id] = sums[use.param.id] + own if use.param.id in sums else own
                 diff = _mean(sums.get(use.param.id))
-                log(_PARAM_DIFF, f"    [Backward] Layer {step.name}, param blob {index} diff: {diff}")
+                log(Event.PARAM_DIFF, f"    [Backward] Layer {step.name}, param blob {index} diff: {diff}")
         self._log_norms()
 
     def _splits_gradients(self, split: _Step) -> bool:
@@ -154,7 +153,7 @@ class DebugPass:
             for p in (1, 2)
         )
         text = f"    [Backward] All net params (data, diff): L1 norm = ({first}); L2 norm = ({second})"
-        log(_ALL, text, level=logging.ERROR)  # Caffe's level, for whoever looks for the letter E
+        log(Event.PARAM_NORMS, text, level=logging.ERROR)  # Caffe's level, for whoever looks for the letter E
 
 
 def _mean(values: Tensor | None) -> str:

@@ -8,10 +8,8 @@ import re
 from pathlib import Path
 
 from siamese_proto.errors import NetError
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 from siamese_proto.weights import find_weights, read_state, read_weights
-
-_PLACE = "caffe.cpp:232"
 
 
 def newest_complete(prefix: str, *, run: str | None = None) -> Path | None:
@@ -27,11 +25,11 @@ def newest_complete(prefix: str, *, run: str | None = None) -> Path | None:
             read_weights(find_weights(path, state.learned_net))
         except NetError as error:
             text = f"Snapshot {path} is not complete, so the one before it is tried: {error}"
-            log(_PLACE, text, level=logging.WARNING)
+            log(Event.RESUMING, text, level=logging.WARNING)
         else:
             return path
     if run is None:
-        log(_PLACE, f"No complete snapshot of {prefix} is there; starting from iteration 0")
+        log(Event.RESUMING, f"No complete snapshot of {prefix} is there; starting from iteration 0")
     return None
 
 

@@ -11,10 +11,8 @@ from torch import Tensor
 from siamese_proto.errors import NetError, SolverError, did_you_mean, quoted
 from siamese_proto.files import put_in_place
 from siamese_proto.solver import snapshots
-from siamese_proto.solver.log import log, number
+from siamese_proto.solver.log import Event, log, number
 from siamese_proto.solver.solver import Solver
-
-_PLACE = "solver.cpp:464"
 
 
 def keep_last(solver: Solver, count: int) -> None:
@@ -32,7 +30,7 @@ def keep_last(solver: Solver, count: int) -> None:
                 try:
                     path.unlink(missing_ok=True)
                 except OSError as error:
-                    log(_PLACE, f"{path} could not be removed: {error.strerror}", level=logging.WARNING)
+                    log(Event.SNAPSHOT, f"{path} could not be removed: {error.strerror}", level=logging.WARNING)
         del solver.kept[:-count]
 
     solver.snapshot_callbacks.append(forget)
@@ -62,11 +60,11 @@ def keep_best(solver: Solver, wanted: str) -> None:
         if math.isnan(value) or (before is not None and sign * value >= sign * before):
             return
         solver.best[key] = value
-        log(_PLACE, f"Best {output} so far: {number(value)} at iteration {solver.iteration}")
+        log(Event.SNAPSHOT, f"Best {output} so far: {number(value)} at iteration {solver.iteration}")
         try:
             _write_best(solver)
         except (OSError, NetError) as error:
-            log(_PLACE, f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
+            log(Event.SNAPSHOT, f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
             if before is None:
                 del solver.best[key]
             else:

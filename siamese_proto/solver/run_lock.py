@@ -18,11 +18,9 @@ from pathlib import Path
 
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import is_at, release, take_lock
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.newest import newest_complete
 from siamese_proto.solver.settings import Settings
-
-_PLACE = "solver.cpp:464"
 
 
 @dataclass
@@ -97,7 +95,7 @@ def _read(handle: int) -> tuple[str, str]:
 
 def _warn(mark: str, error: OSError) -> None:
     text = f"{mark}: cannot be locked ({error.strerror}); make sure that no other run uses this snapshot_prefix"
-    log(_PLACE, text, level=logging.WARNING)
+    log(Event.SNAPSHOT, text, level=logging.WARNING)
 
 
 # Restarts: torchrun starts all processes again when one has died

@@ -18,7 +18,7 @@ from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import check_sources
 from siamese_proto.net.net import Net
 from siamese_proto.solver.batches import BatchSource, given_batches
-from siamese_proto.solver.log import log, log_lines
+from siamese_proto.solver.log import Event, log, log_lines
 from siamese_proto.solver.parallel import check_graph, current
 from siamese_proto.solver.rules import RULES, UpdateRule
 from siamese_proto.solver.settings import NetSource, Settings
@@ -29,10 +29,10 @@ PathLike = str | os.PathLike[str]
 def report(settings: Settings) -> None:
     """Log what the settings ask for and will not get."""
     for note in settings.notes:
-        log("solver.cpp:45", note, level=logging.WARNING)
+        log(Event.SETTINGS, note, level=logging.WARNING)
     if settings.asks_for_gpu and not torch.cuda.is_available():
         text = f"{settings.file}: solver_mode is GPU, but there is none here; training on the CPU"
-        log("solver.cpp:45", text, level=logging.WARNING)
+        log(Event.SETTINGS, text, level=logging.WARNING)
 
 
 def device(settings: Settings) -> torch.device:
@@ -64,7 +64,7 @@ class NetOptions:
 def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: NetOptions) -> tuple[Net, BatchSource]:
     """The net to train, on its device, and where its batches come from."""
     source = settings.net
-    log("solver.cpp:102", f"Creating training net from {source.description}")
+    log(Event.TRAIN_NET, f"Creating training net from {source.description}")
     given = given_batches(_graph(source, options), data) if data else []
     shapes = {top: shape for feeder in given for top, shape in feeder.shapes().items()}
     net = _net(source, options, shapes=shapes, seed=seed(settings))
@@ -75,7 +75,7 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     check_sources(net.graph, net.run, given={feeder.layer for feeder in given})
     if not any(weight for node in net.graph.nodes for weight in node.loss_weights):
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
-        log("solver.cpp:102", text, level=logging.WARNING)
+        log(Event.TRAIN_NET, text, level=logging.WARNING)
     return net, BatchSource(net, given)
 
 
@@ -83,7 +83,7 @@ def test_nets(settings: Settings, net: Net, options: NetOptions) -> list[Net]:
     """The nets to test with; they hold the training net's own tensors."""
     found = []
     for index, test in enumerate(settings.test_nets):
-        log("solver.cpp:190", f"Creating test net (#{index}) specified by {test.source.description}")
+        log(Event.TEST_NET, f"Creating test net (#{index}) specified by {test.source.description}")
         found.append(_net(test.source, options, seed=net.run.seed, share_with=net).to(net.device))
         check_sources(found[-1].graph, found[-1].run)
     return found
@@ -126,14 +126,14 @@ def report_bad_records(nets: Iterable[Net]) -> None:
     """Log how many records were left out because they cannot be used, where that is allowed."""
     count = count_of(net.run for net in nets)
     if count is not None:
-        log("data_layer.cpp:46", count)
+        log(Event.BAD_RECORDS, count)
 
 
 def load_weights(net: Net, weights: PathLike | Sequence[PathLike], *, skip_mismatched: bool = False) -> None:
     """Begin with the parameters of one or several weights files; the nets tested with hold the same tensors."""
     for path in [weights] if isinstance(weights, str | os.PathLike) else weights:
-        log("caffe.cpp:160", f"Finetuning from {os.fspath(path)}")
-        log_lines("net.cpp:758", str(net.load_weights(path, skip_mismatched=skip_mismatched)))
+        log(Event.FINE_TUNING, f"Finetuning from {os.fspath(path)}")
+        log_lines(Event.WEIGHTS_LOADED, str(net.load_weights(path, skip_mismatched=skip_mismatched)))
 
 
 def data_layers(net: Net) -> list[str]:

@@ -21,7 +21,7 @@ from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.files import abandoned, control_hint, partials_of, remove
 from siamese_proto.graph.ir import Graph
 from siamese_proto.proto import schema
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.recurrent_state import export_carried
 from siamese_proto.solver.rules import UpdateRule
 from siamese_proto.solver.run_lock import restarts, running, would_restart
@@ -98,7 +98,7 @@ def clean(prefix: str) -> None:
 
 
 def _remove_left(path: str) -> None:
-    log("solver.cpp:464", f"Removing {path}, which a killed run left unfinished")
+    log(Event.SNAPSHOT, f"Removing {path}, which a killed run left unfinished")
     with suppress(OSError):
         remove(path)
 
@@ -121,9 +121,9 @@ def write(solver: Solver, weights: Path, state: Path, learned_net: Path | None =
 def _write(solver: Solver, weights: Path, state: Path, learned_net: Path | None, kept: Sequence[int], run: str) -> None:
     settings = solver.settings
     kind = "HDF5" if settings.snapshot_format == "HDF5" else "binary proto"
-    log("solver.cpp:464", f"Snapshotting to {kind} file {weights}")
+    log(Event.SNAPSHOT, f"Snapshotting to {kind} file {weights}")
     solver.net.save_weights(weights, diffs=settings.snapshot_diff)
-    log("sgd_solver.cpp:284", f"Snapshotting solver state to {kind} file {state}")
+    log(Event.STATE_SNAPSHOT, f"Snapshotting solver state to {kind} file {state}")
     positions = solver.batches.positions()
     resume = schema.ResumeState(
         random_seed=solver.net.run.seed,
@@ -143,9 +143,9 @@ def _write(solver: Solver, weights: Path, state: Path, learned_net: Path | None,
 def read(solver: Solver, path: PathLike) -> Resumed:
     """Give weights and histories of a snapshot to the run; where the run stood is returned."""
     file = os.fspath(path)
-    log("caffe.cpp:232", f"Resuming from {file}")
+    log(Event.RESUMING, f"Resuming from {file}")
     stored = read_state(path)
-    log("sgd_solver.cpp:341", f"SGDSolver: restoring history from {file}")
+    log(Event.HISTORY_RESTORED, f"SGDSolver: restoring history from {file}")
     weights = find_weights(path, stored.learned_net)
     mine, theirs = solver.settings.rule.type, stored.resume.type if stored.resume is not None else ""
     if theirs and theirs != mine:
@@ -162,7 +162,7 @@ def read(solver: Solver, path: PathLike) -> Resumed:
     if len(owned) != len(history):
         text = f"{file}: has a history for every use of a shared parameter, as older versions of Caffe wrote them"
         exact = f"; for {mine} this is an estimate (it is exact for SGD and Nesterov)" if rule.squares else ""
-        log("sgd_solver.cpp:341", f"{text}; the histories of each parameter are added up{exact}")
+        log(Event.HISTORY_RESTORED, f"{text}; the histories of each parameter are added up{exact}")
     try:
         rule.check_history(owned)
         if not theirs:

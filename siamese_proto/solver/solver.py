@@ -17,7 +17,7 @@ from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.solver import divergence, setup, snapshots
 from siamese_proto.solver.batches import place_feeders
 from siamese_proto.solver.debug import DebugPass
-from siamese_proto.solver.log import log, log_lines, log_outputs, number
+from siamese_proto.solver.log import Event, log, log_lines, log_outputs, number
 from siamese_proto.solver.losses import Losses
 from siamese_proto.solver.memory import give_back_freed_memory, keep_freed_memory
 from siamese_proto.solver.newest import newest_complete
@@ -70,7 +70,7 @@ class Solver:
         self.team = current()
         if weights and snapshot not in (None, "auto"):
             raise SolverError("weights and a snapshot were both given; a snapshot brings its own weights, so keep one")
-        log_lines("solver.cpp:45", f"Initializing solver from parameters: \n{self.settings.text}")
+        log_lines(Event.SETTINGS, f"Initializing solver from parameters: \n{self.settings.text}")
         setup.report(self.settings)
         options = setup.NetOptions(fuse, allow_python_layers, skip_bad_records)
         if self.settings.snapshot:
@@ -82,7 +82,7 @@ class Solver:
             self.execution.apply(net, compiled=compiled)
         if self.net.device.type == "cpu":
             keep_freed_memory()
-        log("solver.cpp:57", "Solver scaffolding done.")
+        log(Event.SOLVER_READY, "Solver scaffolding done.")
         self.rule = setup.update_rule(self.settings, self.net)
         self.net.run.sums_apart = self.rule.enlarges_rounding()
         self.callbacks: list[Callable[[Solver], None]] = []
@@ -128,8 +128,8 @@ class Solver:
         if self.settings.max_iter is None:
             place = Location(self.settings.file, 1)
             raise SolverError("max_iter is missing: how many iterations to train for", location=place)
-        log("solver.cpp:289", f"Solving {self.net.graph.name}")
-        log("solver.cpp:290", f"Learning Rate Policy: {self.settings.schedule.policy}")
+        log(Event.SOLVING, f"Solving {self.net.graph.name}")
+        log(Event.RATE_POLICY, f"Learning Rate Policy: {self.settings.schedule.policy}")
         if self.settings.snapshot_after_train:
             snapshots.check_folder(self.settings.snapshot_prefix)
         with snapshots.writing(self.settings, self.team):
@@ -142,16 +142,16 @@ class Solver:
         if (self.stopped or self.settings.snapshot_after_train) and not self._is_saved():
             self.snapshot()
         if self.stopped:
-            log("solver.cpp:306", "Optimization stopped early.")
+            log(Event.STOPPED, "Optimization stopped early.")
             return
         if _is_due(self.settings.display, self.iteration):
             with torch.no_grad():
                 loss = self.team.mean(self._forward(0, self._shown)).item()
             mean = self._losses.mean(self.settings.average_loss, then=[loss])
-            log("solver.cpp:327", f"Iteration {self.iteration}, loss = {number(mean)}")
+            log(Event.FINAL_LOSS, f"Iteration {self.iteration}, loss = {number(mean)}")
         if _is_due(self.settings.test_interval, self.iteration):
             self._test_in_first()
-        log("solver.cpp:332", "Optimization Done.")
+        log(Event.SOLVED, "Optimization Done.")
 
     def step(self, iterations: int) -> None:
         """Train for so many iterations, with the tests, log lines and snapshots that fall due."""
@@ -171,7 +171,7 @@ class Solver:
                 self._display_training()
             rate = self._next_rate()
             if is_displayed:
-                log("sgd_solver.cpp:112", f"Iteration {self.iteration}, lr = {number(rate)}")
+                log(Event.LEARNING_RATE, f"Iteration {self.iteration}, lr = {number(rate)}")
             self.rule.set_rate(rate)
             self.execution.step(self.rule)
             self.iteration += 1
@@ -185,10 +185,10 @@ class Solver:
         """Test with every test net; the mean of each output over the net's test_iter batches."""
         scores: list[dict[str, Tensor]] = []
         for index in range(len(self.test_nets)):
-            log("solver.cpp:347", f"Iteration {self.iteration}, Testing net (#{index})")
+            log(Event.TEST, f"Iteration {self.iteration}, Testing net (#{index})")
             found = self._test(index)
             if self.stopped:
-                log("solver.cpp:391", "Test interrupted.")
+                log(Event.TEST_STOPPED, "Test interrupted.")
                 return scores
             scores.append(found)
         for callback in self.test_callbacks:
@@ -224,7 +224,7 @@ class Solver:
         schedule = self.settings.schedule
         before, self.current_step = self.current_step, next_step(schedule, self.iteration, self.current_step)
         if schedule.policy == "multistep" and self.current_step != before:
-            log("sgd_solver.cpp:48", f"MultiStep Status: Iteration {self.iteration}, step = {self.current_step}")
+            log(Event.RATE_STEP, f"MultiStep Status: Iteration {self.iteration}, step = {self.current_step}")
         return learning_rate(schedule, self.iteration, self.current_step)
 
     def _test(self, index: int) -> dict[str, Tensor]:
@@ -237,9 +237,9 @@ class Solver:
                 return {}
             scores.run_batch()
         if self.settings.test_compute_loss:
-            log("solver.cpp:396", f"Test loss: {number(scores.loss())}")
+            log(Event.TEST_LOSS, f"Test loss: {number(scores.loss())}")
         means = scores.means()
-        log_outputs("solver.cpp:414", "Test", net.graph, means)
+        log_outputs(Event.TEST_OUTPUT, "Test", net.graph, means)
         return means
 
     def _display_training(self) -> None:
@@ -250,8 +250,8 @@ class Solver:
         rate = number((self.iteration - since) / (seconds or 1))
         span = f"({rate} iter/s, {number(seconds)}s/{self.settings.display} iters)"
         mean = number(self._losses.mean(self.settings.average_loss))
-        log("solver.cpp:239", f"Iteration {self.iteration} {span}, loss = {mean}")
-        log_outputs("solver.cpp:258", "Train", self.net.graph, self.team.mean_outputs(self.outputs))
+        log(Event.TRAINING_LOSS, f"Iteration {self.iteration} {span}, loss = {mean}")
+        log_outputs(Event.TRAINING_OUTPUT, "Train", self.net.graph, self.team.mean_outputs(self.outputs))
 
     def _check_losses(self) -> None:
         iteration = self._losses.first_not_finite()
@@ -350,7 +350,7 @@ class Solver:
         except SolverError:
             raise  # no fault of the file: the run itself has gone wrong
         except (OSError, NetError) as error:
-            log("solver.cpp:464", f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
+            log(Event.SNAPSHOT, f"SNAPSHOT FAILED, training goes on without it: {error}", level=logging.ERROR)
 
     def _is_saved(self) -> bool:
         return self.last_snapshot == snapshots.names(self.settings, self.iteration)[1]

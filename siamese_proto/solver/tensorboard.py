@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from siamese_proto.errors import SolverError, quoted
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.solver import Solver
 
 _EVERY = 100  # iterations, where the solver displays nothing
@@ -80,5 +80,5 @@ class _Events:
             yield
         except OSError as error:
             if self.works:
-                log("solver.cpp:464", f"EVENTS FAILED, training goes on without them: {error}", level=logging.ERROR)
+                log(Event.SNAPSHOT, f"EVENTS FAILED, training goes on without them: {error}", level=logging.ERROR)
             self.works = False

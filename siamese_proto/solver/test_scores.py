@@ -12,7 +12,7 @@ from siamese_proto.errors import quoted
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.net.net import Net
 from siamese_proto.solver.debug import DebugPass
-from siamese_proto.solver.log import log
+from siamese_proto.solver.log import Event, log
 
 
 def warn_of_fresh_statistics(net: Net) -> None:
@@ -31,7 +31,7 @@ def warn_of_fresh_statistics(net: Net) -> None:
             "losses of this test are huge and say nothing; test after some training (test_initialization: false), or "
             "give weights"
         )
-        log("batch_norm_layer.cpp:118", text, level=logging.WARNING)
+        log(Event.NO_STATISTICS, text, level=logging.WARNING)
 
 
 class Scores:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from siamese_proto.solver import Solver
-from siamese_proto.solver.log import CaffeFormatter, number, output_line
+from siamese_proto.solver.log import CaffeFormatter, Event, number, output_line
 
 CAFFE_LOG = paths.GOLDEN / "logs" / "caffe_train.log"
 # What the log parsers of Caffe's users look for.
@@ -27,7 +27,7 @@ def record(message: str, **more: object) -> logging.LogRecord:
 
 
 def test_a_line_has_the_prefix_of_glog() -> None:
-    line = CaffeFormatter().format(record("Iteration 5, lr = 0.1", place="sgd_solver.cpp:112"))
+    line = CaffeFormatter().format(record("Iteration 5, lr = 0.1", event=Event.LEARNING_RATE))
     assert line == "I1102 09:04:05.060789   123 sgd_solver.cpp:112] Iteration 5, lr = 0.1"
 
 
