@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from siamese_proto.solver import Solver
 
 __all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "emit", "layer", "parse_net", "parse_solver"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # torch takes two seconds to import, graphviz some hundredths: only who asks for them waits.
 _LAZY = {

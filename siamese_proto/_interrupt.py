@@ -18,6 +18,13 @@ if sys.argv and sys.argv[0] == "-m" and not sys.flags.safe_path and sys.path and
 _COMMANDS = {"siamese-proto", "siamese-proto.exe", "-m"}
 _OWN = {"siamese_proto", "__main__"}
 _MOST = 300  # characters of what a package says
+# The packages that a base installation leaves out, and the extra of pyproject.toml that brings each.
+_EXTRAS = {
+    **dict.fromkeys(("lmdb", "plyvel", "plyvel_next", "h5py"), "data"),
+    **dict.fromkeys(("sklearn", "scipy", "matplotlib"), "evaluation"),
+    **dict.fromkeys(("onnx", "onnxscript", "onnxruntime"), "onnx"),
+    "tensorboard": "tensorboard",
+}
 
 
 def outer_problem(problem: BaseException) -> str | None:
@@ -27,6 +34,10 @@ def outer_problem(problem: BaseException) -> str | None:
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or "DefaultCPUAllo" in said:
         return f"not enough memory{f': {said}' if said else ''}; try smaller batches, or a machine with more memory"
     package = _being_imported(problem)
+    if package in _EXTRAS and isinstance(problem, ModuleNotFoundError):
+        return (
+            f"the package {package!r} is not installed; run: python -m pip install 'siamese-proto[{_EXTRAS[package]}]'"
+        )
     if package:
         return f"the package {package!r} cannot be imported: {said or type(problem).__name__}; install it again"
     if isinstance(problem, OSError):

@@ -12,6 +12,8 @@ from pathlib import Path
 import paths
 import pytest
 
+import siamese_proto
+
 ROOT = paths.ROOT
 
 
@@ -44,7 +46,10 @@ def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path)
     networks = {path.parent.name for path in (ROOT / "prototxt").glob("*/*.prototxt")}
     assert networks == {path.parent.name for path in (installed / "siamese_proto" / "networks").glob("*/*.prototxt")}
     assert {path.name for path in installed.glob("*.dist-info/licenses/*")} == {"LICENSE", "THIRD_PARTY.md"}
-    assert {name.split("/")[0] for name in found} == {"siamese_proto", "siamese_proto-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in found} == {
+        "siamese_proto",
+        f"siamese_proto-{siamese_proto.__version__}.dist-info",
+    }
 
 
 def test_it_works_from_any_folder(installed: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ BROKEN = [  # a package, what loading it does, the command that needs it, what i
         ["plot", "a.log", "a.png"],
         "numpy.dtype size changed",
     ),
-    ("matplotlib", "raise ModuleNotFoundError('no mpl', name='matplotlib')", ["plot", "a.log", "a.png"], "no mpl"),
+    ("matplotlib", "raise ImportError('no mpl', name='matplotlib')", ["plot", "a.log", "a.png"], "no mpl"),
     (
         "torch",
         "raise OSError('libcudart.so: not found')",
@@ -105,6 +105,36 @@ def test_a_broken_or_missing_package_is_one_line(
     assert re.fullmatch(
         rf"the package '.*\b{package}\b.*' cannot be imported: {said}.*; install it again\n", done.stderr
     )
+
+
+MISSING = [  # a package, the extra that has it, the command that needs it
+    ("matplotlib", "evaluation", ["plot", "a.log", "a.png"]),
+    ("sklearn", "evaluation", ["plot", "features.npz", "a.png"]),
+    ("lmdb", "data", ["data", "digits", ".", "--backend", "lmdb"]),
+    ("plyvel", "data", ["data", "digits", "."]),
+    ("h5py", "data", ["inspect", "w.h5"]),
+    ("onnx", "onnx", ["port", "net.prototxt", "-o", "net.onnx"]),
+]
+
+
+@pytest.mark.parametrize(("package", "extra", "words"), MISSING)
+def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(
+    package: str, extra: str, words: list[str], net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.log").write_text("Iteration 1, loss = 3")
+    Path("w.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    Path(net).write_text(NET.replace("Relu", "ReLU"))
+    names = numpy.array(["a", "b", "c"])
+    numpy.savez("features.npz", features=numpy.eye(3), labels=numpy.arange(3), names=names, class_names=names)
+    Path("stubs").mkdir()
+    Path(f"stubs/{package}.py").write_text(f"raise ModuleNotFoundError('nothing of that name', name={package!r})")
+    monkeypatch.setenv("PYTHONPATH", "stubs")
+    done = shell('"$@"', *words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert package in line
+    assert line.endswith(f"python -m pip install 'siamese-proto[{extra}]'")
 
 
 LITTLE = """
