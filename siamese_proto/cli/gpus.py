@@ -1,4 +1,4 @@
-"""One process a GPU: `--gpu 0,1` and `--gpu all` start them, and this tells the command what each of them is to do."""
+"""One process per GPU, as `--gpu 0,1` and `--gpu all` start them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from siamese_proto.cli.caffe_flags import check_gpus, split
 from siamese_proto.proto.values import whole_number
 from siamese_proto.solver.settings import Settings
 
-_GRACE = 30.0  # seconds that the others have to end in once one process has failed
-_POLL = 0.05  # seconds
+_GRACE = 30.0  # seconds in which the other processes must end when one has failed
+_POLL_INTERVAL = 0.05  # seconds
 
 
 def chosen_gpus(gpu: str | None) -> list[int]:
-    """The GPUs that `--gpu` names; [] where it is not given. Raises NetError where there is no such GPU."""
+    """Return the GPUs that `--gpu` names, [] without the option. Raises NetError if one does not exist."""
     if gpu is None:
         return []
     if gpu == "all":
@@ -33,7 +33,7 @@ def chosen_gpus(gpu: str | None) -> list[int]:
         return ids
     parts = split(gpu)
     if not parts or not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{gpu!r} is neither GPUs' numbers nor 'all'", param_hint="--gpu")
+        raise click.BadParameter(f"{gpu!r} is neither a list of GPU numbers nor 'all'", param_hint="--gpu")
     ids = [whole_number(part) for part in parts]
     if len(set(ids)) < len(ids):
         raise click.BadParameter(f"{gpu!r} names a GPU twice", param_hint="--gpu")
@@ -41,22 +41,25 @@ def chosen_gpus(gpu: str | None) -> list[int]:
     return ids
 
 
-def on_own_gpu(settings: Settings, gpus: Sequence[int]) -> Settings:
-    """The settings with the GPU of this process: of those chosen, or of the machine's where torchrun started it."""
-    from siamese_proto.solver.parallel import local_rank, started_together
+def with_own_gpu(settings: Settings, gpus: Sequence[int]) -> Settings:
+    """Return the settings with the GPU of this process: one of `gpus`, or if torchrun started it, of the machine."""
+    from siamese_proto.solver.parallel import is_distributed_launch, local_rank
 
-    place = local_rank() if started_together() else 0
+    rank = local_rank() if is_distributed_launch() else 0
     if gpus:
-        if place >= len(gpus):
+        if rank >= len(gpus):
             raise click.BadParameter(f"there are more processes than the {len(gpus)} GPUs named", param_hint="--gpu")
-        return replace(settings, use_gpu=True, asks_for_gpu=True, device_id=gpus[place])
-    return replace(settings, device_id=place) if started_together() else settings
+        return replace(settings, use_gpu=True, asks_for_gpu=True, device_id=gpus[rank])
+    return replace(settings, device_id=rank) if is_distributed_launch() else settings
 
 
-def run_together(count: int, arguments: Sequence[str]) -> int:
-    """Run this command in `count` processes that train together; the exit status of the first that fails, or 0.
+def run_processes(count: int, arguments: Sequence[str]) -> int:
+    """Run this command in `count` processes that train together, and forward signals to them.
 
-    Signals are handed on. When one process fails, the others are ended.
+    When one process fails, the others are terminated.
+
+    Returns:
+        The exit status of the first process that fails, or 0.
     """
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
@@ -69,13 +72,13 @@ def run_together(count: int, arguments: Sequence[str]) -> int:
     command = [sys.executable, "-P", "-m", "siamese_proto", *arguments]  # -P: import nothing from the working folder
     running: list[subprocess.Popen[bytes]] = []
 
-    def hand_on(number: int, frame: object) -> None:
+    def forward(number: int, frame: object) -> None:
         for process in running:
             if process.poll() is None:
                 process.send_signal(number)
 
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), hand_on) for name in names}
+    before = {name: signal.signal(getattr(signal, name), forward) for name in names}
     try:
         for rank in range(count):
             own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -102,7 +105,7 @@ def _status(running: Sequence[subprocess.Popen[bytes]]) -> int:
         if time.monotonic() > deadline:
             for process in running:
                 process.kill()
-        time.sleep(_POLL)
+        time.sleep(_POLL_INTERVAL)
     failed = failed or next((process.returncode for process in running if process.returncode), 0)
     return 128 - failed if failed < 0 else failed
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
-from siamese_proto.cli.gpus import chosen_gpus, on_own_gpu, run_together
+from siamese_proto.cli.gpus import chosen_gpus, run_processes, with_own_gpu
 from siamese_proto.cli.options import bad_records, mismatched, python_layers, running, user_layers
 from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from siamese_proto.solver import Solver
 
 _effects = click.Choice(["stop", "snapshot", "none"])
-_ENDED_BY = 128  # and the number of the signal: the exit status of programs that a signal ends
+_SIGNAL_EXIT = 128  # plus the number of the signal: the exit status of a program that a signal ends
 
 
 @click.command()
@@ -57,11 +57,8 @@ def train(
     sighup_effect: str,
     tensorboard: str | None,
     no_fuse: bool,
-    compiled: bool,
-    precision: str,
-    allow_python_layers: bool,
-    skip_bad_records: bool,
     skip_mismatched: bool,
+    **options: Any,  # of Solver: compiled, precision, allow_python_layers, skip_bad_records
 ) -> None:
     """Train a net as a solver file says.
 
@@ -74,115 +71,83 @@ def train(
     the run's last snapshot after a restart.
     """
     if weights and snapshot not in (None, "auto"):
-        raise click.UsageError("--weights and --snapshot exclude each other: a snapshot brings its own weights.")
+        raise click.UsageError("--weights and --snapshot exclude each other: a snapshot has its own weights.")
     if skip_mismatched and snapshot not in (None, "auto"):
-        raise click.UsageError("--skip-mismatched goes with --weights: a snapshot belongs to one net.")
+        raise click.UsageError("--skip-mismatched needs --weights: a snapshot belongs to one net.")
     gpus = chosen_gpus(gpu)
     if len(gpus) > 1 and "RANK" not in os.environ:
-        raise SystemExit(run_together(len(gpus), sys.argv[1:]))
-    is_first = os.environ.get("RANK", "0") == "0"
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(_progress()) if is_first and sys.stderr.isatty() else None
-        handler = _AboveBar(progress) if progress is not None else plain_lines()
-        handler.setLevel(logging.INFO if is_first else logging.ERROR)  # what others have to say, the first says too
-        stack.enter_context(logging_to([handler], log_file if is_first else None))
-        settings = on_own_gpu(with_state(read_settings(Path(solver)), level, split(stage)), gpus)
-        snapshot, weights = stack.enter_context(
-            _among_others(settings, snapshot, weights, keeps_best=keep_best is not None)
-        )
-        made = _make_solver(
-            settings,
-            split(weights),
-            snapshot,
-            fuse=not no_fuse,
-            compiled=compiled,
-            precision=precision,
-            allow_python_layers=allow_python_layers,
-            skip_bad_records=skip_bad_records,
-            skip_mismatched=skip_mismatched,
-        )
-        stack.callback(made.close)
-        if is_first:
-            _observe(made, keep, keep_best, tensorboard, stack)
-        if progress is not None:
-            _follow(made, progress)
-        with answering_signals(made, sigint_effect, sighup_effect) as stopped_by:
-            log(Event.TRAIN_STARTED, "Starting Optimization")
-            made.solve()
-        if not made.stopped:
-            log(Event.TRAIN_FINISHED, "Optimization Done.")
-    if made.stopped:
-        if is_first:
-            click.echo(f"stopped at iteration {made.iteration}; go on with --snapshot {made.last_snapshot}", err=True)
-        if _would_restart():  # torchrun takes any other status than 0 for a crash, and would go on
-            return
-        raise SystemExit(_ENDED_BY + (stopped_by[0] if stopped_by else signal.SIGINT))
-
-
-@contextlib.contextmanager
-def _among_others(
-    settings: Settings, snapshot: str | None, weights: str | None, *, keeps_best: bool
-) -> Iterator[tuple[str | None, str | None]]:
-    """Meet the processes to train with, if any; what to begin with: after a restart the last snapshot of the run."""
-    from siamese_proto.solver.parallel import joined
-    from siamese_proto.solver.run_lock import newest_of_run
-    from siamese_proto.solver.setup import device
-    from siamese_proto.solver.snapshots import writing
-
-    with joined(device(settings)) as team, writing(settings, team, always=keeps_best) as run:
-        newest = team.same(newest_of_run(settings.snapshot_prefix, run) if team.is_first else None)
-        yield (str(newest), None) if newest is not None else (snapshot, weights)
-
-
-def _would_restart() -> bool:
-    from siamese_proto.solver.run_lock import would_restart
-
-    return would_restart()
-
-
-def _make_solver(
-    settings: Settings,
-    weights: tuple[str, ...],
-    snapshot: str | None,
-    *,
-    fuse: bool,
-    allow_python_layers: bool,
-    skip_bad_records: bool,
-    skip_mismatched: bool,
-    compiled: bool,
-    precision: str,
-) -> Solver:
+        raise SystemExit(run_processes(len(gpus), sys.argv[1:]))
     from siamese_proto.solver import Solver
 
-    leave = {
-        "allow_python_layers": allow_python_layers,
-        "skip_bad_records": skip_bad_records,
-        "skip_mismatched": skip_mismatched,
-    }
-    return Solver(settings, weights or None, snapshot, None, fuse=fuse, compiled=compiled, precision=precision, **leave)
+    is_first = os.environ.get("RANK", "0") == "0"
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(_progress_bar()) if is_first and sys.stderr.isatty() else None
+        handler = _AboveBar(progress) if progress is not None else plain_lines()
+        handler.setLevel(logging.INFO if is_first else logging.ERROR)  # the first process logs the same lines
+        stack.enter_context(logging_to([handler], log_file if is_first else None))
+        settings = with_own_gpu(with_state(read_settings(Path(solver)), level, split(stage)), gpus)
+        restart = stack.enter_context(_joined_run(settings, keeps_best=keep_best is not None))
+        run = Solver(
+            settings,
+            None if restart else split(weights) or None,
+            restart or snapshot,
+            fuse=not no_fuse,
+            skip_mismatched=skip_mismatched,
+            **options,
+        )
+        stack.callback(run.close)
+        if is_first:
+            _add_callbacks(run, keep, keep_best, tensorboard, stack)
+        if progress is not None:
+            _follow(run, progress)
+        with answering_signals(run, sigint_effect, sighup_effect) as stop_signals:
+            log(Event.TRAIN_STARTED, "Starting Optimization")
+            run.solve()
+        if not run.stopped:
+            log(Event.TRAIN_FINISHED, "Optimization Done.")
+    if run.stopped:
+        from siamese_proto.solver.run_lock import would_restart
+
+        if is_first:
+            text = f"stopped at iteration {run.iteration}; continue with --snapshot {run.last_snapshot}"
+            click.echo(text, err=True)
+        if not would_restart():  # torchrun restarts a run that ends with another status than 0
+            raise SystemExit(_SIGNAL_EXIT + (stop_signals[0] if stop_signals else signal.SIGINT))
 
 
-def _observe(
-    solver: Solver, keep: int | None, best: str | None, tensorboard: str | None, stack: contextlib.ExitStack
+def _add_callbacks(
+    solver: Solver, keep: int | None, criterion: str | None, tensorboard: str | None, stack: contextlib.ExitStack
 ) -> None:
     from siamese_proto.solver.retention import keep_best, keep_last
     from siamese_proto.solver.tensorboard import write_events
 
     if keep is not None:
         keep_last(solver, keep)
-    if best is not None:
-        keep_best(solver, best)
+    if criterion is not None:
+        keep_best(solver, criterion)
     if tensorboard is not None:
         stack.callback(write_events(solver, tensorboard))
 
 
 @contextlib.contextmanager
-def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[list[int]]:
-    """Let signals ask for a stop or a snapshot after the iteration that runs; a second Ctrl-C ends it at once.
+def _joined_run(settings: Settings, *, keeps_best: bool) -> Iterator[Path | None]:
+    """Join the processes to train with and reserve the snapshot_prefix; yields the snapshot to restart from, if any."""
+    from siamese_proto.solver.parallel import process_group
+    from siamese_proto.solver.setup import device
+    from siamese_proto.solver.snapshots import newest_of_run, reserved_prefix
 
-    Gives the list of those that asked for a stop, which grows as they come in.
+    with process_group(device(settings)) as group, reserved_prefix(settings, group, always=keeps_best) as run:
+        newest = newest_of_run(settings.snapshot_prefix, run) if group.is_first else None
+        yield group.broadcast_object(newest)
+
+
+@contextlib.contextmanager
+def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) -> Iterator[list[int]]:
+    """Request a stop or a snapshot when a signal arrives; a second Ctrl-C ends the run immediately.
+
+    Yields the list of the signals that requested a stop, which grows as they arrive.
     """
-    stopped_by: list[int] = []
+    stop_signals: list[int] = []
     effects = {signal.SIGINT: sigint_effect, signal.SIGTERM: "stop"}
     if hasattr(signal, "SIGHUP"):  # Windows has none
         effects[signal.SIGHUP] = sighup_effect
@@ -192,22 +157,22 @@ def answering_signals(solver: Solver, sigint_effect: str, sighup_effect: str) ->
         if effect == "snapshot":
             solver.request_snapshot()
         elif effect == "stop":
-            stopped_by.append(number)
-            # of several processes each gets Ctrl-C twice: from the terminal, and from who started them
-            if number == signal.SIGINT and solver.team.count == 1:
+            stop_signals.append(number)
+            # each of several processes gets Ctrl-C twice: from the terminal, and from the process that started it
+            if number == signal.SIGINT and solver.group.size == 1:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
             solver.request_stop()
 
     before = {number: signal.signal(number, answer) for number in effects}
     try:
-        yield stopped_by
+        yield stop_signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _progress() -> Any:
-    """A bar with the iteration, the loss, the rate and the time left."""
+def _progress_bar() -> Any:
+    """A progress bar with the iteration, the loss, the rate and the remaining time."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -225,7 +190,7 @@ def _progress() -> Any:
 
 
 def _follow(solver: Solver, progress: Any) -> None:
-    """Move the bar with the solver. The loss is asked for as often as it is drawn, not every iteration."""
+    """Advance the bar with the solver. The loss is fetched when the bar is drawn, not every iteration."""
     task = progress.add_task("", total=solver.settings.max_iter, completed=solver.iteration, loss="", rate="")
     drawn = progress.get_time()
 

@@ -1,27 +1,30 @@
-"""Runs that have left the finite numbers: when, and where in the net."""
+"""Runs whose losses or parameters are no longer finite: when it happened, and where in the net."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import torch
 
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.net.net import Net
-from siamese_proto.solver.batches import Delivered
-
-if TYPE_CHECKING:
-    from siamese_proto.solver.solver import Solver
+from siamese_proto.solver.state import TrainingState
 
 
-def check_parameters(solver: Solver) -> None:
-    """Raise SolverError where a parameter is not finite, as after an update too large."""
-    name = _bad_parameter(solver.net)
+def check_losses(state: TrainingState) -> None:
+    """Raise SolverError if the loss of an iteration is not finite."""
+    losses = state.loss_history
+    iteration = losses.first_not_finite()
+    if iteration is not None:
+        loss = losses.floats()[iteration - losses.first]
+        raise _diverged(f"the loss of iteration {iteration} is {loss:g}", state, iteration)
+
+
+def check_parameters(state: TrainingState) -> None:
+    """Raise SolverError if a parameter is not finite, as after an update that is too large."""
+    name = _bad_parameter(state.net)
     if name:
-        after = solver.iteration - 1
-        raise problem(f"after iteration {after} the {name} is not finite", solver, after)
+        iteration = state.iteration - 1
+        raise _diverged(f"after iteration {iteration} the {name} is not finite", state, iteration)
 
 
 def _bad_parameter(net: Net) -> str:
@@ -31,63 +34,51 @@ def _bad_parameter(net: Net) -> str:
     return ""
 
 
-def problem(what: str, solver: Solver, iteration: int) -> SolverError:
-    """The error that ends such a run: data that are not finite are named, and only else is the learning rate to blame.
+def _diverged(fault: str, state: TrainingState, iteration: int) -> SolverError:
+    """The error that ends such a run; `iteration` is the first whose numbers are not finite.
 
-    `iteration` is the first whose numbers are not finite.
+    It suggests a lower learning rate only if the data and the first parameters are finite.
     """
-    kept = solver.last_snapshot
-    saved = f"; the last snapshot is {kept}" if kept is not None else ""
-    cause = _bad_data(solver, iteration) or _bad_beginning(solver, iteration)
-    if cause:
-        return SolverError(f"{what}; {cause}{saved}")
-    where = first_layer(solver.net, solver.last_batch)
-    return SolverError(f"{what}; {where}; a lower base_lr or clip_gradients may help{saved}")
+    cause = _bad_data(state, iteration)
+    if not cause and iteration == state.iteration == state.loss_history.first:  # no update was made
+        name = _bad_parameter(state.net)
+        cause = name and f"the {name} is not finite before the first update; give other weights, or another filler"
+    if not cause:
+        cause = f"{_first_bad_layer(state)}; a lower base_lr or clip_gradients may help"
+    saved = f"; the last snapshot is {state.last_snapshot}" if state.last_snapshot is not None else ""
+    return SolverError(f"{fault}; {cause}{saved}")
 
 
-def _bad_beginning(solver: Solver, iteration: int) -> str:
-    """Whether a parameter was not finite before the first update."""
-    name = _bad_parameter(solver.net) if iteration == solver.iteration == solver.first_iteration else ""
-    return name and f"the {name} is not finite before the first update; give other weights, or another filler"
+def _bad_data(state: TrainingState, iteration: int) -> str:
+    """Describe data that are not finite, of this iteration or the one before.
 
-
-def _bad_data(solver: Solver, iteration: int) -> str:
-    """Which data are not finite: of this iteration, or of the one before.
-
-    An infinite value may give a finite loss, behind a TanH say, and yet a gradient that is not finite.
+    An infinite value can give a finite loss, after a TanH for example, but a gradient that is not finite.
     """
-    passes = solver.settings.rule.iter_size
-    for looked_at in range(max(iteration - 1, solver.first_iteration), iteration + 1):
+    losses, passes = state.loss_history, state.settings.rule.iter_size
+    for candidate in range(max(iteration - 1, losses.first), iteration + 1):
         try:
-            for batch in solver.batches.delivered(solver.passes_since(looked_at), passes):
-                text = _bad_batch(batch, looked_at)
-                if text:
-                    return text
-        except NetError:  # the source is no longer what it was
+            for batch in state.batches.delivered(losses.count_since(candidate) * passes, passes):
+                for top, values in batch.tops.items():
+                    bad = not_finite(values.cpu().numpy())
+                    if bad is not None:
+                        record = batch.record(bad.row)
+                        return (
+                            f"the first layer whose output is not finite is {quoted(batch.node.name)} "
+                            f"({batch.node.location}): in the batch of iteration {candidate} its top {quoted(top)} has "
+                            f"{bad}{record and f' ({record})'}; correct the data"
+                        )
+        except NetError:  # the source has changed
             return ""
     return ""
 
 
-def _bad_batch(batch: Delivered, iteration: int) -> str:
-    for top, values in batch.tops.items():
-        found = not_finite(values.cpu().numpy())
-        if found is not None:
-            record = batch.record(found.row)
-            return (
-                f"the first layer whose output is not finite is {quoted(batch.node.name)} ({batch.node.location}): in "
-                f"the batch of iteration {iteration} its top {quoted(top)} has {found}{record and f' ({record})'}; "
-                "correct the data"
-            )
-    return ""
-
-
-def first_layer(net: Net, batch: Mapping[str, Any]) -> str:
-    """Which layer is the first whose output for this batch is not finite."""
+def _first_bad_layer(state: TrainingState) -> str:
+    """Describe the first layer whose output for the last batch is not finite."""
     with torch.no_grad():
-        blobs = net.blobs(**batch)
-    for node in net.graph.nodes:
+        blobs = state.net.blobs(**state.last_batch)
+    for node in state.net.graph.nodes:
         for top in node.tops:
-            value = blobs.get(net.graph.output_name(top))
+            value = blobs.get(state.net.graph.output_name(top))
             if value is not None and not torch.isfinite(value).all():
                 return f"the first layer whose output is not finite is {quoted(node.name)} ({node.location})"
-    return "every layer's output for its batch is finite by now"
+    return "every layer's output for its batch is finite now"

@@ -1,9 +1,9 @@
-"""Which run writes the snapshots of a prefix: one process at a time, with an id that its snapshots carry.
+"""The lock on a snapshot_prefix: one process at a time writes its snapshots, with an id that the snapshots carry.
 
-While a run lasts, the file `.STEM.running` next to the snapshots is locked by the process that writes them. It holds
-the numbers of process and run. The system gives the lock back when the process ends, however it ends, so a file that a
-killed run left behind stops nobody. torchrun starts all processes again when one has died: the file then tells which
-snapshots are the run's own, whatever the clock says.
+During a run, the process that writes snapshots locks the file `.STEM.running` next to them. The file holds the ids of
+the process and the run. The system releases the lock when the process ends, however it ends, so the file of a killed
+run stops nobody. torchrun restarts all processes when one has died: the file then tells which snapshots belong to the
+run, without comparing times.
 """
 
 from __future__ import annotations
@@ -14,61 +14,63 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import is_at, release, take_lock
 from siamese_proto.solver.log import Event, log
-from siamese_proto.solver.newest import newest_complete
 from siamese_proto.solver.settings import Settings
 
 
 @dataclass
-class _Claim:
+class _Lock:
     handle: int | None  # None: there is no file to lock
     run: str
     users: int = 0
 
 
-_claims: dict[tuple[int, str], _Claim] = {}  # by process, for a forked one holds no locks, and file
+_locks: dict[tuple[int, str], _Lock] = {}  # by process, because a forked one holds no locks, and file
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[str]:
-    """Be the run that writes snapshots of the prefix for the time of the block; its id.
+def run_lock(settings: Settings) -> Iterator[str]:
+    """Reserve the snapshot_prefix for this process during the block; yields the id of the run.
 
-    Blocks of one process can contain each other. Raises NetError where another process is such a run.
+    Blocks of one process can be nested.
+
+    Raises:
+        NetError: Another process has the lock.
     """
     folder, stem = os.path.split(settings.snapshot_prefix)
-    mark = os.path.join(os.path.realpath(folder), f".{stem}.running")
-    key = (os.getpid(), mark)
-    claim = _claims.get(key) or _claims.setdefault(key, _claimed(settings, mark))
-    claim.users += 1
-    is_needed = True  # after a crash the next start needs the file
+    path = os.path.join(os.path.realpath(folder), f".{stem}.running")
+    key = (os.getpid(), path)
+    lock = _locks.get(key) or _locks.setdefault(key, _acquire(settings, path))
+    lock.users += 1
+    is_needed = True  # after a crash, the next start reads the file
     try:
-        yield claim.run
+        yield lock.run
         is_needed = False
     finally:
-        claim.users -= 1
-        if not claim.users:
-            del _claims[key]
-            if claim.handle is not None:
+        lock.users -= 1
+        if not lock.users:
+            del _locks[key]
+            if lock.handle is not None:
                 if not (is_needed and would_restart()):
                     with suppress(OSError):
-                        os.unlink(mark)
-                release(claim.handle)
+                        os.unlink(path)
+                release(lock.handle)
 
 
-def _claimed(settings: Settings, mark: str) -> _Claim:
-    new = secrets.token_hex(8)
+def _acquire(settings: Settings, path: str) -> _Lock:
+    new_run = secrets.token_hex(8)
     while True:
         try:
-            handle = os.open(mark, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            if os.path.exists(mark):
-                _warn(mark, error)
-            return _Claim(None, new)  # a folder that cannot be written to stops whoever is about to write a snapshot
-        process, run = _read(handle)
+            if os.path.exists(path):
+                _warn(path, error)
+            return _Lock(None, new_run)  # a folder that is not writable fails when a snapshot is written
+        words = os.read(handle, 100).decode(errors="replace").split()
+        process, run = words if len(words) == 2 else ("", "")
         try:
             if not take_lock(handle):
                 os.close(handle)
@@ -77,40 +79,26 @@ def _claimed(settings: Settings, mark: str) -> _Claim:
                     f"snapshot_prefix {quoted(settings.snapshot_prefix)}; stop it, or give this run another prefix"
                 )
         except OSError as error:
-            _warn(mark, error)
-        if is_at(handle, mark):  # else the run before removed it meanwhile
-            run = run if restarts() and run else new
+            _warn(path, error)
+        if is_at(handle, path):  # otherwise the previous run has removed the file since it was opened
+            run = run if restarts() and run else new_run
             os.truncate(handle, 0)
             os.lseek(handle, 0, os.SEEK_SET)
             os.write(handle, f"{os.getpid()} {run}\n".encode())
-            return _Claim(handle, run)
+            return _Lock(handle, run)
         release(handle)
 
 
-def _read(handle: int) -> tuple[str, str]:
-    """The numbers of process and run in a file; empty where they are missing."""
-    words = os.read(handle, 100).decode(errors="replace").split()
-    return (words[0], words[1]) if len(words) == 2 else ("", "")
-
-
-def _warn(mark: str, error: OSError) -> None:
-    text = f"{mark}: cannot be locked ({error.strerror}); make sure that no other run uses this snapshot_prefix"
+def _warn(path: str, error: OSError) -> None:
+    text = f"{path}: cannot be locked ({error.strerror}); make sure that no other run uses this snapshot_prefix"
     log(Event.SNAPSHOT, text, level=logging.WARNING)
 
 
-# Restarts: torchrun starts all processes again when one has died
-
-
 def restarts() -> int:
-    """How often torchrun has restarted this run."""
+    """Return how often torchrun has restarted this run because a process had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def would_restart() -> bool:
-    """Whether torchrun would start the run again if this process ended with another status than 0."""
+    """Whether torchrun would restart the run if this process ended with another status than 0."""
     return restarts() < int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
-
-
-def newest_of_run(prefix: str, run: str) -> Path | None:
-    """The newest complete snapshot that this run made before torchrun restarted it; None: there is none."""
-    return newest_complete(prefix, run=run) if restarts() else None

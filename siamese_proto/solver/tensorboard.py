@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -13,15 +12,20 @@ from siamese_proto.errors import SolverError, quoted
 from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.solver import Solver
 
-_EVERY = 100  # iterations, where the solver displays nothing
+_INTERVAL = 100  # iterations, if the solver displays nothing
 
 
 def write_events(solver: Solver, folder: str) -> Callable[[], None]:
-    """From now on write every loss, the learning rate and the outputs of tests; call what is returned at the end.
+    """From now on write every loss, the learning rate and the outputs of tests.
 
-    Losses are fetched from the device where the solver displays one. Events of a former run behind the iteration this
-    one begins with are hidden. Raises SolverError where tensorboard is missing or the folder cannot be made; what
-    fails later ends the events, not the run.
+    Losses are fetched from the device when the solver displays one. Events of an earlier run after the first iteration
+    of this one are hidden. A failure after this call ends the events, not the run.
+
+    Returns:
+        A function that finishes the events; call it at the end of the run.
+
+    Raises:
+        SolverError: tensorboard is not installed, or the folder cannot be created.
     """
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -42,13 +46,13 @@ def write_events(solver: Solver, folder: str) -> Callable[[], None]:
 class _Events:
     def __init__(self, writer: Any, iteration: int) -> None:
         self.writer = writer
-        self.written = iteration  # losses of the iterations before it are
-        self.works = True
+        self.written = iteration  # the losses of earlier iterations are written
+        self.has_failed = False
 
     def after_iteration(self, solver: Solver) -> None:
-        displayed = solver.iteration - 1
-        if displayed % (solver.settings.display or _EVERY) == 0:
-            self._write([("train/lr", solver.rule.param_groups[0]["lr"], displayed), *self._losses(solver)])
+        iteration = solver.iteration - 1
+        if iteration % (solver.settings.display or _INTERVAL) == 0:
+            self._write([("train/lr", solver.rule.param_groups[0]["lr"], iteration), *self._losses(solver)])
 
     def after_test(self, solver: Solver, scores: Sequence[Mapping[str, Tensor]]) -> None:
         self._write(
@@ -60,8 +64,7 @@ class _Events:
 
     def close(self, solver: Solver) -> None:
         self._write(self._losses(solver))
-        with self._failing_alone():
-            self.writer.close()
+        self._write((), close=True)
 
     def _losses(self, solver: Solver) -> list[tuple[str, float, int]]:
         missing = solver.iteration - self.written
@@ -69,16 +72,13 @@ class _Events:
         self.written = solver.iteration
         return [("train/loss", loss, at) for at, loss in enumerate(losses, solver.iteration - len(losses))]
 
-    def _write(self, scalars: Iterable[tuple[str, float, int]]) -> None:
-        with self._failing_alone():
-            for name, value, iteration in scalars if self.works else ():
-                self.writer.add_scalar(name, value, iteration)
-
-    @contextmanager
-    def _failing_alone(self) -> Iterator[None]:
+    def _write(self, scalars: Iterable[tuple[str, float, int]], *, close: bool = False) -> None:
         try:
-            yield
+            for name, value, iteration in () if self.has_failed else scalars:
+                self.writer.add_scalar(name, value, iteration)
+            if close:
+                self.writer.close()
         except OSError as error:
-            if self.works:
-                log(Event.SNAPSHOT, f"EVENTS FAILED, training goes on without them: {error}", level=logging.ERROR)
-            self.works = False
+            if not self.has_failed:
+                log(Event.SNAPSHOT, f"EVENTS FAILED, training continues without them: {error}", level=logging.ERROR)
+            self.has_failed = True

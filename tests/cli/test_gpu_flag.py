@@ -55,4 +55,4 @@ def test_several_gpus_that_are_missing_are_an_error(gpu: str) -> None:
 def test_a_solver_file_that_asks_for_a_gpu_trains_on_the_cpu_with_a_warning() -> None:
     done = CliRunner().invoke(main, ["train", "--solver", "solver.prototxt"])
     assert done.exit_code == 0, done.output
-    assert "solver.prototxt: solver_mode is GPU, but there is none here; training on the CPU" in done.stderr
+    assert "solver.prototxt: solver_mode is GPU, but torch finds no GPU here; training on the CPU" in done.stderr

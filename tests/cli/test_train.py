@@ -126,7 +126,7 @@ def test_weights_and_snapshot_together_are_wrong_usage() -> None:
 
 
 def test_auto_goes_on_from_the_newest_snapshot_or_starts_with_the_weights() -> None:
-    assert "No complete snapshot of snap is there; starting from iteration 0" in train("--snapshot", "auto").stderr
+    assert "No complete snapshot of snap exists; starting from iteration 0" in train("--snapshot", "auto").stderr
     shutil.copy("snap_iter_6.caffemodel", "begin.caffemodel")
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 8"))
     result = train("--snapshot", "auto", "--weights", "begin.caffemodel")
@@ -223,9 +223,10 @@ def test_a_signal_to_end_snapshots_and_stops(ended_by: signal.Signals) -> None:
     assert process.returncode == 128 + ended_by
     assert "Optimization stopped early." in "".join(lines)
     assert "Traceback" not in "".join(lines)
-    found = re.fullmatch(r"stopped at iteration (\d+); go on with --snapshot (snap_iter_\1.solverstate)\n", lines[-1])
-    assert found
-    assert read_state(found[2]).iteration == int(found[1])
+    pattern = r"stopped at iteration (\d+); continue with --snapshot (snap_iter_\1.solverstate)\n"
+    stopped = re.fullmatch(pattern, lines[-1])
+    assert stopped
+    assert read_state(stopped[2]).iteration == int(stopped[1])
     assert len(list(Path().glob("snap_iter_*.solverstate"))) == 2  # the hang-up made one, and did not stop
 
 

@@ -37,7 +37,7 @@ def test_a_run_outlives_a_full_disk(write_run, snapshot_format: str) -> None:
     failed = [line for line in done.stderr.splitlines() if line.startswith("SNAPSHOT FAILED")]
     assert len(failed) == 2
     assert failed[0].startswith(
-        f"SNAPSHOT FAILED, training goes on without it: snap_iter_4.caffemodel{suffix}: cannot be written: "
+        f"SNAPSHOT FAILED, training continues without it: snap_iter_4.caffemodel{suffix}: cannot be written: "
     )
     states = sorted(Path().glob("snap_iter_*"))
     assert [path.name for path in states] == sorted(
@@ -104,8 +104,8 @@ CASES = {
     ),
     "another rule": (
         lambda: rule("Nesterov"),
-        "snap_iter_4.solverstate: was written by the update rule SGD, but the solver says type: 'Nesterov'; to go on "
-        "with its weights alone, give them to --weights: snap_iter_4.caffemodel",
+        "snap_iter_4.solverstate: was written by the update rule SGD, but the solver has type: 'Nesterov'; to "
+        "continue with its weights alone, give them to --weights: snap_iter_4.caffemodel",
     ),
     "another rule, by Caffe": (
         lambda: (of_caffe(), rule("Adam")),

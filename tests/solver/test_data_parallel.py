@@ -23,8 +23,9 @@ from siamese_proto.errors import NetError
 from siamese_proto.layers.base import RunState
 from siamese_proto.layers.functional.draws import uniform
 from siamese_proto.solver import Solver
-from siamese_proto.solver.batches import GivenBatches
-from siamese_proto.solver.parallel import SharedFeeder, Team
+from siamese_proto.solver.batches import SharedFeeder
+from siamese_proto.solver.given_batches import GivenBatches
+from siamese_proto.solver.parallel import ProcessGroup
 from siamese_proto.weights import read_weights
 
 # an output that no loss depends on: its parameters have no gradient
@@ -40,7 +41,7 @@ LATER = 4e9  # a time in the year 2096
 # what `--gpu 0,1` does, without the GPUs
 TOGETHER = (
     "-c",
-    "import sys; from siamese_proto.cli.gpus import run_together as run; sys.exit(run(2, sys.argv[2:]))",
+    "import sys; from siamese_proto.cli.gpus import run_processes as run; sys.exit(run(2, sys.argv[2:]))",
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
@@ -194,7 +195,7 @@ def test_one_process_a_gpu_is_started_and_a_signal_to_one_stops_all(write_run: W
         os.kill(workers(process.pid)[1], signal.SIGINT)
         assert process.wait(timeout=100) == 130
         said = process.stderr.read()
-    stopped = re.search(r"stopped at iteration (\d+); go on with --snapshot (\S+)", said)
+    stopped = re.search(r"stopped at iteration (\d+); continue with --snapshot (\S+)", said)
     assert Path(stopped[2]).exists()
     assert said.count("stopped at iteration") == 1
     assert "Traceback" not in said
@@ -223,7 +224,7 @@ sp.layer("ContrastiveLoss", replace=True)(Failing)
 def test_more_processes_than_gpus_named_or_a_gpu_named_twice_are_refused(write_run: WriteRun) -> None:
     write_run(NET)
     assert "names a GPU twice" in run("-m", *TRAIN, "--gpu", "1,1", status=2)
-    assert "neither GPUs' numbers nor 'all'" in run("-m", *TRAIN, "--gpu", "0,x", status=2)
+    assert "neither a list of GPU numbers nor 'all'" in run("-m", *TRAIN, "--gpu", "0,x", status=2)
 
 
 TORCHRUN_AS_DOCUMENTED = ("-P", *TORCHRUN, "--no-python", "--", "siamese-proto", *TRAIN[1:])
@@ -353,14 +354,14 @@ def test_masks_of_all_processes_are_those_of_one() -> None:
 
 
 def test_a_process_alone_keeps_what_is_its_own() -> None:
-    team = Team()
+    group = ProcessGroup()
     loss = torch.tensor(3.0)
     param = torch.nn.Parameter(torch.ones(2))
-    assert team.average([param], loss) is loss
+    assert group.all_reduce_gradients([param], loss) is loss
     assert param.grad is None
-    assert (team.rank, team.count, team.is_first) == (0, 1, True)
-    assert team.union({"stop"}) == {"stop"}
-    assert team.same("x") == "x"
+    assert (group.rank, group.size, group.is_first) == (0, 1, True)
+    assert group.all_reduce_requests({"stop"}) == {"stop"}
+    assert group.broadcast_object("x") == "x"
 
 
 def test_a_file_that_every_process_would_write_is_refused(write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,9 +369,9 @@ def test_a_file_that_every_process_would_write_is_refused(write_run: WriteRun, m
                 hdf5_output_param { file_name: "out.h5" } }"""
     solver = write_run(NET + output)
 
-    class Two(Team):
-        count = 2
+    class Two(ProcessGroup):
+        size = 2
 
-    monkeypatch.setattr("siamese_proto.solver.setup.current", Two)
+    monkeypatch.setattr("siamese_proto.solver.setup.current_group", Two)
     with pytest.raises(NetError, match="each of 2 processes would write its file"):
         Solver(solver)

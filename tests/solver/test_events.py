@@ -70,7 +70,7 @@ def test_a_run_outlives_events_that_cannot_be_written(write_run) -> None:
     write_run(snapshot=0, display=1, test_iter=None, test_interval=None)
     done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)
     assert done.stdout == "300\n"
-    assert done.stderr.count("EVENTS FAILED, training goes on without them: ") == 1
+    assert done.stderr.count("EVENTS FAILED, training continues without them: ") == 1
 
 
 def test_a_missing_tensorboard_is_told_of(write_run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from small_twin import NET
 from siamese_proto.cli import main
 from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
+from siamese_proto.solver.log import Event
 
 TOWER = """
 layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 1 dim: 784 } } }
@@ -21,7 +22,7 @@ layer { name: "head" type: "InnerProduct" bottom: "hidden" top: "head" inner_pro
 
 
 def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if getattr(record, "place", "") == "net.cpp:758"]
+    return [record.getMessage() for record in caplog.records if getattr(record, "event", None) == Event.WEIGHTS_LOADED]
 
 
 def test_one_towers_weights_are_those_of_all_towers_that_share_them(
@@ -127,5 +128,5 @@ def test_a_snapshot_and_skip_mismatched_exclude_each_other() -> None:
     done = CliRunner().invoke(main, arguments)
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (
         2,
-        "Error: --skip-mismatched goes with --weights: a snapshot belongs to one net.",
+        "Error: --skip-mismatched needs --weights: a snapshot belongs to one net.",
     )

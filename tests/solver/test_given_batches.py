@@ -122,8 +122,8 @@ def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None
         ({"inn": []}, "data for 'inn', which is no data layer of the training net ('in'); did you mean 'in'?"),
         (
             {"in": []},
-            "the batches given for layer 'in' have come to an end; give more, or something that can be iterated "
-            "again, such as a list",
+            "the batches given for layer 'in' are used up; give more, or an iterable that can be iterated again, "
+            "such as a list",
         ),
         (
             {"in": [np.ones((2, 3))]},
@@ -140,8 +140,8 @@ def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None
         ),
         (
             {"in": [(np.ones((2, 3)), 7)]},
-            "top 'y' of a batch given for layer 'in' is a single number, not one a row; is it an item and not a batch? "
-            "a DataLoader makes batches of items",
+            "top 'y' of a batch given for layer 'in' is a single number, but a batch has one per row; if it is an item "
+            "of a dataset, give a DataLoader, which makes batches of items",
         ),
         (
             {"in": [(np.ones((2, 3)), np.ones((5, 4)))]},
@@ -149,22 +149,22 @@ def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None
         ),
         (
             {"in": 7},
-            "data for 'in' is given as int; give a Dataset, a DataLoader, or anything else that can be iterated over, "
-            "such as a list of batches",
+            "data for 'in' is given as int; give a Dataset, a DataLoader, or another iterable of batches, "
+            "such as a list",
         ),
         (
             {"in": [(np.ones((2, 3)), torch.ones(2, 4).cfloat())]},
-            "top 'y' of a batch given for layer 'in' is complex numbers; give a dense one of real numbers",
+            "top 'y' of a batch given for layer 'in' is complex numbers; give a dense tensor of real numbers",
         ),
         (
             {"in": [(torch.ones(2, 3).to_sparse(), np.ones((2, 4)))]},
-            "top 'x' of a batch given for layer 'in' is a sparse tensor; give a dense one of real numbers",
+            "top 'x' of a batch given for layer 'in' is a sparse tensor; give a dense tensor of real numbers",
         ),
         (
             {"in": [(np.ones((0, 3)), np.ones((0, 4)))]},
-            "top 'x' of a batch given for layer 'in' has no rows; leave it out",
+            "top 'x' of a batch given for layer 'in' has no rows; leave the batch out",
         ),
-        ({"in": TensorDataset(torch.ones(1, 3))}, "the Dataset given for 'in' has 1 items, a batch takes 2"),
+        ({"in": TensorDataset(torch.ones(1, 3))}, "the Dataset given for 'in' has 1 items, but a batch takes 2"),
     ],
     ids=[
         *("another name", "none", "one of two", "another top", "text", "item", "rows", "number"),
@@ -184,8 +184,8 @@ def test_batches_may_differ_in_rows_but_in_nothing_else(in_tmp: Path) -> None:
     with pytest.raises(SolverError) as caught:
         solver.step(3)
     assert str(caught.value) == (
-        "a batch given for layer 'in' has shape (2, 6) for top 'x', but the first one had (2, 3): all but the number "
-        "of rows must stay"
+        "a batch given for layer 'in' has shape (2, 6) for top 'x', but the first one had (2, 3): only the number "
+        "of rows may change"
     )
 
 

@@ -100,12 +100,12 @@ def test_the_best_by_a_loss_is_the_lowest(write_run) -> None:
     solver.solve()
     solver.close()
     value, iteration, weights = min(seen, key=lambda entry: entry[0])
-    assert [len(seen), solver.best] == [5, {"loss:min": value}]
+    assert [len(seen), solver.best_scores] == [5, {"loss:min": value}]
     state = read_state("snap_best.solverstate")
     assert (state.iteration, state.learned_net) == (iteration, "snap_best.caffemodel")
     assert_same(dict(Net("net.prototxt", "TRAIN", weights="snap_best.caffemodel").tensors.items()), weights)
     resumed = Solver("solver.prototxt", snapshot="snap_best.solverstate")
-    assert (resumed.iteration, resumed.best) == (iteration, {"loss:min": value})
+    assert (resumed.iteration, resumed.best_scores) == (iteration, {"loss:min": value})
     resumed.close()
 
 
@@ -154,7 +154,7 @@ def test_a_resumed_run_remembers_what_was_best(write_run) -> None:
 NOT_FOUND = [
     ("lost", "no test net has an output 'lost' to keep the best by; did you mean 'loss'?"),
     ("x", "no test net has an output 'x' to keep the best by; there are 'loss'"),
-    ("loss:maximum", "'loss:maximum' asks to keep the best by 'maximum'; it is one of min, max"),
+    ("loss:maximum", "'loss:maximum': unknown direction 'maximum'; it is one of min, max"),
 ]
 
 
@@ -174,7 +174,7 @@ def test_an_output_that_is_no_loss_needs_its_direction(write_run) -> None:
         'layer { name: "two" type: "InnerProduct" bottom: "feat_p" top: "two" inner_product_param { num_output: 2 } }\n'
     )
     solver = Solver(write_run(net))
-    with pytest.raises(SolverError, match="whether a lower or a higher 'mean' is better is not said; give mean:max or"):
+    with pytest.raises(SolverError, match="specify mean:max or mean:min: output 'mean' is not a loss"):
         keep_best(solver, "mean")
     with pytest.raises(
         SolverError, match=r"output 'two' to keep the best by has shape \(7, 2\); it must be one number"
@@ -182,15 +182,13 @@ def test_an_output_that_is_no_loss_needs_its_direction(write_run) -> None:
         keep_best(solver, "two:max")
     keep_best(solver, "mean:max")
     solver.step(1)
-    assert set(solver.best) == {"mean:max"}
+    assert set(solver.best_scores) == {"mean:max"}
     solver.close()
 
 
 def test_without_a_test_net_there_is_no_best(write_run) -> None:
     solver = Solver(write_run(test_iter=None, test_interval=None))
-    with pytest.raises(
-        SolverError, match="'loss' cannot be the output to keep the best by: the solver has no test net"
-    ):
+    with pytest.raises(SolverError, match="the best 'loss' cannot be kept: the solver has no test net"):
         keep_best(solver, "loss")
     solver.close()
 
@@ -255,7 +253,7 @@ def test_without_a_snapshot_the_run_starts_with_its_weights(write_run, caplog: p
     solver = Solver("solver.prototxt", weights="begin.caffemodel", snapshot="auto")
     assert solver.iteration == 0
     assert_same(tensors(solver), tensors(first))
-    assert "No complete snapshot of snap is there; starting from iteration 0" in caplog.text
+    assert "No complete snapshot of snap exists; starting from iteration 0" in caplog.text
     solver.close()
 
 

@@ -20,8 +20,9 @@ from small_twin import NET, WriteRun
 from siamese_proto.cli import main
 from siamese_proto.errors import NetError
 from siamese_proto.solver import Solver
-from siamese_proto.solver.run_lock import newest_of_run, running
+from siamese_proto.solver.run_lock import run_lock
 from siamese_proto.solver.settings import read_settings
+from siamese_proto.solver.snapshots import newest_of_run
 
 LONG = {"max_iter": 1_000_000, "display": 0, "snapshot": 1_000_000, "test_interval": 0, "test_iter": None}
 # trains with a file for a snapshot unfinished, until it is told to go on
@@ -164,21 +165,21 @@ def test_a_restarted_run_continues_from_its_own_snapshots_whatever_the_clock_say
     solver.restore("snap_iter_3.solverstate")
     os.utime("snap_iter_3.solverstate", (5e8, 5e8))
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
-    with suppress(KeyboardInterrupt), running(settings) as run:
+    with suppress(KeyboardInterrupt), run_lock(settings) as run:
         assert newest_of_run("snap", run) is None  # it has not been restarted yet
         solver.iteration = 1
         own = solver.snapshot()
         os.utime(own, (later, later))
         raise KeyboardInterrupt
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with suppress(KeyboardInterrupt), running(settings) as again:
+    with suppress(KeyboardInterrupt), run_lock(settings) as again:
         assert again == run
         assert newest_of_run("snap", again) == own
         raise KeyboardInterrupt
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
-    with running(settings) as again:
+    with run_lock(settings) as again:
         assert newest_of_run("snap", again) == own
-    with running(settings) as new:  # after a run that ended well
+    with run_lock(settings) as new:  # after a run that ended well
         assert new != run
         assert newest_of_run("snap", new) is None
     assert not list(Path().glob(".snap*"))

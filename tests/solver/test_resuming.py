@@ -111,13 +111,13 @@ def test_a_state_of_another_update_rule_is_refused(write_run) -> None:
     with pytest.raises(SolverError) as caught:
         Solver(write_run(type='"Adam"'), snapshot="snap_iter_5.solverstate")
     assert str(caught.value) == (
-        "snap_iter_5.solverstate: was written by the update rule SGD, but the solver says type: 'Adam'; to go on with "
-        "its weights alone, give them to --weights: snap_iter_5.caffemodel"
+        "snap_iter_5.solverstate: was written by the update rule SGD, but the solver has type: 'Adam'; to continue "
+        "with its weights alone, give them to --weights: snap_iter_5.caffemodel"
     )
 
 
 def test_weights_and_a_snapshot_exclude_each_other(write_run) -> None:
-    with pytest.raises(SolverError, match="weights and a snapshot were both given"):
+    with pytest.raises(SolverError, match="both weights and a snapshot are given"):
         Solver(write_run(), weights="a.caffemodel", snapshot="b.solverstate")
 
 

@@ -12,7 +12,7 @@ from solver_runs import tensors
 from siamese_proto.errors import SolverError
 from siamese_proto.net.net import Net
 from siamese_proto.solver import Solver
-from siamese_proto.solver.losses import Losses
+from siamese_proto.solver.state import Losses
 from siamese_proto.weights import read_state
 
 
@@ -196,7 +196,7 @@ def test_a_gpu_that_is_not_there_is_warned_of_only_where_it_was_asked_for(
     for mode, warned in (("GPU", True), (None, False)):
         caplog.clear()
         solver = Solver(write_run(solver_mode=mode))
-        assert ("solver_mode is GPU, but there is none here; training on the CPU" in caplog.text) == warned
+        assert ("solver_mode is GPU, but torch finds no GPU here; training on the CPU" in caplog.text) == warned
         solver.step(1)
         solver.close()
 
