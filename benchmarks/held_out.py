@@ -17,7 +17,7 @@ from siamese_proto.data.images.class_choice import choose_classes
 from siamese_proto.data.layers.pair_data import PairData
 from siamese_proto.evaluation.retrieval import few_shot
 from siamese_proto.evaluation.twin import Twin
-from siamese_proto.evaluation.verification import Distances, judge
+from siamese_proto.evaluation.verification import Distances, verify
 from siamese_proto.graph.ir import Node
 
 Floats = NDArray[np.floating]
@@ -99,17 +99,17 @@ def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[i
     first = side.embed(held_out.images[0], 0)
     second = first if held_out.images[1] is held_out.images[0] else side.embed(held_out.images[1], 1)
     distance = side.rows(first[held_out.rows[0]], second[held_out.rows[1]])
-    found = judge(Distances(distance, held_out.same), threshold=threshold)
-    told = {
-        "AUC": found.auc.value,
-        "EER": found.equal_error,
-        "balanced accuracy": found.verdicts.balanced_accuracy,
+    results = verify(Distances(distance, held_out.same), threshold=threshold)
+    scores = {
+        "AUC": results.auc.value,
+        "EER": results.equal_error,
+        "balanced accuracy": results.at_threshold.balanced_accuracy,
     }
     for way in ways:
         assert held_out.labels is not None  # ways are asked for where there are classes
         accuracy = few_shot(first, second, held_out.labels, side, way=way, episodes=EPISODES).accuracy
-        told[f"{way}-way one-shot"] = accuracy.value
-    return told
+        scores[f"{way}-way one-shot"] = accuracy.value
+    return scores
 
 
 def held_out(net: Path, twin: Twin, pairs: int, *, every: bool) -> HeldOut:

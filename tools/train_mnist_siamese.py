@@ -12,10 +12,11 @@ import torch
 from siamese_proto.cli import main as siamese_proto
 from siamese_proto.cli.group import OneLineProblems
 from siamese_proto.data.images.digits import load_digits
-from siamese_proto.evaluation.features import plot_features
-from siamese_proto.evaluation.pair_distances import measure_own
+from siamese_proto.evaluation.features import Embedding
+from siamese_proto.evaluation.pair_distances import measure_data_layers
+from siamese_proto.evaluation.plots.features import plot_embedding
 from siamese_proto.evaluation.twin import Twin
-from siamese_proto.evaluation.verification import verify
+from siamese_proto.evaluation.verification import best_threshold, score_threshold
 from siamese_proto.net.net import Net
 
 NETWORK = Path(__file__).resolve().parent.parent / "prototxt" / "mnist_siamese"
@@ -38,10 +39,10 @@ def judge() -> None:
     with torch.no_grad():
         loss = sum(test()["loss"].item() for _ in range(TEST_BATCHES)) / TEST_BATCHES
     click.echo(f"test loss {loss:.4f}")
-    chosen_on, judged_on = (
-        measure_own(Twin(net), count).distances for net, count in ((train, TRAIN_PAIRS), (test, TEST_PAIRS))
+    chosen_on, scored_on = (
+        measure_data_layers(Twin(net), count).distances for net, count in ((train, TRAIN_PAIRS), (test, TEST_PAIRS))
     )
-    click.echo(str(verify(chosen_on, judged_on)))
+    click.echo(str(score_threshold(best_threshold(chosen_on), scored_on)))
 
 
 def picture_of_features() -> None:
@@ -49,7 +50,8 @@ def picture_of_features() -> None:
     images, digits = load_digits()[1]
     tower = Net(NETWORK / "deploy.prototxt", weights=WEIGHTS)
     features = tower(data=images[:, None] / 256)["feat"].detach().numpy()  # (N, 2)
-    plot_features(features, digits, "features.png", "Features of digits the twin has not seen")
+    embedding = Embedding(features, digits, [""] * len(digits))
+    plot_embedding(embedding, "features.png", "Features of digits the twin was not trained on")
 
 
 @click.command(cls=OneLineProblems)

@@ -1,20 +1,21 @@
-"""siamese-proto compare: how alike two images are."""
+"""siamese-proto compare: how similar two images are."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import click
 
-from siamese_proto.cli.twin_options import TwinOptions, output_format, twin_options
+from siamese_proto.cli.option_groups import GroupedCommand
+from siamese_proto.cli.twin_options import TWIN_GROUPS, TwinOptions, output_format, twin_options
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    groups={"Decision": ("evaluated", "threshold"), "Output": ("show", "text_format"), **TWIN_GROUPS},
+)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--evaluated", metavar="FILE", help="What 'evaluate --json FILE' found: its threshold and calibration.")
-@click.option("--threshold", type=float, help="Take images that are closer for the same.")
+@click.option("--evaluated", metavar="FILE", help="Result of 'evaluate --json FILE': a threshold and a calibration.")
+@click.option("--threshold", type=float, help="Images with a smaller distance are the same.")
 @click.option("--show", metavar="OUT", help="Draw both images with their distance (.png, .svg or .pdf).")
 @output_format
 @twin_options
@@ -29,18 +30,18 @@ def compare(
 ) -> None:
     """Compare two image files A and B: their distance, a score from 0 to 1, and whether they are the same.
 
-    The score is the chance that they are, where the net has learned to tell it or where --evaluated gives what was
-    learned of its distances; else 2 / (1 + exp(distance)). The verdict takes a threshold.
+    The score is the probability that they are, if the net computes it or --evaluated gives a calibration; otherwise
+    2 / (1 + exp(distance)). The verdict needs a threshold.
     """
-    from siamese_proto.evaluation.compare import as_lines, compare_files, plot_comparison
-    from siamese_proto.evaluation.plots.pictures import check_picture
-    from siamese_proto.evaluation.report import read_evaluation
+    from siamese_proto.evaluation.compare import compare_files, plot_comparison
+    from siamese_proto.evaluation.plots.style import check_picture
+    from siamese_proto.evaluation.report import read_evaluation, to_json
 
     if show:
         check_picture(show)
-    judged = read_evaluation(evaluated) if evaluated else None
+    evaluation = read_evaluation(evaluated) if evaluated else None
     opened = twin.open()
-    found = compare_files(opened, first, second, judged, twin.subject(opened), threshold)
-    click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False) if text_format == "json" else as_lines(found))
+    comparison = compare_files(opened, first, second, evaluation, twin.subject(opened), threshold)
+    click.echo(to_json(comparison) if text_format == "json" else str(comparison))
     if show:
-        plot_comparison(opened, found, show)
+        plot_comparison(opened, comparison, show)

@@ -1,4 +1,4 @@
-"""siamese-proto embed: the features of images, as arrays or as a picture."""
+"""siamese-proto embed: features of images, as arrays or as a picture."""
 
 from __future__ import annotations
 
@@ -6,14 +6,28 @@ import os
 
 import click
 
-from siamese_proto.cli.twin_options import TwinOptions, chosen_classes, labels_file, root_folder, twin_options, waiting
+from siamese_proto.cli.option_groups import GroupedCommand
+from siamese_proto.cli.twin_options import (
+    TWIN_GROUPS,
+    TwinOptions,
+    class_choice,
+    labels_file,
+    progress_bar,
+    root_folder,
+    twin_options,
+)
+
+_GROUPS = {"Images": ("classes", "labels", "root_folder"), "Output": ("outs", "second"), **TWIN_GROUPS}
+_ARRAYS = (".npz", ".npy")
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=_GROUPS)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option("-o", "--out", "outs", metavar="FILE", multiple=True, required=True, help="Can be repeated.")
-@click.option("--second", is_flag=True, help="Let the images go through the second tower, where the towers differ.")
-@chosen_classes
+@click.option(
+    "-o", "--out", "outs", metavar="FILE", multiple=True, required=True, help="Write this file. Can be repeated."
+)
+@click.option("--second", is_flag=True, help="Compute the features of the second tower, if the towers differ.")
+@class_choice
 @labels_file
 @root_folder
 @twin_options
@@ -26,34 +40,37 @@ def embed(
     root_folder: str,
     twin: TwinOptions,
 ) -> None:
-    """Compute the features of images: files, a folder, or labelled ones of any kind (IDX, list, database, 'digits').
+    """Compute the features of images: files, folders, or labeled images (IDX, list, database, 'digits').
 
-    FILE.npz holds features, labels, names and class_names; FILE.npy the features alone; FILE.png, .svg or .pdf is a
-    picture of the points, one colour a class: as they are where there are two features, by PCA where there are more.
+    FILE.npz contains features, labels, names and class_names; FILE.npy only the features; FILE.png, .svg or .pdf is a
+    picture of them as points, with a color for each class. More than two features are projected by PCA.
     """
-    from siamese_proto.evaluation.compare import check_output, embed_sources
-    from siamese_proto.evaluation.features import plot_embedding, save_features
+    from siamese_proto.errors import DataError, quoted
+    from siamese_proto.evaluation.features import embed_images, open_images, save_features
+    from siamese_proto.evaluation.plots.features import plot_embedding
+    from siamese_proto.evaluation.plots.style import FORMATS, check_picture
+    from siamese_proto.files import check_writable
 
     for out in outs:
-        check_output(out)
+        suffix = os.path.splitext(out)[1].lower()
+        if suffix in FORMATS:
+            check_picture(out)
+        elif suffix in _ARRAYS:
+            check_writable(out)
+        else:
+            raise DataError(f"{quoted(out)}: its name must end in {', '.join((*_ARRAYS, *FORMATS))}")
     opened = twin.open()
-    with waiting("embedding") as progress:
-        embedding = embed_sources(
-            opened,
-            sources,
-            twin.subject(opened, str(opened.preparation())),
-            side=int(second),
-            labels=labels,
-            root_folder=root_folder,
-            classes=classes,
-            progress=progress,
-        )
-    click.echo(f"images: {opened.preparation()}")
+    subject = twin.subject(opened, str(opened.preprocessing()))
+    with (
+        progress_bar("embedding") as progress,
+        open_images(opened, sources, labels=labels, root_folder=root_folder, classes=classes) as images,
+    ):
+        embedding = embed_images(opened, images, subject, side=int(second), progress=progress)
+    click.echo(f"images: {subject.images}")
+    count, width = embedding.features.shape
     for out in outs:
-        if out.lower().endswith((".npz", ".npy")):
+        if out.lower().endswith(_ARRAYS):
             save_features(embedding, out)
         else:
-            plot_embedding(
-                embedding, out, f"{len(embedding.features)} images of {os.path.basename(sources[0].rstrip('/'))}"
-            )
-        click.echo(f"{out}: {len(embedding.features)} images, {embedding.features.shape[1]} features each")
+            plot_embedding(embedding, out, f"{count} images of {os.path.basename(sources[0].rstrip('/'))}")
+        click.echo(f"{out}: {count} images, {width} features each")

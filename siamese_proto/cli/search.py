@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import click
 
-from siamese_proto.cli.twin_options import TwinOptions, labels_file, output_format, root_folder, twin_options, waiting
-from siamese_proto.errors import escaped
+from siamese_proto.cli.option_groups import GroupedCommand
+from siamese_proto.cli.twin_options import (
+    TWIN_GROUPS,
+    TwinOptions,
+    labels_file,
+    output_format,
+    progress_bar,
+    root_folder,
+    twin_options,
+)
+
+_GROUPS = {"Images": ("source", "labels", "root_folder"), "Output": ("count", "picture", "text_format"), **TWIN_GROUPS}
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=_GROUPS)
 @click.argument("query", metavar="QUERY")
 @click.option(
-    "--in", "source", metavar="SOURCE", required=True, help="A folder, other labelled images, or a .npz of 'embed'."
+    "--in", "source", metavar="SOURCE", required=True, help="A folder, other labeled images, or a .npz of 'embed'."
 )
-@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="Images to find.")
-@click.option("--picture", metavar="OUT", help="Draw the query and what was found (.png, .svg or .pdf).")
+@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images to find.")
+@click.option("--picture", metavar="OUT", help="Draw the query and the images found (.png, .svg or .pdf).")
 @labels_file
 @root_folder
 @output_format
@@ -34,32 +41,20 @@ def search(
 ) -> None:
     """Find the images of SOURCE that are nearest to the image file QUERY.
 
-    The features of many images are worth keeping: `embed SOURCE -o features.npz`, and then `--in features.npz`.
+    For many images, save the features once with `embed SOURCE -o features.npz`, and search with `--in features.npz`.
     """
-    from siamese_proto.evaluation.compare import plot_found, search_images
-    from siamese_proto.evaluation.plots.pictures import check_picture
+    from siamese_proto.evaluation.plots.style import check_picture
+    from siamese_proto.evaluation.report import to_json
+    from siamese_proto.evaluation.search import plot_neighbors, search_images
 
     if picture:
         check_picture(picture)
     opened = twin.open()
-    with waiting("embedding") as progress:
-        found, pictures = search_images(
-            opened,
-            query,
-            source,
-            twin.subject(opened),
-            count=count,
-            labels=labels,
-            root_folder=root_folder,
-            progress=progress,
+    subject = twin.subject(opened)
+    with progress_bar("embedding") as progress:
+        neighbors, pictures = search_images(
+            opened, query, source, subject, count=count, labels=labels, root_folder=root_folder, progress=progress
         )
-    if text_format == "json":
-        click.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
-    else:
-        for one in found:
-            click.echo(
-                f"{one.distance:10.4f}  {escaped(one.name)}"
-                + (f"  (class {escaped(one.class_name)})" if one.class_name else "")
-            )
+    click.echo(to_json(neighbors) if text_format == "json" else "\n".join(map(str, neighbors)), nl=bool(neighbors))
     if picture:
-        plot_found(opened, query, found, pictures, picture)
+        plot_neighbors(opened, query, neighbors, pictures, picture)

@@ -1,11 +1,11 @@
-"""What the commands that use a trained twin have in common: the options that say which, and how far they are."""
+"""Options of the commands that use a trained twin."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,65 +15,40 @@ import click
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.options import net_state, python_layers
 from siamese_proto.graph.comparison import METRICS
-from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.values import whole_number
 
 if TYPE_CHECKING:
     from siamese_proto.evaluation.report import Subject
     from siamese_proto.evaluation.twin import Twin
 
-_SIZE = "HxW"
+_NET = ("level", "stages", "shapes", "allow_python_layers")
+_COMPARISON = ("distance", "features", "inputs", "label", "one_is_same")
+_PREPROCESSING = ("scale", "mean_values", "resize")
+# Headings in `--help`, for `GroupedCommand`
+MODEL_GROUP = {"Model": ("model", "weights", "gpu", "layers", *_NET)}
+TWIN_GROUPS = {**MODEL_GROUP, "What the net compares": _COMPARISON, "Preprocessing of images": _PREPROCESSING}
 
 
 @dataclass(frozen=True)
 class TwinOptions:
-    """What was said of the net to use; see `twin_options`."""
+    """The values of `twin_options`."""
 
     model: str
     weights: tuple[str, ...]
-    features: tuple[str, ...]
-    inputs: tuple[str, ...]
-    label: str
-    same_label: str | None
-    distance: str | None
-    scale: float | None
-    mean_values: tuple[float, ...]
-    resize: tuple[int, int] | None
     gpu: str | None
-    level: int
-    stages: tuple[str, ...]
-    shapes: dict[str, Shape]
-    allow_python_layers: bool
+    net: Mapping[str, Any]  # keyword arguments of `open_twin`
+    settings: Mapping[str, Any]  # fields of `TwinSettings`
 
     def open(self, seed: int = 0) -> Twin:
-        """Make the net, with its weights; `seed` settles what its data layers draw."""
-        from siamese_proto.evaluation.twin import Choice, open_twin
+        """Build the net with its weights; `seed` is that of its data layers."""
+        from siamese_proto.evaluation.twin import TwinSettings, open_twin
         from siamese_proto.proto.reader import parse_net
 
-        choice = Choice(
-            self.features,
-            self.inputs,
-            self.label,
-            next((metric for metric in METRICS if metric.lower() == (self.distance or "")), None),
-            None if self.same_label is None else self.same_label == "1",
-            self.scale,
-            self.mean_values,
-            self.resize,
-        )
-        return open_twin(
-            parse_net(Path(self.model)),
-            self.weights,
-            choice,
-            level=self.level,
-            stages=self.stages,
-            shapes=self.shapes,
-            allow_python_layers=self.allow_python_layers,
-            device=chosen_device(self.gpu),
-            seed=seed,
-        )
+        settings, device = TwinSettings(**self.settings), chosen_device(self.gpu)
+        return open_twin(parse_net(Path(self.model)), self.weights, settings, **self.net, device=device, seed=seed)
 
     def subject(self, twin: Twin, images: str = "") -> Subject:
-        """What is judged or used, to be written down."""
+        """Describe the net for the results."""
         from siamese_proto.evaluation.report import Subject, digest_of
 
         features = tuple(blob.name for blob in twin.comparison.features)
@@ -81,14 +56,15 @@ class TwinOptions:
 
 
 def twin_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name a trained net; the command gets them as one `twin`, a `TwinOptions`."""
+    """Add the options of a trained net; the command gets them as one `twin`, a `TwinOptions`."""
 
     @functools.wraps(command)
-    def gathered(**given: Any) -> None:
-        said = {name: given.pop(name) for name in TwinOptions.__dataclass_fields__}
-        command(twin=TwinOptions(**said), **given)
+    def with_twin(**values: Any) -> None:
+        model, weights, gpu = (values.pop(name) for name in ("model", "weights", "gpu"))
+        net, settings = ({name: values.pop(name) for name in names} for names in (_NET, _COMPARISON + _PREPROCESSING))
+        command(twin=TwinOptions(model, weights, gpu, net, settings), **values)
 
-    decorated: Callable[..., None] = gathered
+    decorated: Callable[..., None] = with_twin
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
@@ -101,10 +77,6 @@ def _weights(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str
     return names
 
 
-def _lower(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
-    return text.lower() if text else None
-
-
 def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -115,30 +87,41 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    flag("model", required=True, metavar="FILE", help="The net: one that trains, or one tower of it."),
+    flag("model", required=True, metavar="FILE", help="The net: a training net, or one tower of it."),
     flag("weights", required=True, metavar="A,B", callback=_weights, help="The weights files."),
     click.option(
         "--distance",
         type=click.Choice([metric.lower() for metric in METRICS], case_sensitive=False),
-        callback=_lower,
-        help="How far features are apart; as the net's loss has it unless given.",
+        callback=lambda ctx, param, text: text.upper() if text else None,
+        help="Distance of features.  [default: that of the net's loss]",
     ),
-    click.option("--feature", "features", metavar="BLOB", multiple=True, help="The feature; once for each tower."),
-    click.option("--input", "inputs", metavar="BLOB", multiple=True, help="What takes the image; once a feature."),
-    click.option("--label", metavar="BLOB", default="", help="The blob that tells of each pair whether it is alike."),
     click.option(
-        "--same-label", type=click.Choice(["0", "1"]), help="The label of pairs that are alike; as the loss has it."
+        "--feature", "features", metavar="BLOB", multiple=True, help="Blob of the features; once for each tower."
     ),
-    click.option("--scale", type=float, help="Multiply pixels by this, as training did; as the data layer has it."),
+    click.option(
+        "--input", "inputs", metavar="BLOB", multiple=True, help="Blob that takes the image; once for each feature."
+    ),
+    click.option("--label", metavar="BLOB", default="", help="Blob with the labels of the pairs."),
+    click.option(
+        "--same-label",
+        "one_is_same",
+        type=click.Choice(["0", "1"]),
+        callback=lambda ctx, param, text: None if text is None else text == "1",
+        help="Label of pairs that are the same.  [default: that of the net's loss]",
+    ),
+    click.option("--scale", type=float, help="Multiply pixels by this number.  [default: that of the data layer]"),
     click.option(
         "--mean-value",
         "mean_values",
         type=float,
         multiple=True,
-        help="Subtract this from pixels first; once a channel.",
+        help="Subtract this number from pixels first; once for each channel.",
     ),
     click.option(
-        "--resize", metavar=_SIZE, callback=_size, help="Bring images to this size, and take the middle of that."
+        "--resize",
+        metavar="HxW",
+        callback=_size,
+        help="Resize images to this height and width, and take a center crop if the net takes less.",
     ),
     flag("gpu", metavar="ID", help="Run on this GPU."),
     net_state,
@@ -151,19 +134,21 @@ output_format = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="For people, or one JSON object.",
+    help="Print text, or one JSON object.",
 )
-same_seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn.")
-labels_file = click.option("--labels", metavar="FILE", default="", help="The labels of an IDX file of images.")
-root_folder = click.option("--root-folder", metavar="PATH", default="", help="Put before the paths of a list or CSV.")
-chosen_classes = click.option(
-    "--classes", metavar="A,B,C:D", default="", help="Of labelled images only these classes: names, numbers, ranges."
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random choices."
+)
+labels_file = click.option("--labels", metavar="FILE", default="", help="Labels of an IDX file of images.")
+root_folder = click.option("--root-folder", metavar="PATH", default="", help="Prefix of the paths in a list or CSV.")
+class_choice = click.option(
+    "--classes", metavar="A,B,C:D", default="", help="Use only these classes: names, numbers, ranges without their end."
 )
 
 
 @contextlib.contextmanager
-def waiting(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; what is given is called with the number done so far."""
+def progress_bar(title: str) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr if that is a terminal; yields a function to call with the number of items done."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -171,5 +156,5 @@ def waiting(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(title, total=None)
         yield lambda done: bar.update(task, completed=done)

@@ -1,69 +1,72 @@
-"""Judge a trained twin in one call: on pairs, on labelled images, or on both."""
+"""Evaluate a trained twin in one call: on pairs, on labeled images, or on both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
-from siamese_proto.errors import DataError
-from siamese_proto.evaluation.features import Embedding, as_made_by
-from siamese_proto.evaluation.pair_distances import Measured, measure_own, measure_pairs
+from siamese_proto.evaluation.features import Embedding, embed_images
+from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
 from siamese_proto.evaluation.report import Evaluation, Subject
 from siamese_proto.evaluation.retrieval import few_shot, retrieve
-from siamese_proto.evaluation.twin import Twin
-from siamese_proto.evaluation.verification import judge
+from siamese_proto.evaluation.twin import Progress, Twin, no_progress
+from siamese_proto.evaluation.verification import verify
 from siamese_proto.layers.pair_labels import read_pair_labels
-
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class JudgingSettings:
-    """What to judge a twin on. `pairs` and `labelled` are sources of images; without either the net's own pairs."""
+class EvaluationSettings:
+    """What to evaluate a twin on; without `pairs` and `labelled`, the pairs of its own data layers."""
 
-    pairs: str | None = None
-    labelled: str | None = None
-    count: int | None = None  # pairs, at most; None: all there are, or 2000 where they are drawn
+    pairs: str | None = None  # source of pairs
+    labelled: str | None = None  # source of labeled images
+    count: int | None = None  # number of pairs at most; None: all, or 2000 if they are drawn
     same_fraction: float = 0.5  # of pairs that are drawn
     threshold: float | None = None  # None: chosen on half of the pairs
     way: int = 5
     shot: int = 1
     episodes: int = 1000
     queries: int = 1000
-    classes: str = ""  # of labelled images only these, as `data.class_choice.choose_classes` takes them
-    labels: str = ""
-    root_folder: str = ""
+    classes: str = ""  # of labeled images, as in `data.images.class_choice`
+    labels: str = ""  # file of labels that belongs to an IDX file of images
+    root_folder: str = ""  # prefix of the paths in a list or CSV
     seed: int = 0
-    pair_labels: str = ""  # what labels of pairs mean, `same=1,different=-1`; empty: as the net's loss has it
+    pair_labels: str = ""  # meaning of the labels of pairs, `same=1,different=-1`; empty: that of the net's loss
 
 
-def judge_twin(
-    twin: Twin, subject: Subject, settings: JudgingSettings, progress: Progress = lambda done: None
+def evaluate_twin(
+    twin: Twin, subject: Subject, settings: EvaluationSettings, progress: Progress = no_progress
 ) -> tuple[Evaluation, Embedding | None]:
-    """All there is to find out, and the features of the labelled images. Raises NetError for what cannot be judged."""
-    found = Evaluation(subject)
+    """Evaluate a twin on pairs and labeled images.
+
+    Returns:
+        The results, and the features of the labeled images if there are any.
+
+    Raises:
+        NetError: the sources cannot be read, or have too few pairs or classes.
+    """
+    evaluation = Evaluation(subject)
     embedding = None
+    if settings.pairs is not None or settings.labelled is not None:
+        evaluation = Evaluation(replace(subject, images=str(twin.preprocessing())))
     if settings.pairs is not None or settings.labelled is None:
-        measured = _measured(twin, settings, progress)
-        judgement = judge(measured.distances, threshold=settings.threshold, seed=settings.seed)
-        found = replace(found, pairs=measured.told, judgement=judgement, hardest=measured.hardest)
-        if settings.pairs is not None:
-            found = replace(found, subject=replace(subject, images=str(twin.preparation())))
+        measured = _measure(twin, settings, progress)
+        results = verify(measured.distances, threshold=settings.threshold, seed=settings.seed)
+        evaluation = replace(evaluation, pairs=measured.description, verification=results, hardest=measured.hardest)
     if settings.labelled is not None:
-        found = replace(found, subject=replace(subject, images=str(twin.preparation())))
-        found, embedding = _labelled(twin, found, settings, progress)
-    return found, embedding
+        evaluation, embedding = _evaluate_classes(twin, evaluation, settings.labelled, settings, progress)
+    return evaluation, embedding
 
 
-def _measured(twin: Twin, settings: JudgingSettings, progress: Progress) -> Measured:
+def _measure(twin: Twin, settings: EvaluationSettings, progress: Progress) -> MeasuredPairs:
     pair_labels = read_pair_labels(settings.pair_labels) if settings.pair_labels else None
     if settings.pairs is None:
-        return measure_own(twin, settings.count, pair_labels=pair_labels, progress=progress)
+        return measure_data_layers(twin, settings.count, pair_labels=pair_labels, progress=progress)
     pairs = open_pair_images(
         settings.pairs,
-        twin.preparation(),
-        one_is_same=twin.choice.one_is_same is not False,
+        twin.preprocessing(),
+        one_is_same=twin.settings.one_is_same is not False,
         pair_labels=pair_labels,
         count=settings.count,
         seed=settings.seed,
@@ -72,29 +75,24 @@ def _measured(twin: Twin, settings: JudgingSettings, progress: Progress) -> Meas
         root_folder=settings.root_folder,
         classes=settings.classes,
     )
-    try:
+    with closing(pairs):
         return measure_pairs(twin, pairs, progress=progress)
-    finally:
-        pairs.close()
 
 
-def _labelled(
-    twin: Twin, found: Evaluation, settings: JudgingSettings, progress: Progress
+def _evaluate_classes(
+    twin: Twin, evaluation: Evaluation, source: str, settings: EvaluationSettings, progress: Progress
 ) -> tuple[Evaluation, Embedding]:
-    if settings.labelled is None:
-        raise DataError("no labelled images are given")
     images = labelled_images(
-        settings.labelled,
-        twin.preparation(),
+        source,
+        twin.preprocessing(),
         labels=settings.labels,
         root_folder=settings.root_folder,
         classes=settings.classes,
     )
     with images:
-        queries = twin.embed_images(images, progress=progress)
-        examples = twin.embed_images(images, side=1) if twin.towers_differ else queries
-        labels, names = images.labels, list(images.names)
-        classes = dict(images.class_names)
+        embedding = embed_images(twin, images, evaluation.subject, progress=progress)
+        examples = twin.embed_images(images, side=1) if twin.towers_differ else embedding.features
+    queries, labels = embedding.features, embedding.labels
     shots = few_shot(
         queries,
         examples,
@@ -109,6 +107,5 @@ def _labelled(
     retrieval = retrieve(
         queries, examples, labels, twin.metric, most=settings.queries, seed=settings.seed, progress=progress
     )
-    told = f"{len(labels)} of {settings.labelled}" + (f", classes {settings.classes}" if settings.classes else "")
-    found = replace(found, labelled=told, few_shot=shots, retrieval=retrieval)
-    return found, Embedding(queries, labels, names, classes, as_made_by(found.subject))
+    description = f"{len(labels)} of {source}" + (f", classes {settings.classes}" if settings.classes else "")
+    return replace(evaluation, labelled=description, few_shot=shots, retrieval=retrieval), embedding

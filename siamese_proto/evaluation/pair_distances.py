@@ -1,38 +1,31 @@
-"""The distances of pairs: those that a net's own data layers deliver, or those of images from elsewhere."""
+"""The distances of pairs: those of the net's own data layers, or pairs of images from elsewhere."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 
 import numpy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
-from siamese_proto.evaluation.distance import learned_distance
-from siamese_proto.evaluation.pair_counts import extent_of, own_sources
-from siamese_proto.evaluation.pair_sources import PairImages
-from siamese_proto.evaluation.preprocess import as_pictures, pictures_of
-from siamese_proto.evaluation.twin import Twin
+from siamese_proto.evaluation.pair_sources import DEFAULT_COUNT, PairImages
+from siamese_proto.evaluation.preprocess import Picture, to_pictures
+from siamese_proto.evaluation.twin import Floats, Progress, Twin, learned_distance, no_progress
 from siamese_proto.evaluation.verification import Distances, check_pairs
-from siamese_proto.graph.comparison import image_blobs
-from siamese_proto.graph.ir import Blob, Node
+from siamese_proto.graph.comparison import Comparison, image_blobs
+from siamese_proto.graph.features import Ancestry
+from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.layers.base import Coverage, DataLayer
 from siamese_proto.layers.pair_labels import PairLabels, check_sources, mapping_for, nonzero, odd_labels
 from siamese_proto.net.part import Part
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[numpy.floating]
-    Pictures = Sequence[NDArray[numpy.uint8]]
-
-HARDEST = 24  # pairs of either kind that are kept to be looked at
+HARDEST = 24  # hardest pairs of either kind to return
 _log = logging.getLogger(__name__)
-_KINDS = ((1, b"near"), (2, b"far"))  # what an anchor makes a pair with
 
 
 @dataclass(frozen=True)
@@ -42,28 +35,34 @@ class HardPair:
     distance: float
     same: bool
     names: tuple[str, str]
-    pictures: tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]  # (H, W) or (H, W, 3) each
+    pictures: tuple[Picture, Picture]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The distances of a set of pairs, what set that is, and the hardest of either kind, the hardest first."""
+class MeasuredPairs:
+    """The distances of a set of pairs, a description of the set, and its hardest pairs of either kind."""
 
     distances: Distances
-    told: str
-    hardest: tuple[HardPair, ...]
+    description: str
+    hardest: tuple[HardPair, ...]  # those of one class first, each kind with the hardest first
 
 
 def measure_pairs(
-    twin: Twin,
-    pairs: PairImages,
-    *,
-    hardest: int = HARDEST,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Measured:
-    """The distances of pairs of images. Each image goes through its tower once; `progress` is told how many have."""
+    twin: Twin, pairs: PairImages, *, hardest: int = HARDEST, progress: Progress = no_progress
+) -> MeasuredPairs:
+    """Compute the distances of pairs of images. Each image passes through its tower once.
+
+    Args:
+        twin: The net.
+        pairs: The pairs.
+        hardest: Number of hardest pairs of either kind to return.
+        progress: Called with the number of images that are done.
+
+    Raises:
+        DataError: there are no pairs, or an image cannot be read.
+    """
     if not len(pairs):
-        raise DataError(f"{quoted(pairs.images[0].source)} has no pairs to judge")
+        raise DataError(f"{quoted(pairs.images[0].source)} has no pairs")
     first, second = pairs.images
     if first is second and not twin.towers_differ:
         rows, place = numpy.unique(numpy.concatenate(pairs.rows), return_inverse=True)
@@ -72,216 +71,265 @@ def measure_pairs(
     else:
         one = twin.embed_images(first, pairs.rows[0], 0, progress)
         other = twin.embed_images(second, pairs.rows[1], 1, lambda done: progress(len(pairs) + done))
-    found = Distances(twin.metric.rows(one, other), pairs.same, pairs.numbers(ordered=twin.towers_differ))
-    hard: dict[frozenset[str], HardPair] = {}  # a pair that was drawn twice, or the other way round too, is shown once
-    for row in hardest_rows(found, 2 * hardest):
-        hard.setdefault(frozenset(pairs.names(row)), _hard(pairs, found, row))
-    return Measured(found, pairs.told, tuple(_sorted(list(hard.values()), hardest)))
+    distances = Distances(twin.metric.rows(one, other), pairs.same, pairs.numbers(ordered=twin.towers_differ))
+    hard: dict[frozenset[str], HardPair] = {}  # each pair once, in whichever order its images are
+    for row in _hardest_rows(distances, 2 * hardest):
+        pictures = [
+            to_pictures(images.image(int(rows[row]))[None])[0]
+            for images, rows in zip(pairs.images, pairs.rows, strict=True)
+        ]
+        names = pairs.names(row)
+        pair = HardPair(float(distances.distance[row]), bool(distances.same[row]), names, (pictures[0], pictures[1]))
+        hard.setdefault(frozenset(names), pair)
+    return MeasuredPairs(distances, pairs.description, tuple(_hardest(list(hard.values()), hardest)))
 
 
-def _hard(pairs: PairImages, found: Distances, row: int) -> HardPair:
-    pictures = [
-        pictures_of(images.image(int(rows[row]))[None])[0]
-        for images, rows in zip(pairs.images, pairs.rows, strict=True)
-    ]
-    return HardPair(float(found.distance[row]), bool(found.same[row]), pairs.names(row), (pictures[0], pictures[1]))
-
-
-def hardest_rows(pairs: Distances, count: int) -> list[int]:
-    """The pairs of one class that lie farthest apart, and then those of two that lie closest; `count` of each."""
+def _hardest_rows(pairs: Distances, count: int) -> list[int]:
+    """The farthest pairs of one class, and then the closest pairs of two; `count` of each."""
     order = numpy.argsort(pairs.distance, kind="stable")
     far_same = order[::-1][pairs.same[order[::-1]]][:count]
     near_different = order[~pairs.same[order]][:count]
     return [*far_same.tolist(), *near_different.tolist()]
 
 
-def measure_own(
+def _hardest(pairs: list[HardPair], count: int) -> list[HardPair]:
+    same = sorted((pair for pair in pairs if pair.same), key=lambda pair: -pair.distance)
+    different = sorted((pair for pair in pairs if not pair.same), key=lambda pair: pair.distance)
+    return same[:count] + different[:count]
+
+
+# The pairs of the net's own data layers
+
+
+def measure_data_layers(
     twin: Twin,
     count: int | None = None,
     *,
     hardest: int = HARDEST,
     pair_labels: PairLabels | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Measured:
-    """Measure the distances of the pairs that the net's own data layers deliver, from their first record on.
+    progress: Progress = no_progress,
+) -> MeasuredPairs:
+    """Compute the distances of the pairs that the net's own data layers load, from their first record on.
 
-    `count`: pairs at most (of triplets: twice as many pairs). Every record counts once; where there is no end of them,
-    `count` (2000 unless given) are a sample. `Measured.told` says which. `pair_labels` says what labels
-    mean; without it 0 and another number, as in Caffe, with a warning where there are others than 1. Raises GraphError
-    where the net has no data layer or no label for the pairs.
+    Every record counts once; of a source without an end the pairs are a sample.
+
+    Args:
+        twin: The net.
+        count: Number of pairs at most (of triplets, which are two pairs each). None: all, or 2000 in a sample.
+        hardest: Number of hardest pairs of either kind to return.
+        pair_labels: What labels mean. None: 0 and others, as in Caffe, with a warning for other labels than 1.
+        progress: Called with the number of pairs that are done.
+
+    Raises:
+        GraphError: the net has no data layer, or no label of the pairs.
     """
-    sources = own_sources(twin.net.graph, twin.comparison)
+    sources = _data_layers(twin.net.graph, twin.comparison)
     if not twin.comparison.triplets and twin.comparison.label is None:
-        raise GraphError("which blob tells of each pair whether it is alike cannot be told; name it with --label")
+        raise GraphError("which blob is the label of the pairs cannot be determined; name it with --label")
     if pair_labels is None:
         check_sources(twin.net.graph, twin.net.run)
-    batches = _OwnBatches(twin, pair_labels)
-    pairs: list[Distances] = []
-    kept: list[HardPair] = []
+    loader = _PairLoader(twin, pair_labels)
+    distances: list[Distances] = []
+    hard: list[HardPair] = []
     done = 0
     twin.net.close()  # so that every source begins with its first record
     twin.net.run.rand_skip = False
     try:
-        batch = batches.next()
-        extent = extent_of(sources, len(batch), count)
+        batch = loader.next()
+        total, coverage = _pairs_to_measure(sources, len(batch), count)
         while True:
-            batch = batch.part(extent.pairs - done)
-            kept += [batches.hard(batch, row, done) for row in hardest_rows(batch.distances, hardest)]
-            kept = _sorted(kept, hardest)
-            pairs.append(batch.distances)
+            batch = batch.first(total - done)
+            hard += [loader.hard_pair(batch, row, done) for row in _hardest_rows(batch.distances, hardest)]
+            hard = _hardest(hard, hardest)
+            distances.append(batch.distances)
             done += len(batch)
             progress(done)
-            if done >= extent.pairs:
+            if done >= total:
                 break
-            batch = batches.next()
+            batch = loader.next()
     finally:
         twin.net.run.rand_skip = True
         twin.net.close()
-    joined = _joined(pairs)
+    joined = Distances(
+        numpy.concatenate([part.distance for part in distances]),
+        numpy.concatenate([part.same for part in distances]),
+        numpy.concatenate([part.pair for part in distances if part.pair is not None]),
+    )
     check_pairs(joined, 0)
-    left_out = sum(map(len, twin.net.run.bad_records.values()))
-    told = f"the net's own {' and '.join(sorted({_told(node) for node in sources}))}, {extent.told}"
-    told += f"; {left_out} of them could not be read, and others are counted twice instead" if left_out else ""
-    return Measured(joined, told, tuple(kept))
+    names = sorted({node.layer.describe() if node.layer is not None else node.name for node in sources})
+    description = f"the net's own {' and '.join(names)}, {coverage}"
+    if unreadable := sum(map(len, twin.net.run.bad_records.values())):
+        description += f"; {unreadable} of them could not be read, and others are counted twice instead"
+    return MeasuredPairs(joined, description, tuple(hard))
 
 
-def _joined(parts: Sequence[Distances]) -> Distances:
-    same = numpy.concatenate([part.same for part in parts])
-    numbers = [part.pair for part in parts if part.pair is not None]
-    return Distances(numpy.concatenate([part.distance for part in parts]), same, numpy.concatenate(numbers))
+def _data_layers(graph: Graph, comparison: Comparison) -> list[Node]:
+    """The data layers that features, scores and labels are computed from; DummyData only if there are no others."""
+    blobs = [*comparison.features, *(blob for blob in (comparison.score, comparison.label) if blob is not None)]
+    before = Ancestry(graph).nodes_before(*blobs)
+    sources = [node for node in graph.nodes if node.id in before and isinstance(node.layer, DataLayer)]
+    if not sources:
+        raise GraphError("the net has no data layer in phase TEST; give pairs with --pairs, or images with --labelled")
+    return [node for node in sources if node.type != "DummyData"] or sources
 
 
-def _told(node: Node) -> str:
-    return node.layer.describe() if node.layer is not None else node.name
+def _pairs_to_measure(sources: Sequence[Node], in_batch: int, count: int | None) -> tuple[int, str]:
+    """The number of pairs (or triplets) to measure, and a description.
+
+    `in_batch` is the number of pairs in a batch. If both images of a pair are rows of a batch, so that it has fewer
+    pairs than rows, only whole batches are measured. Raises DataError for sources with different numbers of batches,
+    whose records would form other pairs in each epoch.
+    """
+    finite = [(node, coverage) for node in sources if (coverage := _coverage(node)) is not None]
+    if not finite:
+        count = count or DEFAULT_COUNT
+        return count, f"a sample of {count}, as the source has no end"
+    node, covered = finite[0]
+    for other, also in finite[1:]:
+        if also.batches != covered.batches and count is None:
+            raise DataError(
+                f"layer {quoted(node.name)} has {covered.records} records in batches of {covered.batch_size} and layer "
+                f"{quoted(other.name)} has {also.records} in batches of {also.batch_size}, so they do not belong "
+                "together; make them equally long, or give the number of pairs with --count"
+            )
+    shape = node.tops[0].shape
+    if shape is not None and shape[0] == in_batch:
+        available, left_over = int(covered.batches * in_batch), 0
+    else:
+        available, left_over = int(covered.batches) * in_batch, covered.records % covered.batch_size
+    if not available:
+        raise DataError(
+            f"layer {quoted(node.name)} has {covered.records} records, but a batch takes {covered.batch_size}; write a "
+            "smaller batch_size"
+        )
+    if count is not None and count < available:
+        return count, f"the first {count} of {available}"
+    return available, "each record once" + (f" except the last {left_over}, which fill no batch" if left_over else "")
 
 
-def _sorted(kept: list[HardPair], count: int) -> list[HardPair]:
-    same = sorted((pair for pair in kept if pair.same), key=lambda pair: -pair.distance)[:count]
-    return same + sorted((pair for pair in kept if not pair.same), key=lambda pair: pair.distance)[:count]
+def _coverage(node: Node) -> Coverage | None:
+    assert isinstance(node.layer, DataLayer)  # as chosen
+    try:
+        return node.layer.coverage()
+    except DataError as problem:
+        raise problem.at(location=node.location, layer=node.name) from None
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Pairs of a batch, or triplets: of these first the pairs of one class, and then the others."""
+    """The pairs of a batch, or its triplets as the pairs of one class followed by the others."""
 
     distances: Distances
-    images: Sequence[Tensor]  # side by side; empty where these cannot be determined
+    images: Sequence[Tensor]  # of each side; empty if they cannot be determined
     triplets: bool
 
     def __len__(self) -> int:
         return len(self.distances) // 2 if self.triplets else len(self.distances)
 
-    def part(self, most: int) -> _Batch:
-        """The first ones."""
-        if most >= len(self):
+    def first(self, count: int) -> _Batch:
+        """Return at most `count` pairs or triplets."""
+        if count >= len(self):
             return self
-        rows = numpy.arange(most)
+        rows = numpy.arange(count)
         if self.triplets:
             rows = numpy.concatenate([rows, len(self) + rows])
-        return _Batch(self.distances.part(rows), [image[:most] for image in self.images], self.triplets)
+        return _Batch(self.distances.select(rows), [image[:count] for image in self.images], self.triplets)
 
 
-class _OwnBatches:
-    """Batches of a net's data layers as distances."""
+class _PairLoader:
+    """Loads batches of a net's data layers and computes their distances."""
 
     def __init__(self, twin: Twin, pair_labels: PairLabels | None) -> None:
         self._twin = twin
         self._pair_labels = pair_labels
         self._warned = False
         self._part: Part | None = None
-        self._given: list[Blob] = []
-        self._numbers: dict[tuple[bytes, ...], int] = {}  # of the pairs met so far, by what their images look like
+        self._inputs: list[Blob] = []
+        self._numbers: dict[tuple[bytes, ...], int] = {}  # of the pairs so far, by hashes of their images
         comparison = twin.comparison
         learned = twin.metric.kind == "LEARNED" and comparison.score is not None
-        self._wanted = [comparison.score] if learned and comparison.score else list(comparison.features)
-        self._wanted += [comparison.label] if comparison.label is not None else []
-        self._image_blobs = self._images()
+        self._outputs = [comparison.score] if learned and comparison.score else list(comparison.features)
+        self._outputs += [comparison.label] if comparison.label is not None else []
+        self._image_blobs = self._find_images()
         self._ordered = bool(self._image_blobs) and twin.towers_differ
 
-    def _images(self) -> list[Blob]:
-        """The blobs of the images, where these can be told: they are for looking at alone."""
+    def _find_images(self) -> list[Blob]:
+        """The blobs of the images, for pictures only; empty if they cannot be determined."""
         try:
-            sides = image_blobs(self._twin.net.graph, self._twin.comparison.features, self._twin.choice.inputs)
+            sides = image_blobs(self._twin.net.graph, self._twin.comparison.features, self._twin.settings.inputs)
             for side in (0, 1):
-                self._twin.preparation(side)
+                self._twin.preprocessing(side)
         except NetError:
             return []
         joined = len(sides[0]) > 1
         return list(sides[0]) if joined else [side[0] for side in sides]
 
     def next(self) -> _Batch:
-        """The next batch."""
-        net, comparison = self._twin.net, self._twin.comparison
-        batch = net.pull()
-        for name, tensor in batch.items():
+        """Load the next batch."""
+        net, comparison, metric = self._twin.net, self._twin.comparison, self._twin.metric
+        tops = net.pull()
+        for name, tensor in tops.items():
             bad = not_finite(tensor.cpu().numpy())
             if bad is not None:
                 raise DataError(f"a batch of the net's data has in {quoted(name)} {bad}; correct the data")
         if self._part is None:
-            self._given = [
-                top for node in net.graph.nodes for top in node.tops if top.name in batch and not top.version
-            ]
-            self._part = Part(net, self._given, [*self._wanted, *self._image_blobs])
-        found = self._part(*(batch[blob.name] for blob in self._given))
-        values, images = list(found[: len(self._wanted)]), found[len(self._wanted) :]
-        seen = images or [batch[blob.name] for blob in self._given if blob != comparison.label]
+            blobs = (top for node in net.graph.nodes for top in node.tops)
+            self._inputs = [blob for blob in blobs if blob.name in tops and not blob.version]
+            self._part = Part(net, self._inputs, [*self._outputs, *self._image_blobs])
+        results = self._part(*(tops[blob.name] for blob in self._inputs))
+        values, images = list(results[: len(self._outputs)]), results[len(self._outputs) :]
+        seen = images or [tops[blob.name] for blob in self._inputs if blob != comparison.label]
         if comparison.triplets:
             anchor, positive, negative = (value.flatten(1).cpu().numpy() for value in values)
-            near, far = self._twin.metric.rows(anchor, positive), self._twin.metric.rows(anchor, negative)
-            same = numpy.repeat([True, False], len(anchor))
-            looks = _looks(seen, len(anchor))
-            kinds = [(looks[0], looks[side]) if images else (*looks, [kind] * len(anchor)) for side, kind in _KINDS]
-            numbers = [self._numbered(kind, len(anchor)) for kind in kinds]
-            return _Batch(Distances(numpy.concatenate([near, far]), same, numpy.concatenate(numbers)), images, True)
+            count = len(anchor)
+            distance = numpy.concatenate([metric.rows(anchor, positive), metric.rows(anchor, negative)])
+            hashes = _hash_rows(seen, count)
+            positives = [hashes[0], hashes[1]] if images else [*hashes, [b"positive"] * count]
+            negatives = [hashes[0], hashes[2]] if images else [*hashes, [b"negative"] * count]
+            numbers = numpy.concatenate([self._number(sides, count) for sides in (positives, negatives)])
+            return _Batch(Distances(distance, numpy.repeat([True, False], count), numbers), images, True)
         same = self._same(values.pop().flatten().cpu().numpy())
         if len(values) == 1:
-            one_is_same = comparison.one_is_same
-            distance = learned_distance(values[0], comparison.score_kind, one_is_same=one_is_same)
+            distance = learned_distance(values[0], comparison.score_kind, one_is_same=comparison.one_is_same)
         else:
             first, second = (value.flatten(1).cpu().numpy() for value in values)
-            distance = self._twin.metric.rows(first, second)
-        return _Batch(Distances(distance, same, self._numbered(_looks(seen, len(same)), len(same))), images, False)
+            distance = metric.rows(first, second)
+        numbers = self._number(_hash_rows(seen, len(same)), len(same))
+        return _Batch(Distances(distance, same, numbers), images, False)
 
     def _same(self, labels: Floats) -> NDArray[numpy.bool_]:
-        """Which pairs are of one class, judged by their labels."""
+        """Which pairs are of one class according to their labels."""
         one_is_same = self._twin.comparison.one_is_same
         if self._pair_labels is not None:
             return self._pair_labels.are_same(labels, "the net's data")
-        text = "" if self._warned else odd_labels(labels, one_is_same=one_is_same)
-        if text:
+        warning = "" if self._warned else odd_labels(labels, one_is_same=one_is_same)
+        if warning:
             self._warned = True
-            _log.warning("%s; say what they mean with --pair-labels, for example %s", text, mapping_for(labels))
+            _log.warning("%s; specify their meaning with --pair-labels, for example %s", warning, mapping_for(labels))
         same: NDArray[numpy.bool_] = nonzero(labels) == one_is_same
         return same
 
-    def _numbered(self, looks: Sequence[Sequence[bytes]], rows: int) -> NDArray[numpy.int64]:
-        """A number for each pair, the same for those that look the same, whichever of the images comes first."""
-        unknown = [str(len(self._numbers) + row).encode() for row in range(rows)]
-        pairs = zip(*looks or [unknown], strict=True)
+    def _number(self, hashes: Sequence[Sequence[bytes]], count: int) -> NDArray[numpy.int64]:
+        """Number the pairs: equal pairs have the same number, whichever of the images comes first."""
+        unknown = [str(len(self._numbers) + row).encode() for row in range(count)]
+        pairs = zip(*hashes or [unknown], strict=True)
         keys = [pair if self._ordered else tuple(sorted(pair)) for pair in pairs]
         return numpy.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys], numpy.int64)
 
-    def hard(self, batch: _Batch, row: int, before: int) -> HardPair:
-        """A pair of the batch with its pictures; `before`: how many records came before the batch."""
+    def hard_pair(self, batch: _Batch, row: int, before: int) -> HardPair:
+        """Return a pair of the batch with its pictures; `before` is the number of records before the batch."""
         record = row % len(batch)
-        second = 2 if batch.triplets and row >= len(batch) else 1
-        pictures = []
-        for side in (0, second):
-            if not batch.images:
-                pictures.append(numpy.zeros((1, 1), numpy.uint8))
-                continue
-            image = batch.images[side][record][None].cpu().numpy()
-            pictures.append(as_pictures(image, self._twin.preparation(side))[0])
+        pictures = [numpy.zeros((1, 1), numpy.uint8)] * 2
+        if batch.images:
+            second = 2 if batch.triplets and row >= len(batch) else 1
+            images = [(batch.images[side][record][None].cpu().numpy(), side) for side in (0, second)]
+            pictures = [self._twin.preprocessing(side).to_pictures(image)[0] for image, side in images]
         name = f"{'triplet' if batch.triplets else 'pair'} {before + record}"
-        return HardPair(
-            float(batch.distances.distance[row]),
-            bool(batch.distances.same[row]),
-            (name, name),
-            (pictures[0], pictures[1]),
-        )
+        distance, same = float(batch.distances.distance[row]), bool(batch.distances.same[row])
+        return HardPair(distance, same, (name, name), (pictures[0], pictures[1]))
 
 
-def _looks(blobs: Sequence[Tensor], rows: int) -> list[list[bytes]]:
-    """For each blob a short text for each row, the same for equal rows; rows of other numbers are not looked at."""
-    arrays = [numpy.ascontiguousarray(blob.cpu().numpy()) for blob in blobs if len(blob) == rows]
+def _hash_rows(blobs: Sequence[Tensor], count: int) -> list[list[bytes]]:
+    """A hash of each row of each blob that has this number of rows."""
+    arrays = [numpy.ascontiguousarray(blob.cpu().numpy()) for blob in blobs if len(blob) == count]
     return [[blake2b(row.tobytes(), digest_size=8).digest() for row in array] for array in arrays]

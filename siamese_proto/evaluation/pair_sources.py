@@ -1,14 +1,15 @@
-"""Pairs of images to judge a net on: a database of pairs, a CSV of pairs, or pairs drawn from labelled images."""
+"""Pairs of images for evaluation: from a database of pairs, a CSV of pairs, or drawn from labeled images."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy
+from numpy.typing import NDArray
 
 from siamese_proto.data.databases.datum import Size
 from siamese_proto.data.images.class_choice import choose_classes
@@ -18,17 +19,11 @@ from siamese_proto.data.images.pair_lines import SUFFIXES
 from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.data.sampling import distinct_pairs
 from siamese_proto.errors import DataError, quoted
-from siamese_proto.evaluation.pair_counts import COUNT
-from siamese_proto.evaluation.preprocess import Preparation
+from siamese_proto.evaluation.preprocess import Pixels, Preprocessing
 from siamese_proto.layers.pair_labels import PairLabels, listed, mapping_for
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from siamese_proto.data.databases.datum import Pixels
-    from siamese_proto.data.images.image_stores import Labels
-
-    Rows = NDArray[numpy.intp]
+Rows = NDArray[numpy.intp]
+DEFAULT_COUNT = 2000  # pairs from a source without an end
 
 
 @dataclass(frozen=True)
@@ -38,41 +33,57 @@ class PairImages:
     images: tuple[LabelledImages, LabelledImages]
     rows: tuple[Rows, Rows]  # (N,) each
     same: NDArray[numpy.bool_]  # (N,)
-    told: str  # what they are, for people
+    description: str
 
     def __len__(self) -> int:
         return len(self.same)
 
     def names(self, pair: int) -> tuple[str, str]:
-        """What the two images are called."""
+        """Return the names of the two images of a pair."""
         first, second = (images.names[int(rows[pair])] for images, rows in zip(self.images, self.rows, strict=True))
         return first, second
 
     def numbers(self, *, ordered: bool) -> NDArray[numpy.int64]:
-        """A number for each pair, (N,), the same for copies of one; unless `ordered`, either image may come first."""
+        """Number the pairs, (N,): copies have the same number. Unless `ordered`, either image may come first."""
         sides: list[NDArray[Any]] = list(self.rows)
-        if self.images[0] is not self.images[1]:  # a record each: they are the same where their pixels are
+        if self.images[0] is not self.images[1]:  # a record for each pair, so compare pixels
             sides = [
                 numpy.array([blake2b(images.image(int(row)).tobytes(), digest_size=8).hexdigest() for row in rows])
                 for images, rows in zip(self.images, self.rows, strict=True)
             ]
         pairs = numpy.stack(sides, axis=1)
-        found = numpy.unique(pairs if ordered else numpy.sort(pairs, axis=1), axis=0, return_inverse=True)[1]
-        numbers: NDArray[numpy.int64] = found.reshape(-1)
-        return numbers
+        numbers = numpy.unique(pairs if ordered else numpy.sort(pairs, axis=1), axis=0, return_inverse=True)[1]
+        return numbers.reshape(-1).astype(numpy.int64)
+
+    def sample(self, count: int | None, seed: int) -> PairImages:
+        """Draw `count` of the pairs; returns all pairs if there are not more."""
+        if count is None or count >= len(self):
+            return self
+        chosen = numpy.sort(numpy.random.default_rng(seed).permutation(len(self))[:count])
+        rows = self.rows[0][chosen], self.rows[1][chosen]
+        description = f"{count} drawn from the {len(self)} {self.description}, seed {seed}"
+        return replace(self, rows=rows, same=self.same[chosen], description=description)
 
     def close(self) -> None:
-        """Give files back."""
+        """Close the files."""
         for images in self.images:
             images.close()
 
 
 def labelled_images(
-    source: str, preparation: Preparation, *, labels: str = "", root_folder: str = "", classes: str = ""
+    source: str, preprocessing: Preprocessing, *, labels: str = "", root_folder: str = "", classes: str = ""
 ) -> LabelledImages:
-    """Open labelled images as the net takes them; DataError where there are none. See `data.labelled.open_labelled`."""
+    """Open labeled images in the size and color of the net. See `data.images.labelled.open_labelled`.
+
+    Raises:
+        DataError: the source is not one of labeled images, or it has none.
+    """
     images = open_labelled(
-        source, labels=labels, root_folder=root_folder, is_color=preparation.is_color, new_size=preparation.before_crop
+        source,
+        labels=labels,
+        root_folder=root_folder,
+        is_color=preprocessing.is_color,
+        new_size=preprocessing.before_crop,
     )
     if not len(images):
         images.close()
@@ -80,33 +91,38 @@ def labelled_images(
     return choose_classes(images, classes) if classes else images
 
 
-def image_files(paths: Sequence[str], preparation: Preparation) -> LabelledImages:
-    """Image files by name, without classes (label -1); of folders all images below them."""
-    found: list[str] = []
+def image_files(paths: Sequence[str], preprocessing: Preprocessing) -> LabelledImages:
+    """Open image files, and all images in folders and their subfolders, without classes (label -1)."""
+    files: list[str] = []
     for path in paths:
-        found += _files_below(path) if os.path.isdir(path) else [path]
-    if not found:
+        files += _files_below(path) if os.path.isdir(path) else [path]
+    if not files:
         raise DataError(
-            f"there are no images in {', '.join(map(quoted, paths))}; known are {', '.join(sorted(SUFFIXES))}"
+            f"no images in {', '.join(map(quoted, paths))}: expected files that end in {', '.join(sorted(SUFFIXES))}"
         )
-    form = Form(preparation.is_color, preparation.before_crop)
-    unknown = numpy.full(len(found), -1, numpy.int64)
-    return LabelledImages(FileStore(", ".join(paths), found, unknown, {}, form, "check the path"))
+    form = Form(preprocessing.is_color, preprocessing.before_crop)
+    unknown = numpy.full(len(files), -1, numpy.int64)
+    return LabelledImages(FileStore(", ".join(paths), files, unknown, {}, form, "check the path"))
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name is that of an image; hidden files are not."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def _files_below(folder: str) -> list[str]:
     return [
         os.path.join(place, name)
-        for place, folders, names in sorted(os.walk(folder, followlinks=True))
+        for place, _, names in sorted(os.walk(folder, followlinks=True))
         if not any(part.startswith(".") for part in os.path.relpath(place, folder).split(os.sep) if part != ".")
         for name in sorted(names)
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        if is_image_name(name)
     ]
 
 
 def open_pair_images(
     source: str,
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     *,
     one_is_same: bool = True,
     pair_labels: PairLabels | None = None,
@@ -117,46 +133,48 @@ def open_pair_images(
     root_folder: str = "",
     classes: str = "",
 ) -> PairImages:
-    """Open pairs to judge: those of a database or a CSV, or different ones drawn from labelled images.
+    """Open pairs of images.
 
-    `count` pairs at most are taken, by chance from `seed`; None: all of a database or a CSV, 2000 of labelled images.
-    A database holds pairs where its records have twice the channels that the net takes. Label 1 means "same", unless
-    `one_is_same` is False, or whatever `pair_labels` says. Raises DataError where there are none.
+    Args:
+        source: A CSV of pairs, a database of pairs (whose records have twice the channels of the net's input), or
+            labeled images to draw different pairs from.
+        preprocessing: Of the net.
+        one_is_same: Whether label 1 means "same"; else label 0 does.
+        pair_labels: What other labels mean.
+        count: Number of pairs at most, drawn at random. None: all pairs of a database or a CSV, 2000 of labeled images.
+        seed: Of the pairs that are drawn.
+        same_fraction: Of the pairs drawn from labeled images.
+        labels: File of labels that belongs to an IDX file of images.
+        root_folder: Prefix of the paths in a list or CSV.
+        classes: The classes to draw from; see `data.images.class_choice`.
+
+    Raises:
+        DataError: the source cannot be read or has no pairs.
     """
     meaning = f"label {int(one_is_same)} is same" if pair_labels is None else f"labels {pair_labels.text}"
-    told = f"pairs of {source}, {meaning}"
+    description = f"pairs of {source}, {meaning}"
     kind = "DIGITS" if is_digits(source) and not os.path.exists(source) else guess_kind(source)
     if kind == "CSV":
         images, tuples = open_pairs(
-            source, root_folder=root_folder, is_color=preparation.is_color, new_size=preparation.before_crop
+            source, root_folder=root_folder, is_color=preprocessing.is_color, new_size=preprocessing.before_crop
         )
-        rows = tuples.tuples
         same = _same(tuples.labels, source, pair_labels, one_is_same=one_is_same)
-        return _some(PairImages((images, images), (rows[:, 0], rows[:, 1]), same, told), count, seed)
+        rows = tuples.tuples[:, 0], tuples.tuples[:, 1]
+        return PairImages((images, images), rows, same, description).sample(count, seed)
     if kind == "DATABASE":
-        records = open_labelled(source, "DATABASE", new_size=preparation.before_crop)
-        if records.shape[0] == 2 * preparation.size[0]:
+        records = open_labelled(source, "DATABASE", new_size=preprocessing.before_crop)
+        if records.shape[0] == 2 * preprocessing.size[0]:
             every = numpy.arange(len(records))
-            halves = tuple(LabelledImages(_Half(records, half)) for half in (0, 1))
+            halves = LabelledImages(_Half(records, 0)), LabelledImages(_Half(records, 1))
             same = _same(records.labels, source, pair_labels, one_is_same=one_is_same)
-            return _some(PairImages((halves[0], halves[1]), (every, every), same, told), count, seed)
+            return PairImages(halves, (every, every), same, description).sample(count, seed)
         records.close()
-    images = labelled_images(source, preparation, labels=labels, root_folder=root_folder, classes=classes)
-    drawn, same = distinct_pairs(images.labels, count or COUNT, same_fraction=same_fraction, seed=seed)
-    drawn_from = f"pairs drawn from the {len(images)} images of {source}, none twice, seed {seed}"
+    images = labelled_images(source, preprocessing, labels=labels, root_folder=root_folder, classes=classes)
+    drawn, same = distinct_pairs(images.labels, count or DEFAULT_COUNT, same_fraction=same_fraction, seed=seed)
+    description = f"pairs drawn from the {len(images)} images of {source}, none twice, seed {seed}"
     if count is not None and len(drawn) < count:
-        drawn_from += f"; there are no {count}"
-    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), same, drawn_from)
-
-
-def _some(pairs: PairImages, count: int | None, seed: int) -> PairImages:
-    """`count` of the pairs, drawn from the seed; all where there are not more."""
-    if count is None or count >= len(pairs):
-        return pairs
-    chosen = numpy.sort(numpy.random.default_rng(seed).permutation(len(pairs))[:count])
-    first, second = pairs.rows
-    told = f"{count} drawn from the {len(pairs)} {pairs.told}, seed {seed}"
-    return PairImages(pairs.images, (first[chosen], second[chosen]), pairs.same[chosen], told)
+        description += f"; there are fewer than {count}"
+    return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), same, description)
 
 
 def _same(
@@ -166,14 +184,14 @@ def _same(
     *,
     one_is_same: bool,
 ) -> NDArray[numpy.bool_]:
-    """Which pairs are of one class; DataError for labels that do not say it."""
+    """Return which pairs are of one class; DataError for labels without a meaning."""
     if pair_labels is not None:
         return pair_labels.are_same(labels, quoted(source))
     others = labels[(labels != 0) & (labels != 1)]
     if len(others):
         raise DataError(
-            f"{len(others)} labels of {quoted(source)} are neither 0 nor 1: {listed(others)}; say which mean the same "
-            f"with --pair-labels, for example {mapping_for(labels)} (a labelled database is judged with --labelled)"
+            f"{len(others)} labels of {quoted(source)} are neither 0 nor 1: {listed(others)}; specify which mean the "
+            f"same with --pair-labels, for example {mapping_for(labels)} (for a labeled database use --labelled)"
         )
     same: NDArray[numpy.bool_] = (labels == 1) == one_is_same
     return same
@@ -187,7 +205,7 @@ class _Half(ImageStore):
         self._records = records
         self._half = half
 
-    def labels(self) -> Labels:
+    def labels(self) -> NDArray[numpy.int64]:
         return self._records.labels
 
     def names(self) -> Sequence[str]:

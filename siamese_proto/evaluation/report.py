@@ -1,60 +1,63 @@
-"""What is known of a trained twin once it has been judged: as a table, and as a JSON file that can be read back."""
+"""The results of `evaluate`: as a table, and as a JSON file that can be read back."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy
+from PIL import Image
 
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.evaluation.pair_distances import HardPair
-from siamese_proto.evaluation.plots.sheets import picture_from_text, picture_to_text
+from siamese_proto.evaluation.preprocess import Picture
 from siamese_proto.evaluation.retrieval import FewShot, Mean, Retrieval
-from siamese_proto.evaluation.verification import Calibration, Judgement, Roc, Share, TrueAccepts, Verification
+from siamese_proto.evaluation.verification import Estimate, Roc, VerificationResults
 from siamese_proto.files import write_atomically
 from siamese_proto.graph.comparison import Metric
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 _FORMAT = "siamese_proto evaluation 1"
-_POINTS = 400  # of the ROC, spread evenly, and as many more towards few false accepts
+_JSON_NAMES = {"verification": "judgement", "at_threshold": "verdicts"}  # of the fields with another name in the file
+_POINTS = 400  # of the ROC curve, spread evenly, and as many more at low false accept rates
+_PICTURE_SIDE = 64  # pixels of the pictures in a file
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What was judged."""
+    """The model that was evaluated or used."""
 
     model: str
     weights: tuple[str, ...]
-    digest: str  # of the weights files, to know them again
+    digest: str  # of the weights files, to recognize them
     distance: Metric
     features: tuple[str, ...]
-    images: str  # how they were prepared
+    images: str  # the preprocessing
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A judged twin; parts that were not asked for are None."""
+    """The results for a model; parts that were not requested are None or empty."""
 
     subject: Subject
-    pairs: str = ""  # which
-    judgement: Judgement | None = None
+    pairs: str = ""  # a description
+    verification: VerificationResults | None = None
     hardest: tuple[HardPair, ...] = ()
-    labelled: str = ""  # which images
+    labelled: str = ""  # a description of the labeled images
     few_shot: FewShot | None = None
     retrieval: Retrieval | None = None
 
 
 def digest_of(weights: Sequence[str | os.PathLike[str]]) -> str:
-    """A text by which weights files are known again."""
+    """Return a text that identifies the content of weights files."""
     digest = hashlib.sha256()
     for path in weights:
         with open(path, "rb") as file:
@@ -65,117 +68,164 @@ def digest_of(weights: Sequence[str | os.PathLike[str]]) -> str:
 
 # As a table
 
-Row = tuple[str, str, str, str]
+Row = tuple[str, ...]
 
 
-def as_table(found: Evaluation) -> str:
-    """Lines for people: each figure with its interval or standard error, and what it is of."""
-    subject = found.subject
+def align(rows: Sequence[Row]) -> str:
+    """Render rows of cells as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def as_table(evaluation: Evaluation) -> str:
+    """Render results as text: each score with its confidence interval or standard error, and what it is computed on."""
+    subject, verification = evaluation.subject, evaluation.verification
     head = [
         ("model", f"{subject.model} with {', '.join(subject.weights)}"),
         ("distance", f"{subject.distance.lower()}, of {' and '.join(map(quoted, subject.features))}"),
     ]
-    head += [("images", subject.images)] if subject.images else []
-    blocks = ["\n".join(f"{name:<10}{text}" for name, text in head)]
-    if found.judgement is not None:
-        judged = found.judgement
-        title = f"{judged.pairs} pairs, {judged.same} same and {judged.pairs - judged.same} different: {found.pairs}"
-        if 0 < judged.distinct < judged.pairs:
-            repeats = f"{judged.pairs - judged.distinct} of them repeat another one"
-            title += f"\n{repeats}: the intervals are those of {judged.pairs} different pairs, so they are too narrow"
-        blocks.append(_block(title, "95 % interval", _verification_rows(judged)))
-    if found.few_shot or found.retrieval:
-        blocks.append(_block(f"labelled images: {found.labelled}", "standard error", _labelled_rows(found)))
+    blocks = [align([*head, ("images", subject.images)] if subject.images else head)]
+    if verification is not None:
+        pairs, same = verification.pairs, verification.same
+        title = f"{pairs} pairs, {same} same and {pairs - same} different: {evaluation.pairs}"
+        if 0 < verification.distinct < pairs:
+            title += (
+                f"\n{pairs - verification.distinct} of them repeat another one: the intervals are those of {pairs} "
+                "different pairs, so they are too narrow"
+            )
+        rows = [("", "", "95 % interval", ""), *_verification_rows(verification)]
+        blocks.append(f"{title}\n{align(rows)}")
+    if evaluation.few_shot or evaluation.retrieval:
+        rows = [("", "", "standard error", ""), *_class_rows(evaluation.few_shot, evaluation.retrieval)]
+        blocks.append(f"labeled images: {evaluation.labelled}\n{align(rows)}")
     return "\n\n".join(blocks)
 
 
-def _block(title: str, column: str, rows: Iterator[Row]) -> str:
-    lines = [("", "", column, ""), *rows]
-    widths = [max(len(row[place]) for row in lines) for place in range(4)]
-    cells = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
-    return "\n".join([title, *cells])
+def _verification_rows(results: VerificationResults) -> Iterator[Row]:
+    def row(name: str, estimate: Estimate, note: str) -> Row:
+        return name, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}", note
 
-
-def _verification_rows(judged: Judgement) -> Iterator[Row]:
-    verdicts = judged.verdicts
-    how = f"chosen on {judged.chosen_on} pairs, measured on {verdicts.pairs} others" if judged.chosen_on else "as given"
-    at = f"same if closer than {verdicts.threshold:.4g}, {how}"
-    yield "accuracy", f"{verdicts.accuracy.value:.4f}", _interval(verdicts.accuracy), at
-    yield "balanced accuracy", f"{verdicts.balanced_accuracy:.4f}", "", "at that threshold"
-    yield "AUC", f"{judged.auc.value:.4f}", _interval(judged.auc), "0.5 is guessing"
-    yield "equal error rate", f"{judged.equal_error:.4f}", "", "as many false accepts as false rejects"
-    for accepts in judged.accepts:
-        of = f"at {accepts.at_most:.3g} false accepts"
+    scores = results.at_threshold
+    how = f"chosen on {results.chosen_on} pairs, scored on {scores.pairs} others" if results.chosen_on else "as given"
+    yield row("accuracy", scores.accuracy, f"same if closer than {scores.threshold:.4g}, {how}")
+    yield "balanced accuracy", f"{scores.balanced_accuracy:.4f}", "", "at that threshold"
+    yield row("AUC", results.auc, "0.5 is guessing")
+    yield "equal error rate", f"{results.equal_error:.4f}", "", "where the rates of false accepts and rejects are equal"
+    for accepts in results.accepts:
+        note = f"at {accepts.at_most:.3g} false accepts"
         if accepts.share is None:
-            yield "true accepts", "-", "", f"{of}: takes {math.ceil(1 / accepts.at_most):,} different pairs or more"
+            needed = math.ceil(1 / accepts.at_most)
+            yield "true accepts", "-", "", f"{note}: needs at least {needed:,} different pairs"
         else:
-            closest = "" if accepts.threshold is None else f", up to a distance of {accepts.threshold:.4g}"
-            yield "true accepts", f"{accepts.share.value:.4f}", _interval(accepts.share), of + closest
+            limit = "" if accepts.threshold is None else f", up to a distance of {accepts.threshold:.4g}"
+            yield row("true accepts", accepts.share, note + limit)
 
 
-def _interval(share: Share) -> str:
-    return f"{share.low:.4f} to {share.high:.4f}"
+def _class_rows(few_shot: FewShot | None, retrieval: Retrieval | None) -> Iterator[Row]:
+    def row(name: str, score: Mean, note: str) -> Row:
+        return name, f"{score.value:.4f}", f"{score.error:.4f}", note
 
-
-def _labelled_rows(found: Evaluation) -> Iterator[Row]:
-    few, retrieval = found.few_shot, found.retrieval
-    if few is not None:
-        of = f"{few.episodes} episodes over {few.classes} classes; guessing gives {1 / few.way:.3g}"
-        yield f"{few.way}-way {few.shot}-shot accuracy", f"{few.accuracy.value:.4f}", f"{few.accuracy.error:.4f}", of
+    if few_shot is not None:
+        way, classes = few_shot.way, few_shot.classes
+        note = f"{few_shot.episodes} episodes over {classes} classes; guessing gives {1 / way:.3g}"
+        yield row(f"{way}-way {few_shot.shot}-shot accuracy", few_shot.accuracy, note)
     if retrieval is not None:
-        of = f"{retrieval.queries} queries against the {retrieval.images} images of {retrieval.classes} classes"
+        note = f"{retrieval.queries} queries against the {retrieval.images} images of {retrieval.classes} classes"
         for count, value in retrieval.recall.items():
-            yield f"recall@{count}", f"{value.value:.4f}", f"{value.error:.4f}", of
-            of = ""
-        precision = retrieval.mean_average_precision
-        yield "mean average precision", f"{precision.value:.4f}", f"{precision.error:.4f}", ""
+            yield row(f"recall@{count}", value, note)
+            note = ""
+        yield row("mean average precision", retrieval.mean_average_precision, "")
 
 
 # As JSON
 
 
-def as_json(found: Evaluation, *, with_pictures: bool = False) -> str:
-    """Everything that was found, as JSON text; numbers that are not finite are null."""
-    content = {"format": _FORMAT, **asdict(replace(found, hardest=()))}
-    if found.judgement is not None:
-        content["judgement"]["roc"] = asdict(_thinned(found.judgement.roc))
-    content["hardest"] = [_hard_as_object(pair, with_pictures=with_pictures) for pair in found.hardest]
-    return json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def to_json(value: Any) -> str:
+    """Render dataclasses, and lists of them, as JSON text; numbers that are not finite are null."""
+    return json.dumps(_to_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _hard_as_object(pair: HardPair, *, with_pictures: bool) -> dict[str, Any]:
-    made = {"distance": pair.distance, "same": pair.same, "names": list(pair.names)}
-    return {**made, "pictures": [picture_to_text(picture) for picture in pair.pictures]} if with_pictures else made
+def as_json(evaluation: Evaluation, *, with_pictures: bool = False) -> str:
+    """Render results as JSON text, with the ROC curve reduced to at most 800 points."""
+    if evaluation.verification is not None:
+        thinned = replace(evaluation.verification, roc=_thin(evaluation.verification.roc))
+        evaluation = replace(evaluation, verification=thinned)
+    content = {"format": _FORMAT, **_to_plain(evaluation)}
+    for pair in () if with_pictures else content["hardest"]:
+        del pair["pictures"]
+    return to_json(content)
 
 
-def _thinned(curve: Roc) -> Roc:
+def _thin(curve: Roc) -> Roc:
     count = len(curve.thresholds)
     if count <= 2 * _POINTS:
         return curve
-    wanted = [numpy.linspace(0, count - 1, _POINTS), numpy.geomspace(1, count - 1, _POINTS)]
-    rows = numpy.unique(numpy.concatenate(wanted).round().astype(int))
+    spread = [numpy.linspace(0, count - 1, _POINTS), numpy.geomspace(1, count - 1, _POINTS)]
+    rows = numpy.unique(numpy.concatenate(spread).round().astype(int))
     return Roc(curve.false_accepts[rows], curve.true_accepts[rows], curve.thresholds[rows])
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
+    """Convert dataclasses and arrays to values that JSON has; arrays of bytes are pictures."""
+    if is_dataclass(value):
+        return {_JSON_NAMES.get(item.name, item.name): _to_plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return {str(key): _to_plain(part) for key, part in value.items()}
     if isinstance(value, numpy.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
+        return _picture_to_text(value) if value.dtype == numpy.uint8 else _to_plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_to_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def save_evaluation(found: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Write the JSON file, with small pictures of the hardest pairs. Raises NetError where it cannot be written."""
-    write_atomically(path, as_json(found, with_pictures=True).encode())
+def _from_plain(kind: Any, content: Any) -> Any:
+    """Convert values of JSON back to a type. Raises KeyError, TypeError, ValueError or AttributeError."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if content is None else _from_plain(arguments[0], content)
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints = get_type_hints(kind)
+        keys = {item.name: _JSON_NAMES.get(item.name, item.name) for item in fields(kind)}
+        optional = {item.name for item in fields(kind) if item.default is not MISSING}
+        present = {name: key for name, key in keys.items() if key in content or name not in optional}
+        return kind(**{name: _from_plain(hints[name], content[key]) for name, key in present.items()})
+    if origin is tuple:
+        return tuple(_from_plain(arguments[0], part) for part in content)
+    if origin is dict:
+        return {int(key): _from_plain(arguments[1], part) for key, part in content.items()}
+    if origin is numpy.ndarray:
+        if isinstance(content, str):
+            return _picture_from_text(content)
+        return numpy.array([-math.inf if number is None else number for number in content])
+    return content
+
+
+def _picture_to_text(picture: Picture) -> str:
+    """Encode a picture as a small PNG in base64."""
+    image = Image.fromarray(picture)
+    image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    content = io.BytesIO()
+    image.save(content, "PNG", optimize=True)
+    return base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _picture_from_text(text: str) -> Picture:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
+            return numpy.asarray(image if image.mode == "L" else image.convert("RGB"))
+    except OSError as error:
+        raise ValueError(str(error)) from error
+
+
+def save_evaluation(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+    """Write results to a JSON file, with small pictures of the hardest pairs. Raises NetError if it cannot."""
+    write_atomically(path, f"{as_json(evaluation, with_pictures=True)}\n".encode())
 
 
 def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
-    """Read such a file again; DataError where it is none."""
+    """Read results from a file of `save_evaluation`. Raises DataError for other files."""
     name = os.fspath(path)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -184,62 +234,10 @@ def read_evaluation(path: str | os.PathLike[str]) -> Evaluation:
     except ValueError as error:
         raise DataError(f"{quoted(name)} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise DataError(f"{quoted(name)} is no result of 'siamese-proto evaluate'; make one with --json {name}")
+        raise DataError(f"{quoted(name)} is not a result of 'siamese-proto evaluate'; make one with --json {name}")
     try:
-        return _evaluation(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{quoted(name)} is no whole result of 'siamese-proto evaluate' ({error!r})") from error
-
-
-def _evaluation(content: Mapping[str, Any]) -> Evaluation:
-    subject = content["subject"]
-    lists = {"weights": tuple(subject["weights"]), "features": tuple(subject["features"])}
-    return Evaluation(
-        Subject(**{**subject, **lists}),
-        content["pairs"],
-        _judgement(content["judgement"]) if content["judgement"] else None,
-        tuple(_hard_pair(pair) for pair in content["hardest"] if "pictures" in pair),
-        content["labelled"],
-        _few_shot(content["few_shot"]) if content["few_shot"] else None,
-        _retrieval(content["retrieval"]) if content["retrieval"] else None,
-    )
-
-
-def _judgement(content: Mapping[str, Any]) -> Judgement:
-    verdicts = {**content["verdicts"], "accuracy": Share(**content["verdicts"]["accuracy"])}
-    thresholds = [-math.inf if value is None else value for value in content["roc"]["thresholds"]]
-    curve = {name: numpy.array(values) for name, values in {**content["roc"], "thresholds": thresholds}.items()}
-    accepts = [
-        TrueAccepts(part["at_most"], Share(**part["share"]) if part["share"] else None, part["threshold"])
-        for part in content["accepts"]
-    ]
-    counts: dict[str, NDArray[Any]] = {
-        name: numpy.array(content[name]) for name in ("edges", "same_counts", "different_counts")
-    }
-    return Judgement(
-        **{
-            **content,
-            **counts,
-            "verdicts": Verification(**verdicts),
-            "auc": Share(**content["auc"]),
-            "accepts": tuple(accepts),
-            "roc": Roc(**curve),
-            "calibration": Calibration(**content["calibration"]),
-        }
-    )
-
-
-def _hard_pair(content: Mapping[str, Any]) -> HardPair:
-    first, second = (picture_from_text(text) for text in content["pictures"])
-    names = (content["names"][0], content["names"][1])
-    return HardPair(content["distance"], content["same"], names, (first, second))
-
-
-def _few_shot(content: Mapping[str, Any]) -> FewShot:
-    return FewShot(**{**content, "accuracy": Mean(**content["accuracy"])})
-
-
-def _retrieval(content: Mapping[str, Any]) -> Retrieval:
-    recall = {int(count): Mean(**value) for count, value in content["recall"].items()}
-    precision = Mean(**content["mean_average_precision"])
-    return Retrieval(**{**content, "recall": recall, "mean_average_precision": precision})
+        pairs = [pair for pair in content["hardest"] if "pictures" in pair]
+        evaluation: Evaluation = _from_plain(Evaluation, {**content, "hardest": pairs})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{quoted(name)} is not a complete result of 'siamese-proto evaluate' ({error!r})") from error
+    return evaluation

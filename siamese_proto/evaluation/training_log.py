@@ -1,4 +1,4 @@
-"""What a training log tells, Caffe's or ours: losses, outputs of the nets and learning rates by iteration."""
+"""Training logs, of Caffe or of siamese_proto: losses, outputs of the nets and learning rates by iteration."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from dataclasses import dataclass, field
 
 from siamese_proto.errors import DataError, Location, quoted
 
-Curve = dict[int, float]  # value by iteration; of an iteration told twice (a resumed run) the last value
+Curve = dict[int, float]  # value by iteration; if an iteration occurs twice (in a resumed run), the last value
 
-# glog's prefix, after whatever mpirun or docker put before it. Old releases write the date with four digits, new ones
-# with eight. Forks that train on several machines add the process: `[0.0] `.
+# The prefix of glog, after whatever mpirun or docker added. Old releases write the date with four digits, new ones with
+# eight. Forks that train on several machines add the process: `[0.0] `.
 _PREFIX = re.compile(
     r"^(?:[^=]*?\b[IWEF][0-9]{4}(?:[0-9]{4})? [0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]+ +[0-9]+ \S+?:[0-9]+\] ?)?"
     r"(?:\[[0-9]+(?:\.[0-9]+)?\] ?)?"
 )
-# `1.#QNAN`, `1.#INF` and `-nan(ind)` are how programs built by Microsoft's compilers write what is no number.
+# Programs built by Microsoft's compilers write `1.#QNAN`, `1.#INF` and `-nan(ind)` for NaN and infinity.
 _NUMBER = (
     r"([-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
     r"|1\.#(?:QNAN|SNAN|IND|INF)|(?i:nan(?:\([a-z0-9]*\))?|inf(?:inity)?)))"
 )
-_ITERATION = r"Iteration ([0-9]{1,18})(?: \([^)]*\))?"  # in brackets the speed
-_MORE = r"(?:, .*| \(.*)?\s*$"  # further settings, as NVCaffe writes them
-_LOSS = re.compile(rf"{_ITERATION}(?:, [^,=]+)*?, loss = {_NUMBER}{_MORE}")  # NVCaffe: epochs before the loss
+_ITERATION = r"Iteration ([0-9]{1,18})(?: \([^)]*\))?"  # the speed is in brackets
+_MORE = r"(?:, .*| \(.*)?\s*$"  # further values, in logs of NVCaffe
+_LOSS = re.compile(rf"{_ITERATION}(?:, [^,=]+)*?, loss = {_NUMBER}{_MORE}")  # NVCaffe writes epochs before the loss
 _RATE = re.compile(rf"{_ITERATION}, lr = {_NUMBER}{_MORE}")
 _TESTING = re.compile(rf"{_ITERATION}, Testing net(?: \(#([0-9]+)\))?\s*$")
 _OUTPUT = re.compile(
     rf"\s*(Train|Test) net output #([0-9]{{1,9}}): (.+?) = {_NUMBER}(?: \(\* {_NUMBER} = {_NUMBER} loss\))?\s*$"
 )
-_SCORE = re.compile(rf"\s*Test score #([0-9]{{1,9}}): {_NUMBER}\s*$")  # Caffe until the summer of 2014
+_SCORE = re.compile(rf"\s*Test score #([0-9]{{1,9}}): {_NUMBER}\s*$")  # Caffe until 2014
 _TOTAL = re.compile(rf"Test loss: {_NUMBER}\s*$")  # with test_compute_loss
 _LIKE_A_RESULT = re.compile(
     r"\bIteration\s+[0-9]+\b.*(?:\b(?:loss|lr)\s*[=:]|\bTesting net\b)"
@@ -43,9 +43,9 @@ _LIKE_A_RESULT = re.compile(
 
 @dataclass(frozen=True)
 class Output:
-    """An output of a net, as a log names it: an output blob of several values has a position for each."""
+    """An output of a net in a log: an output blob of several values has a position for each."""
 
-    net: str  # `train`, or `test` and the number of the test net where there are several
+    net: str  # `train`, or `test` and the number of the test net
     position: int
     name: str
 
@@ -58,14 +58,14 @@ class TrainingLog:
     rate: Curve = field(default_factory=dict)
     train: dict[Output, Curve] = field(default_factory=dict)
     test: dict[Output, Curve] = field(default_factory=dict)
-    not_understood: dict[int, str] = field(default_factory=dict)  # by line number, lines that look like results
+    not_understood: dict[int, str] = field(default_factory=dict)  # lines that look like results, by line number
 
 
 def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
-    """Read a log file of real Caffe or of siamese_proto. Lines about other things are skipped.
+    """Read a log file of Caffe or of siamese_proto. Lines without results are skipped.
 
-    The text is UTF-8 or UTF-16, with or without a byte order mark, compressed by gzip or not. Warns where lines look
-    like results but cannot be understood. Raises DataError where the file cannot be read or has no results.
+    The text is UTF-8 or UTF-16, with or without a byte order mark, and may be compressed by gzip. Warns about lines
+    that look like results but cannot be read. Raises DataError if the file cannot be read or has no results.
     """
     name = os.fspath(path)
     try:
@@ -81,12 +81,12 @@ def read_training_log(path: str | os.PathLike[str]) -> TrainingLog:
     if log.not_understood:
         number, line = next(iter(log.not_understood.items()))
         warnings.warn(
-            f"{Location(name, number)}: {quoted(line[:200])} looks like a result but is not understood; "
-            f"lines of this kind that are left out: {len(log.not_understood)}",
+            f"{Location(name, number)}: {quoted(line[:200])} looks like a result but cannot be "
+            f"read; lines of this kind that are left out: {len(log.not_understood)}",
             stacklevel=2,
         )
     if not (log.loss or log.rate or log.train or log.test):
-        raise DataError(f"{quoted(name)} holds no line of a training run, for example 'Iteration 100, loss = 0.05'")
+        raise DataError(f"{quoted(name)} is not a training log: expected lines such as 'Iteration 100, loss = 0.05'")
     return log
 
 
@@ -95,7 +95,7 @@ def parse_training_log(text: str) -> TrainingLog:
     reader = _Reader()
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         reader.read(number, line)
-    reader.leave_out_waiting()
+    reader.drop_waiting()
     reader.log.not_understood = dict(sorted(reader.log.not_understood.items()))
     return reader.log
 
@@ -103,8 +103,8 @@ def parse_training_log(text: str) -> TrainingLog:
 class _Reader:
     """Reads a log line by line.
 
-    A line of outputs has no iteration of its own. It belongs to the loss or the test announced before it. Where that
-    line is missing or not understood, train outputs wait for the learning rate, which Caffe writes after them.
+    A line of outputs has no iteration. It belongs to the loss or the test in the lines before it. If that line is
+    missing or cannot be read, train outputs wait for the learning rate, which Caffe writes after them.
     """
 
     def __init__(self) -> None:
@@ -114,33 +114,33 @@ class _Reader:
         self.waiting: dict[int, tuple[str, Output, float]] = {}  # train outputs without an iteration, by line number
 
     def read(self, number: int, line: str) -> None:
-        told = _PREFIX.sub("", line)
-        if found := _TESTING.match(told):
-            self.leave_out_waiting()
-            self.trained, self.tested = None, (int(found[1]), f"test {int(found[2] or 0)}")
-        elif found := _LOSS.match(told):
-            self.leave_out_waiting()
-            self.trained, self.tested = int(found[1]), None
-            self.log.loss[self.trained] = _value(found[2])
-        elif found := _RATE.match(told):
-            self.log.rate[int(found[1])] = _value(found[2])
+        text = _PREFIX.sub("", line)
+        if match := _TESTING.match(text):
+            self.drop_waiting()
+            self.trained, self.tested = None, (int(match[1]), f"test {int(match[2] or 0)}")
+        elif match := _LOSS.match(text):
+            self.drop_waiting()
+            self.trained, self.tested = int(match[1]), None
+            self.log.loss[self.trained] = _value(match[2])
+        elif match := _RATE.match(text):
+            self.log.rate[int(match[1])] = _value(match[2])
             for _, output, value in self.waiting.values():
-                self.log.train.setdefault(output, {})[int(found[1])] = value
+                self.log.train.setdefault(output, {})[int(match[1])] = value
             self.waiting.clear()
-        elif found := _OUTPUT.match(told):
-            self._add(number, line, found[1], int(found[2]), found[3], _value(found[4]))
-        elif found := _SCORE.match(told):
-            self._add(number, line, "Test", int(found[1]), f"score #{int(found[1])}", _value(found[2]))
-        elif found := _TOTAL.match(told):
-            self._add(number, line, "Test", 0, "total loss", _value(found[1]))
+        elif match := _OUTPUT.match(text):
+            self._add(number, line, match[1], int(match[2]), match[3], _value(match[4]))
+        elif match := _SCORE.match(text):
+            self._add(number, line, "Test", int(match[1]), f"score #{int(match[1])}", _value(match[2]))
+        elif match := _TOTAL.match(text):
+            self._add(number, line, "Test", 0, "total loss", _value(match[1]))
         elif _LIKE_A_RESULT.search(line):
             self.log.not_understood[number] = line
             if "Iteration" in line:
-                self.leave_out_waiting()
+                self.drop_waiting()
                 self.trained = self.tested = None
 
-    def leave_out_waiting(self) -> None:
-        """The train outputs that wait get no iteration anymore."""
+    def drop_waiting(self) -> None:
+        """Give up the train outputs that wait for an iteration."""
         self.log.not_understood.update({number: line for number, (line, _, _) in self.waiting.items()})
         self.waiting.clear()
 
@@ -159,18 +159,18 @@ class _Reader:
 
 
 def _value(text: str) -> float:
-    sign, written = text[:1] if text[0] in "+-" else "", text.lstrip("+-").lower()
-    if "#" in written or "(" in written:
-        written = "inf" if written.endswith("#inf") else "nan"
-    return float(sign + written)
+    sign, number = text[:1] if text[0] in "+-" else "", text.lstrip("+-").lower()
+    if "#" in number or "(" in number:
+        number = "inf" if number.endswith("#inf") else "nan"
+    return float(sign + number)
 
 
 def _decode(data: bytes) -> str:
-    """The text of a log: Windows' PowerShell writes UTF-16."""
+    """Decode a log; PowerShell on Windows writes UTF-16."""
     head = data[:4096]
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
-    elif 4 * head[1::2].count(0) > len(head):  # of plain letters every other byte is zero
+    elif 4 * head[1::2].count(0) > len(head):  # every other byte of ASCII text is zero
         encoding = "utf-16-le"
     elif 4 * head[0::2].count(0) > len(head):
         encoding = "utf-16-be"

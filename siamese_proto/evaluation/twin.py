@@ -1,42 +1,108 @@
-"""A trained net in use: images in, features and distances out."""
+"""A trained net in use: features of images, and distances of features."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy
 import torch
+from numpy.typing import NDArray
 
+from siamese_proto.data.images.labelled import LabelledImages
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
-from siamese_proto.evaluation.distance import LearnedMetric, PlainMetric
-from siamese_proto.evaluation.preprocess import Preparation, find_preparation
-from siamese_proto.graph.comparison import Comparison, Metric, find_comparison, image_blobs
+from siamese_proto.evaluation.preprocess import Preprocessing, Resolution, find_preprocessing
+from siamese_proto.graph.comparison import Comparison, Metric, ScoreKind, find_comparison, image_blobs
+from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob
+from siamese_proto.layers.distance import measure
 from siamese_proto.net.net import Model, Net
 from siamese_proto.net.part import Part
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+Floats = NDArray[numpy.floating]
+Progress = Callable[[int], None]  # called with the number of items that are done
 
-    from siamese_proto.data.images.labelled import LabelledImages
-
-    Floats = NDArray[numpy.floating]
-
-
+_LAYER_METRIC = {"EUCLIDEAN": "EUCLIDEAN", "SQUARED": "SQUARED", "L1": "L1", "COSINE": "COSINE_DISTANCE", "DOT": "DOT"}
+_SKLEARN_METRIC = {"EUCLIDEAN": "euclidean", "SQUARED": "sqeuclidean", "L1": "manhattan", "COSINE": "cosine"}
 _ROWS_AT_ONCE = 256
 
 
-def _ignore(done: int) -> None:
-    """What is told of the progress where nobody asks."""
+def no_progress(done: int) -> None:
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What is not to be found out from the net but taken as said here; empty: as the net has it."""
+class FormulaMetric:
+    """A distance by a formula, in double precision; the smaller, the more similar."""
+
+    kind: Metric
+
+    def rows(self, first: Floats, second: Floats) -> Floats:
+        """(N, K), (N, K) -> (N,), row by row."""
+        one, other = (torch.from_numpy(numpy.asarray(side, numpy.float64)) for side in (first, second))
+        values: Floats = measure(_LAYER_METRIC[self.kind], one, other).numpy()
+        return -values if self.kind == "DOT" else values
+
+    def matrix(self, first: Floats, second: Floats) -> Floats:
+        """(N, K), (M, K) -> (N, M), each with each."""
+        from sklearn.metrics import pairwise_distances
+
+        one, other = (numpy.asarray(side, numpy.float64) for side in (first, second))
+        if self.kind == "DOT":
+            return -(one @ other.T)
+        distances: Floats = pairwise_distances(one, other, metric=_SKLEARN_METRIC[self.kind])
+        return distances
+
+
+class LearnedMetric:
+    """`1 - P(same)`, where the net computes the probability that two features are of one class."""
+
+    kind: Metric = "LEARNED"
+
+    def __init__(self, net: Net, comparison: Comparison) -> None:
+        assert comparison.score is not None  # as the metric is learned
+        self._part = Part(net, comparison.features, [comparison.score])
+        self._kind = comparison.score_kind
+        self._shapes = [blob.shape[1:] if blob.shape else () for blob in comparison.features]
+        self._one_is_same = comparison.one_is_same
+
+    def rows(self, first: Floats, second: Floats) -> Floats:
+        """(N, K), (N, K) -> (N,), row by row."""
+        if not len(first):
+            return numpy.empty(0)
+        sides = [side.reshape(-1, *shape) for side, shape in zip((first, second), self._shapes, strict=True)]
+        scores = torch.cat(list(_in_batches(self._part, sides)))
+        return learned_distance(scores, self._kind, one_is_same=self._one_is_same)
+
+    def matrix(self, first: Floats, second: Floats) -> Floats:
+        """(N, K), (M, K) -> (N, M), each with each."""
+        return numpy.stack([self.rows(numpy.broadcast_to(row, second.shape), second) for row in first])
+
+
+def learned_distance(score: torch.Tensor, kind: ScoreKind, *, one_is_same: bool = True) -> Floats:
+    """Convert scores (N, 1) or (N, 2) to the probability that a pair is not of one class, (N,), in double precision."""
+    values = score.detach().double().cpu().reshape(len(score), -1)
+    if kind == "PROBABILITY":
+        different = 1 - values[:, -1]
+        return (different if one_is_same else 1 - different).numpy()
+    logit = values[:, 1] - values[:, 0] if kind == "SOFTMAX" else values[:, 0]
+    distance: Floats = (-logit if one_is_same else logit).sigmoid().numpy()
+    return distance
+
+
+def _in_batches(part: Part, inputs: Sequence[Floats]) -> Iterator[torch.Tensor]:
+    """Run a part of a net with one output on any number of rows."""
+    for begin in range(0, len(inputs[0]), part.batch):
+        rows = (numpy.ascontiguousarray(values[begin : begin + part.batch], numpy.float32) for values in inputs)
+        yield part(*map(torch.from_numpy, rows))[0]
+
+
+@dataclass(frozen=True)
+class TwinSettings:
+    """Settings that replace those of the net; empty: as the net has it."""
 
     features: Sequence[str] = ()  # blobs, one for each tower
     inputs: Sequence[str] = ()  # blobs that take the images, one for each feature
@@ -45,123 +111,118 @@ class Choice:
     one_is_same: bool | None = None
     scale: float | None = None
     mean_values: Sequence[float] = ()
-    resize: tuple[int, int] | None = None
+    resize: Resolution | None = None
 
 
 class Twin:
-    """A net that tells images apart: a twin, a triplet net, or a single tower.
+    """A net that compares images: a twin, a triplet net, or a single tower.
 
-    `net` must be one for phase TEST. Raises GraphError where it cannot be told which of its blobs are features; what
-    takes images is looked for when it is asked for.
+    Args:
+        net: A net of phase TEST.
+        settings: Replace what the net specifies.
+
+    Raises:
+        GraphError: the features of the net cannot be determined. Its image inputs are determined at the first use.
     """
 
-    def __init__(self, net: Net, choice: Choice | None = None) -> None:
-        choice = choice or Choice()
-        self.net = net
-        self.choice = choice
-        found = find_comparison(net.graph, choice.features, choice.label)
-        if choice.distance is not None:
-            if choice.distance == "LEARNED" and found.score is None:
+    def __init__(self, net: Net, settings: TwinSettings | None = None) -> None:
+        settings = settings or TwinSettings()
+        comparison = find_comparison(net.graph, settings.features, settings.label)
+        if settings.distance is not None:
+            if settings.distance == "LEARNED" and comparison.score is None:
                 raise GraphError("the net has no learned score of two features; choose another --distance")
-            found = replace(found, metric=choice.distance)
-        if choice.one_is_same is not None:
-            found = replace(found, one_is_same=choice.one_is_same)
-        self.comparison: Comparison = found
-        learned = found.metric == "LEARNED"
-        self.metric: PlainMetric | LearnedMetric = LearnedMetric(net, found) if learned else PlainMetric(found.metric)
-        self._images: tuple[tuple[Blob, ...], ...] | None = None
+            comparison = replace(comparison, metric=settings.distance)
+        if settings.one_is_same is not None:
+            comparison = replace(comparison, one_is_same=settings.one_is_same)
+        self.net = net
+        self.settings = settings
+        self.comparison = comparison
+        self.metric: FormulaMetric | LearnedMetric = (
+            LearnedMetric(net, comparison) if comparison.metric == "LEARNED" else FormulaMetric(comparison.metric)
+        )
         self._parts: dict[int, Part] = {}
-        self._prepared: dict[int, Preparation] = {}
+        self._preprocessing: dict[int, Preprocessing] = {}
 
-    def preparation(self, side: int = 0) -> Preparation:
-        """What is done to an image before it is handed to a tower."""
-        side = self._side(side)
-        if side not in self._prepared:
-            self._prepared[side] = find_preparation(
+    @cached_property
+    def image_blobs(self) -> tuple[tuple[Blob, ...], ...]:
+        """For each tower the blobs that take the image; see `graph.comparison.image_blobs`."""
+        return image_blobs(self.net.graph, self.comparison.features, self.settings.inputs)
+
+    def preprocessing(self, side: int = 0) -> Preprocessing:
+        """Return how images become the input of a tower. Raises GraphError if it cannot be determined."""
+        side = self._tower(side)
+        if side not in self._preprocessing:
+            self._preprocessing[side] = find_preprocessing(
                 self.net.graph,
-                self._image_blobs()[side][0],
+                self.image_blobs[side][0],
                 os.path.dirname(self.net.graph.file) or None,
-                scale=self.choice.scale,
-                mean_values=self.choice.mean_values,
-                resize=self.choice.resize,
+                scale=self.settings.scale,
+                mean_values=self.settings.mean_values,
+                resize=self.settings.resize,
             )
-        return self._prepared[side]
+        return self._preprocessing[side]
 
     @property
     def towers_differ(self) -> bool:
-        """Whether the second image of a pair goes another way than the first: with weights of its own, say."""
+        """Whether the towers compute different features of an image: they have different parameters, for example."""
         if len(self.comparison.features) == 1:
             return False
-        sides = [self._parameters(side) for side in (0, 1)]
-        return sides[0] != sides[1] or self.preparation(0).mean is not None
-
-    def _parameters(self, side: int) -> list[str]:
-        wanted = {self.comparison.features[side].id}
-        found: list[str] = []
-        for node in reversed(self.net.graph.nodes):
-            if any(top.id in wanted for top in node.tops):
-                wanted.update(bottom.id for bottom in node.bottoms)
-                found.append(f"{node.type} {[use.param.id for use in node.params]}")
-        return found
+        ancestry = Ancestry(self.net.graph)
+        layers = []
+        for feature in self.comparison.features[:2]:
+            before = ancestry.nodes_before(feature)
+            nodes = [node for node in self.net.graph.nodes if node.id in before]
+            layers.append([(node.type, [use.param.id for use in node.params]) for node in nodes])
+        return layers[0] != layers[1] or self.preprocessing(0).mean is not None
 
     def embed(self, images: Floats, side: int = 0) -> Floats:
-        """The features, (N, K), of prepared images (N, C, H, W) of any number; `side` 1 is the second tower."""
-        side = self._side(side)
-        blobs = self._image_blobs()[side]
+        """Compute the features, (N, K), of inputs (N, C, H, W) for any N; `side` 1 is the second tower."""
+        side = self._tower(side)
+        blobs = self.image_blobs[side]
         if side not in self._parts:
             self._parts[side] = Part(self.net, blobs, [self.comparison.features[side]])
-        part = self._parts[side]
-        found = []
-        for begin in range(0, len(images), part.batch):
-            batch = torch.from_numpy(numpy.ascontiguousarray(images[begin : begin + part.batch], numpy.float32))
-            found.append(part(*[batch] * len(blobs))[0].flatten(1).cpu().numpy())
-        return numpy.concatenate(found)
+        features = _in_batches(self._parts[side], [images] * len(blobs))
+        return numpy.concatenate([batch.flatten(1).cpu().numpy() for batch in features])
 
     def embed_images(
         self,
         images: LabelledImages,
         rows: NDArray[numpy.intp] | None = None,
         side: int = 0,
-        progress: Callable[[int], None] = _ignore,
+        progress: Progress = no_progress,
     ) -> Floats:
-        """The features, (N, K), of images as they lie in files, or of some of them.
+        """Compute the features, (N, K), of images in files, or of some `rows` of them.
 
-        Raises DataError, naming the image, where one cannot be read or has a feature that is not finite.
+        Raises DataError, with the name of the image, if one cannot be read or has a feature that is not finite.
         """
         rows = numpy.arange(len(images)) if rows is None else rows
-        prepare = self.preparation(side)
-        found = []
+        preprocess = self.preprocessing(side)
+        features = []
         for begin in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[begin : begin + _ROWS_AT_ONCE]
-            prepared = prepare(images.images(part))
-            bad = not_finite(prepared)
+            inputs = preprocess(images.images(part))
+            bad = not_finite(inputs)
             if bad is not None:
                 name = images.names[int(part[bad.row])]
                 raise DataError(f"image {quoted(name)} has values that are NaN or infinite; correct it")
-            features = self.embed(prepared, side)
-            broken = numpy.flatnonzero(~numpy.isfinite(features).all(1))
-            if len(broken):
+            features.append(self.embed(inputs, side))
+            invalid = numpy.flatnonzero(~numpy.isfinite(features[-1]).all(1))
+            if len(invalid):
+                name = images.names[int(part[invalid[0]])]
                 raise DataError(
-                    f"the feature of {quoted(images.names[int(part[broken[0]])])} is not finite; are these the weights "
-                    "of a training that diverged?"
+                    f"the feature of {quoted(name)} is not finite; are these the weights of a training that diverged?"
                 )
-            found.append(features)
             progress(begin + len(part))
-        return numpy.concatenate(found)
+        return numpy.concatenate(features)
 
-    def _side(self, side: int) -> int:
+    def _tower(self, side: int) -> int:
         return min(side, len(self.comparison.features) - 1)
-
-    def _image_blobs(self) -> tuple[tuple[Blob, ...], ...]:
-        if self._images is None:
-            self._images = image_blobs(self.net.graph, self.comparison.features, self.choice.inputs)
-        return self._images
 
 
 def open_twin(
     model: Model,
     weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    choice: Choice | None = None,
+    settings: TwinSettings | None = None,
     *,
     level: int = 0,
     stages: Sequence[str] = (),
@@ -170,29 +231,24 @@ def open_twin(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Twin:
-    """Make a net for phase TEST with trained weights, and find out what it compares.
+    """Build a net of phase TEST with trained weights, and determine what it compares.
 
-    `seed` settles what its data layers draw.
+    `seed` is the seed of its data layers; the other arguments are those of `Net`.
 
-    Raises NetError where the files cannot be used, where no layer of the weights is one of the net's, and where it
-    cannot be told what the net compares.
+    Raises:
+        NetError: a file cannot be used, a layer has no weights, or what the net compares cannot be determined.
     """
     allowed = allow_python_layers
     net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allowed, seed=seed, writes_files=False)
     net.to(device)
-    twin = Twin(net, choice)
-    paths = [weights] if isinstance(weights, str | os.PathLike) else list(weights)
+    twin = Twin(net, settings)
+    paths = [os.fspath(path) for path in ([weights] if isinstance(weights, str | os.PathLike) else weights)]
     loaded = {name for path in paths for name in net.load_weights(path).loaded}
-    _check_loaded(net, loaded, ", ".join(os.fspath(path) for path in paths))
-    return twin
-
-
-def _check_loaded(net: Net, loaded: set[str], path: str) -> None:
-    """Raise WeightsError where a layer would run with the numbers that it was filled with."""
     filled = {use.param.id for node in net.graph.nodes if node.name in loaded for use in node.params}
-    lacking = [node.name for node in net.graph.nodes if any(use.param.id not in filled for use in node.params)]
-    if lacking:
+    missing = [node.name for node in net.graph.nodes if any(use.param.id not in filled for use in node.params)]
+    if missing:
         raise WeightsError(
-            f"{path}: has nothing for {len(lacking)} layers of the net, {quoted(lacking[0])} first; give the weights "
-            "that were trained with it"
+            f"{', '.join(paths)}: no weights for {len(missing)} layers of the net, the first is "
+            f"{quoted(missing[0])}; give the weights that were trained with it"
         )
+    return twin

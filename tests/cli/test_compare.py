@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from siamese_proto.evaluation.features import read_features
-from siamese_proto.evaluation.verification import Distances, verify_at
+from siamese_proto.evaluation.verification import Distances, score_threshold
 
 
 def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_images_exactly_at_the_threshold_are_different_as_in_the_evaluation(one:
     distance = json.loads(trained.run("compare", *pair, "--format", "json").stdout)["distance"]
     for threshold in (distance, math.nextafter(distance, math.inf)):
         done = trained.run("compare", *pair, "--format", "json", "--threshold", repr(threshold))
-        judged = verify_at(threshold, Distances(np.array([distance, distance]), np.array([True, False])))
+        judged = score_threshold(threshold, Distances(np.array([distance, distance]), np.array([True, False])))
         assert json.loads(done.stdout)["verdict"] == ("same" if judged.true_accepts else "different")
         assert judged.true_accepts == (threshold > distance)
 
@@ -116,4 +116,4 @@ def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) ->
 def test_a_folder_in_the_place_of_an_image_is_refused(trained: Any) -> None:
     for arguments in (("compare", trained.image(3), "images"), ("search", "images", "--in", "images")):
         done = trained.run(*arguments)
-        assert (done.exit_code, done.stderr) == (1, "'images' is a folder; give one image of it\n")
+        assert (done.exit_code, done.stderr) == (1, "'images' is a folder: expected one image; give a file of it\n")

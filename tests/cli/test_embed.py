@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from siamese_proto.evaluation.features import Embedding, flattened, plot_embedding, read_features
-from siamese_proto.evaluation.plots.palette import CLASSES, class_style
+from siamese_proto.evaluation.features import Embedding, read_features
+from siamese_proto.evaluation.plots.features import plot_embedding, project
+from siamese_proto.evaluation.plots.style import CLASSES, class_style
 
 
 def test_features_labels_and_names_of_labelled_images(trained: Any, tmp_path: Path) -> None:
     outs = [str(tmp_path / name) for name in ("f.npz", "f.npy", "f.png")]
     done = trained.run("embed", "images", *(part for out in outs for part in ("-o", out)))
     assert done.exit_code == 0, done.output
-    assert "images: grey, resized to 28 x 28, times 0.00390625 (as layer 'pairs' has it)" in done.output
+    assert "images: gray, resized to 28 x 28, times 0.00390625 (from layer 'pairs')" in done.output
     with np.load(outs[0]) as arrays:
         assert arrays["features"].shape == (60, 6)
         assert arrays["features"].dtype == np.float32
@@ -68,12 +69,12 @@ def test_classes_beyond_the_colours_have_marks_of_their_own() -> None:
 def test_points_are_the_main_components(colours: Callable[[Path], Any], tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     features = draw.normal(size=(50, 4)) * [0.1, 5, 0.1, 2]
-    points, axes = flattened(features)
+    points, axes = project(features)
     centred = features - features.mean(0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     np.testing.assert_allclose(np.abs(points), np.abs(centred @ directions[:2].T), atol=1e-6)
     assert axes[0].startswith("component 1 (")
-    two, _ = flattened(features[:, :2])
+    two, _ = project(features[:, :2])
     np.testing.assert_array_equal(two, features[:, :2])
     plot_embedding(Embedding(np.ones((3, 4)), np.array([1, 2, 2]), ["", "", ""]), tmp_path / "f.png")
     assert len(colours(tmp_path / "f.png")) > 2
@@ -89,7 +90,7 @@ def test_points_are_the_main_components(colours: Callable[[Path], Any], tmp_path
         (("images", "-o", "f.npz", "--classes", "11"), "no image has a class of '11'; they go from 0 to 9"),
         (
             ("images/3", "-o", "f.npz", "--classes", "3"),
-            "'images/3' is no source of labelled images, so it has no classes",
+            "'images/3' is not a source of labeled images, so it has no classes",
         ),
     ],
 )
@@ -104,9 +105,9 @@ def test_what_cannot_be_embedded_is_one_line(arguments: tuple[str, ...], message
     ("content", "message"),
     [
         (None, "No such file or directory"),
-        (b"", "is no .npz of 'siamese-proto embed'"),
-        (b"PK\x03\x04junk", "is no .npz of 'siamese-proto embed'"),
-        (b"\x93NUMPY\x01\x00", "is no .npz of 'siamese-proto embed'"),
+        (b"", "is not a .npz of 'siamese-proto embed'"),
+        (b"PK\x03\x04junk", "is not a .npz of 'siamese-proto embed'"),
+        (b"\x93NUMPY\x01\x00", "is not a .npz of 'siamese-proto embed'"),
     ],
 )
 def test_a_file_that_is_no_features_is_told(content: bytes | None, message: str, trained: Any, tmp_path: Path) -> None:

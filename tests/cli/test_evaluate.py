@@ -80,10 +80,10 @@ def test_the_table_says_what_was_judged_and_how(found: Path) -> None:
     for line in (
         "model     twin.prototxt with twin.caffemodel",
         "distance  euclidean, of 'feat' and 'feat_p'",
-        "images    grey, resized to 28 x 28, times 0.00390625 (as layer 'pairs' has it)",
+        "images    gray, resized to 28 x 28, times 0.00390625 (from layer 'pairs')",
         "356 pairs, 156 same and 200 different: pairs drawn from the 60 images of images, none twice, seed 0;",
-        "at 0.001 false accepts: takes 1,000 different pairs or more",
-        "labelled images: 360 of digits:test",
+        "at 0.001 false accepts: needs at least 1,000 different pairs",
+        "labeled images: 360 of digits:test",
         "200 episodes over 10 classes; guessing gives 0.143",
         "360 queries against the 360 images of 10 classes",
     ):
@@ -95,11 +95,11 @@ def test_the_table_says_what_was_judged_and_how(found: Path) -> None:
 def test_the_json_file_reads_back_as_it_was_written(found: Path) -> None:
     content = json.loads((found / "r.json").read_text())
     back = read_evaluation(found / "r.json")
-    assert back.judgement is not None
-    assert back.judgement.auc.value == content["judgement"]["auc"]["value"]
-    assert back.judgement.roc.thresholds[0] == -np.inf
+    assert back.verification is not None
+    assert back.verification.auc.value == content["judgement"]["auc"]["value"]
+    assert back.verification.roc.thresholds[0] == -np.inf
     assert content["judgement"]["roc"]["thresholds"][0] is None
-    assert back.judgement.same_counts.sum() == 156  # all there are of 60 images
+    assert back.verification.same_counts.sum() == 156  # all there are of 60 images
     assert back.few_shot is not None
     assert back.few_shot.way == 7
     assert back.retrieval is not None
@@ -184,7 +184,7 @@ def test_another_distance_may_be_asked_for(trained: Any) -> None:
     [
         (
             ("--pairs", "images", "--same-fraction", "1"),
-            "0 of 156 pairs are of two classes, and judging takes at least",
+            "0 of 156 pairs are of two classes: expected at least",
         ),
         (
             ("--pairs", "images", "--classes", "3"),
@@ -211,10 +211,10 @@ def test_what_cannot_be_judged_is_one_line(arguments: tuple[str, ...], message: 
     ("text", "message"),
     [
         ("nonsense", "'r.json' is not JSON: Expecting value"),
-        ("[1]", "'r.json' is no result of 'siamese-proto evaluate'; make one with --json r.json"),
+        ("[1]", "'r.json' is not a result of 'siamese-proto evaluate'; make one with --json r.json"),
         (
             '{"format": "siamese_proto evaluation 1"}',
-            "'r.json' is no whole result of 'siamese-proto evaluate' (KeyError",
+            "'r.json' is not a complete result of 'siamese-proto evaluate' (KeyError",
         ),
     ],
 )

@@ -86,8 +86,8 @@ def test_classes_up_to_a_long_number_are_all_there_are(folder: Path) -> None:
 def test_an_iteration_of_5000_digits_in_a_log_is_left_out_and_told(folder: Path) -> None:
     done = CliRunner().invoke(main, ["plot", "train.log", "x.png"])
     assert done.stderr.startswith("warning: train.log:1: ")
-    assert "looks like a result but is not understood" in done.stderr
-    assert done.stderr.endswith("holds no line of a training run, for example 'Iteration 100, loss = 0.05'\n")
+    assert "looks like a result but cannot be read" in done.stderr
+    assert done.stderr.endswith("is not a training log: expected lines such as 'Iteration 100, loss = 0.05'\n")
 
 
 def test_an_image_to_compare_that_is_not_there_is_told_without_a_list(folder: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_log_with_a_damaged_line_is_drawn_and_the_line_is_told(tmp_path: Path)
     done = run("plot", "train.log", "c.svg", folder=tmp_path)
     assert done.returncode == 0
     assert done.stderr == (
-        "warning: train.log:6: 'Iteration 900, loss = 0.0.0' looks like a result but is not understood; "
+        "warning: train.log:6: 'Iteration 900, loss = 0.0.0' looks like a result but cannot be read; "
         "lines of this kind that are left out: 1\n"
     )
     assert (tmp_path / "c.svg").exists()

@@ -57,7 +57,7 @@ def test_features_of_other_weights_are_refused(trained: Any, tmp_path: Path) -> 
     assert done.stderr == f"'{tmp_path / 'other.npz'}' was made with other weights; embed the images again\n"
     np.savez(tmp_path / "wide.npz", **{**content, "features": np.zeros((60, 9))})
     done = trained.run("search", trained.image(6), "--in", str(tmp_path / "wide.npz"))
-    assert "holds 9 features an image, the net gives 6; embed the images again" in done.stderr
+    assert "has 9 features per image, the net computes 6; embed the images again" in done.stderr
 
 
 def test_an_unreadable_image_among_them_is_told_by_its_name(trained: Any, tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_an_unreadable_image_among_them_is_told_by_its_name(trained: Any, tmp_pa
     empty = tmp_path / "empty"
     empty.mkdir()
     done = trained.run("search", trained.image(6), "--in", str(empty))
-    assert done.stderr.startswith(f"there are no images in '{empty}'")
+    assert done.stderr.startswith(f"no images in '{empty}'")

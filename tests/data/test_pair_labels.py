@@ -237,7 +237,7 @@ def test_evaluate_judges_labels_as_they_are_mapped(case: str, folder: Path) -> N
     twin = ("evaluate", "--model", path, "--weights", "w.caffemodel", "--threshold", "1")
     status, _, problem = run(*twin)
     assert status == 1  # all of one kind, as the loss takes them
-    assert problem.endswith("judging takes at least 1; give pairs of both kinds\n")
+    assert problem.endswith("expected at least 1; give pairs of both kinds\n")
     assert "\n20 pairs, 5 same and 15 different: the net's own" in run(*twin, "--pair-labels", MAPPINGS[case])[1]
 
     Path("tower.prototxt").write_text(

@@ -24,7 +24,7 @@ from siamese_proto.data.transform import Transform, load_mean
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.evaluation.features import read_features
 from siamese_proto.evaluation.pair_sources import open_pair_images
-from siamese_proto.evaluation.preprocess import Preparation
+from siamese_proto.evaluation.preprocess import Preprocessing
 
 PEOPLE = ["Ann_Lee", "Bo", "Bo", "Ann_Lee", "Bo"]  # of images 0 to 4, which are numbered per person from 1
 LFW = "1\t2\nAnn_Lee\t1\t2\nBo\t2\t3\nAnn_Lee\t1\tBo\t1\nBo\t3\tAnn_Lee\t2\n"
@@ -122,7 +122,7 @@ def test_data_pairs_and_evaluate_read_these_files_too(tmp_path, monkeypatch):
     assert done.output.splitlines()[-1] == "made: 4 pairs, 2 same and 2 different"
     with open_database("made") as database:
         assert database.count() == 4
-    preparation = Preparation((1, HEIGHT, WIDTH), (HEIGHT, WIDTH), Transform("TEST"), None, "the net")
+    preparation = Preprocessing((1, HEIGHT, WIDTH), (HEIGHT, WIDTH), Transform("TEST"), None, "the net")
     pairs = open_pair_images("pairs.txt", preparation)
     assert pairs.same.tolist() == [True, True, False, False]
 

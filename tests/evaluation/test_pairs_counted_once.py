@@ -19,11 +19,11 @@ from siamese_proto.data.databases.database import create_database
 from siamese_proto.data.databases.store import Backend
 from siamese_proto.data.sampling import distinct_pairs
 from siamese_proto.errors import DataError, NetError
-from siamese_proto.evaluation.pair_distances import Measured, measure_own, measure_pairs
+from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import open_pair_images
 from siamese_proto.evaluation.report import Evaluation, Subject, as_table
 from siamese_proto.evaluation.twin import Twin
-from siamese_proto.evaluation.verification import Distances, halves, judge
+from siamese_proto.evaluation.verification import Distances, split_in_halves, verify
 from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
 from siamese_proto.solver.test_coverage import counted_unevenly
@@ -96,8 +96,8 @@ def csv_of_pairs(folder: Path, records: int, settings: str) -> str:
     )
 
 
-def measured(source: str, count: int | None = None) -> Measured:
-    return measure_own(Twin(Net(source + TOWERS + LOSS, "TEST", seed=3)), count)
+def measured(source: str, count: int | None = None) -> MeasuredPairs:
+    return measure_data_layers(Twin(Net(source + TOWERS + LOSS, "TEST", seed=3)), count)
 
 
 SOURCES = {
@@ -125,20 +125,20 @@ def test_every_record_of_a_source_with_an_end_counts_once(make, tmp_path: Path) 
     np.testing.assert_array_equal(found.distances.same[order], np.arange(count) % 2 == 1)
     assert count in (30, 3000, 21, 23, 11, 13)
     assert found.distances.distinct == count
-    assert found.told.endswith("each record once")
+    assert found.description.endswith("each record once")
 
 
 def test_a_second_measurement_begins_with_the_first_record_again(tmp_path: Path) -> None:
     twin = Twin(Net(hdf5(tmp_path, (9,), "batch_size: 4") + TOWERS + LOSS, "TEST"))
     twin.net.pull()  # somebody has looked at a batch
     for _ in range(2):
-        assert measure_own(twin).distances.distance.tolist() == list(range(1, 10))
+        assert measure_data_layers(twin).distances.distance.tolist() == list(range(1, 10))
 
 
 def test_a_count_takes_the_first_pairs_and_never_more_than_there_are(tmp_path: Path) -> None:
     source = hdf5(tmp_path, (30,), "batch_size: 20")
     assert measured(source, 7).distances.distance.tolist() == list(range(1, 8))
-    assert measured(source, 7).told.endswith("batches of 20, the first 7 of 30")
+    assert measured(source, 7).description.endswith("batches of 20, the first 7 of 30")
     assert len(measured(source, 2000).distances) == 30
 
 
@@ -149,26 +149,26 @@ def test_balanced_pairs_of_a_fixed_set_are_two_for_each_anchor() -> None:
     )
     found = measured(source)
     assert (len(found.distances), int(found.distances.same.sum())) == (18, 9)
-    assert found.told.endswith("each record once")
+    assert found.description.endswith("each record once")
 
 
 @pytest.mark.parametrize(
     ("source", "count", "told"),
     [
-        ('"PairData" top: "a" top: "b" top: "y" pair_data_param { source: "digits" batch_size: 64 }', 70, "70 sampled"),
+        ('"PairData" top: "a" top: "b" top: "y" pair_data_param { source: "digits" batch_size: 64 }', 70, "70"),
         (
             '"DummyData" top: "a" top: "b" top: "y" dummy_data_param { shape { dim: 9 dim: 3 } shape { dim: 9 dim: 3 } '
             'shape { dim: 9 } data_filler { type: "gaussian" } data_filler { type: "gaussian" } data_filler '
             '{ type: "uniform" max: 2 } }',
             None,
-            "2000 sampled",
+            "2000",
         ),
     ],
 )
 def test_a_source_without_an_end_says_that_it_is_sampled(source: str, count: int | None, told: str) -> None:
     found = measured(f'layer {{ name: "d" type: {source} }}', count)
-    assert found.told.endswith(f"{told}, as there is no end of them")
-    assert len(found.distances) == int(told.split()[0])
+    assert found.description.endswith(f"a sample of {told}, as the source has no end")
+    assert len(found.distances) == int(told)
 
 
 def test_both_images_of_a_pair_in_one_batch_are_measured_in_whole_batches(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_both_images_of_a_pair_in_one_batch_are_measured_in_whole_batches(tmp_pa
     )
     found = measured(source)
     assert found.distances.distance.tolist() == [1, 2, 3, 4]
-    assert found.told.endswith("each record once but the last 2, which fill no batch")
+    assert found.description.endswith("each record once except the last 2, which fill no batch")
 
 
 def test_sources_that_are_not_equally_long_are_told(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_evaluate_judges_the_30_pairs_of_a_file_as_30_pairs(tmp_path: Path, monk
     done = CliRunner().invoke(main, ["evaluate", "--model", "net.prototxt", "--weights", "w.caffemodel"])
     assert "\n30 pairs, 15 same and 15 different: the net's own HDF5" in done.output
     assert ", each record once\n" in done.output
-    assert "on 14 pairs, measured on 16 others" in done.output or "on 15 pairs, measured on 15 others" in done.output
+    assert "on 14 pairs, scored on 16 others" in done.output or "on 15 pairs, scored on 15 others" in done.output
     tested = CliRunner().invoke(main, ["test", "--model", "net.prototxt", "--weights", "w.caffemodel"])
     assert tested.stderr == (
         f"note: --iterations 50 with batches of 20 tests 1000 records, but '{tmp_path}/list.txt' has 30, so some count "
@@ -258,15 +258,15 @@ def test_copies_of_a_pair_are_never_on_both_sides_of_the_choice_of_a_threshold()
     pair = random.integers(0, 40, 200)
     pairs = Distances(random.random(200), pair % 3 == 0, pair)
     for seed in range(20):
-        one, other = halves(pairs, seed)
+        one, other = split_in_halves(pairs, seed)
         assert one.pair is not None
         assert other.pair is not None
         assert not set(one.pair.tolist()) & set(other.pair.tolist())
         assert len(one) + len(other) == 200
         for same in (True, False):
             assert abs(int((one.same == same).sum()) - int((other.same == same).sum())) <= 6
-    with pytest.raises(DataError, match="1 of 3 pairs are of one class, and judging takes at least 2"):
-        halves(Distances(np.arange(4.0), np.array([True, True, False, False]), np.array([5, 5, 6, 7])))
+    with pytest.raises(DataError, match="1 of 3 pairs are of one class: expected at least 2"):
+        split_in_halves(Distances(np.arange(4.0), np.array([True, True, False, False]), np.array([5, 5, 6, 7])))
 
 
 def test_records_that_repeat_a_pair_are_told(tmp_path: Path) -> None:
@@ -276,10 +276,10 @@ def test_records_that_repeat_a_pair_are_told(tmp_path: Path) -> None:
             datum = schema.Datum(channels=2, height=1, width=1, label=record % 2, data=bytes([a, b]))
             writer.put([(b"%05d" % record, datum.SerializeToString())])
     twin = Twin(Net(source + TOWERS + LOSS, "TEST"))
-    stored = open_pair_images(f"{tmp_path}/db", twin.preparation())
-    for found in (measure_own(twin), measure_pairs(twin, stored)):
+    stored = open_pair_images(f"{tmp_path}/db", twin.preprocessing())
+    for found in (measure_data_layers(twin), measure_pairs(twin, stored)):
         assert (len(found.distances), found.distances.distinct) == (7, 5)
-        judged = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), found.told, judge(found.distances))
+        judged = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), found.description, verify(found.distances))
         assert "\n2 of them repeat another one: the intervals are those of 7 different pairs, so" in as_table(judged)
     stored.close()
 
@@ -288,7 +288,7 @@ def test_pairs_of_a_csv_that_name_the_same_images_are_copies(tmp_path: Path) -> 
     csv_of_pairs(tmp_path, 3, "")
     (tmp_path / "pairs.csv").write_text("a0.png,b0.png,1\na1.png,b1.png,0\nb0.png,a0.png,1\n")
     twin = Twin(Net(csv_input() + TOWERS + LOSS.replace(LOSS, ""), "TEST"))
-    found = measure_pairs(twin, open_pair_images(str(tmp_path / "pairs.csv"), twin.preparation()))
+    found = measure_pairs(twin, open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing()))
     assert (len(found.distances), found.distances.distinct) == (3, 2)
 
 
@@ -301,9 +301,9 @@ def test_some_of_the_pairs_of_a_csv_are_drawn_from_the_seed(tmp_path: Path) -> N
     csv_of_pairs(tmp_path, 13, "")
     twin = Twin(Net(csv_input() + TOWERS, "TEST"))
     for seed in (0, 1):
-        pairs = open_pair_images(str(tmp_path / "pairs.csv"), twin.preparation(), count=5, seed=seed)
+        pairs = open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing(), count=5, seed=seed)
         assert len({pairs.names(row) for row in range(len(pairs))}) == len(pairs) == 5
-        assert pairs.told.startswith("5 drawn from the 13 pairs of ")
+        assert pairs.description.startswith("5 drawn from the 13 pairs of ")
 
 
 @pytest.mark.parametrize(("count", "same", "different"), [(4, 2, 2), (9, 5, 4), (20, 10, 10), (100, 10, 35)])

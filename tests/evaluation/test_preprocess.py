@@ -10,10 +10,9 @@ from PIL import Image
 
 from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 from siamese_proto.errors import DataError
-from siamese_proto.evaluation.pair_distances import measure_own, measure_pairs
+from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import image_files, open_pair_images
-from siamese_proto.evaluation.preprocess import as_pictures
-from siamese_proto.evaluation.twin import Choice, Twin
+from siamese_proto.evaluation.twin import Twin, TwinSettings
 from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
 
@@ -50,8 +49,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_database_read_pair_by_pair_has_the_distances_of_the_nets_own_layer(settings: str, folder: Path) -> None:
     twin = Twin(Net(TWIN % settings, "TEST", seed=2))
     plain = Twin(Net(TWIN % settings.replace("mirror: true", ""), "TEST", seed=2))
-    found = measure_pairs(twin, open_pair_images("db", twin.preparation()))
-    own = measure_own(plain)
+    found = measure_pairs(twin, open_pair_images("db", twin.preprocessing()))
+    own = measure_data_layers(plain)
     assert len(own.distances) == 11
     np.testing.assert_allclose(found.distances.distance, own.distances.distance, rtol=1e-4)
     np.testing.assert_array_equal(found.distances.same, own.distances.same)
@@ -59,7 +58,7 @@ def test_a_database_read_pair_by_pair_has_the_distances_of_the_nets_own_layer(se
 
 def test_label_0_may_mean_the_same(folder: Path) -> None:
     twin = Twin(Net(TWIN % "", "TEST"))
-    same, other = (open_pair_images("db", twin.preparation(), one_is_same=one).same for one in (True, False))
+    same, other = (open_pair_images("db", twin.preprocessing(), one_is_same=one).same for one in (True, False))
     assert (same == ~other).all()
 
 
@@ -67,8 +66,8 @@ def test_label_0_may_mean_the_same(folder: Path) -> None:
     "settings", ["", "mean_value: 3", "crop_size: 6", 'mean_file: "mean.binaryproto" crop_size: 6']
 )
 def test_pictures_of_prepared_images_are_the_images_again(settings: str, folder: Path) -> None:
-    preparation = Twin(Net(TWIN % settings, "TEST")).preparation()
-    pictures = as_pictures(preparation(IMAGES), preparation)
+    preparation = Twin(Net(TWIN % settings, "TEST")).preprocessing()
+    pictures = preparation.to_pictures(preparation(IMAGES))
     cut = slice(1, 7) if "crop" in settings else slice(None), slice(2, 8) if "crop" in settings else slice(None)
     assert (pictures == IMAGES[:, ::-1, cut[0], cut[1]].transpose(0, 2, 3, 1)).all()
 
@@ -79,8 +78,8 @@ def test_a_labelled_database_is_not_taken_for_pairs(folder: Path) -> None:
     tower = TWIN[TWIN.index('layer { name: "ip"') : TWIN.index('layer { name: "ip_b"')]
     six = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 6 dim: 8 dim: 10 } } }'
     single = Twin(Net(six + tower, "TEST"))
-    assert "pairs of db" in open_pair_images("db", twin.preparation()).told
-    assert "drawn from the 5 images of db" in open_pair_images("db", single.preparation(), count=4).told
+    assert "pairs of db" in open_pair_images("db", twin.preprocessing()).description
+    assert "drawn from the 5 images of db" in open_pair_images("db", single.preprocessing(), count=4).description
 
 
 GREY = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 4 } } }'
@@ -94,16 +93,16 @@ def test_a_grey_picture_is_the_same_in_every_mode(mode: str, tmp_path: Path) -> 
     made = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
     assert made.mode == mode
     made.save(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
-    preparation = Twin(Net(TOWER)).preparation()
+    preparation = Twin(Net(TOWER)).preprocessing()
     found = image_files([str(tmp_path)], preparation).image(0)
     np.testing.assert_allclose(found, grey[None], atol=1)
 
 
 def test_images_of_another_size_are_brought_to_the_nets(tmp_path: Path) -> None:
     Image.new("L", (40, 90), 77).save(tmp_path / "x.png")
-    preparation = Twin(Net(TOWER)).preparation()
+    preparation = Twin(Net(TOWER)).preprocessing()
     assert (preparation(image_files([str(tmp_path)], preparation).images(np.array([0]))) == 77).all()
-    assert str(preparation) == "grey, resized to 6 x 4, values 0 to 255 as they are (deploy files tell nothing of it)"
+    assert str(preparation) == "gray, resized to 6 x 4, values from 0 to 255 (a deploy net does not describe it)"
 
 
 @pytest.mark.parametrize(
@@ -119,19 +118,19 @@ def test_a_file_that_is_no_image_is_told_by_its_name(content: bytes | None, mess
         (tmp_path / "x.png").write_bytes(content)
     twin = Twin(Net(TOWER))
     with pytest.raises(DataError) as caught:
-        twin.embed_images(image_files([str(tmp_path / "x.png")], twin.preparation()))
+        twin.embed_images(image_files([str(tmp_path / "x.png")], twin.preprocessing()))
     assert str(caught.value).startswith(f"image '{tmp_path / 'x.png'}' cannot be read: ")
     assert message in str(caught.value)
 
 
 def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"^there are no images in "):
-        image_files([str(tmp_path)], Twin(Net(TOWER)).preparation())
+    with pytest.raises(DataError, match=r"^no images in "):
+        image_files([str(tmp_path)], Twin(Net(TOWER)).preprocessing())
 
 
 def test_settings_given_replace_the_mean_image(folder: Path) -> None:
-    choice = Choice(mean_values=(1.0, 2.0, 3.0), scale=2.0)
-    preparation = Twin(Net(TWIN % 'mean_file: "mean.binaryproto"', "TEST"), choice).preparation()
+    choice = TwinSettings(mean_values=(1.0, 2.0, 3.0), scale=2.0)
+    preparation = Twin(Net(TWIN % 'mean_file: "mean.binaryproto"', "TEST"), choice).preprocessing()
     expected = (IMAGES.astype(float) - np.array([1, 2, 3])[:, None, None]) * 2
     np.testing.assert_array_equal(preparation(IMAGES), expected)

@@ -143,5 +143,5 @@ def test_too_few_classes_are_told(labels: list[int], settings: dict[str, int], m
 
 
 def test_images_of_one_of_a_class_each_cannot_be_found_again() -> None:
-    with pytest.raises(DataError, match=r"^no class has two images, so nothing can be found"):
+    with pytest.raises(DataError, match=r"^no class has two images, so nothing can be retrieved"):
         retrieve(np.zeros((3, 1)), np.zeros((3, 1)), np.array([1, 2, 3]), L1())

@@ -111,7 +111,7 @@ def test_a_line_that_looks_like_a_result_but_is_not_understood_is_reported(line:
     (tmp_path / "a.log").write_text(
         f"Solving n\nIteration 0, Testing net (#0)\nIteration 0, loss = 4\n{line}\n{line}\n"
     )
-    with pytest.warns(UserWarning, match="a.log:4: '.*' looks like a result but is not understood; .* left out: 2$"):
+    with pytest.warns(UserWarning, match="a.log:4: '.*' looks like a result but cannot be read; .* left out: 2$"):
         log = read_training_log(tmp_path / "a.log")
     assert (log.loss, log.rate, log.train, log.test) == ({0: 4.0}, {}, {}, {})
     assert log.not_understood == {4: line, 5: line}
@@ -181,7 +181,7 @@ def test_the_curves_are_drawn(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "out", "message"),
     [
-        ("net.prototxt", "a.png", "'net.prototxt' holds no line of a training run, for example 'Iteration 100, loss"),
+        ("net.prototxt", "a.png", "'net.prototxt' is not a training log: expected lines such as 'Iteration 100, loss"),
         ("gone.log", "a.png", "gone.log: cannot be read: No such file or directory"),
         ("caffe.log", "a.bmp", "picture 'a.bmp': its name must end in one of .png, .svg, .pdf"),
         ("caffe.log", "no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),

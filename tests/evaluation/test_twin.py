@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from siamese_proto.errors import DataError, GraphError, NetError
-from siamese_proto.evaluation.pair_distances import measure_own, measure_pairs
+from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
-from siamese_proto.evaluation.twin import Choice, Twin, open_twin
+from siamese_proto.evaluation.twin import Twin, TwinSettings, open_twin
 from siamese_proto.net.net import Net
 
 DATA = """
@@ -40,7 +40,7 @@ MORE = 'layer { name: "more" type: "InnerProduct" bottom: "g" top: "h" inner_pro
 TOWER = INPUT % ("a", "a") + TOWERS.partition('layer { name: "ip_b"')[0]
 
 
-def made(text: str, choice: Choice | None = None) -> Twin:
+def made(text: str, choice: TwinSettings | None = None) -> Twin:
     return Twin(Net(f'name: "twin"\n{text}', "TEST", seed=5), choice)
 
 
@@ -90,10 +90,10 @@ layer {{ name: "loss" type: "EuclideanLoss" bottom: "d" bottom: "same" top: "los
 )
 def test_the_nets_own_pairs_have_the_distance_that_its_loss_is_of(joined: str, metric: str) -> None:
     text = DATA + TOWERS + joined
-    choice = Choice(distance="EUCLIDEAN", label="same") if "HingeLoss" in joined else None
+    choice = TwinSettings(distance="EUCLIDEAN", label="same") if "HingeLoss" in joined else None
     twin = made(text, choice)
     assert twin.metric.kind == metric
-    found = measure_own(twin)
+    found = measure_data_layers(twin)
     records = pulled(text)
     a, b = (tower(twin, np.concatenate([batch[name] for batch in records])) for name in "ab")
     np.testing.assert_allclose(found.distances.distance, FORMULAS[metric](a, b), atol=1e-5)
@@ -103,10 +103,10 @@ def test_the_nets_own_pairs_have_the_distance_that_its_loss_is_of(joined: str, m
 
 def test_label_1_means_different_where_the_loss_says_so() -> None:
     reverse = CONTRASTIVE.replace("top: ", "contrastive_loss_param { label: DIFFERENT } top: ")
-    same = measure_own(made(DATA + TOWERS + CONTRASTIVE)).distances.same
-    assert (measure_own(made(DATA + TOWERS + reverse)).distances.same == ~same).all()
-    chosen = Choice(one_is_same=True)
-    assert (measure_own(made(DATA + TOWERS + reverse, chosen)).distances.same == same).all()
+    same = measure_data_layers(made(DATA + TOWERS + CONTRASTIVE)).distances.same
+    assert (measure_data_layers(made(DATA + TOWERS + reverse)).distances.same == ~same).all()
+    chosen = TwinSettings(one_is_same=True)
+    assert (measure_data_layers(made(DATA + TOWERS + reverse, chosen)).distances.same == same).all()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_learned_metric_is_how_improbable_the_net_finds_that_two_are_the_same(
     score = np.abs(a - b) @ weight.T + bias
     logit = score[:, 1] - score[:, 0] if outputs == 2 else score[:, 0]
     expected = 1 - 1 / (1 + np.exp(-logit))
-    np.testing.assert_allclose(measure_own(twin).distances.distance, expected, atol=1e-5)
+    np.testing.assert_allclose(measure_data_layers(twin).distances.distance, expected, atol=1e-5)
     np.testing.assert_allclose(twin.metric.rows(a, b), expected, atol=1e-5)
     np.testing.assert_allclose(twin.metric.matrix(a[:4], b)[3, 3], expected[3], atol=1e-5)
 
@@ -142,7 +142,7 @@ def test_triplets_are_two_pairs_each() -> None:
     data = DATA.replace('top: "same"', 'top: "n"').replace("tuples", "tuple: TRIPLET tuples")
     loss = 'layer { name: "loss" type: "TripletLoss" bottom: "f" bottom: "g" bottom: "h" top: "loss" }'
     twin = made(data + TOWERS + third + loss)
-    found = measure_own(twin, 10)
+    found = measure_data_layers(twin, 10)
     a, b, n = (tower(twin, pulled(data + TOWERS + third + loss)[0][name]) for name in "abn")
     expected = np.concatenate([FORMULAS["SQUARED"](a, b), FORMULAS["SQUARED"](a, n)])
     np.testing.assert_allclose(found.distances.distance, expected, atol=1e-5)
@@ -152,7 +152,7 @@ def test_triplets_are_two_pairs_each() -> None:
 
 def test_the_hardest_pairs_are_kept_over_all_batches_with_their_pictures() -> None:
     twin = made(DATA + TOWERS + CONTRASTIVE)
-    found = measure_own(twin, hardest=3)
+    found = measure_data_layers(twin, hardest=3)
     distance, same = found.distances.distance, found.distances.same
     wanted = [*sorted(distance[same])[::-1][:3], *sorted(distance[~same])[:3]]
     assert [pair.distance for pair in found.hardest] == pytest.approx(wanted)
@@ -187,10 +187,10 @@ def test_towers_with_weights_of_their_own_each_take_their_side() -> None:
     text = apart[0] + apart[1] + apart[2].replace('{ name: "w" }', "{ }").replace('{ name: "c" }', "{ }")
     twin = made(DATA + text + CONTRASTIVE)
     assert twin.towers_differ
-    images = labelled_images("digits:test", twin.preparation())
+    images = labelled_images("digits:test", twin.preprocessing())
     one, other = (twin.embed_images(images, np.arange(5), side) for side in (0, 1))
     assert np.abs(one - other).max() > 0.1
-    pairs = open_pair_images("digits:test", twin.preparation(), count=9)
+    pairs = open_pair_images("digits:test", twin.preprocessing(), count=9)
     found = measure_pairs(twin, pairs)
     expected = [
         math.dist(*(twin.embed_images(images, rows[[n]], side)[0] for side, rows in enumerate(pairs.rows)))
@@ -213,34 +213,36 @@ layer { name: "times" type: "Eltwise" bottom: "f" bottom: "ones" top: "f2" eltwi
 
 def test_images_are_prepared_as_the_data_layer_does() -> None:
     twin = made(DATA + TOWERS + CONTRASTIVE)
-    assert (
-        str(twin.preparation()) == "grey, resized to 28 x 28, mean 30 subtracted, times 0.01 (as layer 'pairs' has it)"
-    )
-    images = labelled_images("digits:test", twin.preparation())
+    assert str(twin.preprocessing()) == "gray, resized to 28 x 28, mean 30 subtracted, times 0.01 (from layer 'pairs')"
+    images = labelled_images("digits:test", twin.preprocessing())
     expected = tower(twin, (images.images(np.arange(6)).astype(float) - 30) * 0.01)
     np.testing.assert_allclose(twin.embed_images(images, np.arange(6)), expected, atol=1e-5)
 
 
 def test_what_is_given_stands_above_what_the_net_says() -> None:
-    twin = made(TOWER, Choice(scale=0.5, mean_values=(10.0,), resize=(40, 36)))
-    assert str(twin.preparation()) == (
-        "grey, resized to 40 x 36, the middle 28 x 28 of it, mean 10 subtracted, times 0.5 (as given)"
+    twin = made(TOWER, TwinSettings(scale=0.5, mean_values=(10.0,), resize=(40, 36)))
+    assert str(twin.preprocessing()) == (
+        "gray, resized to 40 x 36, center crop of 28 x 28, mean 10 subtracted, times 0.5 (as specified)"
     )
     pixels = np.arange(40 * 36, dtype=np.uint8).reshape(1, 1, 40, 36)
     expected = (pixels[:, :, 6:34, 4:32].astype(float) - 10) * 0.5
-    np.testing.assert_array_equal(twin.preparation()(pixels), expected)
+    np.testing.assert_array_equal(twin.preprocessing()(pixels), expected)
 
 
 @pytest.mark.parametrize(
     ("text", "choice", "message"),
     [
-        (TOWER, Choice(features=("ff",)), "the net has no blob 'ff'; did you mean 'f'?"),
-        (TOWER, Choice(distance="LEARNED"), "the net has no learned score of two features; choose another --distance"),
-        (TOWER, Choice(inputs=("a", "a")), "2 inputs are named for 1 features; give one --input for each"),
+        (TOWER, TwinSettings(features=("ff",)), "the net has no blob 'ff'; did you mean 'f'?"),
         (
             TOWER,
-            Choice(resize=(20, 20)),
-            "no 28 x 28, which is what the net takes, can be cut from the middle of images",
+            TwinSettings(distance="LEARNED"),
+            "the net has no learned score of two features; choose another --distance",
+        ),
+        (TOWER, TwinSettings(inputs=("a", "a")), "2 inputs are named for 1 features; give one --input for each"),
+        (
+            TOWER,
+            TwinSettings(resize=(20, 20)),
+            "images of 20 x 20 (height x width) cannot be cropped to the 28 x 28 of the net: expected a square of",
         ),
         (INPUT % ("a", "a"), None, "the net has no towers and computes nothing with parameters; name the blob that is"),
         (
@@ -260,24 +262,24 @@ def test_what_is_given_stands_above_what_the_net_says() -> None:
     ],
 )
 def test_what_cannot_be_told_from_the_net_names_the_option_that_tells_it(
-    text: str, choice: Choice | None, message: str
+    text: str, choice: TwinSettings | None, message: str
 ) -> None:
     with pytest.raises(NetError) as caught:
-        made(text, choice).preparation()
+        made(text, choice).preprocessing()
     assert message in str(caught.value)
 
 
 def test_a_net_without_data_or_label_has_no_pairs_of_its_own() -> None:
     with pytest.raises(GraphError, match=r"^the net has no data layer in phase TEST; give pairs with --pairs"):
-        measure_own(made(TOWER))
-    with pytest.raises(GraphError, match="which blob tells of each pair whether it is alike cannot be told"):
-        measure_own(made(DATA + TOWERS + 'layer { name: "s" type: "Silence" bottom: "same" }'))
+        measure_data_layers(made(TOWER))
+    with pytest.raises(GraphError, match="which blob is the label of the pairs cannot be determined"):
+        measure_data_layers(made(DATA + TOWERS + 'layer { name: "s" type: "Silence" bottom: "same" }'))
 
 
 def test_features_that_are_no_numbers_are_told_with_the_image() -> None:
     twin = made(TOWER)
     twin.net.params["ip"][0].data[0, 0] = math.nan
-    images = labelled_images("digits:test", twin.preparation())
+    images = labelled_images("digits:test", twin.preprocessing())
     with pytest.raises(DataError, match=r"^the feature of 'digits:test\[0\]' is not finite; are these the weights"):
         twin.embed_images(images, np.arange(3))
 
@@ -290,5 +292,7 @@ def test_layers_that_the_weights_have_nothing_for_are_told(tmp_path: Path) -> No
         TOWER + 'layer { name: "more" type: "InnerProduct" bottom: "f" top: "h" inner_product_param { num_output: 2 } }'
     )
     Net(TOWER).save_weights(tmp_path / "w.caffemodel")
-    with pytest.raises(NetError, match="has nothing for 1 layers of the net, 'more' first; give the weights that were"):
+    with pytest.raises(
+        NetError, match="no weights for 1 layers of the net, the first is 'more'; give the weights that were"
+    ):
         open_twin(two, tmp_path / "w.caffemodel")

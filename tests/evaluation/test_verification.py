@@ -17,18 +17,18 @@ from siamese_proto.evaluation.plots.sheets import draw_pairs
 from siamese_proto.evaluation.verification import (
     Calibration,
     Distances,
-    Share,
+    Estimate,
+    ThresholdScores,
     auc,
     best_threshold,
     calibrate,
-    equal_error,
-    halves,
-    judge,
+    equal_error_rate,
+    proportion,
     roc,
-    share,
+    score_threshold,
+    split_in_halves,
     true_accepts,
     verify,
-    verify_at,
 )
 
 # Few values, so that ties within a kind and across kinds are many.
@@ -44,6 +44,10 @@ def drawn(seed: int, same: int = 130, different: int = 210) -> Distances:
     return pairs(list(draw.normal(1, 0.6, same).round(1)), list(draw.normal(1.8, 0.7, different).round(1)))
 
 
+def score_pairs(chosen_on: Distances, scored_on: Distances) -> ThresholdScores:
+    return score_threshold(best_threshold(chosen_on), scored_on)
+
+
 def balanced(distances: Distances, threshold: float) -> float:
     verdict = distances.distance < threshold
     return float((verdict[distances.same].mean() + (~verdict)[~distances.same].mean()) / 2)
@@ -51,7 +55,7 @@ def balanced(distances: Distances, threshold: float) -> float:
 
 def test_pairs_that_can_be_told_apart_score_one() -> None:
     chosen, judged = pairs([0.1, 0.3], [0.9, 1.1, 2.0]), pairs([0.2], [1.0, 0.7])
-    result = verify(chosen, judged)
+    result = score_pairs(chosen, judged)
     assert result.threshold == pytest.approx(0.6)
     assert (result.auc, result.balanced_accuracy, result.accuracy.value) == (1.0, 1.0, 1.0)
     assert (result.pairs, result.same) == (3, 1)
@@ -59,7 +63,7 @@ def test_pairs_that_can_be_told_apart_score_one() -> None:
 
 
 def test_the_threshold_is_not_chosen_on_the_pairs_it_is_judged_on() -> None:
-    result = verify(pairs([0.1], [0.5]), pairs([0.4], [0.6, 0.2]))
+    result = score_pairs(pairs([0.1], [0.5]), pairs([0.4], [0.6, 0.2]))
     assert result.threshold == pytest.approx(0.3)
     assert result.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
     assert result.accuracy.value == pytest.approx(1 / 3)
@@ -68,7 +72,7 @@ def test_the_threshold_is_not_chosen_on_the_pairs_it_is_judged_on() -> None:
 
 def test_always_different_scores_a_half_however_rare_same_pairs_are() -> None:
     rare = pairs([1.0], [1.0] * 99)
-    assert verify(rare, rare).balanced_accuracy == 0.5
+    assert score_pairs(rare, rare).balanced_accuracy == 0.5
 
 
 def test_no_threshold_does_better_than_the_one_chosen() -> None:
@@ -103,8 +107,8 @@ def test_the_interval_of_the_auc_is_that_of_a_bootstrap() -> None:
 
 def test_the_interval_is_no_point_where_all_pairs_are_told_apart() -> None:
     found = auc(pairs([0.1, 0.2, 0.3], [1.0] * 5 + [2.0]))
-    assert (found.value, found.low, found.high) == (1.0, share(3, 3).low, 1.0)
-    assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == share(0, 2).high
+    assert (found.value, found.low, found.high) == (1.0, proportion(3, 3).low, 1.0)
+    assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == proportion(0, 2).high
 
 
 @given(KIND, KIND)
@@ -124,7 +128,7 @@ def test_at_the_equal_error_rate_both_errors_are_as_large_on_the_line_of_the_roc
     same: list[float], different: list[float]
 ) -> None:
     curve = roc(pairs(same, different))
-    rate = equal_error(curve)
+    rate = equal_error_rate(curve)
     # By bisection along the line through all points, whose length is false + true accepts.
     length = curve.false_accepts + curve.true_accepts
     low, high = 0.0, 2.0
@@ -154,13 +158,13 @@ def test_so_few_different_pairs_that_a_thousandth_of_them_is_less_than_one_tell_
 
 
 def test_wilsons_interval_is_that_of_the_textbook() -> None:
-    found = share(81, 263)  # Newcombe 1998, table I
+    found = proportion(81, 263)  # Newcombe 1998, table I
     assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
 
 
 def test_the_two_halves_share_no_pair_and_keep_the_kinds() -> None:
     some = Distances(np.arange(60.0), np.arange(60) % 3 == 0)
-    one, other = halves(some, seed=4)
+    one, other = split_in_halves(some, seed=4)
     assert sorted([*one.distance, *other.distance]) == list(range(60))
     assert (one.same.sum(), other.same.sum()) == (10, 10)
     assert all(same == (distance % 3 == 0) for distance, same in zip(one.distance, one.same, strict=True))
@@ -183,28 +187,28 @@ def test_the_same_distances_in_other_units_give_the_same_chances() -> None:
 
 def test_a_judgement_has_every_pair_in_its_histogram_and_judges_one_half() -> None:
     some = drawn(6)
-    found = judge(some, seed=2)
+    found = verify(some, seed=2)
     assert (found.same_counts.sum(), found.different_counts.sum()) == (130, 210)
-    assert found.chosen_on + found.verdicts.pairs == found.pairs == 340
-    one, other = halves(some, seed=2)
-    assert found.verdicts == verify(one, other)
+    assert found.chosen_on + found.at_threshold.pairs == found.pairs == 340
+    one, other = split_in_halves(some, seed=2)
+    assert found.at_threshold == score_pairs(one, other)
 
 
 def test_a_threshold_that_is_given_is_judged_on_all_pairs() -> None:
     some = drawn(6)
-    found = judge(some, threshold=1.25)
+    found = verify(some, threshold=1.25)
     assert found.chosen_on == 0
-    assert found.verdicts == verify_at(1.25, some)
-    assert found.verdicts.balanced_accuracy == pytest.approx(balanced(some, 1.25))
+    assert found.at_threshold == score_threshold(1.25, some)
+    assert found.at_threshold.balanced_accuracy == pytest.approx(balanced(some, 1.25))
 
 
 @pytest.mark.parametrize(
     ("same", "different", "message"),
     [
-        ([], [], "there are no pairs to judge"),
-        ([], [1.0, 2.0], "0 of 2 pairs are of one class, and judging takes at least 2; give pairs of both kinds"),
-        ([1.0, 2.0], [], "0 of 2 pairs are of two classes, and judging takes at least 2; give pairs of both kinds"),
-        ([1.0], [1.0, 2.0], "1 of 3 pairs are of one class, and judging takes at least 2; give pairs of both kinds"),
+        ([], [], "there are no pairs to evaluate"),
+        ([], [1.0, 2.0], "0 of 2 pairs are of one class: expected at least 2; give pairs of both kinds"),
+        ([1.0, 2.0], [], "0 of 2 pairs are of two classes: expected at least 2; give pairs of both kinds"),
+        ([1.0], [1.0, 2.0], "1 of 3 pairs are of one class: expected at least 2; give pairs of both kinds"),
         (
             [1.0, math.nan],
             [1.0, 2.0],
@@ -219,26 +223,26 @@ def test_a_threshold_that_is_given_is_judged_on_all_pairs() -> None:
 )
 def test_pairs_that_cannot_be_judged_are_refused(same: list[float], different: list[float], message: str) -> None:
     with pytest.raises(DataError) as caught:
-        judge(pairs(same, different))
+        verify(pairs(same, different))
     assert str(caught.value).startswith(message)
 
 
 def test_distances_that_are_all_one_are_guessing() -> None:
-    found = judge(pairs([1.0] * 4, [1.0] * 6))
-    assert (found.auc.value, found.equal_error, found.verdicts.balanced_accuracy) == (0.5, 0.5, 0.5)
+    found = verify(pairs([1.0] * 4, [1.0] * 6))
+    assert (found.auc.value, found.equal_error, found.at_threshold.balanced_accuracy) == (0.5, 0.5, 0.5)
 
 
 def test_any_seed_parts_the_pairs() -> None:
-    one, other = halves(drawn(1), seed=2**70 + 5)
-    again, _ = halves(drawn(1), seed=2**70 + 5)
+    one, other = split_in_halves(drawn(1), seed=2**70 + 5)
+    again, _ = split_in_halves(drawn(1), seed=2**70 + 5)
     assert (len(one), len(other)) == (170, 170)
     assert np.array_equal(one.distance, again.distance)
 
 
 def test_a_pair_exactly_at_the_threshold_is_different() -> None:
     pairs = Distances(np.array([0.5, 1.0, 2.0]), np.array([True, True, False]))
-    assert verify_at(1.0, pairs).balanced_accuracy == 0.75  # half of the same pairs, and the other
-    assert verify_at(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
+    assert score_threshold(1.0, pairs).balanced_accuracy == 0.75  # half of the same pairs, and the other
+    assert score_threshold(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
 
 
 def test_the_picture_of_the_hardest_pairs_marks_the_wrong_ones_at_exactly_the_threshold() -> None:
@@ -256,7 +260,7 @@ def test_chances_of_very_far_pairs_are_numbers() -> None:
 
 
 def test_the_interval_of_the_auc_takes_two_pairs_of_each_kind() -> None:
-    assert auc(pairs([1.0], [0.5, 1.5, 2.5, 3.5])) == Share(0.75, 0.0, 1.0)
+    assert auc(pairs([1.0], [0.5, 1.5, 2.5, 3.5])) == Estimate(0.75, 0.0, 1.0)
     of_two = auc(pairs([1.0, 2.0], [1.5, 2.5]))
     assert of_two.value == 0.75
     # Variances of [1, 0.5] and [0.5, 1] are 1/8 each: 2 * (1/8) / 2 = 1/8.
@@ -280,7 +284,7 @@ def test_no_true_accepts_without_false_ones_have_no_threshold() -> None:
 def test_numbers_of_different_pairs_part_them_as_no_numbers_do() -> None:
     some = drawn(3)
     numbered = Distances(some.distance, some.same, np.arange(len(some)))
-    for plain, part in zip(halves(some, 4), halves(numbered, 4), strict=True):
+    for plain, part in zip(split_in_halves(some, 4), split_in_halves(numbered, 4), strict=True):
         assert np.array_equal(plain.distance, part.distance)
         assert part.pair is not None
     assert (some.distinct, numbered.distinct) == (len(some), len(some))

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.evaluation.plots.pictures import one_line, save_figure
-from siamese_proto.evaluation.training_log import Curve, Output, TrainingLog
+from siamese_proto.evaluation.plots.style import one_line, save_figure
+from siamese_proto.evaluation.training_log import Curve, TrainingLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def plot_training(log: TrainingLog, path: str | os.PathLike[str], title: str = "") -> None:
-    """The curves of a run over its iterations: training loss, learning rate (on an axis of its own), test outputs."""
+    """Draw the curves of a run by iteration: training loss, learning rate (on a second axis), and test outputs.
+
+    Curves of one name share a plot: an output of several test nets, or the values of one blob.
+    """
     from matplotlib.figure import Figure
 
-    tests = _by_name(log.test)
+    tests: dict[str, list[tuple[str, Curve]]] = {}
+    for output, curve in log.test.items():
+        tests.setdefault(output.name, []).append((f"{output.net}, output #{output.position}", curve))
     figure = Figure(figsize=(8, 3 + 2.4 * len(tests)), layout="constrained")
     rows = list(figure.subplots(1 + len(tests), 1, sharex=True, squeeze=False)[:, 0])
     _draw_curve(rows[0], log.loss, "training loss", "C0")
@@ -37,14 +42,6 @@ def plot_training(log: TrainingLog, path: str | os.PathLike[str], title: str = "
     rows[-1].set_xlabel("iteration")
     rows[0].set_title(one_line(title))
     save_figure(figure, path)
-
-
-def _by_name(outputs: dict[Output, Curve]) -> dict[str, list[tuple[str, Curve]]]:
-    """Curves of one name are drawn together: the same output of several test nets, the values of one blob."""
-    grouped: dict[str, list[tuple[str, Curve]]] = {}
-    for output, curve in outputs.items():
-        grouped.setdefault(output.name, []).append((f"{output.net}, output #{output.position}", curve))
-    return grouped
 
 
 def _draw_curve(axes: Axes, curve: Curve, label: str, color: str, **style: Any) -> None:

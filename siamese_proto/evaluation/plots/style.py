@@ -1,4 +1,4 @@
-"""Writing pictures: only whole ones, in a format that the name tells."""
+"""The style of all plots: colors for color-blind readers too, class markers, text, and how files are written."""
 
 from __future__ import annotations
 
@@ -12,19 +12,29 @@ from siamese_proto.files import check_writable, write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MARGINS = {"w_pad": 0.09, "h_pad": 0.07}  # inches
+SAME, DIFFERENT = "#0072B2", "#D55E00"  # blue and vermilion of Okabe and Ito
+ACCENT, INK, QUIET = "#009E73", "#222222", "#8A8A8A"
+# Paul Tol's "muted" scheme without its pale gray, and black.
+CLASSES = ["#332288", "#88CCEE", "#CC6677", "#117733", "#DDCC77", "#882255", "#44AA99", "#AA4499", "#999933", "#222222"]
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FORMATS = (".png", ".svg", ".pdf")
+_MARGINS = {"w_pad": 0.09, "h_pad": 0.07}  # inches
+
+
+def class_style(index: int) -> tuple[str, str]:
+    """Return color and marker of class number `index`: where the colors repeat, the marker changes."""
+    return CLASSES[index % len(CLASSES)], MARKERS[index // len(CLASSES) % len(MARKERS)]
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:
-    """Raise NetError where no picture of this name can be written; said before the work is done."""
+    """Raise NetError, before any work is done, if a picture of this name cannot be written."""
     if os.path.splitext(path)[1].lower() not in FORMATS:
         raise DataError(f"picture {quoted(os.fspath(path))}: its name must end in one of {', '.join(FORMATS)}")
     check_writable(path)
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure; the suffix of `path` tells the format."""
+    """Write a figure in the format of the suffix of `path`."""
     check_picture(path)
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -35,5 +45,5 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def one_line(text: str) -> str:
-    """Text that matplotlib shows as it is: what cannot be printed is a question mark, a dollar begins no formula."""
+    """Return text that matplotlib shows literally: unprintable characters are `?`, and a dollar starts no formula."""
     return "".join(letter if letter.isprintable() else "?" for letter in text).replace("$", r"\$")
