@@ -15,7 +15,7 @@ from siamese_proto.graph.select import NetState, select_layers
 from siamese_proto.proto.parsed import ParsedSolver
 from siamese_proto.proto.reader import parse_solver
 from siamese_proto.solver.settings import NetSource, Settings, find_problems, read_settings
-from siamese_proto.solver.test_coverage import first_coverage, missed
+from siamese_proto.solver.test_coverage import first_coverage, untested_records
 
 _NO_MAX_ITER = "max_iter is missing: `train` needs it; only `Solver.step`, which is given a number of iterations, runs"
 
@@ -72,7 +72,7 @@ def _tests_that_leave_records_out(parsed: ParsedSolver, settings: Settings) -> I
             size = first_coverage(build_graph(source.parsed, source.phase, source.level, source.stages))
         except NetError:
             continue  # told where the net is checked
-        text = missed(size, test.iterations) if size is not None else ""
+        text = untested_records(size, test.iterations) if size is not None else ""
         if text:
             yield Finding(parsed.source.find(f"test_iter[{index}]"), "warning", "test-iter", text)
 

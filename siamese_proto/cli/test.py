@@ -39,7 +39,7 @@ def test(
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.log import Event, log, number, output_lines
-    from siamese_proto.solver.test_coverage import counted_unevenly
+    from siamese_proto.solver.test_coverage import uneven_records
     from siamese_proto.solver.test_scores import Scores
 
     def print_and_log(event: Event, text: str) -> None:
@@ -64,7 +64,7 @@ def test(
                 click.echo(str(report), err=True)
         net.to(device)
         try:
-            note = counted_unevenly(net.graph, iterations)
+            note = uneven_records(net.graph, iterations)
             if note:
                 click.echo(f"note: {note}", err=True)
             print_and_log(Event.TEST_BATCHES, f"Running for {iterations} iterations.")

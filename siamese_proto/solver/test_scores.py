@@ -1,4 +1,4 @@
-"""What a net puts out, averaged over batches."""
+"""The outputs of a test net, averaged over batches."""
 
 from __future__ import annotations
 
@@ -15,27 +15,8 @@ from siamese_proto.solver.debug import DebugPass
 from siamese_proto.solver.log import Event, log
 
 
-def warn_of_fresh_statistics(net: Net) -> None:
-    """Log that BatchNorm layers have no statistics yet, where that is so: their outputs are then huge, as in Caffe."""
-    fresh = [
-        node
-        for node in net.graph.nodes
-        if isinstance(node.layer, BatchNorm)
-        and node.layer.uses_stored
-        and not net.weights[node.params[2].param.id].any()  # the scale factor, which counts batches
-    ]
-    if fresh:
-        more = f" and {len(fresh) - 1} more" if len(fresh) > 1 else ""
-        text = (
-            f"layer {quoted(fresh[0].name)}{more}: BatchNorm has no statistics yet and divides by sqrt(eps), so the "
-            "losses of this test are huge and say nothing; test after some training (test_initialization: false), or "
-            "give weights"
-        )
-        log(Event.NO_STATISTICS, text, level=logging.WARNING)
-
-
 class Scores:
-    """The mean of every output of a net, and of its loss, over the batches run so far; `debug` logs each in full."""
+    """The mean of every output of a net, and of its loss, over the batches so far; `debug` logs each pass in full."""
 
     def __init__(self, net: Net, debug: DebugPass | None = None) -> None:
         self.net = net
@@ -46,9 +27,9 @@ class Scores:
 
     @torch.no_grad()
     def run_batch(self) -> Mapping[str, Tensor]:
-        """Run the net over its next batch; the outputs for this batch alone."""
+        """Run the net over its next batch; returns the outputs for this batch alone."""
         if not self.batches:
-            warn_of_fresh_statistics(self.net)
+            _warn_about_new_statistics(self.net)
         self.net.run.draw = self.batches
         self.net.train_as_built()
         outputs: dict[str, Tensor] = self.net() if self.debug is None else self.debug.forward(self.net.pull())
@@ -58,9 +39,28 @@ class Scores:
         return outputs
 
     def means(self) -> dict[str, Tensor]:
-        """Every output blob, divided by the number of batches."""
+        """Return every output blob, divided by the number of batches."""
         return {name: total / self.batches for name, total in self._totals.items()}
 
     def loss(self) -> float:
-        """The weighted loss, divided by the number of batches."""
+        """Return the weighted loss, divided by the number of batches."""
         return (self._loss / self.batches).item()
+
+
+def _warn_about_new_statistics(net: Net) -> None:
+    """Log which BatchNorm layers have no statistics yet: as in Caffe, their outputs are then huge."""
+    nodes = [
+        node
+        for node in net.graph.nodes
+        if isinstance(node.layer, BatchNorm)
+        and node.layer.uses_stored
+        and not net.weights[node.params[2].param.id].any()  # the scale factor, which counts batches
+    ]
+    if nodes:
+        more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+        text = (
+            f"layer {quoted(nodes[0].name)}{more}: BatchNorm has no statistics yet and divides by sqrt(eps), so the "
+            "losses of this test are huge and mean nothing; test after some training (test_initialization: false), or "
+            "give weights"
+        )
+        log(Event.NO_STATISTICS, text, level=logging.WARNING)

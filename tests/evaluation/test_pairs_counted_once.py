@@ -26,7 +26,7 @@ from siamese_proto.evaluation.twin import Twin
 from siamese_proto.evaluation.verification import Distances, split_in_halves, verify
 from siamese_proto.net.net import Net
 from siamese_proto.proto import schema
-from siamese_proto.solver.test_coverage import counted_unevenly
+from siamese_proto.solver.test_coverage import uneven_records
 
 TOWERS = "".join(
     f"""
@@ -241,7 +241,7 @@ def test_test_says_where_some_records_count_more_often(
     backend: Backend, iterations: int, told: str, tmp_path: Path
 ) -> None:
     graph = Net(database(tmp_path, backend, 23, 10) + TOWERS + LOSS, "TEST").graph
-    text = counted_unevenly(graph, iterations)
+    text = uneven_records(graph, iterations)
     assert text == (
         f"--iterations {told} with batches of 10 tests {told}0 records, but '{tmp_path}/db' has 23, so some count more "
         "often than others; --iterations 23 counts all equally"

@@ -43,7 +43,7 @@ def test_a_test_before_any_batch_is_explained_once(
     assert messages == (
         [
             f"layer {told}: BatchNorm has no statistics yet and divides by sqrt(eps), so the losses of this test are "
-            "huge and say nothing; test after some training (test_initialization: false), or give weights"
+            "huge and mean nothing; test after some training (test_initialization: false), or give weights"
         ]
         if told
         else []

@@ -59,9 +59,9 @@ def test_a_compiled_net_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("precision", "message"),
     [
-        ("fp16", "precision fp16 needs a GPU, and the net is on the CPU; fp32 and bf16 work here"),
-        ("tf32", "precision tf32 needs a GPU, and the net is on the CPU; fp32 and bf16 work here"),
-        ("fp8", "there is no precision 'fp8'; it is one of fp32, tf32, bf16, fp16"),
+        ("fp16", "precision fp16 needs a GPU, and the net is on the CPU; use fp32 or bf16"),
+        ("tf32", "precision tf32 needs a GPU, and the net is on the CPU; use fp32 or bf16"),
+        ("fp8", "unknown precision 'fp8'; it is one of fp32, tf32, bf16, fp16"),
     ],
 )
 def test_a_precision_that_is_not_there_is_refused(precision: str, message: str) -> None:

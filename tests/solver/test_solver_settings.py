@@ -93,7 +93,7 @@ MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
         {},
         'test_net: "net.prototxt"',
         5,
-        "test net number 1 has no test_iter: how many of its batches make a test",
+        "test net number 1 has no test_iter, the number of batches per test",
     ),
     (
         {},
@@ -230,8 +230,8 @@ def test_what_does_nothing_is_noted() -> None:
     lines = "test_interval: 5\ndebug_info: true\nlayer_wise_reduce: false\ndevice_id: 2\nsolver_mode: CPU"
     assert read(lines).notes == (
         "solver.prototxt: test_interval does nothing without test_iter: nothing is tested",
-        "solver.prototxt: debug_info does nothing without display: it is shown where losses are displayed",
-        "solver.prototxt: layer_wise_reduce has no effect: it is about gradients on several GPUs, and here one is used",
+        "solver.prototxt: debug_info does nothing without display: it is logged with the displayed losses",
+        "solver.prototxt: layer_wise_reduce has no effect: gradients of several GPUs are always averaged together",
         "solver.prototxt: device_id has no effect with solver_mode: CPU",
     )
     assert read("display: 5\ndebug_info: true\nsnapshot_diff: true\ndevice_id: 2").notes == ()
