@@ -26,7 +26,7 @@ from torch import nn
 
 import siamese_proto as sp
 from siamese_proto.errors import quoted
-from siamese_proto.evaluation.twin import open_twin
+from siamese_proto.evaluation.twin import load_twin
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # benchmarks/references is imported from anywhere
 NETWORKS = Path(__file__).resolve().parent.parent / "prototxt"
@@ -145,7 +145,7 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     data.close()
     weights = folder / "weights.caffemodel"
     solver.net.save_weights(weights)
-    twin = open_twin(net, weights)
+    twin = load_twin(sp.Net(net, "TEST", seed=0, writes_files=False), weights)
     reference.eval()
     test = held_out(net, twin, how.pairs, every=case.every)
     ours, theirs = (scores(side, test, case.threshold, case.ways) for side in (Here(twin), ByHand(reference)))

@@ -36,16 +36,17 @@ class TwinOptions:
     model: str
     weights: tuple[str, ...]
     gpu: str | None
-    net: Mapping[str, Any]  # keyword arguments of `open_twin`
+    net: Mapping[str, Any]  # keyword arguments of `Net`
     settings: Mapping[str, Any]  # fields of `TwinSettings`
 
     def open(self, seed: int = 0) -> Twin:
         """Build the net with its weights; `seed` is that of its data layers."""
-        from siamese_proto.evaluation.twin import TwinSettings, open_twin
+        from siamese_proto.evaluation.twin import TwinSettings, load_twin
+        from siamese_proto.net.net import Net
         from siamese_proto.proto.reader import parse_net
 
-        settings, device = TwinSettings(**self.settings), chosen_device(self.gpu)
-        return open_twin(parse_net(Path(self.model)), self.weights, settings, **self.net, device=device, seed=seed)
+        net = Net(parse_net(Path(self.model)), "TEST", seed=seed, writes_files=False, **self.net)
+        return load_twin(net.to(chosen_device(self.gpu)), self.weights, TwinSettings(**self.settings))
 
     def subject(self, twin: Twin, images: str = "") -> Subject:
         """Describe the net for the results."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -17,7 +18,7 @@ from siamese_proto.evaluation.pair_sources import DEFAULT_COUNT, PairImages
 from siamese_proto.evaluation.preprocess import Picture, to_pictures
 from siamese_proto.evaluation.twin import Floats, Progress, Twin, learned_distance, no_progress
 from siamese_proto.evaluation.verification import Distances, check_pairs
-from siamese_proto.graph.comparison import Comparison, image_blobs
+from siamese_proto.graph.comparison import Comparison
 from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.layers.base import Coverage, DataLayer
@@ -123,44 +124,57 @@ def measure_data_layers(
     Raises:
         GraphError: the net has no data layer, or no label of the pairs.
     """
-    sources = _data_layers(twin.net.graph, twin.comparison)
-    if not twin.comparison.triplets and twin.comparison.label is None:
+    comparison, run = twin.comparison, twin.net.run
+    sources = _data_layers(twin.net.graph, comparison)
+    if not comparison.triplets and comparison.label is None:
         raise GraphError("which blob is the label of the pairs cannot be determined; name it with --label")
     if pair_labels is None:
-        check_sources(twin.net.graph, twin.net.run)
+        check_sources(twin.net.graph, run)
     loader = _PairLoader(twin, pair_labels)
-    distances: list[Distances] = []
+    parts: list[Distances] = []
     hard: list[HardPair] = []
-    done = 0
+    done, total, coverage = 0, 1, ""
     twin.net.close()  # so that every source begins with its first record
-    twin.net.run.rand_skip = False
+    run.rand_skip = False
     try:
-        batch = loader.next()
-        total, coverage = _pairs_to_measure(sources, len(batch), count)
-        while True:
-            batch = batch.first(total - done)
-            hard += [loader.hard_pair(batch, row, done) for row in _hardest_rows(batch.distances, hardest)]
+        while done < total:
+            distances, images = loader.next()
+            size = len(distances) // (2 if comparison.triplets else 1)
+            records = numpy.arange(len(distances)) % size
+            if not parts:
+                total, coverage = _pairs_to_measure(sources, size, count)
+            rows = numpy.flatnonzero(records < total - done)
+            parts.append(distances.select(rows))
+            for row in _hardest_rows(parts[-1], hardest):
+                hard.append(_hard_pair(twin, parts[-1], row, images, records[rows[row]], done))
             hard = _hardest(hard, hardest)
-            distances.append(batch.distances)
-            done += len(batch)
+            done = min(done + size, total)
             progress(done)
-            if done >= total:
-                break
-            batch = loader.next()
     finally:
-        twin.net.run.rand_skip = True
+        run.rand_skip = True
         twin.net.close()
     joined = Distances(
-        numpy.concatenate([part.distance for part in distances]),
-        numpy.concatenate([part.same for part in distances]),
-        numpy.concatenate([part.pair for part in distances if part.pair is not None]),
+        numpy.concatenate([part.distance for part in parts]),
+        numpy.concatenate([part.same for part in parts]),
+        numpy.concatenate([part.pair for part in parts if part.pair is not None]),
     )
     check_pairs(joined, 0)
     names = sorted({node.layer.describe() if node.layer is not None else node.name for node in sources})
     description = f"the net's own {' and '.join(names)}, {coverage}"
-    if unreadable := sum(map(len, twin.net.run.bad_records.values())):
+    if unreadable := sum(map(len, run.bad_records.values())):
         description += f"; {unreadable} of them could not be read, and others are counted twice instead"
     return MeasuredPairs(joined, description, tuple(hard))
+
+
+def _hard_pair(twin: Twin, pairs: Distances, row: int, images: Sequence[Tensor], record: int, before: int) -> HardPair:
+    """A pair of a batch with its pictures; `before` is the number of records before the batch."""
+    triplets, same = twin.comparison.triplets, bool(pairs.same[row])
+    pictures = [numpy.zeros((1, 1), numpy.uint8)] * 2
+    if images:
+        sides = ((0, images[0]), (2, images[2]) if triplets and not same else (1, images[1]))
+        pictures = [twin.preprocessing(side).to_pictures(image[record][None].cpu().numpy())[0] for side, image in sides]
+    name = f"{'triplet' if triplets else 'pair'} {before + record}"
+    return HardPair(float(pairs.distance[row]), same, (name, name), (pictures[0], pictures[1]))
 
 
 def _data_layers(graph: Graph, comparison: Comparison) -> list[Node]:
@@ -215,27 +229,6 @@ def _coverage(node: Node) -> Coverage | None:
         raise problem.at(location=node.location, layer=node.name) from None
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The pairs of a batch, or its triplets as the pairs of one class followed by the others."""
-
-    distances: Distances
-    images: Sequence[Tensor]  # of each side; empty if they cannot be determined
-    triplets: bool
-
-    def __len__(self) -> int:
-        return len(self.distances) // 2 if self.triplets else len(self.distances)
-
-    def first(self, count: int) -> _Batch:
-        """Return at most `count` pairs or triplets."""
-        if count >= len(self):
-            return self
-        rows = numpy.arange(count)
-        if self.triplets:
-            rows = numpy.concatenate([rows, len(self) + rows])
-        return _Batch(self.distances.select(rows), [image[:count] for image in self.images], self.triplets)
-
-
 class _PairLoader:
     """Loads batches of a net's data layers and computes their distances."""
 
@@ -247,25 +240,22 @@ class _PairLoader:
         self._inputs: list[Blob] = []
         self._numbers: dict[tuple[bytes, ...], int] = {}  # of the pairs so far, by hashes of their images
         comparison = twin.comparison
-        learned = twin.metric.kind == "LEARNED" and comparison.score is not None
-        self._outputs = [comparison.score] if learned and comparison.score else list(comparison.features)
+        score = comparison.score if twin.metric.kind == "LEARNED" else None
+        self._outputs = list(comparison.features) if score is None else [score]
         self._outputs += [comparison.label] if comparison.label is not None else []
-        self._image_blobs = self._find_images()
+        self._image_blobs: list[Blob] = []
+        with suppress(NetError):  # images are optional: they are for pictures, and to recognize copies of a pair
+            blobs = twin.image_blobs
+            for side in (0, 1):
+                twin.preprocessing(side)
+            self._image_blobs = list(blobs[0]) if len(blobs[0]) > 1 else [side_blobs[0] for side_blobs in blobs]
         self._ordered = bool(self._image_blobs) and twin.towers_differ
 
-    def _find_images(self) -> list[Blob]:
-        """The blobs of the images, for pictures only; empty if they cannot be determined."""
-        try:
-            sides = image_blobs(self._twin.net.graph, self._twin.comparison.features, self._twin.settings.inputs)
-            for side in (0, 1):
-                self._twin.preprocessing(side)
-        except NetError:
-            return []
-        joined = len(sides[0]) > 1
-        return list(sides[0]) if joined else [side[0] for side in sides]
+    def next(self) -> tuple[Distances, Sequence[Tensor]]:
+        """Load the next batch: distances, and the images of each side if they can be determined.
 
-    def next(self) -> _Batch:
-        """Load the next batch."""
+        Of triplets, the pairs of one class come first, and then the others.
+        """
         net, comparison, metric = self._twin.net, self._twin.comparison, self._twin.metric
         tops = net.pull()
         for name, tensor in tops.items():
@@ -278,24 +268,23 @@ class _PairLoader:
             self._part = Part(net, self._inputs, [*self._outputs, *self._image_blobs])
         results = self._part(*(tops[blob.name] for blob in self._inputs))
         values, images = list(results[: len(self._outputs)]), results[len(self._outputs) :]
-        seen = images or [tops[blob.name] for blob in self._inputs if blob != comparison.label]
+        to_hash = images or [tops[blob.name] for blob in self._inputs if blob != comparison.label]
         if comparison.triplets:
             anchor, positive, negative = (value.flatten(1).cpu().numpy() for value in values)
             count = len(anchor)
             distance = numpy.concatenate([metric.rows(anchor, positive), metric.rows(anchor, negative)])
-            hashes = _hash_rows(seen, count)
+            hashes = _hash_rows(to_hash, count)
             positives = [hashes[0], hashes[1]] if images else [*hashes, [b"positive"] * count]
             negatives = [hashes[0], hashes[2]] if images else [*hashes, [b"negative"] * count]
             numbers = numpy.concatenate([self._number(sides, count) for sides in (positives, negatives)])
-            return _Batch(Distances(distance, numpy.repeat([True, False], count), numbers), images, True)
+            return Distances(distance, numpy.repeat([True, False], count), numbers), images
         same = self._same(values.pop().flatten().cpu().numpy())
         if len(values) == 1:
             distance = learned_distance(values[0], comparison.score_kind, one_is_same=comparison.one_is_same)
         else:
             first, second = (value.flatten(1).cpu().numpy() for value in values)
             distance = metric.rows(first, second)
-        numbers = self._number(_hash_rows(seen, len(same)), len(same))
-        return _Batch(Distances(distance, same, numbers), images, False)
+        return Distances(distance, same, self._number(_hash_rows(to_hash, len(same)), len(same))), images
 
     def _same(self, labels: Floats) -> NDArray[numpy.bool_]:
         """Which pairs are of one class according to their labels."""
@@ -315,18 +304,6 @@ class _PairLoader:
         pairs = zip(*hashes or [unknown], strict=True)
         keys = [pair if self._ordered else tuple(sorted(pair)) for pair in pairs]
         return numpy.array([self._numbers.setdefault(key, len(self._numbers)) for key in keys], numpy.int64)
-
-    def hard_pair(self, batch: _Batch, row: int, before: int) -> HardPair:
-        """Return a pair of the batch with its pictures; `before` is the number of records before the batch."""
-        record = row % len(batch)
-        pictures = [numpy.zeros((1, 1), numpy.uint8)] * 2
-        if batch.images:
-            second = 2 if batch.triplets and row >= len(batch) else 1
-            images = [(batch.images[side][record][None].cpu().numpy(), side) for side in (0, second)]
-            pictures = [self._twin.preprocessing(side).to_pictures(image)[0] for image, side in images]
-        name = f"{'triplet' if batch.triplets else 'pair'} {before + record}"
-        distance, same = float(batch.distances.distance[row]), bool(batch.distances.same[row])
-        return HardPair(distance, same, (name, name), (pictures[0], pictures[1]))
 
 
 def _hash_rows(blobs: Sequence[Tensor], count: int) -> list[list[bytes]]:

@@ -36,9 +36,6 @@ class Mean:
     value: float
     error: float
 
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ± {self.error:.4f}"
-
 
 @dataclass(frozen=True)
 class FewShot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from siamese_proto.graph.comparison import Comparison, Metric, ScoreKind, find_c
 from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob
 from siamese_proto.layers.distance import measure
-from siamese_proto.net.net import Model, Net
+from siamese_proto.net.net import Net
 from siamese_proto.net.part import Part
 
 Floats = NDArray[numpy.floating]
@@ -219,28 +219,14 @@ class Twin:
         return min(side, len(self.comparison.features) - 1)
 
 
-def open_twin(
-    model: Model,
-    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    settings: TwinSettings | None = None,
-    *,
-    level: int = 0,
-    stages: Sequence[str] = (),
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    allow_python_layers: bool = False,
-    device: torch.device | str = "cpu",
-    seed: int = 0,
+def load_twin(
+    net: Net, weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], settings: TwinSettings | None = None
 ) -> Twin:
-    """Build a net of phase TEST with trained weights, and determine what it compares.
-
-    `seed` is the seed of its data layers; the other arguments are those of `Net`.
+    """Load weights into a net of phase TEST, and determine what it compares.
 
     Raises:
         NetError: a file cannot be used, a layer has no weights, or what the net compares cannot be determined.
     """
-    allowed = allow_python_layers
-    net = Net(model, "TEST", None, level, stages, shapes, allow_python_layers=allowed, seed=seed, writes_files=False)
-    net.to(device)
     twin = Twin(net, settings)
     paths = [os.fspath(path) for path in ([weights] if isinstance(weights, str | os.PathLike) else weights)]
     loaded = {name for path in paths for name in net.load_weights(path).loaded}
@@ -248,7 +234,7 @@ def open_twin(
     missing = [node.name for node in net.graph.nodes if any(use.param.id not in filled for use in node.params)]
     if missing:
         raise WeightsError(
-            f"{', '.join(paths)}: no weights for {len(missing)} layers of the net, the first is "
-            f"{quoted(missing[0])}; give the weights that were trained with it"
+            f"{', '.join(paths)}: no weights for {len(missing)} layers of the net, the first is {quoted(missing[0])}; "
+            "give the weights that were trained with it"
         )
     return twin

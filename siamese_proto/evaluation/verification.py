@@ -7,7 +7,6 @@ many pairs have images in common, the true intervals are wider.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy
@@ -54,9 +53,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.low:.4f} to {self.high:.4f})"
 
 
 @dataclass(frozen=True)
@@ -299,20 +295,13 @@ def _in_second_half(pairs: Distances, numbers: NDArray[numpy.int64], seed: int) 
     return in_second[group]
 
 
-def verify(
-    pairs: Distances,
-    *,
-    threshold: float | None = None,
-    seed: int = 0,
-    false_accepts: Sequence[float] = FALSE_ACCEPTS,
-) -> VerificationResults:
+def verify(pairs: Distances, *, threshold: float | None = None, seed: int = 0) -> VerificationResults:
     """Compute all verification scores of pairs.
 
     Args:
         pairs: Distances of pairs of both kinds.
         threshold: Scored on all pairs. None: chosen on one half of the pairs and scored on the other.
         seed: Of the halves.
-        false_accepts: False accept rates at which the true accept rate is computed.
 
     Raises:
         DataError: there are too few pairs of either kind, or distances that are not finite.
@@ -329,7 +318,7 @@ def verify(
         at_threshold=score_threshold(best_threshold(chosen_on) if threshold is None else threshold, scored_on),
         auc=auc(pairs),
         equal_error=equal_error_rate(curve),
-        accepts=tuple(true_accepts(curve, pairs, at_most) for at_most in false_accepts),
+        accepts=tuple(true_accepts(curve, pairs, at_most) for at_most in FALSE_ACCEPTS),
         roc=curve,
         calibration=calibrate(chosen_on),
         edges=edges,

@@ -11,7 +11,7 @@ import pytest
 from siamese_proto.errors import DataError, GraphError, NetError
 from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
-from siamese_proto.evaluation.twin import Twin, TwinSettings, open_twin
+from siamese_proto.evaluation.twin import Twin, TwinSettings, load_twin
 from siamese_proto.net.net import Net
 
 DATA = """
@@ -287,7 +287,7 @@ def test_features_that_are_no_numbers_are_told_with_the_image() -> None:
 def test_layers_that_the_weights_have_nothing_for_are_told(tmp_path: Path) -> None:
     Net(TOWER.replace('"ip"', '"other"').replace('"act"', '"act2"')).save_weights(tmp_path / "w.caffemodel")
     with pytest.raises(NetError):
-        open_twin(TOWER, tmp_path / "w.caffemodel")
+        load_twin(Net(TOWER, "TEST"), tmp_path / "w.caffemodel")
     two = (
         TOWER + 'layer { name: "more" type: "InnerProduct" bottom: "f" top: "h" inner_product_param { num_output: 2 } }'
     )
@@ -295,4 +295,4 @@ def test_layers_that_the_weights_have_nothing_for_are_told(tmp_path: Path) -> No
     with pytest.raises(
         NetError, match="no weights for 1 layers of the net, the first is 'more'; give the weights that were"
     ):
-        open_twin(two, tmp_path / "w.caffemodel")
+        load_twin(Net(two, "TEST"), tmp_path / "w.caffemodel")
