@@ -23,7 +23,6 @@ from siamese_proto.graph.comparison import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import SubFigure
 
 _PAIRS_SHOWN = 7  # of either kind, in the plot of everything
 _DISTANCES: dict[Metric, str] = {
@@ -51,24 +50,38 @@ def plot_file(source: str, out: str, what: str | None = None, title: str = "") -
     """
     suffix = source.lower().rpartition(".")[2]
     what = what or {"json": "all", "npz": "features", "npy": "features"}.get(suffix, "curves")
-    plots: dict[str, Callable[[Evaluation, str, str], None]] = {
-        "all": plot_evaluation,
-        "roc": plot_roc,
-        "histogram": plot_histogram,
-    }
     if what == "curves":
         plot_training(read_training_log(source), out, title)
-    elif what == "features":
+        return
+    if what == "features":
         plot_embedding(read_features(source), out, title)
-    elif what in plots:
-        plots[what](read_evaluation(source), out, title)
-    elif what == "pairs":
-        evaluation = read_evaluation(source)
-        if evaluation.verification is None or not evaluation.hardest:
-            raise DataError(f"{quoted(source)} holds no pairs with pictures; evaluate on pairs of images")
-        plot_pairs(evaluation.hardest, evaluation.verification.at_threshold.threshold, out, title)
+        return
+    evaluation = read_evaluation(source)
+    results = evaluation.verification
+    if what == "all":
+        plot_evaluation(evaluation, out, title)
+    elif results is None:
+        raise DataError(f"{quoted(source)} has no pairs: expected results for pairs; evaluate with --pairs")
+    elif what == "roc":
+        _plot(lambda axes: draw_roc(axes, results), out, title, (6.4, 5.2))
+    elif what == "histogram":
+        _plot(lambda axes: draw_histogram(axes, results, evaluation.subject.distance), out, title, (7.2, 4.6))
+    elif what != "pairs":
+        raise DataError(f"{quoted(what)} cannot be drawn: expected curves, features, all, roc, histogram or pairs")
+    elif not evaluation.hardest:
+        raise DataError(f"{quoted(source)} has no pictures of pairs; evaluate on pairs of images")
     else:
-        raise DataError(f"{quoted(what)} cannot be drawn: expected curves, features, pairs, {', '.join(plots)}")
+        plot_pairs(evaluation.hardest, results.at_threshold.threshold, out, title)
+
+
+def _plot(draw: Callable[[Axes], None], out: str, title: str, size: tuple[float, float]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_title(one_line(title), fontsize=13)
+    save_figure(figure, out)
 
 
 def plot_evaluation(
@@ -77,74 +90,36 @@ def plot_evaluation(
     """Draw all results in one picture: distances and ROC curve, the hardest pairs, and scores of labeled images."""
     from matplotlib.figure import Figure
 
-    results = evaluation.verification
-    labelled = embedding is not None or evaluation.retrieval is not None or evaluation.few_shot is not None
-    pictured = [pair for pair in evaluation.hardest if min(pair.pictures[0].shape[:2]) > 1]
-    heights = [4.2] * (results is not None) + [3.1] * bool(pictured and results) + [4.6] * labelled
+    results, few_shot, retrieval = evaluation.verification, evaluation.few_shot, evaluation.retrieval
+    scored = few_shot is not None or retrieval is not None
+    pictured = results is not None and any(min(pair.pictures[0].shape[:2]) > 1 for pair in evaluation.hardest)
+    labelled = scored or embedding is not None
+    heights = [4.2] * (results is not None) + [3.1] * pictured + [4.6] * labelled
     if not heights:
         raise DataError("there are no results to draw")
     figure = Figure(figsize=(11, sum(heights) + 0.6), layout="constrained")
-    figure.suptitle(one_line(title or _default_title(evaluation)), fontsize=14)
+    figure.suptitle(one_line(title or " / ".join(PurePath(evaluation.subject.model).parts[-2:])), fontsize=14)
     parts = iter(stack(figure, heights))
     if results is not None:
         left, right = next(parts).subplots(1, 2)
-        draw_histogram(left, results, _DISTANCES[evaluation.subject.distance])
+        draw_histogram(left, results, evaluation.subject.distance)
         draw_roc(right, results)
         if pictured:
-            threshold = results.at_threshold.threshold
             for part, same in zip(stack(next(parts), [1, 1]), (True, False), strict=True):
                 pairs = [pair for pair in evaluation.hardest if pair.same == same]
-                draw_pairs(part, pairs, threshold, same=same, columns=_PAIRS_SHOWN)
+                draw_pairs(part, pairs, results.at_threshold.threshold, same=same, columns=_PAIRS_SHOWN)
     if labelled:
-        _draw_labelled(next(parts), evaluation, embedding)
+        columns = (embedding is not None) + scored
+        axes = next(parts).subplots(1, columns, squeeze=False, width_ratios=[1.35, 1][:columns])[0]
+        if embedding is not None:
+            draw_embedding(axes[0], embedding)
+            axes[0].set_title("Features of the labeled images", fontsize=12)
+        if scored:
+            draw_scores(axes[-1], few_shot, retrieval)
     save_figure(figure, path)
 
 
-def _default_title(evaluation: Evaluation) -> str:
-    return " / ".join(PurePath(evaluation.subject.model).parts[-2:])
-
-
-def _draw_labelled(figure: SubFigure, evaluation: Evaluation, embedding: Embedding | None) -> None:
-    scored = evaluation.retrieval is not None or evaluation.few_shot is not None
-    columns = (embedding is not None) + scored
-    axes = list(figure.subplots(1, columns, squeeze=False, width_ratios=[1.35, 1][:columns])[0])
-    if embedding is not None:
-        draw_embedding(axes[0], embedding)
-        axes[0].set_title("Features of the labeled images", fontsize=12)
-    if scored:
-        draw_scores(axes[-1], evaluation.few_shot, evaluation.retrieval)
-
-
-def plot_histogram(evaluation: Evaluation, path: str | os.PathLike[str], title: str = "") -> None:
-    """Draw the distances of same and of different pairs, with the threshold."""
-    label = _DISTANCES[evaluation.subject.distance]
-    _plot(evaluation, path, title, (7.2, 4.6), lambda axes, results: draw_histogram(axes, results, label))
-
-
-def plot_roc(evaluation: Evaluation, path: str | os.PathLike[str], title: str = "") -> None:
-    """Draw the ROC curve: true accepts over false accepts."""
-    _plot(evaluation, path, title, (6.4, 5.2), draw_roc)
-
-
-def _plot(
-    evaluation: Evaluation,
-    path: str | os.PathLike[str],
-    title: str,
-    size: tuple[float, float],
-    draw: Callable[[Axes, VerificationResults], None],
-) -> None:
-    from matplotlib.figure import Figure
-
-    if evaluation.verification is None:
-        raise DataError("the results have no pairs, so there are no distances to draw; evaluate on pairs")
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes, evaluation.verification)
-    axes.set_title(one_line(title or _default_title(evaluation)), fontsize=13)
-    save_figure(figure, path)
-
-
-def draw_histogram(axes: Axes, results: VerificationResults, xlabel: str) -> None:
+def draw_histogram(axes: Axes, results: VerificationResults, distance: Metric) -> None:
     """Draw the share of the same and of the different pairs at each distance, and the threshold."""
     from matplotlib.ticker import MaxNLocator
 
@@ -166,7 +141,7 @@ def draw_histogram(axes: Axes, results: VerificationResults, xlabel: str) -> Non
         axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {threshold:.4g}")
     axes.set_xlim(results.edges[0], results.edges[-1])
     axes.margins(y=0.12)
-    axes.set_xlabel(xlabel)
+    axes.set_xlabel(_DISTANCES[distance])
     axes.set_ylabel("share of the pairs of their kind")
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
