@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
 
-from siamese_proto import __version__
 from siamese_proto.graph.ir import Finding
 
 _GITHUB_LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
@@ -52,7 +52,7 @@ def as_sarif(findings: Sequence[Finding]) -> str:
     codes = sorted({finding.code for finding in findings})
     driver = {
         "name": "siamese-proto",
-        "version": __version__,
+        "version": metadata.version("siamese-proto"),
         "rules": [{"id": code, "name": code, "shortDescription": {"text": code.replace("-", " ")}} for code in codes],
     }
     results = [

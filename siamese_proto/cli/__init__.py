@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import click
 
-from siamese_proto import __version__
 from siamese_proto.cli.group import MainGroup
 
 # torch takes seconds to load, so a command is imported when it is called, and its help in the list stands here
@@ -31,6 +32,6 @@ COMMANDS = {
 
 
 @click.group(cls=MainGroup, commands_help=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="siamese-proto")
+@click.version_option(metadata.version("siamese-proto"), prog_name="siamese-proto")
 def main() -> None:
     """Train, test, draw and check Caffe-style nets, siamese ones above all."""
