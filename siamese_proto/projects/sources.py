@@ -1,102 +1,108 @@
-"""Own sources in the text of an included net: its data layers are rewritten, its comments stay."""
+"""The images that a user wants to train or test on, checked before a project is written."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+from siamese_proto.data.databases.database import guess_backend, open_database
+from siamese_proto.data.databases.store import Backend
+from siamese_proto.data.images.class_choice import choose_classes
+from siamese_proto.data.images.labelled import Kind, LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.images.pair_list import read_rows
+from siamese_proto.data.layers.image_data import read_list
 from siamese_proto.errors import DataError, quoted
-from siamese_proto.projects.images import Images
+from siamese_proto.files import find_path
 
-# As the files of these networks write their data layers.
-_LAYER = re.compile(r"^layer \{\n(?:  .*\n)*?  (?:pair_)?data_param \{(?:.*\n)*?\}\n", re.MULTILINE)
-_PHASE = re.compile(r"\bphase: (TRAIN|TEST)\b")
-_TUPLE = re.compile(r"\btuple: (TRIPLET|BALANCED)\b")
-_ROOT = re.compile(r'\broot_folder: ("(?:[^"\\]|\\.)*")')
-_SOURCE = re.compile(r'\bsource: ("(?:[^"\\]|\\.)*")')
-_SOURCE_LINE = re.compile(r"^( *)source: .*\n", re.MULTILINE)
-_OF_THE_OLD_SOURCE = re.compile(r"^ *(?:kind|classes|exclude_classes|labels|root_folder): .*\n", re.MULTILINE)
-_DATABASE = re.compile(r"^  data_param \{ source: .* batch_size: ([0-9]+) \}\n", re.MULTILINE)
-# What the pairs of mnist_siamese's database are: two gray images of MNIST's size, one after the other.
-_DRAWN = """\
-  pair_data_param {{
-    source: ""
-    tuple: PAIR
-    batch_size: {batch_size}
-    new_height: 28
-    new_width: 28
-    is_color: false
-  }}
-"""
+_TRAIN_SHARE = 0.75  # of the classes, if one source is for training and test
+_FEWEST = 2  # classes in each of the two parts: images of one class make no pair of different ones
 
 
-def own_root(text: str) -> str:
-    """The root_folder that a net has for the names in its own list, or an empty text."""
-    found = _ROOT.search(text)
-    return json.loads(found[1]) if found else ""
+@dataclass(frozen=True)
+class ImageSource:
+    """A source of images, and how a data layer reads it."""
+
+    path: str  # as the user specified it
+    kind: Kind | Literal["PAIRS", "MISSING"]  # PAIRS: a database of pairs; MISSING: it does not exist yet
+    classes: str = ""  # the classes to use; "": all
+    root_folder: str = ""  # prefix of the paths in a list; absolute, or relative to the list
+    backend: Backend | None = None
+    text: str = ""  # description of the content
+
+    @property
+    def is_path(self) -> bool:
+        """Whether the source is a file or a folder that exists."""
+        return self.kind not in ("DIGITS", "MISSING")
+
+    def open(self) -> LabelledImages:
+        """Open the images; those of a database of pairs are its records."""
+        kind: Kind = "AUTO" if self.kind == "PAIRS" or self.kind == "MISSING" else self.kind
+        return open_labelled(self.path, kind, root_folder=self.root_folder)
+
+    def with_classes(self, classes: str = "") -> ImageSource:
+        """Return the source restricted to some classes, with a description. Raises DataError for unknown classes."""
+        with self.open() as images:
+            chosen = choose_classes(images, classes)
+            count = len(set(chosen.labels.tolist()))
+            text = f"{len(chosen):,} images of {count:,} class{'es' if count > 1 else ''}"
+        return replace(self, classes=classes, text=f"{text} ({classes})" if classes else text)
 
 
-def named_sources(text: str) -> list[str]:
-    """The sources that a net names, in the order of its layers, each once."""
-    return list(dict.fromkeys(json.loads(literal) for literal in _SOURCE.findall(text)))
+def find_source(path: str, own_root: str = "") -> ImageSource:
+    """Determine what a source is and contains.
 
+    Args:
+        path: A file or folder, or `digits`.
+        own_root: A root_folder to try for the paths in a list.
 
-def with_sources(text: str, images: Mapping[str, Images], folder: Path | None) -> str:
-    """The text with other sources for some phases.
-
-    Paths are written as they are seen from `folder`; None: from the root. Raises DataError where a layer cannot draw
-    from such a source.
+    Raises:
+        DataError: the source cannot be read.
     """
-
-    def rewritten(found: re.Match[str]) -> str:
-        phase = _PHASE.search(found[0])
-        return _rewritten(found[0], images[phase[1]], folder) if phase and phase[1] in images else found[0]
-
-    return _LAYER.sub(rewritten, text)
-
-
-def _rewritten(layer: str, images: Images, folder: Path | None) -> str:
-    path = _seen_from(folder, images.path) if images.is_path else images.path
-    source = json.dumps(path, ensure_ascii=False)
-    if found := _DATABASE.search(layer):
-        if images.kind in ("PAIRS", "MISSING"):
-            backend = " backend: LMDB" if images.backend == "LMDB" else ""
-            return _SOURCE.sub(lambda _: f"source: {source}{backend}", layer)
-        layer = _DATABASE.sub(_DRAWN.format(batch_size=found[1]), layer.replace('type: "Data"', 'type: "PairData"'))
-    _refuse(layer, images)
-    fields = {"source": source}
-    if images.is_path:
-        fields["kind"] = images.kind
-    if images.root_folder:
-        fields["root_folder"] = json.dumps(_root_seen_from(folder, images.root_folder), ensure_ascii=False)
-    if images.classes:
-        fields["classes"] = json.dumps(images.classes)
-    layer = _OF_THE_OLD_SOURCE.sub("", layer)
-    return _SOURCE_LINE.sub(lambda found: "".join(f"{found[1]}{name}: {fields[name]}\n" for name in fields), layer)
+    if not os.path.exists(path):
+        return ImageSource(path, "DIGITS").with_classes() if is_digits(path) else ImageSource(path, "MISSING")
+    source = ImageSource(path, guess_kind(path), backend=guess_backend(path))
+    if source.kind == "CSV":
+        rows = read_rows(path)
+        return replace(source, root_folder=_root_folder(path, rows[0][0], own_root), text=f"{len(rows):,} pairs")
+    if source.kind == "LIST":
+        first, _ = read_list(path, os.stat(path).st_mtime_ns)[0]
+        return replace(source, root_folder=_root_folder(path, first, own_root)).with_classes()
+    if source.kind == "DATABASE":
+        with source.open() as records:
+            channels = records.shape[0]
+        if channels not in (1, 3):
+            with open_database(path, source.backend) as database:
+                text = f"{database.count():,} records of {channels} channels"
+            return replace(source, kind="PAIRS", text=text)
+    return source.with_classes()
 
 
-def _refuse(layer: str, images: Images) -> None:
-    drawn = _TUPLE.search(layer)
-    if images.kind == "CSV" and drawn:
+def _root_folder(path: str, first: str, own_root: str) -> str:
+    """The prefix for the paths in a list with which its images are found, from the folder of the project too."""
+    folder = os.path.dirname(path)
+    for root in dict.fromkeys(("", own_root)):
+        if os.path.exists(os.path.join(folder, root + first)):
+            return root
+    if find_path(first, None):
+        return f"{Path.cwd()}{os.sep}"
+    raise DataError(
+        f"{quoted(path)} names the image {quoted(first)}, which is neither in the folder of that file nor in the "
+        "working directory; check the paths"
+    )
+
+
+def split_by_class(source: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Split a source into most classes, for training, and the others. Raises DataError for too few classes."""
+    if source.kind in ("CSV", "PAIRS"):
+        raise DataError(f"{quoted(source.path)} has pairs, which cannot be split by class; give --test too")
+    with source.open() as images:
+        labels = sorted(set(images.labels.tolist()))
+    if len(labels) < 2 * _FEWEST:
         raise DataError(
-            f"{quoted(images.path)} names pairs, but this network draws {drawn[1].lower()} tuples of labeled images: "
-            "give a folder with a sub-folder for each class, or another source with classes"
+            f"{quoted(source.path)} has {len(labels)} classes: expected at least {2 * _FEWEST}, so that training and "
+            "test have different classes; give --test too"
         )
-    if images.kind == "PAIRS":
-        raise DataError(
-            f"{quoted(images.path)} is a database of pairs ({images.text}), but this network draws pairs of labeled "
-            "images by itself: give single images, or start with mnist_siamese"
-        )
-
-
-def _seen_from(folder: Path | None, path: str) -> str:
-    """The relative path from a folder. Links are followed: `..` in a path begins where the link leads."""
-    real = os.path.realpath(path)
-    return real if folder is None else os.path.relpath(real, os.path.realpath(folder))
-
-
-def _root_seen_from(folder: Path | None, root: str) -> str:
-    return os.path.join(_seen_from(folder, root), "") if os.path.isabs(root) else root
+    cut = labels[min(max(round(_TRAIN_SHARE * len(labels)), _FEWEST), len(labels) - _FEWEST)]
+    return source.with_classes(f"{labels[0]}:{cut}"), source.with_classes(f"{cut}:")

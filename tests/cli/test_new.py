@@ -1,4 +1,4 @@
-"""siamese-proto new: a network that comes along becomes a project of one's own."""
+"""siamese-proto new: an included network becomes a project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese_proto.zoo import networks_folder
 NETWORKS = sorted(path.parent.name for path in networks_folder().glob("*/train_test.prototxt"))
 
 
-def test_without_a_name_all_networks_are_listed_with_what_they_are() -> None:
+def test_without_a_name_all_networks_are_listed_with_their_titles() -> None:
     done = run("new")
     assert [line.split()[0] for line in done.stdout.splitlines()] == NETWORKS
     assert "mnist_siamese" in NETWORKS
@@ -23,17 +23,17 @@ def test_without_a_name_all_networks_are_listed_with_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_starts_a_project_that_tells_what_to_type(network: str, tmp_path: Path) -> None:
+def test_every_network_starts_a_project_that_prints_the_next_commands(network: str, tmp_path: Path) -> None:
     done = run("new", network, "my own", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    made = {path.name for path in (tmp_path / "my own").iterdir()}
-    assert made == {path.name for path in (networks_folder() / network).glob("*.prototxt")}
-    assert {"train_test.prototxt", "solver.prototxt", "deploy.prototxt"} <= made
+    files = {path.name for path in (tmp_path / "my own").iterdir()}
+    assert files == {path.name for path in (networks_folder() / network).glob("*.prototxt")}
+    assert {"train_test.prototxt", "solver.prototxt", "deploy.prototxt"} <= files
     assert "cd 'my own'" in done.stdout
     assert "siamese-proto train --solver solver.prototxt" in done.stdout
 
 
-def test_sources_of_ones_own_are_written_into_the_net(tmp_path: Path) -> None:
+def test_the_users_sources_are_written_into_the_net(tmp_path: Path) -> None:
     for number, (image, digit) in enumerate(zip(*load_digits()[0], strict=True)):
         place = tmp_path / 'my "pictures"' / str(digit)
         place.mkdir(parents=True, exist_ok=True)
@@ -46,10 +46,10 @@ def test_sources_of_ones_own_are_written_into_the_net(tmp_path: Path) -> None:
     assert "TRAIN: 40 images of 10 classes from 'my \"pictures\"'\nTEST: 360 images of 10 classes from" in done.stdout
 
 
-def test_the_quick_training_is_proposed_and_the_whole_one_is_named(tmp_path: Path) -> None:
+def test_the_quick_training_is_proposed_and_the_complete_one_is_a_comment(tmp_path: Path) -> None:
     lines = run("new", "mnist_siamese", "mine", folder=tmp_path).stdout.splitlines()
     assert "  siamese-proto train --solver solver_quick.prototxt --log train.log" in lines
-    assert "  # or the whole training: siamese-proto train --solver solver.prototxt --log train.log" in lines
+    assert "  # or the complete training: siamese-proto train --solver solver.prototxt --log train.log" in lines
     assert [line for line in lines if " parameters; " in line] == [
         "solver.prototxt: 431 k parameters; 50,000 iterations, about 15 minutes on two CPU cores; "
         "10 snapshots of 5.17 MB",
@@ -58,26 +58,26 @@ def test_the_quick_training_is_proposed_and_the_whole_one_is_named(tmp_path: Pat
     ]
 
 
-def test_the_data_that_are_missing_are_told(tmp_path: Path) -> None:
+def test_missing_data_are_listed(tmp_path: Path) -> None:
     done = run("new", "mnist_siamese", "mine", folder=tmp_path)
     assert "siamese-proto data digits ." in done.stdout
     done = run("new", "mnist_siamese", "yours", "--train", "a", "--test", "b", folder=tmp_path)
-    assert "or name others in train_test.prototxt: 'a', 'b'" in done.stdout
+    assert "or write other sources in train_test.prototxt: 'a', 'b'" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
         (("mnist_siames", "x"), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
-        (("mnist_siamese", "full"), 1, "'full' is there and not an empty folder; give another"),
-        (("mnist_siamese", "full/file"), 1, "'full/file' is there and not an empty folder; give another"),
-        (("mnist_siamese", "none/x"), 1, "there is no folder '{here}/none' to begin a project in"),
+        (("mnist_siamese", "full"), 1, "'full' exists and is not an empty folder; give another"),
+        (("mnist_siamese", "full/file"), 1, "'full/file' exists and is not an empty folder; give another"),
+        (("mnist_siamese", "none/x"), 1, "there is no folder '{here}/none' to start a project in"),
         (("mnist_siames",), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
         (("lenet",), 1, f"there is no network 'lenet'; there are {', '.join(NETWORKS)}"),
-        (("mnist_siamese",), 2, "a folder is missing: siamese-proto new mnist_siamese FOLDER"),
+        (("mnist_siamese",), 2, "missing FOLDER: siamese-proto new mnist_siamese FOLDER"),
     ],
 )
-def test_what_cannot_be_begun_is_told_in_one_line(
+def test_a_project_that_cannot_be_started_is_one_line(
     arguments: tuple[str, ...], status: int, text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "full").mkdir()
@@ -89,8 +89,8 @@ def test_what_cannot_be_begun_is_told_in_one_line(
     assert (tmp_path / "full" / "file").read_text() == "mine"
 
 
-def test_odd_names_are_written_so_that_they_can_be_typed_and_read(tmp_path: Path) -> None:
+def test_special_characters_in_names_are_quoted(tmp_path: Path) -> None:
     done = run("new", "cosine_siamese", "--train", 'a"b\\c', "--", "-x y", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "  cd './-x y'\n" in done.stdout
-    assert """name others in train_test.prototxt: 'a"b\\c'""" in done.stdout
+    assert """write other sources in train_test.prototxt: 'a"b\\c'""" in done.stdout

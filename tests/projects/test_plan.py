@@ -1,4 +1,4 @@
-"""What a training takes, estimated before it begins, and projects that are finished or not there."""
+"""Estimates of a training, and projects that have all of their files or none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import siamese_proto as sp
 from siamese_proto.errors import NetError
-from siamese_proto.projects.starting import start_project
+from siamese_proto.projects.project import start_project
 from siamese_proto.zoo import network_titles
 
 
@@ -77,6 +77,6 @@ def test_an_empty_folder_keeps_its_permissions(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "project")) == ["deploy.prototxt", "solver.prototxt", "train_test.prototxt"]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"x' cannot be written: File name too long"):
         start_project("l1_siamese", tmp_path / ("x" * 300))

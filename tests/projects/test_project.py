@@ -1,4 +1,4 @@
-"""A project on a user's own images: every network with every kind of source runs, or says why not."""
+"""Projects on a user's images: every network with every kind of source runs, or explains why it cannot."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from siamese_proto.data.layers.data import Data
 from siamese_proto.data.layers.pair_data import PairData
 from siamese_proto.errors import NetError
 from siamese_proto.layers.base import RunState
-from siamese_proto.projects.starting import start_project
+from siamese_proto.projects.project import start_project
 from siamese_proto.proto import schema
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.zoo import network_titles
@@ -78,9 +78,9 @@ KINDS = {
     "pairs in lmdb": database(PAIRS, "LMDB"),
     "pairs in leveldb": database(PAIRS, "LEVELDB"),
 }
-# Why a network does not take a kind of source.
+# The reasons why a network does not accept a kind of source.
 DRAWS = "this network draws {} tuples of labeled images"
-NO_PAIRS = "is a database of pairs (15 records of 2 channels), but this network draws pairs of labeled images by itself"
+NO_PAIRS = "is a database of pairs (15 records of 2 channels), but this network draws pairs of labeled images itself"
 
 
 def refusal(network: str, kind: str) -> str | None:
@@ -92,18 +92,18 @@ def refusal(network: str, kind: str) -> str | None:
 
 def opened(project: Path, phase: str) -> list[tuple[schema.LayerParameter, list[tuple[int, ...]]]]:
     """The data layers of a project's nets, and the shapes of the first batch of each."""
-    found = []
+    layers = []
     for file in sorted(project.glob("train_test*.prototxt")):
         for node in build_graph(parse_net(file), "TRAIN" if phase == "TRAIN" else "TEST").nodes:
             if isinstance(node.layer, Data | PairData):
                 with contextlib.closing(node.layer.open(RunState())) as feeder:
-                    found.append((node.message, [tuple(top.shape) for top in feeder.next_batch()]))
-    return found
+                    layers.append((node.message, [tuple(top.shape) for top in feeder.next_batch()]))
+    return layers
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("network", network_titles())
-def test_a_project_runs_on_the_data_it_was_given_or_says_why_not(network: str, kind: str, tmp_path: Path) -> None:
+def test_a_project_runs_on_the_users_images_or_explains_why_it_cannot(network: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     source = KINDS[kind](tmp_path / "data" / "own")
     why_not = refusal(network, kind)
@@ -127,13 +127,13 @@ def test_a_project_runs_on_the_data_it_was_given_or_says_why_not(network: str, k
 def test_one_source_is_split_by_class_between_training_and_test(network: str, tmp_path: Path) -> None:
     folder(tmp_path / "own")
     project = start_project(network, tmp_path / "project", str(tmp_path / "own"))
-    assert [project.images[phase].classes for phase in ("TRAIN", "TEST")] == ["0:3", "3:"]
-    assert project.images["TEST"].text == "6 images of 2 classes (3:)"
+    assert [project.sources[phase].classes for phase in ("TRAIN", "TEST")] == ["0:3", "3:"]
+    assert project.sources["TEST"].text == "6 images of 2 classes (3:)"
     for phase, classes in (("TRAIN", "0:3"), ("TEST", "3:")):
         assert [message.pair_data_param.classes for message, _ in opened(tmp_path / "project", phase)] == [classes]
 
 
-def test_digits_for_training_bring_their_own_test(tmp_path: Path) -> None:
+def test_digits_for_training_select_the_test_digits(tmp_path: Path) -> None:
     start_project("face_siamese", tmp_path / "project", "digits:train")
     assert opened(tmp_path / "project", "TEST")[0][0].pair_data_param.source == "digits:test"
 
@@ -215,11 +215,11 @@ def test_images_that_make_no_pairs_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (one_class, "has 1 classes: expected at least 4, so that training and test have classes of their own"),
-        (csv, "names pairs, of which none can be set aside by class; give --test too"),
+        (one_class, "has 1 classes: expected at least 4, so that training and test have different classes"),
+        (csv, "has pairs, which cannot be split by class; give --test too"),
     ],
 )
-def test_a_source_that_cannot_be_split_asks_for_another(
+def test_a_source_that_cannot_be_split_needs_another_for_the_test(
     write: Callable[[Path], Path], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(NetError) as caught:
