@@ -335,7 +335,7 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         holds(b"nothing of the kind", "weights.caffemodel"),
         TEST,
-        "weights.caffemodel: is no weights file; it looks like a text file",
+        "weights.caffemodel: is not a weights file: it looks like a text file",
     ),
     (lambda folder: None, TEST, "weights.caffemodel: cannot be read: No such file or directory"),
     # solvers

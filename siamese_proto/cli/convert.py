@@ -13,7 +13,8 @@ from siamese_proto.errors import NetError
 from siamese_proto.files import check_writable
 from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net
-from siamese_proto.weights.formats import check_format, read_weights, seems, write_stored
+from siamese_proto.weights.files import looks_like
+from siamese_proto.weights.formats import check_format, read_weights, write_stored
 
 
 @click.command()
@@ -55,7 +56,7 @@ def _check_net(source: Path, target: Path) -> None:
     """NetError for weights alone, which say not what is computed with them."""
     with open(source, "rb") as opened:
         start = opened.read(512)
-    if start and not seems(start):
+    if start and not looks_like(start):
         raise NetError(
             f"{source}: holds weights alone; ONNX needs the net too: convert NET.prototxt {target} --weights {source}"
         )

@@ -1,9 +1,9 @@
-"""`.caffemodel.h5`: a group a layer under /data, a dataset a blob, shared arrays with their owner alone.
+"""`.caffemodel.h5`: one group per layer under /data, one dataset per blob; shared arrays only with their owner.
 
 As Net::ToHDF5 and Net::CopyTrainedLayersFromHDF5 in net.cpp.
 
-Caffe cannot save a layer whose name has a "/": it would be a path. Here such a name, one that HDF5 has no room for, and
-one that an earlier layer has too get a group of another name, whose attribute `layer_name` holds the layer's own.
+Caffe cannot save a layer whose name has a "/": it would be a path. Here such a name, one that HDF5 does not allow, and
+one that an earlier layer has too, get a group of another name, whose attribute `layer_name` holds the layer's own.
 """
 
 from __future__ import annotations
@@ -17,21 +17,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_proto.files import replacing
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import DAMAGED, Path, problem
+from siamese_proto.weights.files import DAMAGED, Path, new_file, weights_error
 from siamese_proto.weights.hdf5_datasets import NotInFileError, find, read
-from siamese_proto.weights.stored import StoredLayer, StoredWeights, entry_of, listed_layer, unique_names, with_keys
+from siamese_proto.weights.stored import (
+    StoredLayer,
+    StoredWeights,
+    list_entry,
+    listed_layer,
+    named_layer,
+    unique_names,
+    with_keys,
+)
 
 if TYPE_CHECKING:
     import h5py
 
 _NAME = "layer_name"
-_LAYERS = "siamese_proto_layers"  # a dataset of our own: what Caffe's layout does not say of the layers, as JSON
+_LAYERS = "siamese_proto_layers"  # our dataset with what Caffe's layout does not say about the layers, as JSON
 
 
 def read_hdf5(path: Path) -> StoredWeights:
-    """The layers of an HDF5 file in alphabetical order, as Caffe meets them. Raises WeightsError."""
+    """Read the layers of an HDF5 file, in alphabetical order as Caffe does. Raises WeightsError."""
     import h5py
 
     file = os.fspath(path)
@@ -39,138 +46,128 @@ def read_hdf5(path: Path) -> StoredWeights:
         with h5py.File(file, "r") as root:
             data = find_in(file, root, "data")
             if not isinstance(data, h5py.Group):
-                raise problem(file, "is an HDF5 file without the group /data that holds the layers of a net")
-            listed = find_in(file, root, _LAYERS)
-            if isinstance(listed, h5py.Dataset):
-                return _read_listed(file, data, listed)
+                raise weights_error(file, "is an HDF5 file without the group /data that holds the layers of a net")
+            layer_list = find_in(file, root, _LAYERS)
+            if isinstance(layer_list, h5py.Dataset):
+                return _read_listed(file, data, layer_list)
             layers: list[StoredLayer] = []
             _read_groups(file, data, "", layers, {data})
             return StoredWeights(file, tuple(layers), owners_only=True)
     except DAMAGED as error:
-        raise problem(file, f"is no HDF5 file, or is damaged or cut off ({error})") from error
+        raise weights_error(file, f"is not an HDF5 file, or is damaged or cut off ({error})") from error
 
 
-def _read_listed(file: str, data: h5py.Group, list_of_layers: h5py.Dataset) -> StoredWeights:
-    """The layers as the list of our own says: in their order, with shared arrays under each of their layers."""
+def _read_listed(file: str, data: h5py.Group, layer_list: h5py.Dataset) -> StoredWeights:
+    """The layers in the order of our list, with shared arrays under each of their layers."""
     import h5py
 
-    listed = json.loads(read_bytes(file, list_of_layers, "the list of its layers"))
-    entries = listed["layers"]
+    content = json.loads(read_bytes(file, layer_list, "the list of its layers"))
     arrays: dict[str, Array] = {}
-    for key in {str(key) for entry in entries for key, _ in entry["blobs"]}:
+    for key in {str(key) for entry in content["layers"] for key, _ in entry["blobs"]}:
         dataset = find_in(file, data, key)
         if not isinstance(dataset, h5py.Dataset):
-            raise problem(file, f"its list of layers names {key!r}, which is not there")
+            raise weights_error(file, f"its list of layers names {key!r}, which does not exist")
         arrays[key] = read_dataset(file, dataset, f"blob {key}")
-    layers = tuple(listed_layer(entry, arrays) for entry in entries)
-    return StoredWeights(file, layers, str(listed["name"]))
+    layers = tuple(listed_layer(entry, arrays) for entry in content["layers"])
+    return StoredWeights(file, layers, str(content["name"]))
 
 
-def _read_groups(file: str, parent: h5py.Group, above: str, layers: list[StoredLayer], seen: set[h5py.Group]) -> None:
-    """Add a layer for each group; groups in groups are layers whose names have a "/" (forks of Caffe write them)."""
+def _read_groups(file: str, parent: h5py.Group, path: str, layers: list[StoredLayer], done: set[h5py.Group]) -> None:
+    """Add a layer for each group; nested groups are layers whose names have a "/" (forks of Caffe write them)."""
     import h5py
 
     for key in parent:
         group = find_in(file, parent, key)
-        if not isinstance(group, h5py.Group) or group in seen:
+        if not isinstance(group, h5py.Group) or group in done:
             continue
-        seen.add(group)
-        name = _own_name(group) or above + key
-        layers.append(StoredLayer(name, blobs=_read_blobs(file, group, name)))
-        _read_groups(file, group, f"{above}{key}/", layers, seen)
+        done.add(group)
+        name = _own_name(group) or path + key
+        arrays: dict[str, Array] = {}
+        for index in group:
+            dataset = find_in(file, group, index)
+            if isinstance(dataset, h5py.Dataset):
+                arrays[index] = read_dataset(file, dataset, f"blob {index}", name)
+        layers.append(named_layer(file, name, arrays))
+        _read_groups(file, group, f"{path}{key}/", layers, done)
 
 
 def _own_name(group: h5py.Group) -> str:
-    """The name that a layer's group could not bear; empty where it does."""
+    """The layer's name, if its group has another one; else empty."""
     if _NAME not in group.attrs or group.attrs.get_id(_NAME).dtype != np.uint8:
-        return ""  # other kinds of text lie where HDF5 may never come back from, in a damaged file
+        return ""  # reading other types of text from a damaged file may never return
     return np.asarray(group.attrs[_NAME]).tobytes().decode("utf-8", "surrogatepass")
 
 
-def _read_blobs(file: str, group: h5py.Group, layer: str) -> tuple[Array | None, ...]:
-    import h5py
-
-    arrays: dict[int, Array] = {}
-    for key in group:
-        dataset = find_in(file, group, key)
-        if isinstance(dataset, h5py.Dataset):
-            if not key.isdecimal() or len(key) > 3:
-                raise problem(file, f"dataset {key!r} is not the number of a blob", layer=layer)
-            arrays[int(key)] = read_dataset(file, dataset, f"blob {key}", layer)
-    return tuple(arrays.get(index) for index in range(max(arrays, default=-1) + 1))
-
-
 def find_in(file: str, group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
-    """What is under a path in a group, None where nothing is. Raises WeightsError for a link that leaves the file."""
-    try:
+    """Return the object at a path in a group, or None. Raises WeightsError for a link that leaves the file."""
+    with _located(file, path):
         return find(group, path)
-    except NotInFileError as error:
-        raise problem(file, f"{path} {error}") from error
 
 
 def read_dataset(file: str, dataset: h5py.Dataset, what: str, layer: str | None = None) -> Array:
-    """The numbers of a dataset, unless it claims more than the file holds."""
+    """Return the numbers of a dataset. Raises WeightsError if the file does not hold them."""
     if dataset.dtype.kind not in "fiu" or dataset.shape is None:
-        raise problem(file, f"{what} holds no numbers", layer=layer)
-    values = _checked(file, dataset, what, layer)
+        raise weights_error(file, f"{what} holds no numbers", layer=layer)
+    with _located(file, what, layer):
+        values = read(dataset)
     return np.asarray(values, np.float64 if values.dtype == np.float64 else np.float32)
 
 
 def read_bytes(file: str, dataset: h5py.Dataset, what: str) -> bytes:
-    """What a dataset of bytes holds, or a text of a fixed size."""
+    """Return the content of a dataset of bytes, or of a text of a fixed size."""
     if dataset.dtype.kind not in "Su" or dataset.shape is None:
-        raise problem(file, f"{what} is no text of a fixed size")
-    return _checked(file, dataset, what, None).tobytes()
+        raise weights_error(file, f"{what} is not a text of a fixed size")
+    with _located(file, what):
+        values: NDArray[Any] = read(dataset)
+    return values.tobytes()
 
 
-def _checked(file: str, dataset: h5py.Dataset, what: str, layer: str | None) -> NDArray[Any]:
+@contextmanager
+def _located(file: str, what: str, layer: str | None = None) -> Iterator[None]:
     try:
-        return read(dataset)
+        yield
     except NotInFileError as error:
-        raise problem(file, f"{what} {error}", layer=layer) from error
+        raise weights_error(file, f"{what} {error}", layer=layer) from error
 
 
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file that takes the place of `path` once the block is done.
+    """Open an HDF5 file that replaces `path` when the block ends.
 
-    It is made in memory: HDF5 itself may take the process down when it meets a full disk.
+    It is built in memory: HDF5 itself may crash the process when the disk is full.
     """
     import h5py
 
-    with replacing(path) as partial:
-        with h5py.File(partial, "w", driver="core", backing_store=False) as root:
-            yield root
-            root.flush()
-            image = root.id.get_file_image()
-        with open(partial, "wb") as file:
-            file.write(image)
+    with new_file(path) as file, h5py.File(file.name, "w", driver="core", backing_store=False) as root:
+        yield root
+        root.flush()
+        file.write(root.id.get_file_image())
 
 
 def write_hdf5(path: Path, stored: StoredWeights) -> None:
-    """Write one group a layer and every array once, with its owner; replaces `path` at once.
+    """Write one group per layer and every array once, with its owner; replaces `path` atomically.
 
-    Where layers have diffs, these lie under /diff as the arrays do under /data, as in Caffe.
+    Diffs of layers are written under /diff as their arrays under /data, as in Caffe.
     """
     written: dict[str, str] = {}  # the path of every array by its key
     entries = []
     layers = with_keys(stored).layers
-    keys = unique_names(_group_key(label) for label in unique_names(layer.name for layer in layers))
+    names = unique_names(_group_name(label) for label in unique_names(layer.name for layer in layers))
     with new_hdf5(path) as root:
         data = root.create_group("data")
-        for key, layer in zip(keys, layers, strict=True):
-            group = data.create_group(key)
-            if key != layer.name:
+        for name, layer in zip(names, layers, strict=True):
+            group = data.create_group(name)
+            if name != layer.name:
                 group.attrs[_NAME] = _as_bytes(layer.name)
-            for index, (array_key, blob) in enumerate(zip(layer.keys, layer.blobs, strict=True)):
-                if blob is not None and array_key not in written:
-                    written[array_key] = f"{key}/{index}"
+            for index, (key, blob) in enumerate(zip(layer.keys, layer.blobs, strict=True)):
+                if blob is not None and key not in written:
+                    written[key] = f"{name}/{index}"
                     group.create_dataset(str(index), data=blob)
                     if layer.diffs:
-                        root.require_group(f"diff/{key}").create_dataset(str(index), data=layer.diffs[index])
-            if all(array_key in written for array_key in layer.keys):
+                        root.require_group(f"diff/{name}").create_dataset(str(index), data=layer.diffs[index])
+            if all(key in written for key in layer.keys):
                 blobs = [blob for blob in layer.blobs if blob is not None]
-                entries.append(entry_of(layer, [written[array_key] for array_key in layer.keys], blobs))
+                entries.append(list_entry(layer, [written[key] for key in layer.keys], blobs))
         if len(entries) == len(layers):
             text = json.dumps({"name": stored.name, "layers": entries}, ensure_ascii=False)
             root.create_dataset(_LAYERS, data=_as_bytes(text))
@@ -180,9 +177,9 @@ def _as_bytes(text: str) -> NDArray[np.uint8]:
     return np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
 
 
-def _group_key(label: str) -> str:
-    """A name that HDF5 takes for a name: no path, not empty, no dots alone."""
-    key = label
+def _group_name(label: str) -> str:
+    """A name that HDF5 accepts: not a path, not empty, not only dots."""
+    name = label
     if "/" in label or "\0" in label:
-        key = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
-    return key if key.strip(".") else f"%{key}"
+        name = label.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
+    return name if name.strip(".") else f"%{name}"

@@ -1,7 +1,8 @@
-"""Which array of a weights file goes into which parameter of a net (net.cpp: CopyTrainedLayersFrom)."""
+"""Which array of a weights file goes to which parameter of a net (net.cpp: CopyTrainedLayersFrom)."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from siamese_proto.errors import WeightsError, did_you_mean, quoted
 from siamese_proto.graph.ir import Graph, Node, ParamUse, Shape
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import problem
+from siamese_proto.weights.files import weights_error
 from siamese_proto.weights.stored import StoredLayer, StoredWeights
 
 _CHUNK = 1 << 20  # numbers compared at a time
@@ -19,21 +20,21 @@ _HINT = "to fine-tune, rename the layer in the net, or skip it with --skip-misma
 
 
 class _DiffersError(Exception):
-    """The blobs of a layer are others in the file than in the net."""
+    """The blobs of a layer differ between the file and the net."""
 
 
 @dataclass(frozen=True)
 class WrittenTwice:
-    """A parameter that several layers of the file have values for; the last one's are taken."""
+    """A parameter that several layers of the file have values for; the last one's are used."""
 
     param: str
     layers: tuple[str, ...]
-    difference: float  # the largest between any of them and the one before it; 0: they agree
+    difference: float  # the largest between any of them and the previous one; 0: they are equal
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A layer that file and net have with different blobs; `text` says what differs."""
+    """A layer whose blobs differ between file and net; `text` describes the difference."""
 
     layer: str
     text: str
@@ -41,37 +42,37 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the layers of a weights file; `str()` is a text of a few lines."""
+    """The result of loading a weights file; `str()` is a text of a few lines."""
 
     file: str
-    loaded: tuple[str, ...]  # layers of the net that were given parameters
-    missing: tuple[str, ...]  # layers of the net with parameters that the file has not
-    ignored: tuple[str, ...]  # layers of the file with parameters that the net has not
+    loaded: tuple[str, ...]  # layers of the net whose parameters were loaded
+    missing: tuple[str, ...]  # layers of the net with parameters that the file does not have
+    ignored: tuple[str, ...]  # layers of the file with parameters that the net does not have
     twice: tuple[WrittenTwice, ...]
-    repeated: tuple[str, ...] = ()  # names of several layers of the net, each of which was given its own entry
+    repeated: tuple[str, ...] = ()  # names of several layers of the net, each of which got its own entry
     mismatched: tuple[Mismatch, ...] = ()  # layers of other shapes, which were skipped
 
     def __str__(self) -> str:
         lines = [f"{self.file}: {_counted(len(self.loaded), 'layer')} loaded"]
         if self.missing:
-            lines.append(f"  not in the file, left as they were: {_listed(self.missing)}")
+            lines.append(f"  not in the file, unchanged: {_listed(self.missing)}")
         if self.ignored:
             lines.append(f"  not in the net, ignored: {_listed(self.ignored)}")
         for mismatch in self.mismatched:
-            lines.append(f"  skipped, left as it was: layer {quoted(mismatch.layer)}: {mismatch.text}")
+            lines.append(f"  skipped, unchanged: layer {quoted(mismatch.layer)}: {mismatch.text}")
         for name in self.repeated:
             lines.append(
-                f"  layers named {quoted(name)}: each was given its own entry of the file, in order; Caffe loads all "
-                "entries into the first of them"
+                f"  layers named {quoted(name)}: each got its own entry of the file, in order; Caffe loads all entries "
+                "into the first of them"
             )
-        agreed = [written for written in self.twice if not written.difference]
-        if agreed:
-            lines.append(f"  {_counted(len(agreed), 'shared parameter')} stored more than once, all copies equal")
+        equal = [written for written in self.twice if not written.difference]
+        if equal:
+            lines.append(f"  {_counted(len(equal), 'shared parameter')} stored more than once, all copies equal")
         for written in self.twice:
             if written.difference:
                 lines.append(
                     f"  {written.param}: the copies differ by up to {written.difference:.3g}; "
-                    f"that of {quoted(written.layers[-1])} was taken, not that of {_listed(written.layers[:-1])}"
+                    f"that of {quoted(written.layers[-1])} was used, not that of {_listed(written.layers[:-1])}"
                 )
         return "\n".join(lines)
 
@@ -79,16 +80,24 @@ class LoadReport:
 def match_weights(
     graph: Graph, stored: StoredWeights, *, skip_mismatched: bool = False
 ) -> tuple[dict[str, Array], LoadReport]:
-    """Values by `Param.id`, each in the parameter's shape, and what became of the file's layers.
+    """Match the layers of a weights file with those of a net.
 
-    Layers match by name, in the file's order, and the last value for a shared parameter counts. Where file and net have
-    a name equally often, the first goes to the first, and so on; else all go to the first, as in Caffe. The arrays may
-    be views of the mapped file: copy them, do not change them. Raises WeightsError where the number of blobs or a shape
-    differs, unless `skip_mismatched` leaves such layers as they are, and where the file has nothing for this net.
+    Layers match by name, in the file's order, and the last value for a shared parameter is used. If file and net have a
+    name equally often, the first matches the first, and so on; else all match the first, as in Caffe.
+
+    Args:
+        graph: The net.
+        stored: The content of the file.
+        skip_mismatched: Leave out layers whose number of blobs or shapes differ.
+
+    Returns:
+        Values by `Param.id`, each in the parameter's shape, and a report. The arrays may be views of the mapped file:
+        copy them, do not change them.
+
+    Raises:
+        WeightsError: The number of blobs or a shape differs, or the file has nothing for this net.
     """
-    values: dict[str, Array] = {}
-    writers: dict[str, list[str]] = defaultdict(list)
-    differences: dict[str, float] = {}
+    copies: dict[str, list[tuple[str, Array]]] = defaultdict(list)  # the values of each parameter, with their layers
     loaded: dict[str, str] = {}
     ignored: list[str] = []
     mismatched: dict[str, Mismatch] = {}
@@ -97,101 +106,109 @@ def match_weights(
             ignored.extend([layer.name] if layer.blobs else [])
             continue
         try:
-            blobs = list(_checked(stored, layer, node, graph))
+            blobs = list(_matching_blobs(stored, layer, node, graph))
         except _DiffersError as difference:
             if not skip_mismatched:
-                raise problem(stored.file, f"{difference}; {_HINT}", layer=layer.name) from None
+                raise weights_error(stored.file, f"{difference}; {_HINT}", layer=layer.name) from None
             mismatched[node.id] = Mismatch(layer.name, str(difference))
             continue
         for use, blob in blobs:
-            param = use.param.id
-            if param in values:
-                distance = _distance(values[param], blob)
-                differences[param] = max(differences.get(param, 0.0), distance)
-            values[param] = blob
-            writers[param].append(layer.name)
+            copies[use.param.id].append((layer.name, blob))
             loaded[node.id] = node.name
-    needy = [node for node in graph.nodes if node.params]
-    if needy and not loaded:
-        raise _nothing_matches(graph, stored, tuple(mismatched.values()))
-    # What a node shares is loaded with the node that owns it.
+    skipped = tuple(mismatched.values())
+    if not loaded and any(node.params for node in graph.nodes):
+        raise _nothing_matches(graph, stored, skipped)
+    values = {param: arrays[-1][1] for param, arrays in copies.items()}
+    # Shared parameters are loaded with the node that owns them.
     missing = tuple(
         node.name
-        for node in needy
+        for node in graph.nodes
         if node.id not in loaded | mismatched and any(use.param.id not in values for use in node.params)
     )
-    twice = tuple(
-        WrittenTwice(_label(use), tuple(writers[param]), differences[param])
-        for param, use in {use.param.id: use for node in graph.nodes for use in node.params}.items()
-        if param in differences
+    repeated = tuple(
+        name for name, count in Counter(loaded.values()).items() if count > 1 and _are_distinct(graph, name)
     )
-    repeated = tuple(name for name, count in Counter(loaded.values()).items() if count > 1 and _apart(graph, name))
-    skipped = tuple(mismatched.values())
-    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice, repeated, skipped)
+    report = LoadReport(
+        stored.file, tuple(loaded.values()), missing, tuple(ignored), _repeats(graph, copies), repeated, skipped
+    )
+    return values, report
 
 
-def _apart(graph: Graph, name: str) -> bool:
-    """Whether layers of this name have parameters of their own."""
+def _repeats(graph: Graph, copies: dict[str, list[tuple[str, Array]]]) -> tuple[WrittenTwice, ...]:
+    params = {use.param.id: use.param for node in graph.nodes for use in node.params}
+    return tuple(
+        WrittenTwice(
+            param.name or param.id,
+            tuple(layer for layer, _ in copies[param.id]),
+            max(_distance(one, other) for (_, one), (_, other) in itertools.pairwise(copies[param.id])),
+        )
+        for param in params.values()
+        if len(copies[param.id]) > 1
+    )
+
+
+def _are_distinct(graph: Graph, name: str) -> bool:
+    """Whether layers of this name have different parameters."""
     first, *others = ({use.param.id for use in node.params} for node in graph.nodes if node.name == name)
-    return any(not own <= first for own in others)
+    return any(not params <= first for params in others)
 
 
 def _pairs(graph: Graph, stored: StoredWeights) -> Iterator[tuple[StoredLayer, Node | None]]:
-    """Every layer of the file with the node it belongs to."""
+    """Every layer of the file with its node."""
     nodes: dict[str, list[Node]] = defaultdict(list)
     for node in graph.nodes:
         nodes[node.name].append(node)
     counts = Counter(layer.name for layer in stored.layers)
-    seen: Counter[str] = Counter()
+    positions: Counter[str] = Counter()
     for layer in stored.layers:
         named = nodes.get(layer.name)
         if named is None:
             yield layer, None
             continue
-        yield layer, named[seen[layer.name] if len(named) == counts[layer.name] else 0]
-        seen[layer.name] += 1
+        yield layer, named[positions[layer.name] if len(named) == counts[layer.name] else 0]
+        positions[layer.name] += 1
 
 
-def _checked(stored: StoredWeights, layer: StoredLayer, node: Node, graph: Graph) -> Iterator[tuple[ParamUse, Array]]:
-    """The blobs of a layer with the uses they go to, each in the shape of the parameter."""
+def _matching_blobs(
+    stored: StoredWeights, layer: StoredLayer, node: Node, graph: Graph
+) -> Iterator[tuple[ParamUse, Array]]:
+    """The blobs of a layer with the uses they belong to, each in the shape of the parameter."""
+    net = quoted(graph.name or graph.file)
     blobs: Sequence[Array | None] = layer.blobs
     if stored.owners_only and len(blobs) < len(node.params):
         blobs = [*blobs, *[None] * (len(node.params) - len(blobs))]
     if len(blobs) != len(node.params):
         count = _counted(len(layer.blobs), "blob")
-        raise _DiffersError(f"{count} in the file, but {len(node.params)} in the net {_net(graph)}")
+        raise _DiffersError(f"{count} in the file, but {len(node.params)} in the net {net}")
     for index, (use, blob) in enumerate(zip(node.params, blobs, strict=True)):
+        name = f"blob {index} ({use.role})"
         if blob is None:
             if use.is_owner:
-                raise problem(
-                    stored.file,
-                    f"blob {index} ({use.role}) is not in the file, and in the net {_net(graph)} no other layer owns "
-                    "it; a .caffemodel holds the blobs of all layers",
-                    layer=layer.name,
-                )
+                text = f"{name} is not in the file, and in the net {net} no other layer owns it"
+                hint = "a .caffemodel holds the blobs of all layers"
+                raise weights_error(stored.file, f"{text}; {hint}", layer=layer.name)
             continue
         if use.shape is not None and not _same_shape(blob.shape, use.shape):
-            what = f"blob {index} ({use.role})"
-            raise _DiffersError(f"{what} has shape {blob.shape} in the file, but {use.shape} in the net {_net(graph)}")
+            raise _DiffersError(f"{name} has shape {blob.shape} in the file, but {use.shape} in the net {net}")
         shape = use.param.shape if use.param.shape is not None else use.shape
         yield use, blob if shape is None else blob.reshape(shape)
 
 
-def _same_shape(stored: Shape, wanted: Shape) -> bool:
-    """Whether they are equal; old files have four axes, of which the first may be ones (blob.cpp: ShapeEquals)."""
-    if len(stored) == 4 and len(wanted) < 4:
-        return stored == (1,) * (4 - len(wanted)) + wanted
-    return stored == wanted
+def _same_shape(stored: Shape, expected: Shape) -> bool:
+    """Whether they are equal; in old files, shapes have four axes and begin with ones (blob.cpp: ShapeEquals)."""
+    if len(stored) == 4 and len(expected) < 4:
+        return stored == (1,) * (4 - len(expected)) + expected
+    return stored == expected
 
 
 def _distance(one: Array, other: Array) -> float:
-    """The largest difference between two arrays of one size, NaN being equal to NaN alone; in small pieces."""
+    """The largest difference between two arrays of one size, computed in parts; NaN equals only NaN."""
     one, other = one.reshape(-1), other.reshape(-1)
     largest = 0.0
     for start in range(0, one.size, _CHUNK):
         left, right = one[start : start + _CHUNK], other[start : start + _CHUNK]
         if not np.array_equal(left, right, equal_nan=True):
-            with np.errstate(invalid="ignore"):  # infinity less infinity
+            with np.errstate(invalid="ignore"):  # infinity minus infinity
                 gaps = np.abs(left.astype(np.float64) - right)
             gaps[left == right] = 0.0
             gaps[np.isnan(left) & np.isnan(right)] = 0.0
@@ -201,29 +218,22 @@ def _distance(one: Array, other: Array) -> float:
 
 def _nothing_matches(graph: Graph, stored: StoredWeights, mismatched: Sequence[Mismatch]) -> WeightsError:
     if mismatched:
-        return problem(stored.file, f"no layer is left to load: {mismatched[0].text}", layer=mismatched[0].layer)
-    wanted = [node.name for node in graph.nodes if node.params]
-    there = [layer.name for layer in stored.layers if layer.blobs]
-    if not there:
-        return problem(stored.file, "none of its layers holds parameters")
-    hints = (did_you_mean(name, wanted) for name in there)
-    return problem(
+        text = f"every layer that the net has too differs: {mismatched[0].text}"
+        return weights_error(stored.file, text, layer=mismatched[0].layer)
+    expected = [node.name for node in graph.nodes if node.params]
+    names = [layer.name for layer in stored.layers if layer.blobs]
+    if not names:
+        return weights_error(stored.file, "none of its layers has parameters")
+    hints = (did_you_mean(name, expected) for name in names)
+    return weights_error(
         stored.file,
-        f"belongs to another net: its layers {_listed(there)} are not in {_net(graph)}, whose layers with parameters "
-        f"are {_listed(wanted)}{next(filter(None, hints), '')}",
+        f"belongs to another net: its layers {_listed(names)} are not in {quoted(graph.name or graph.file)}, whose "
+        f"layers with parameters are {_listed(expected)}{next(filter(None, hints), '')}",
     )
 
 
-def _net(graph: Graph) -> str:
-    return quoted(graph.name or graph.file)
-
-
-def _label(use: ParamUse) -> str:
-    return use.param.name or use.param.id
-
-
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of others."""
     shown = ", ".join(quoted(name) for name in names[:6])
     return shown if len(names) <= 6 else f"{shown} and {len(names) - 6} more"
 

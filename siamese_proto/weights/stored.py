@@ -1,7 +1,8 @@
-"""What a weights file holds, in whatever format: layers by name with their arrays."""
+"""The content of a weights file in any format: layers by name with their arrays."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,15 +14,15 @@ from siamese_proto.graph.ir import Graph, Node, ParamUse
 from siamese_proto.graph.splits import insert_splits
 from siamese_proto.proto import schema
 from siamese_proto.weights.blobs import Array
-from siamese_proto.weights.files import problem
+from siamese_proto.weights.files import weights_error
 
 
 @dataclass(frozen=True)
 class StoredLayer:
     """A layer of a weights file. Its arrays may be views of the mapped file: copy them, do not change them.
 
-    `blobs` has None where the file does not repeat an array that another layer owns. `keys` names the array behind each
-    blob, where that is known: equal keys are one array.
+    `blobs` has None if the file does not repeat an array that another layer owns. `keys` identifies the array of each
+    blob, if it is known: equal keys are one array.
     """
 
     name: str
@@ -34,20 +35,21 @@ class StoredLayer:
     message: schema.LayerParameter | None = field(default=None, repr=False)  # its settings, without blobs
 
     def all_blobs(self, file: str) -> list[Array]:
-        """The blobs. Raises WeightsError, about `file`, where some are not there."""
+        """Return the blobs. Raises WeightsError, about `file`, if one is missing."""
+        blobs = []
         for index, blob in enumerate(self.blobs):
             if blob is None:
-                raise problem(
-                    file, f"blob {index} is kept with a layer that shares it, and not said which", layer=self.name
-                )
-        return [blob for blob in self.blobs if blob is not None]
+                text = f"blob {index} is stored with another layer that shares it, and the file does not say which"
+                raise weights_error(file, text, layer=self.name)
+            blobs.append(blob)
+        return blobs
 
 
 @dataclass(frozen=True)
 class StoredWeights:
     """The layers of a weights file, in its order.
 
-    `owners_only`: arrays that layers share stand with their owner alone, as in Caffe's HDF5 files.
+    `owners_only`: shared arrays are stored with their owner only, as in Caffe's HDF5 files.
     """
 
     file: str
@@ -57,40 +59,40 @@ class StoredWeights:
 
 
 def unique_names(names: Iterable[str]) -> list[str]:
-    """The names with `#2`, `#3`, ... behind those that stood before: real files repeat layer names."""
-    seen: Counter[str] = Counter()
-    taken: set[str] = set()
-    unique = []
+    """Return the names with `#2`, `#3`, ... after repeated ones, because real files repeat layer names."""
+    counts: Counter[str] = Counter()
+    unique: dict[str, None] = {}
     for name in names:
-        seen[name] += 1
-        label = name if seen[name] == 1 else f"{name}#{seen[name]}"
-        while label in taken:
+        counts[name] += 1
+        label = name if counts[name] == 1 else f"{name}#{counts[name]}"
+        while label in unique:
             label += "#"
-        taken.add(label)
-        unique.append(label)
-    return unique
+        unique[label] = None
+    return list(unique)
 
 
 def stored_from_graph(
-    file: str,
-    graph: Graph,
-    values: Mapping[str, Array],
-    diffs: Mapping[str, Array] | None = None,
+    file: str, graph: Graph, values: Mapping[str, Array], diffs: Mapping[str, Array] | None = None
 ) -> StoredWeights:
-    """The layers as Caffe would save them: with its Split layers, and shared arrays under every layer that uses them.
+    """Return the layers as Caffe would save them: with Split layers, and shared arrays with every layer that uses them.
 
-    `values` and `diffs` are by `Param.id`. Raises WeightsError where an array is missing or of another size than the
-    net's.
+    Args:
+        file: The file to write, for errors.
+        graph: The net.
+        values: Arrays by `Param.id`.
+        diffs: Gradients by `Param.id`.
+
+    Raises:
+        WeightsError: An array is missing or of another size than the net's.
     """
-    written = [_with_statistics(node) for node in graph.nodes]
     labels = dict(zip((node.id for node in graph.nodes), unique_names(node.name for node in graph.nodes), strict=True))
     layers = []
-    for index, message in insert_splits(written):
+    for index, message in insert_splits([_message(node) for node in graph.nodes]):
         message.phase = schema.TRAIN if graph.phase == "TRAIN" else schema.TEST
         node = graph.nodes[index] if index is not None else None
         uses = node.params if node is not None else ()
         if node is not None and node.layer is not None and node.layer.is_loss and not message.loss_weight:
-            message.loss_weight.append(1.0)  # LossLayer::LayerSetUp does, when the splits are there already
+            message.loss_weight.append(1.0)  # as LossLayer::LayerSetUp does after splits are inserted
         layers.append(
             StoredLayer(
                 name=message.name,
@@ -106,8 +108,8 @@ def stored_from_graph(
     return StoredWeights(file, tuple(layers), graph.name)
 
 
-def _with_statistics(node: Node) -> schema.LayerParameter:
-    """A copy without blobs; BatchNorm says there that its statistics do not learn (BatchNormLayer::LayerSetUp)."""
+def _message(node: Node) -> schema.LayerParameter:
+    """A copy without blobs, in which the statistics of BatchNorm have rate 0 (BatchNormLayer::LayerSetUp)."""
     copy = schema.LayerParameter()
     copy.CopyFrom(node.message)
     copy.ClearField("blobs")
@@ -120,16 +122,16 @@ def _with_statistics(node: Node) -> schema.LayerParameter:
 def _array(use: ParamUse, values: Mapping[str, Array], file: str) -> Array:
     param = use.param
     if param.id not in values:
-        raise problem(file, f"no values are given for parameter {param.id}")
+        raise weights_error(file, f"parameter {param.id} has no values")
     value = np.asarray(values[param.id])
     shape = use.shape if use.shape is not None else value.shape
-    if value.size != int(np.prod(shape)):
-        raise problem(file, f"parameter {param.id} has shape {shape}, but its values have {value.shape}")
+    if value.size != math.prod(shape):
+        raise weights_error(file, f"parameter {param.id} has shape {shape}, but its values have {value.shape}")
     return value.reshape(shape)
 
 
 def with_keys(stored: StoredWeights) -> StoredWeights:
-    """The same with keys: one key for blobs of one shared name that are equal bit for bit."""
+    """Return the same with keys: one key for blobs of one shared name that are equal bit for bit."""
     owners: dict[str, tuple[str, Array]] = {}
     layers = []
     for label, layer in zip(unique_names(layer.name for layer in stored.layers), stored.layers, strict=True):
@@ -155,19 +157,17 @@ def same_bits(one: Array, other: Array) -> bool:
     return bool(np.array_equal(one.reshape(-1).view(word), other.reshape(-1).view(word)))
 
 
-def entry_of(layer: StoredLayer, places: Sequence[str], blobs: Sequence[Array]) -> dict[str, object]:
-    """A layer as files that keep arrays by name list it: `places` are the names of its blobs' arrays."""
-    return {
-        "name": layer.name,
-        "type": layer.type,
-        "bottoms": layer.bottoms,
-        "tops": layer.tops,
-        "blobs": [(place, blob.shape) for place, blob in zip(places, blobs, strict=True)],
-    }
+# Files that store arrays by name also store a list of the layers, with the name and shape of each blob's array.
+
+
+def list_entry(layer: StoredLayer, names: Sequence[str], blobs: Sequence[Array]) -> dict[str, object]:
+    """Return the entry of a layer in the list of layers, given the names of its blobs' arrays."""
+    shapes = [(name, blob.shape) for name, blob in zip(names, blobs, strict=True)]
+    return {"name": layer.name, "type": layer.type, "bottoms": layer.bottoms, "tops": layer.tops, "blobs": shapes}
 
 
 def listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> StoredLayer:
-    """The layer of an entry that `entry_of` made. Raises ValueError, KeyError or TypeError where it is none."""
+    """Return the layer of an entry. Raises ValueError, KeyError or TypeError if the entry is invalid."""
     blobs = [(str(key), arrays[key].reshape([int(size) for size in shape])) for key, shape in entry["blobs"]]
     return StoredLayer(
         name=str(entry["name"]),
@@ -177,3 +177,16 @@ def listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> Store
         blobs=tuple(blob for _, blob in blobs),
         keys=tuple(key for key, _ in blobs),
     )
+
+
+def named_layer(file: str, name: str, arrays: Mapping[str, Array]) -> StoredLayer:
+    """Return the layer of a file without a list of layers, from its arrays by index.
+
+    Raises:
+        WeightsError: A name of an array is not an index.
+    """
+    for key in arrays:
+        if not key.isdecimal() or len(key) > 3:
+            raise weights_error(file, f"array {key!r} is not the index of a blob, such as 0", layer=name)
+    blobs = {int(key): array for key, array in arrays.items()}
+    return StoredLayer(name, blobs=tuple(blobs.get(index) for index in range(max(blobs, default=-1) + 1)))

@@ -1,18 +1,18 @@
-"""The wire format of protobuf, as far as it takes to find large arrays in a file without reading the file.
+"""The wire format of protobuf, as needed to find large arrays in a file without reading the file.
 
-protobuf itself takes twice the file in memory and stops at 2 GiB; what is small is left to it.
+protobuf itself needs twice the file in memory and stops at 2 GiB; it parses the small fields.
 https://protobuf.dev/programming-guides/encoding/
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 Bytes = bytes | mmap.mmap
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-_MOST_FIELDS = 1 << 20  # of one message: no net has more, and rubbish is given up early
+_MAX_FIELDS = 1 << 20  # of one message: more than any net has, so that random bytes are refused early
 
 
 class WireError(ValueError):
@@ -21,7 +21,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """A field in the bytes: it begins at `start`, its value at `value`, and it is over at `end`."""
+    """A field in the bytes: it begins at `start`, its value at `value`, and it ends before `end`."""
 
     number: int
     kind: int
@@ -31,31 +31,29 @@ class Field:
 
 
 def fields(data: Bytes, start: int, end: int) -> Iterator[Field]:
-    """The fields of the message between `start` and `end`. Raises WireError where it breaks off or is none."""
+    """Yield the fields of the message between `start` and `end`. Raises WireError if it is incomplete or invalid."""
     count = 0
     while start < end:
         tag, value = read_varint(data, start, end)
         number, kind = tag >> 3, tag & 7
+        count += 1
+        if number == 0 or count > _MAX_FIELDS or kind not in (VARINT, FIXED64, LENGTH, FIXED32):
+            raise WireError(f"no field can begin at byte {start}")
         if kind == VARINT:
             after = read_varint(data, value, end)[1]
         elif kind == LENGTH:
             length, value = read_varint(data, value, end)
             after = value + length
-        elif kind in (FIXED64, FIXED32):
-            after = value + (8 if kind == FIXED64 else 4)
         else:
-            raise WireError(f"no field can begin at byte {start}")
-        count += 1
-        if number == 0 or count > _MOST_FIELDS:
-            raise WireError(f"no field can begin at byte {start}")
+            after = value + (8 if kind == FIXED64 else 4)
         if after > end:
-            raise WireError(f"byte {start} begins a field of {after - value} bytes, of which {end - value} are there")
+            raise WireError(f"byte {start} begins a field of {after - value} bytes, but only {end - value} follow")
         yield Field(number, kind, start, value, after)
         start = after
 
 
 def read_varint(data: Bytes, start: int, end: int) -> tuple[int, int]:
-    """The number that begins at `start`, and where it is over."""
+    """Return the number that begins at `start`, and where it ends."""
     number = 0
     for index in range(start, min(end, start + 10)):
         byte = data[index]
@@ -66,7 +64,7 @@ def read_varint(data: Bytes, start: int, end: int) -> tuple[int, int]:
 
 
 def varint(number: int) -> bytes:
-    """A number (not negative) as protobuf writes it."""
+    """Encode a number that is not negative."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -75,11 +73,6 @@ def varint(number: int) -> bytes:
     return bytes(encoded)
 
 
-def tag(number: int, kind: int) -> bytes:
-    """What begins a field."""
-    return varint(number << 3 | kind)
-
-
-def delimited(number: int, value: bytes) -> bytes:
-    """A whole field that holds bytes, text or a message."""
-    return tag(number, LENGTH) + varint(len(value)) + value
+def delimited(number: int, pieces: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Return a field that holds bytes, text or a message, in pieces: its tag and length, then those of its value."""
+    return [varint(number << 3 | LENGTH) + varint(sum(map(len, pieces))), *pieces]

@@ -97,7 +97,7 @@ def test_what_was_written_is_said(tmp_path: Path) -> None:
             "w.npz: the name must end with .caffemodel, .caffemodel.h5, .safetensors or .pt",
         ),
         ("w.caffemodel", "no/w.pt", "cannot write 'no/w.pt': there is no folder 'no'"),
-        ("text.caffemodel", "w.pt", "text.caffemodel: is no weights file; it looks like a text file"),
+        ("text.caffemodel", "w.pt", "text.caffemodel: is not a weights file: it looks like a text file"),
     ],
 )
 def test_what_cannot_be_converted(

@@ -107,6 +107,6 @@ def test_what_is_neither_is_refused_in_one_line(tmp_path: Path) -> None:
     done = inspect(tmp_path / "x.caffemodel")
     assert done.exit_code == 1
     assert done.stderr == (
-        f"{tmp_path / 'x.caffemodel'}: is no caffemodel, or is damaged or cut off (byte 0 begins a number that does "
+        f"{tmp_path / 'x.caffemodel'}: is not a caffemodel, or is damaged or cut off (byte 0 begins a number that does "
         "not end)\n"
     )

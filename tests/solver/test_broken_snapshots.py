@@ -86,7 +86,7 @@ def of_caffe() -> None:
 CASES = {
     "state cut in half": (
         lambda: broken("snap_iter_4.solverstate"),
-        "snap_iter_4.solverstate: is no solver state (byte 26 begins a field of 18827 bytes, of which",
+        "snap_iter_4.solverstate: is not a solver state (byte 26 begins a field of 18827 bytes, but only",
     ),
     "weights cut in half": (
         lambda: broken("snap_iter_4.caffemodel"),

@@ -36,7 +36,7 @@ def test_one_towers_weights_are_those_of_all_towers_that_share_them(
         for mine, theirs in zip(solver.net.params[layer], tower.params["hidden_p"], strict=True):
             assert torch.equal(mine, theirs)
     assert reports(caplog) == [
-        "tower.caffemodel: 1 layer loaded\n  not in the file, left as they were: 'feat', 'feat_p'\n"
+        "tower.caffemodel: 1 layer loaded\n  not in the file, unchanged: 'feat', 'feat_p'\n"
         "  not in the net, ignored: 'head'"
     ]
     assert solver.test_nets[0].params["hidden"][0] is solver.net.params["hidden_p"][0]
@@ -79,7 +79,7 @@ def test_copies_that_differ_are_told_of_and_the_last_counts(write_run, caplog: p
     (report,) = reports(caplog)
     assert report.splitlines()[1:] == [
         "  3 shared parameters stored more than once, all copies equal",
-        "  fw: the copies differ by up to 0.25; that of 'feat_p' was taken, not that of 'feat'",
+        "  fw: the copies differ by up to 0.25; that of 'feat_p' was used, not that of 'feat'",
     ]
     solver.close()
 
@@ -94,7 +94,7 @@ layer { name: "head" type: "InnerProduct" bottom: "body" top: "head" param { lr_
 layer { name: "loss" type: "EuclideanLoss" bottom: "head" bottom: "y" top: "loss" }
 """
 SKIPPED = (
-    "w.caffemodel: 1 layer loaded\n  skipped, left as it was: layer 'head': blob 0 (weight) has shape (6, 7) in the "
+    "w.caffemodel: 1 layer loaded\n  skipped, unchanged: layer 'head': blob 0 (weight) has shape (6, 7) in the "
     "file, but (4, 7) in the net 'net.prototxt'"
 )
 

@@ -32,7 +32,7 @@ def test_the_last_of_two_copies_is_taken_and_their_difference_told() -> None:
     assert str(report) == (
         "w.caffemodel: 3 layers loaded\n"
         "  1 shared parameter stored more than once, all copies equal\n"
-        "  w: the copies differ by up to 2; that of 'ip' was taken, not that of 'ip_p'"
+        "  w: the copies differ by up to 2; that of 'ip' was used, not that of 'ip_p'"
     )
 
 
@@ -42,7 +42,7 @@ def test_the_report_names_what_is_missing_and_what_is_ignored() -> None:
     assert sorted(values) == ["ip_0", "ip_1"]
     assert (report.loaded, report.missing, report.ignored) == (("ip",), ("last",), ("other",))
     assert str(report) == (
-        "w.caffemodel: 1 layer loaded\n  not in the file, left as they were: 'last'\n  not in the net, ignored: 'other'"
+        "w.caffemodel: 1 layer loaded\n  not in the file, unchanged: 'last'\n  not in the net, ignored: 'other'"
     )
 
 
@@ -131,7 +131,7 @@ def test_the_flagship_twins_agree() -> None:
             stored(("ip", ()), ("in", ())),
             "w.caffemodel: layer 'ip': 0 blobs in the file, but 2 in the net 'twin'" + HINT,
         ),
-        (stored(("in", ()), ("data", ())), "w.caffemodel: none of its layers holds parameters"),
+        (stored(("in", ()), ("data", ())), "w.caffemodel: none of its layers has parameters"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(file: StoredWeights, message: str) -> None:
@@ -149,7 +149,7 @@ def test_the_report_says_where_layers_of_one_name_get_their_own_entries() -> Non
     assert weights == [WEIGHT.tolist(), (WEIGHT + 1).tolist()]
     assert report.repeated == ("ip",)
     assert (
-        "  layers named 'ip': each was given its own entry of the file, in order; Caffe loads all entries into the "
+        "  layers named 'ip': each got its own entry of the file, in order; Caffe loads all entries into the "
         "first of them"
     ) in str(report).splitlines()
     assert match_weights(graph_of(text), stored(first, second))[1].repeated == ()  # they share: no difference
@@ -166,9 +166,9 @@ def test_layers_of_other_shapes_are_skipped_and_listed_where_that_is_asked_for()
     assert (report.loaded, report.missing, report.ignored) == (("ip",), (), ())
     assert str(report) == (
         "w.caffemodel: 1 layer loaded\n"
-        "  skipped, left as it was: layer 'last': blob 0 (weight) has shape (3, 10) in the file, but (4, 10) in the "
+        "  skipped, unchanged: layer 'last': blob 0 (weight) has shape (3, 10) in the file, but (4, 10) in the "
         "net 'twin'\n"
-        "  skipped, left as it was: layer 'ip_p': blob 1 (bias) has shape (2,) in the file, but (5,) in the net 'twin'"
+        "  skipped, unchanged: layer 'ip_p': blob 1 (bias) has shape (2,) in the file, but (5,) in the net 'twin'"
     )
 
 
@@ -176,5 +176,5 @@ def test_a_file_of_which_every_layer_is_skipped_is_an_error() -> None:
     with pytest.raises(WeightsError) as raised:
         match_weights(graph_of(TWIN), stored(("last", (LAST,))), skip_mismatched=True)
     assert str(raised.value) == (
-        "w.caffemodel: layer 'last': no layer is left to load: 1 blob in the file, but 2 in the net 'twin'"
+        "w.caffemodel: layer 'last': every layer that the net has too differs: 1 blob in the file, but 2 in the net 'twin'"
     )

@@ -94,7 +94,7 @@ def test_weights_are_found_as_written_or_beside_the_state(tmp_path: Path) -> Non
     [
         (
             "gone/w.caffemodel",
-            "{}: its weights file is not there: looked for gone/w.caffemodel and {folder}/w.caffemodel",
+            "{}: its weights file does not exist: looked for gone/w.caffemodel and {folder}/w.caffemodel",
         ),
         ("", "{}: names no weights file; give one with --weights"),
     ],

@@ -38,32 +38,32 @@ def shaped(*dims: int, count: int) -> bytes:
 
 WEIGHTS: list[tuple[str, bytes, str]] = [
     ("w.caffemodel", b"", "the file is empty"),
-    ("w.caffemodel", b'name: "n"\nlayer { }', "is no weights file; it looks like a text file: give the net to --model, the weights here"),
-    ("w.caffemodel", b"\xef\xbb\xbfhello", "is no weights file; it looks like a text file"),
-    ("w.h5", b"hello", "is no weights file; it looks like a text file"),
-    ("w.caffemodel", b"<!DOCTYPE html><p>404", "is no weights file; it looks like a web page: the download went wrong"),
-    ("w.caffemodel", b"version https://git-lfs.github.com/spec/v1\noid", "is no weights file; it looks like a Git LFS pointer: fetch the file itself with `git lfs pull`"),
-    ("w.caffemodel", gzip.compress(INIT), "is no weights file; it looks like a gzip file: unpack it first"),
-    ("w.caffemodel", b"\xff" * 99, "is no caffemodel, or is damaged or cut off (byte 0 begins a number that does not end)"),
-    ("w.caffemodel", INIT[:1000], "is damaged or cut off (byte 443 begins a field of 902 bytes, of which 553 are there)"),
-    ("w.caffemodel", b"\x0a\x03abc\xa2", "is no caffemodel, or is damaged or cut off (byte 5 begins a number that does not end)"),
-    ("w.caffemodel", b"\x0b\x01\x00\x00\x00", "is no caffemodel, or is damaged or cut off (no field can begin at byte 0)"),
-    ("w.caffemodel", STATE, "is no caffemodel but looks like a solver state; give the .caffemodel that was saved with it"),
-    ("w.caffemodel", schema.BlobProto(data=[1.0], num=1).SerializeToString(), "is no caffemodel but looks like a single blob, such as a mean image"),
+    ("w.caffemodel", b'name: "n"\nlayer { }', "is not a weights file: it looks like a text file: give the net to --model, the weights here"),
+    ("w.caffemodel", b"\xef\xbb\xbfhello", "is not a weights file: it looks like a text file"),
+    ("w.h5", b"hello", "is not a weights file: it looks like a text file"),
+    ("w.caffemodel", b"<!DOCTYPE html><p>404", "is not a weights file: it looks like a web page: the download went wrong"),
+    ("w.caffemodel", b"version https://git-lfs.github.com/spec/v1\noid", "is not a weights file: it looks like a Git LFS pointer: fetch the file itself with `git lfs pull`"),
+    ("w.caffemodel", gzip.compress(INIT), "is not a weights file: it looks like a gzip file: unpack it first"),
+    ("w.caffemodel", b"\xff" * 99, "is not a caffemodel, or is damaged or cut off (byte 0 begins a number that does not end)"),
+    ("w.caffemodel", INIT[:1000], "is damaged or cut off (byte 443 begins a field of 902 bytes, but only 553 follow)"),
+    ("w.caffemodel", b"\x0a\x03abc\xa2", "is not a caffemodel, or is damaged or cut off (byte 5 begins a number that does not end)"),
+    ("w.caffemodel", b"\x0b\x01\x00\x00\x00", "is not a caffemodel, or is damaged or cut off (no field can begin at byte 0)"),
+    ("w.caffemodel", STATE, "is not a caffemodel but looks like a solver state; give the .caffemodel that was saved with it"),
+    ("w.caffemodel", schema.BlobProto(data=[1.0], num=1).SerializeToString(), "is not a caffemodel but looks like a single blob, such as a mean image"),
     ("w.caffemodel", schema.NetParameter(name="n\x01").SerializeToString(), "holds no layers"),
-    ("w.caffemodel", shaped(3, 2, count=5), "layer 'ip': blob 0: its shape (3, 2) means 6 numbers, but it holds 5"),
+    ("w.caffemodel", shaped(3, 2, count=5), "layer 'ip': blob 0: its shape (3, 2) has 6 numbers, but it holds 5"),
     ("w.caffemodel", shaped(1 << 30, 1 << 30, count=1), "layer 'ip': blob 0: its shape (1073741824, 1073741824) is larger than any file"),
     ("w.caffemodel", shaped(0, 1 << 62, count=0), "layer 'ip': blob 0: its shape (0, 4611686018427387904) is larger than any file"),
     ("w.caffemodel", shaped(-2, -1, count=2), "layer 'ip': blob 0: its shape (-2, -1) has a negative size"),
     ("w.caffemodel", shaped(*[1] * 33, count=1), "layer 'ip': blob 0: its shape has 33 axes; Caffe allows 32"),
-    ("w.caffemodel", net_with(schema.BlobProto(num=2, channels=3, data=[1.0])), "layer 'ip': blob 0: its shape (2, 3, 0, 0) means 0 numbers, but it holds 1"),
-    ("w.caffemodel", net_with(schema.BlobProto()), "layer 'ip': blob 0: its shape () means 1 numbers, but it holds 0"),
-    ("w.caffemodel", b"\xa2\x06\x07\x3a\x05\x2a\x03abc", "layer '': blob 0: holds 3 bytes of numbers, which is no multiple of 4"),
-    ("w.h5", INIT, "is no HDF5 file, or is damaged or cut off (...)"),
-    ("w.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "is no HDF5 file, or is damaged or cut off (...)"),
-    ("w.safetensors", INIT, "is no safetensors file that can be read here (...)"),
-    ("w.pt", INIT, "is no file of tensors that torch can load safely (...)"),
-    ("w.pt", b"PK\x03\x04" + b"\0" * 90, "is no file of tensors that torch can load safely (...)"),
+    ("w.caffemodel", net_with(schema.BlobProto(num=2, channels=3, data=[1.0])), "layer 'ip': blob 0: its shape (2, 3, 0, 0) has 0 numbers, but it holds 1"),
+    ("w.caffemodel", net_with(schema.BlobProto()), "layer 'ip': blob 0: its shape () has 1 numbers, but it holds 0"),
+    ("w.caffemodel", b"\xa2\x06\x07\x3a\x05\x2a\x03abc", "layer '': blob 0: holds 3 bytes of numbers, which is not a multiple of 4"),
+    ("w.h5", INIT, "is not an HDF5 file, or is damaged or cut off (...)"),
+    ("w.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 90, "is not an HDF5 file, or is damaged or cut off (...)"),
+    ("w.safetensors", INIT, "is not a readable safetensors file (...)"),
+    ("w.pt", INIT, "is not a file of tensors that torch can load safely (...)"),
+    ("w.pt", b"PK\x03\x04" + b"\0" * 90, "is not a file of tensors that torch can load safely (...)"),
 ]  # fmt: skip  # one row a line
 
 
@@ -82,12 +82,12 @@ def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, mess
 
 STATES: list[tuple[str, bytes, str]] = [
     ("s.solverstate", b"", "the file is empty"),
-    ("s.solverstate", b"net: 'n.prototxt'", "is no solver state; it looks like a text file"),
-    ("s.solverstate", INIT, "is no solver state: it says no iteration"),
-    ("snap.caffemodel", INIT, "is no solver state: it says no iteration; a .caffemodel is given to --weights, not to --snapshot"),
-    ("s.solverstate", STATE[:400], "entry 2 of the history is damaged or cut off (byte 219 begins a field of 777 bytes, of which 178 are there)"),
-    ("s.solverstate", b"\xff" * 20, "is no solver state (byte 0 begins a number that does not end)"),
-    ("s.solverstate.h5", STATE, "is no HDF5 file"),
+    ("s.solverstate", b"net: 'n.prototxt'", "is not a solver state: it looks like a text file"),
+    ("s.solverstate", INIT, "is not a solver state: it has no iteration"),
+    ("snap.caffemodel", INIT, "is not a solver state: it has no iteration; give a .caffemodel to --weights, not to --snapshot"),
+    ("s.solverstate", STATE[:400], "entry 2 of the history is damaged or cut off (byte 219 begins a field of 777 bytes, but only 178 follow)"),
+    ("s.solverstate", b"\xff" * 20, "is not a solver state (byte 0 begins a number that does not end)"),
+    ("s.solverstate.h5", STATE, "is not an HDF5 file"),
 ]  # fmt: skip  # one row a line
 
 
@@ -141,7 +141,7 @@ def no_data(file: h5py.File) -> None:
     [
         (huge, "layer 'ip': blob 0 has shape (1048576, 1048576), but its numbers are not in the file"),
         (text, "layer 'ip': blob 0 holds no numbers"),
-        (named, "layer 'ip': dataset 'weight' is not the number of a blob"),
+        (named, "layer 'ip': array 'weight' is not the index of a blob, such as 0"),
         (no_data, "is an HDF5 file without the group /data that holds the layers of a net"),
     ],
 )
@@ -161,7 +161,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "hacked"),)
 
     (tmp_path / "w.pt").write_bytes(pickle.dumps({"a/0": Evil()}, protocol=2))
-    with pytest.raises(WeightsError, match="is no file of tensors that torch can load safely"):
+    with pytest.raises(WeightsError, match="is not a file of tensors that torch can load safely"):
         read_weights(tmp_path / "w.pt")
     assert not (tmp_path / "hacked").exists()
 
@@ -236,5 +236,5 @@ def test_a_state_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> Non
 def test_a_zip_named_safetensors_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(WeightsError, match="is no file of tensors that torch can load safely"):
+    with pytest.raises(WeightsError, match="is not a file of tensors that torch can load safely"):
         read_weights(path)
