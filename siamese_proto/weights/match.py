@@ -218,7 +218,7 @@ def _distance(one: Array, other: Array) -> float:
 
 def _nothing_matches(graph: Graph, stored: StoredWeights, mismatched: Sequence[Mismatch]) -> WeightsError:
     if mismatched:
-        text = f"every layer that the net has too differs: {mismatched[0].text}"
+        text = f"no layer matches: {mismatched[0].text}"
         return weights_error(stored.file, text, layer=mismatched[0].layer)
     expected = [node.name for node in graph.nodes if node.params]
     names = [layer.name for layer in stored.layers if layer.blobs]

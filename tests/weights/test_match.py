@@ -176,5 +176,5 @@ def test_a_file_of_which_every_layer_is_skipped_is_an_error() -> None:
     with pytest.raises(WeightsError) as raised:
         match_weights(graph_of(TWIN), stored(("last", (LAST,))), skip_mismatched=True)
     assert str(raised.value) == (
-        "w.caffemodel: layer 'last': every layer that the net has too differs: 1 blob in the file, but 2 in the net 'twin'"
+        "w.caffemodel: layer 'last': no layer matches: 1 blob in the file, but 2 in the net 'twin'"
     )
