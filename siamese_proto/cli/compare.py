@@ -41,7 +41,7 @@ def compare(
         check_picture(show)
     evaluation = read_evaluation(evaluated) if evaluated else None
     opened = twin.open()
-    comparison = compare_files(opened, first, second, evaluation, twin.subject(opened), threshold)
+    comparison = compare_files(opened, first, second, evaluation, threshold)
     click.echo(to_json(comparison) if text_format == "json" else str(comparison))
     if show:
         plot_comparison(opened, comparison, show)

@@ -60,13 +60,12 @@ def embed(
         else:
             raise DataError(f"{quoted(out)}: its name must end in {', '.join((*_ARRAYS, *FORMATS))}")
     opened = twin.open()
-    subject = twin.subject(opened, str(opened.preprocessing()))
     with (
-        progress_bar("embedding") as progress,
+        progress_bar("embedding"),
         open_images(opened, sources, labels=labels, root_folder=root_folder, classes=classes) as images,
     ):
-        embedding = embed_images(opened, images, subject, side=int(second), progress=progress)
-    click.echo(f"images: {subject.images}")
+        embedding = embed_images(opened, images, side=int(second))
+    click.echo(f"images: {opened.preprocessing()}")
     count, width = embedding.features.shape
     for out in outs:
         if out.lower().endswith(_ARRAYS):

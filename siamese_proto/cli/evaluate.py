@@ -78,8 +78,8 @@ def evaluate(twin: TwinOptions, text_format: str, json_file: str | None, picture
     if json_file:
         check_writable(json_file)
     opened = twin.open(settings["seed"])
-    with progress_bar("evaluating") as progress:
-        evaluation, embedding = evaluate_twin(opened, twin.subject(opened), EvaluationSettings(**settings), progress)
+    with progress_bar("evaluating"):
+        evaluation, embedding = evaluate_twin(opened, EvaluationSettings(**settings))
     click.echo(as_json(evaluation) if text_format == "json" else as_table(evaluation))
     if json_file:
         save_evaluation(evaluation, json_file)

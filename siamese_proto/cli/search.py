@@ -50,11 +50,8 @@ def search(
     if picture:
         check_picture(picture)
     opened = twin.open()
-    subject = twin.subject(opened)
-    with progress_bar("embedding") as progress:
-        neighbors, pictures = search_images(
-            opened, query, source, subject, count=count, labels=labels, root_folder=root_folder, progress=progress
-        )
+    with progress_bar("embedding"):
+        neighbors, pictures = search_images(opened, query, source, count=count, labels=labels, root_folder=root_folder)
     click.echo(to_json(neighbors) if text_format == "json" else "\n".join(map(str, neighbors)), nl=bool(neighbors))
     if picture:
         plot_neighbors(opened, query, neighbors, pictures, picture)

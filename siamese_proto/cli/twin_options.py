@@ -18,7 +18,6 @@ from siamese_proto.graph.comparison import METRICS
 from siamese_proto.proto.values import whole_number
 
 if TYPE_CHECKING:
-    from siamese_proto.evaluation.report import Subject
     from siamese_proto.evaluation.twin import Twin
 
 _NET = ("level", "stages", "shapes", "allow_python_layers")
@@ -47,13 +46,6 @@ class TwinOptions:
 
         net = Net(parse_net(Path(self.model)), "TEST", seed=seed, writes_files=False, **self.net)
         return load_twin(net.to(chosen_device(self.gpu)), self.weights, TwinSettings(**self.settings))
-
-    def subject(self, twin: Twin, images: str = "") -> Subject:
-        """Describe the net for the results."""
-        from siamese_proto.evaluation.report import Subject, digest_of
-
-        features = tuple(blob.name for blob in twin.comparison.features)
-        return Subject(self.model, self.weights, digest_of(self.weights), twin.metric.kind, features, images)
 
 
 def twin_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -148,14 +140,14 @@ class_choice = click.option(
 
 
 @contextlib.contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar on stderr if that is a terminal; yields a function to call with the number of items done."""
+def progress_bar(title: str) -> Iterator[None]:
+    """Show a moving bar on stderr while a block runs, if that is a terminal."""
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done: bar.update(task, completed=done)
+        bar.add_task(title, total=None)
+        yield

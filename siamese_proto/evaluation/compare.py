@@ -12,8 +12,8 @@ from siamese_proto.evaluation.pair_sources import image_files
 from siamese_proto.evaluation.plots.sheets import Cell, plot_cells
 from siamese_proto.evaluation.plots.style import DIFFERENT, INK, SAME
 from siamese_proto.evaluation.preprocess import Picture, to_pictures
-from siamese_proto.evaluation.report import Evaluation, Subject, align
-from siamese_proto.evaluation.twin import Twin
+from siamese_proto.evaluation.report import Evaluation, align
+from siamese_proto.evaluation.twin import Subject, Twin
 from siamese_proto.evaluation.verification import VerificationResults
 
 
@@ -63,7 +63,6 @@ def compare_files(
     first: str,
     second: str,
     evaluation: Evaluation | None,
-    subject: Subject,
     threshold: float | None = None,
 ) -> ImageComparison:
     """Compare two image files.
@@ -73,7 +72,6 @@ def compare_files(
         first: The file of the first image.
         second: The file of the second image.
         evaluation: Results of `evaluate`, for the calibration of the score and the threshold.
-        subject: The net with its weights, to check that `evaluation` is of the same.
         threshold: The largest distance, exclusive, of images that are the same; replaces that of `evaluation`.
 
     Raises:
@@ -84,7 +82,7 @@ def compare_files(
     distance = float(twin.metric.rows(*features)[0])
     if not math.isfinite(distance):
         raise DataError("the distance is not finite; are these the weights of a training that diverged?")
-    results = None if evaluation is None else _matching_results(evaluation, subject)
+    results = None if evaluation is None else _matching_results(evaluation, twin.subject())
     if metric == "LEARNED":
         score, score_is = 1 - distance, "probability of the same, computed by the net"
     elif results is not None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from siamese_proto.evaluation.features import Embedding, embed_images
 from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
-from siamese_proto.evaluation.report import Evaluation, Subject
+from siamese_proto.evaluation.report import Evaluation
 from siamese_proto.evaluation.retrieval import few_shot, retrieve
-from siamese_proto.evaluation.twin import Progress, Twin, no_progress
+from siamese_proto.evaluation.twin import Twin
 from siamese_proto.evaluation.verification import verify
 from siamese_proto.layers.pair_labels import read_pair_labels
 
@@ -35,9 +35,7 @@ class EvaluationSettings:
     pair_labels: str = ""  # meaning of the labels of pairs, `same=1,different=-1`; empty: that of the net's loss
 
 
-def evaluate_twin(
-    twin: Twin, subject: Subject, settings: EvaluationSettings, progress: Progress = no_progress
-) -> tuple[Evaluation, Embedding | None]:
+def evaluate_twin(twin: Twin, settings: EvaluationSettings) -> tuple[Evaluation, Embedding | None]:
     """Evaluate a twin on pairs and labeled images.
 
     Returns:
@@ -46,23 +44,22 @@ def evaluate_twin(
     Raises:
         NetError: the sources cannot be read, or have too few pairs or classes.
     """
-    evaluation = Evaluation(subject)
+    uses_images = settings.pairs is not None or settings.labelled is not None
+    evaluation = Evaluation(twin.subject(str(twin.preprocessing()) if uses_images else ""))
     embedding = None
-    if settings.pairs is not None or settings.labelled is not None:
-        evaluation = Evaluation(replace(subject, images=str(twin.preprocessing())))
     if settings.pairs is not None or settings.labelled is None:
-        measured = _measure(twin, settings, progress)
+        measured = _measure(twin, settings)
         results = verify(measured.distances, threshold=settings.threshold, seed=settings.seed)
         evaluation = replace(evaluation, pairs=measured.description, verification=results, hardest=measured.hardest)
     if settings.labelled is not None:
-        evaluation, embedding = _evaluate_classes(twin, evaluation, settings.labelled, settings, progress)
+        evaluation, embedding = _evaluate_classes(twin, evaluation, settings.labelled, settings)
     return evaluation, embedding
 
 
-def _measure(twin: Twin, settings: EvaluationSettings, progress: Progress) -> MeasuredPairs:
+def _measure(twin: Twin, settings: EvaluationSettings) -> MeasuredPairs:
     pair_labels = read_pair_labels(settings.pair_labels) if settings.pair_labels else None
     if settings.pairs is None:
-        return measure_data_layers(twin, settings.count, pair_labels=pair_labels, progress=progress)
+        return measure_data_layers(twin, settings.count, pair_labels=pair_labels)
     pairs = open_pair_images(
         settings.pairs,
         twin.preprocessing(),
@@ -76,11 +73,11 @@ def _measure(twin: Twin, settings: EvaluationSettings, progress: Progress) -> Me
         classes=settings.classes,
     )
     with closing(pairs):
-        return measure_pairs(twin, pairs, progress=progress)
+        return measure_pairs(twin, pairs)
 
 
 def _evaluate_classes(
-    twin: Twin, evaluation: Evaluation, source: str, settings: EvaluationSettings, progress: Progress
+    twin: Twin, evaluation: Evaluation, source: str, settings: EvaluationSettings
 ) -> tuple[Evaluation, Embedding]:
     images = labelled_images(
         source,
@@ -90,7 +87,7 @@ def _evaluate_classes(
         classes=settings.classes,
     )
     with images:
-        embedding = embed_images(twin, images, evaluation.subject, progress=progress)
+        embedding = embed_images(twin, images)
         examples = twin.embed_images(images, side=1) if twin.towers_differ else embedding.features
     queries, labels = embedding.features, embedding.labels
     shots = few_shot(
@@ -102,10 +99,7 @@ def _evaluate_classes(
         shot=settings.shot,
         episodes=settings.episodes,
         seed=settings.seed,
-        progress=progress,
     )
-    retrieval = retrieve(
-        queries, examples, labels, twin.metric, most=settings.queries, seed=settings.seed, progress=progress
-    )
+    retrieval = retrieve(queries, examples, labels, twin.metric, most=settings.queries, seed=settings.seed)
     description = f"{len(labels)} of {source}" + (f", classes {settings.classes}" if settings.classes else "")
     return replace(evaluation, labelled=description, few_shot=shots, retrieval=retrieval), embedding

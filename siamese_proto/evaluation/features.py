@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from siamese_proto.data.images.labelled import LabelledImages
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.evaluation.pair_sources import image_files, is_image_name, labelled_images
-from siamese_proto.evaluation.report import Subject
-from siamese_proto.evaluation.twin import Floats, Progress, Twin, no_progress
+from siamese_proto.evaluation.twin import Floats, Twin
 from siamese_proto.files import check_writable, replacing
 
 Labels = NDArray[numpy.integer]
@@ -30,7 +29,7 @@ class Embedding:
     labels: Labels
     names: Sequence[str]
     class_names: Mapping[int, str] = field(default_factory=dict)
-    made_by: Mapping[str, Any] = field(default_factory=dict)  # the net and its weights, as a `report.Subject`
+    made_by: Mapping[str, Any] = field(default_factory=dict)  # the net and its weights, as a `twin.Subject`
 
     def name_of_class(self, label: int) -> str:
         """Return the name of a class, or its number."""
@@ -60,12 +59,11 @@ def _is_plain(path: str) -> bool:
     return not entries or any(is_image_name(entry.name) and entry.is_file() for entry in entries)
 
 
-def embed_images(
-    twin: Twin, images: LabelledImages, subject: Subject, *, side: int = 0, progress: Progress = no_progress
-) -> Embedding:
+def embed_images(twin: Twin, images: LabelledImages, *, side: int = 0) -> Embedding:
     """Compute the features of images. Raises DataError, with the name of the image, if one cannot be read."""
-    features = twin.embed_images(images, side=side, progress=progress)
-    return Embedding(features, images.labels, list(images.names), dict(images.class_names), asdict(subject))
+    features = twin.embed_images(images, side=side)
+    made_by = asdict(twin.subject(str(twin.preprocessing())))
+    return Embedding(features, images.labels, list(images.names), dict(images.class_names), made_by)
 
 
 def save_features(embedding: Embedding, path: str | os.PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.evaluation.pair_sources import DEFAULT_COUNT, PairImages
 from siamese_proto.evaluation.preprocess import Picture, to_pictures
-from siamese_proto.evaluation.twin import Floats, Progress, Twin, learned_distance, no_progress
+from siamese_proto.evaluation.twin import Floats, Twin, learned_distance
 from siamese_proto.evaluation.verification import Distances, check_pairs
 from siamese_proto.graph.comparison import Comparison
 from siamese_proto.graph.features import Ancestry
@@ -48,33 +48,24 @@ class MeasuredPairs:
     hardest: tuple[HardPair, ...]  # those of one class first, each kind with the hardest first
 
 
-def measure_pairs(
-    twin: Twin, pairs: PairImages, *, hardest: int = HARDEST, progress: Progress = no_progress
-) -> MeasuredPairs:
+def measure_pairs(twin: Twin, pairs: PairImages) -> MeasuredPairs:
     """Compute the distances of pairs of images. Each image passes through its tower once.
 
-    Args:
-        twin: The net.
-        pairs: The pairs.
-        hardest: Number of hardest pairs of either kind to return.
-        progress: Called with the number of images that are done.
-
-    Raises:
-        DataError: there are no pairs, or an image cannot be read.
+    Raises DataError if there are no pairs, or an image cannot be read.
     """
     if not len(pairs):
         raise DataError(f"{quoted(pairs.images[0].source)} has no pairs")
     first, second = pairs.images
     if first is second and not twin.towers_differ:
         rows, place = numpy.unique(numpy.concatenate(pairs.rows), return_inverse=True)
-        features = twin.embed_images(first, rows, progress=progress)
+        features = twin.embed_images(first, rows)
         one, other = features[place[: len(pairs)]], features[place[len(pairs) :]]
     else:
-        one = twin.embed_images(first, pairs.rows[0], 0, progress)
-        other = twin.embed_images(second, pairs.rows[1], 1, lambda done: progress(len(pairs) + done))
+        one = twin.embed_images(first, pairs.rows[0], 0)
+        other = twin.embed_images(second, pairs.rows[1], 1)
     distances = Distances(twin.metric.rows(one, other), pairs.same, pairs.numbers(ordered=twin.towers_differ))
     hard: dict[frozenset[str], HardPair] = {}  # each pair once, in whichever order its images are
-    for row in _hardest_rows(distances, 2 * hardest):
+    for row in _hardest_rows(distances, 2 * HARDEST):
         pictures = [
             to_pictures(images.image(int(rows[row]))[None])[0]
             for images, rows in zip(pairs.images, pairs.rows, strict=True)
@@ -82,7 +73,7 @@ def measure_pairs(
         names = pairs.names(row)
         pair = HardPair(float(distances.distance[row]), bool(distances.same[row]), names, (pictures[0], pictures[1]))
         hard.setdefault(frozenset(names), pair)
-    return MeasuredPairs(distances, pairs.description, tuple(_hardest(list(hard.values()), hardest)))
+    return MeasuredPairs(distances, pairs.description, tuple(_hardest(list(hard.values()))))
 
 
 def _hardest_rows(pairs: Distances, count: int) -> list[int]:
@@ -93,22 +84,17 @@ def _hardest_rows(pairs: Distances, count: int) -> list[int]:
     return [*far_same.tolist(), *near_different.tolist()]
 
 
-def _hardest(pairs: list[HardPair], count: int) -> list[HardPair]:
+def _hardest(pairs: list[HardPair]) -> list[HardPair]:
     same = sorted((pair for pair in pairs if pair.same), key=lambda pair: -pair.distance)
     different = sorted((pair for pair in pairs if not pair.same), key=lambda pair: pair.distance)
-    return same[:count] + different[:count]
+    return same[:HARDEST] + different[:HARDEST]
 
 
 # The pairs of the net's own data layers
 
 
 def measure_data_layers(
-    twin: Twin,
-    count: int | None = None,
-    *,
-    hardest: int = HARDEST,
-    pair_labels: PairLabels | None = None,
-    progress: Progress = no_progress,
+    twin: Twin, count: int | None = None, *, pair_labels: PairLabels | None = None
 ) -> MeasuredPairs:
     """Compute the distances of the pairs that the net's own data layers load, from their first record on.
 
@@ -117,9 +103,7 @@ def measure_data_layers(
     Args:
         twin: The net.
         count: Number of pairs at most (of triplets, which are two pairs each). None: all, or 2000 in a sample.
-        hardest: Number of hardest pairs of either kind to return.
         pair_labels: What labels mean. None: 0 and others, as in Caffe, with a warning for other labels than 1.
-        progress: Called with the number of pairs that are done.
 
     Raises:
         GraphError: the net has no data layer, or no label of the pairs.
@@ -145,11 +129,10 @@ def measure_data_layers(
                 total, coverage = _pairs_to_measure(sources, size, count)
             rows = numpy.flatnonzero(records < total - done)
             parts.append(distances.select(rows))
-            for row in _hardest_rows(parts[-1], hardest):
+            for row in _hardest_rows(parts[-1], HARDEST):
                 hard.append(_hard_pair(twin, parts[-1], row, images, records[rows[row]], done))
-            hard = _hardest(hard, hardest)
+            hard = _hardest(hard)
             done = min(done + size, total)
-            progress(done)
     finally:
         run.rand_skip = True
         twin.net.close()

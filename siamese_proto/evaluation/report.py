@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
@@ -21,26 +20,14 @@ from siamese_proto.errors import DataError, quoted
 from siamese_proto.evaluation.pair_distances import HardPair
 from siamese_proto.evaluation.preprocess import Picture
 from siamese_proto.evaluation.retrieval import FewShot, Mean, Retrieval
+from siamese_proto.evaluation.twin import Subject
 from siamese_proto.evaluation.verification import Estimate, Roc, VerificationResults
 from siamese_proto.files import write_atomically
-from siamese_proto.graph.comparison import Metric
 
 _FORMAT = "siamese_proto evaluation 1"
 _JSON_NAMES = {"verification": "judgement", "at_threshold": "verdicts"}  # of the fields with another name in the file
 _POINTS = 400  # of the ROC curve, spread evenly, and as many more at low false accept rates
 _PICTURE_SIDE = 64  # pixels of the pictures in a file
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The model that was evaluated or used."""
-
-    model: str
-    weights: tuple[str, ...]
-    digest: str  # of the weights files, to recognize them
-    distance: Metric
-    features: tuple[str, ...]
-    images: str  # the preprocessing
 
 
 @dataclass(frozen=True)
@@ -54,16 +41,6 @@ class Evaluation:
     labelled: str = ""  # a description of the labeled images
     few_shot: FewShot | None = None
     retrieval: Retrieval | None = None
-
-
-def digest_of(weights: Sequence[str | os.PathLike[str]]) -> str:
-    """Return a text that identifies the content of weights files."""
-    digest = hashlib.sha256()
-    for path in weights:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
 
 
 # As a table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,7 +69,6 @@ def few_shot(
     shot: int = 1,
     episodes: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> FewShot:
     """Compute N-way K-shot accuracy over random episodes.
 
@@ -96,7 +95,6 @@ def few_shot(
         means = distances.reshape(len(chosen), way, shot).mean(2)  # (e, way)
         nearest = means == means.min(1, keepdims=True)
         scores.append(nearest[:, 0] / nearest.sum(1))
-        progress(begin + len(chosen))
     return FewShot(way, shot, episodes, len(members), mean(numpy.concatenate(scores)))
 
 
@@ -122,7 +120,6 @@ def retrieve(
     at: Sequence[int] = NEIGHBORS,
     most: int = 1000,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> Retrieval:
     """Compute recall among the nearest neighbors and mean average precision, each image against all others.
 
@@ -148,7 +145,6 @@ def retrieve(
             precisions[place] = average_precision_score(of_same_class, -distances[others])
             nearest = numpy.argsort(distances[others], kind="stable")[: max(at)]
             hits[place, : len(nearest)] = of_same_class[nearest]
-        progress(begin + len(rows))
     recall = {count: mean(hits[:, :count].any(1).astype(float)) for count in at}
     return Retrieval(len(chosen), len(labels), len(names), recall, mean(precisions))
 

@@ -17,8 +17,7 @@ from siamese_proto.evaluation.pair_sources import image_files
 from siamese_proto.evaluation.plots.sheets import Cell, plot_cells
 from siamese_proto.evaluation.plots.style import QUIET, SAME
 from siamese_proto.evaluation.preprocess import Picture
-from siamese_proto.evaluation.report import Subject
-from siamese_proto.evaluation.twin import Floats, Progress, Twin, no_progress
+from siamese_proto.evaluation.twin import Floats, Twin
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,10 @@ def search_images(
     twin: Twin,
     query: str,
     source: str,
-    subject: Subject,
     *,
     count: int = 10,
     labels: str = "",
     root_folder: str = "",
-    progress: Progress = no_progress,
 ) -> tuple[list[Neighbor], list[Picture]]:
     """Find the images nearest to an image file.
 
@@ -51,11 +48,9 @@ def search_images(
         twin: The net.
         query: The image file; it is not one of its own neighbors.
         source: Labeled images, a folder, or a .npz of `save_features` with the same weights.
-        subject: The net with its weights.
         count: Number of neighbors.
         labels: File of labels that belongs to an IDX file of images.
         root_folder: Prefix of the paths in a list.
-        progress: Called with the number of images that are done.
 
     Returns:
         The neighbors, the nearest first, and a picture of each. For a .npz, images that are not files are blank.
@@ -68,10 +63,10 @@ def search_images(
         images: LabelledImages | None = None
         if source.lower().endswith(".npz"):
             embedding = read_features(source)
-            _check_features(embedding, features, source, subject)
+            _check_features(embedding, features, source, twin.subject().digest)
         else:
             images = stack.enter_context(open_images(twin, [source], labels=labels, root_folder=root_folder))
-            embedding = embed_images(twin, images, subject, side=int(twin.towers_differ), progress=progress)
+            embedding = embed_images(twin, images, side=int(twin.towers_differ))
         distances = twin.metric.matrix(features, embedding.features)[0]
         order = numpy.argsort(distances, kind="stable").tolist()
         rows = [row for row in order if not _is_file(embedding.names[row], query)][:count]
@@ -84,13 +79,13 @@ def search_images(
         return neighbors, [_picture(twin, images, embedding.names[row], row) for row in rows]
 
 
-def _check_features(embedding: Embedding, features: Floats, source: str, subject: Subject) -> None:
+def _check_features(embedding: Embedding, features: Floats, source: str, digest: str) -> None:
     if embedding.features.shape[1] != features.shape[1]:
         raise DataError(
             f"{quoted(source)} has {embedding.features.shape[1]} features per image, the net computes "
             f"{features.shape[1]}; embed the images again"
         )
-    if embedding.made_by.get("digest", subject.digest) != subject.digest:
+    if embedding.made_by.get("digest", digest) != digest:
         raise DataError(f"{quoted(source)} was made with other weights; embed the images again")
 
 

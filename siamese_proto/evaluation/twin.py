@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -23,15 +24,10 @@ from siamese_proto.net.net import Net
 from siamese_proto.net.part import Part
 
 Floats = NDArray[numpy.floating]
-Progress = Callable[[int], None]  # called with the number of items that are done
 
 _LAYER_METRIC = {"EUCLIDEAN": "EUCLIDEAN", "SQUARED": "SQUARED", "L1": "L1", "COSINE": "COSINE_DISTANCE", "DOT": "DOT"}
 _SKLEARN_METRIC = {"EUCLIDEAN": "euclidean", "SQUARED": "sqeuclidean", "L1": "manhattan", "COSINE": "cosine"}
 _ROWS_AT_ONCE = 256
-
-
-def no_progress(done: int) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -114,18 +110,31 @@ class TwinSettings:
     resize: Resolution | None = None
 
 
+@dataclass(frozen=True)
+class Subject:
+    """The model that was evaluated or used."""
+
+    model: str
+    weights: tuple[str, ...]
+    digest: str  # of the weights files, to recognize them
+    distance: Metric
+    features: tuple[str, ...]
+    images: str  # the preprocessing
+
+
 class Twin:
     """A net that compares images: a twin, a triplet net, or a single tower.
 
     Args:
         net: A net of phase TEST.
         settings: Replace what the net specifies.
+        weights: The weights files that were loaded into the net.
 
     Raises:
         GraphError: the features of the net cannot be determined. Its image inputs are determined at the first use.
     """
 
-    def __init__(self, net: Net, settings: TwinSettings | None = None) -> None:
+    def __init__(self, net: Net, settings: TwinSettings | None = None, weights: Sequence[str] = ()) -> None:
         settings = settings or TwinSettings()
         comparison = find_comparison(net.graph, settings.features, settings.label)
         if settings.distance is not None:
@@ -135,6 +144,7 @@ class Twin:
         if settings.one_is_same is not None:
             comparison = replace(comparison, one_is_same=settings.one_is_same)
         self.net = net
+        self.weights = tuple(weights)
         self.settings = settings
         self.comparison = comparison
         self.metric: FormulaMetric | LearnedMetric = (
@@ -147,6 +157,16 @@ class Twin:
     def image_blobs(self) -> tuple[tuple[Blob, ...], ...]:
         """For each tower the blobs that take the image; see `graph.comparison.image_blobs`."""
         return image_blobs(self.net.graph, self.comparison.features, self.settings.inputs)
+
+    def subject(self, images: str = "") -> Subject:
+        """Describe the model for results and files."""
+        digest = hashlib.sha256()
+        for path in self.weights:
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        features = tuple(blob.name for blob in self.comparison.features)
+        return Subject(self.net.graph.file, self.weights, digest.hexdigest()[:16], self.metric.kind, features, images)
 
     def preprocessing(self, side: int = 0) -> Preprocessing:
         """Return how images become the input of a tower. Raises GraphError if it cannot be determined."""
@@ -184,13 +204,7 @@ class Twin:
         features = _in_batches(self._parts[side], [images] * len(blobs))
         return numpy.concatenate([batch.flatten(1).cpu().numpy() for batch in features])
 
-    def embed_images(
-        self,
-        images: LabelledImages,
-        rows: NDArray[numpy.intp] | None = None,
-        side: int = 0,
-        progress: Progress = no_progress,
-    ) -> Floats:
+    def embed_images(self, images: LabelledImages, rows: NDArray[numpy.intp] | None = None, side: int = 0) -> Floats:
         """Compute the features, (N, K), of images in files, or of some `rows` of them.
 
         Raises DataError, with the name of the image, if one cannot be read or has a feature that is not finite.
@@ -212,7 +226,6 @@ class Twin:
                 raise DataError(
                     f"the feature of {quoted(name)} is not finite; are these the weights of a training that diverged?"
                 )
-            progress(begin + len(part))
         return numpy.concatenate(features)
 
     def _tower(self, side: int) -> int:
@@ -227,8 +240,8 @@ def load_twin(
     Raises:
         NetError: a file cannot be used, a layer has no weights, or what the net compares cannot be determined.
     """
-    twin = Twin(net, settings)
     paths = [os.fspath(path) for path in ([weights] if isinstance(weights, str | os.PathLike) else weights)]
+    twin = Twin(net, settings, paths)
     loaded = {name for path in paths for name in net.load_weights(path).loaded}
     filled = {use.param.id for node in net.graph.nodes if node.name in loaded for use in node.params}
     missing = [node.name for node in net.graph.nodes if any(use.param.id not in filled for use in node.params)]

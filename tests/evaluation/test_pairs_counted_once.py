@@ -21,8 +21,8 @@ from siamese_proto.data.sampling import distinct_pairs
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import open_pair_images
-from siamese_proto.evaluation.report import Evaluation, Subject, as_table
-from siamese_proto.evaluation.twin import Twin
+from siamese_proto.evaluation.report import Evaluation, as_table
+from siamese_proto.evaluation.twin import Subject, Twin
 from siamese_proto.evaluation.verification import Distances, split_in_halves, verify
 from siamese_proto.net.net import Net
 from siamese_proto.proto import schema

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from siamese_proto.errors import DataError, GraphError, NetError
+from siamese_proto.evaluation import pair_distances
 from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
 from siamese_proto.evaluation.twin import Twin, TwinSettings, load_twin
@@ -150,9 +151,12 @@ def test_triplets_are_two_pairs_each() -> None:
     assert {pair.names[0].split()[0] for pair in found.hardest} == {"triplet"}
 
 
-def test_the_hardest_pairs_are_kept_over_all_batches_with_their_pictures() -> None:
+def test_the_hardest_pairs_are_kept_over_all_batches_with_their_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pair_distances, "HARDEST", 3)
     twin = made(DATA + TOWERS + CONTRASTIVE)
-    found = measure_data_layers(twin, hardest=3)
+    found = measure_data_layers(twin)
     distance, same = found.distances.distance, found.distances.same
     wanted = [*sorted(distance[same])[::-1][:3], *sorted(distance[~same])[:3]]
     assert [pair.distance for pair in found.hardest] == pytest.approx(wanted)
