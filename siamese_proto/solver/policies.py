@@ -1,8 +1,7 @@
 """Learning-rate policies (sgd_solver.cpp, GetLearningRate).
 
-Each is a pure function of the iteration and of the number of steps taken so far; only `step` and `multistep` use the
-latter. Rates are rounded to float32, in which Caffe computes them. `cosine`, and the warm-up that any policy can begin
-with, are our own.
+Each is a pure function of the iteration and the number of steps so far, which only `step` and `multistep` use. Rates
+are rounded to float32, in which Caffe computes them. `cosine`, and the warm-up before any policy, are not in Caffe.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Schedule:
-    """What determines the learning rate; `policy` is a key of POLICIES."""
+    """The settings of the learning rate; `policy` is a key of POLICIES."""
 
     policy: str
     base_lr: float
@@ -29,7 +28,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Policy:
-    """The factor that a policy puts on base_lr, and the solver fields it cannot do without."""
+    """The factor of base_lr, and the solver fields that the policy needs."""
 
     factor: Callable[[Schedule, int, int], float]
     needs: tuple[str, ...] = ()
@@ -41,7 +40,7 @@ def fixed(schedule: Schedule, iteration: int, current_step: int) -> float:
 
 
 def step(schedule: Schedule, iteration: int, current_step: int) -> float:
-    """gamma ^ current_step; current_step = floor(iteration / stepsize) or, in multistep, the stepvalues passed"""
+    """gamma ^ current_step; current_step = floor(iteration / stepsize) or, in multistep, the past stepvalues"""
     return float(schedule.gamma**current_step)
 
 
@@ -56,7 +55,7 @@ def inv(schedule: Schedule, iteration: int, current_step: int) -> float:
 
 
 def poly(schedule: Schedule, iteration: int, current_step: int) -> float:
-    """(1 - iteration / max_iter) ^ power; from max_iter on, where Caffe's formula has no value, as at max_iter"""
+    """(1 - iteration / max_iter) ^ power; after max_iter, where Caffe's formula has no value, as at max_iter"""
     return float(max(0.0, 1 - iteration / schedule.max_iter) ** schedule.power)
 
 
@@ -68,14 +67,14 @@ def sigmoid(schedule: Schedule, iteration: int, current_step: int) -> float:
 def cosine(schedule: Schedule, iteration: int, current_step: int) -> float:
     """(1 + cos(pi (iteration - warmup) / (max_iter - warmup))) / 2; 1 before, 0 after
 
-    Not Caffe's. Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 (without restarts)
+    Not in Caffe. Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017 (without restarts)
     """
     passed = (iteration - schedule.warmup) / (schedule.max_iter - schedule.warmup)
     return 0.5 * (1 + math.cos(math.pi * min(max(passed, 0.0), 1.0)))
 
 
 def warmup(schedule: Schedule, iteration: int) -> float:
-    """(iteration + 1) / (warmup + 1), at most 1: the rate is the policy's from iteration `warmup` on; not Caffe's"""
+    """(iteration + 1) / (warmup + 1), at most 1: the rate is the policy's from iteration `warmup` on; not in Caffe"""
     return min(1.0, (iteration + 1) / (schedule.warmup + 1))
 
 
@@ -92,10 +91,10 @@ POLICIES: Mapping[str, Policy] = {
 
 
 def next_step(schedule: Schedule, iteration: int, current_step: int) -> int:
-    """The number of steps taken once `iteration` begins.
+    """Return the number of steps when `iteration` begins.
 
-    `multistep` goes on by at most one step an iteration, so a run whose iteration was set from outside catches up one
-    stepvalue at a time, as in Caffe.
+    `multistep` takes at most one step per iteration, so a run whose iteration was changed catches up one stepvalue at a
+    time, as in Caffe.
     """
     if schedule.policy == "step":
         return iteration // schedule.stepsize
@@ -105,10 +104,10 @@ def next_step(schedule: Schedule, iteration: int, current_step: int) -> int:
 
 
 def learning_rate(schedule: Schedule, iteration: int, current_step: int) -> float:
-    """The rate of one iteration, before any lr_mult; `current_step` as `next_step` gave it for this iteration."""
+    """Return the rate of one iteration, without lr_mult; `current_step` is that of `next_step` for this iteration."""
     try:
         rate = schedule.base_lr * POLICIES[schedule.policy].factor(schedule, iteration, current_step)
         rate *= warmup(schedule, iteration)
         return float(struct.unpack("f", struct.pack("f", rate))[0])
-    except OverflowError:  # a gamma above 1 has grown out of single precision, where C++ goes on with infinity
+    except OverflowError:  # a gamma above 1 exceeds single precision; C++ continues with infinity
         return math.inf

@@ -88,13 +88,13 @@ def test_a_snapshot_of_the_layout_that_counts_sharers_is_gone_on_from(
         (
             "adagrad",
             "sgd_fixed",
-            "the solver state has negative numbers where AdaGrad keeps squares; it was written by ",
+            "the solver state has negative numbers where AdaGrad has squares; it was written by ",
         ),
-        ("rmsprop", "adam", "the solver state has negative numbers where RMSProp keeps squares; it was written by "),
+        ("rmsprop", "adam", "the solver state has negative numbers where RMSProp has squares; it was written by "),
         ("sgd_fixed", "adagrad", "the solver state has only squares where SGD has none; it was written by another "),
         ("nesterov", "rmsprop", "the solver state has only squares where Nesterov has none; it was written by "),
         ("adam", "adadelta", "the solver state has only squares where Adam has none; it was written by another "),
-        ("adadelta", "adam", "the solver state has negative numbers where AdaDelta keeps squares; it was written by "),
+        ("adadelta", "adam", "the solver state has negative numbers where AdaDelta has squares; it was written by "),
     ],
 )
 def test_a_state_of_another_update_rule_of_caffe_is_refused(case: str, other: str, message: str) -> None:
