@@ -1,4 +1,4 @@
-"""A small twin, trained on the digits that come along, for the commands that use one."""
+"""A small twin, trained on the embedded digits, for the commands that use one."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def trained(_trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trained:
-    """The trained twin, in the working directory; what is made there is made for all tests."""
+    """The trained twin, in the working directory; files written there stay for all tests."""
     monkeypatch.chdir(_trained.folder)
     return _trained
 

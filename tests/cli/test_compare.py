@@ -20,36 +20,36 @@ def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: P
     trained.run("embed", *pair, "-o", str(tmp_path / "f.npz"))
     features = read_features(tmp_path / "f.npz").features
     done = trained.run("compare", *pair, "--format", "json")
-    found = json.loads(done.stdout)
-    assert found["distance"] == pytest.approx(float(np.linalg.norm(features[0] - features[1])), rel=1e-4)
-    assert found["score"] == pytest.approx(2 / (1 + math.exp(found["distance"])))
-    assert found["verdict"] is None
+    result = json.loads(done.stdout)
+    assert result["distance"] == pytest.approx(float(np.linalg.norm(features[0] - features[1])), rel=1e-4)
+    assert result["score"] == pytest.approx(2 / (1 + math.exp(result["distance"])))
+    assert result["verdict"] is None
 
 
-def test_the_verdict_and_the_score_come_from_what_was_evaluated(trained: Any, tmp_path: Path) -> None:
-    result = tmp_path / "r.json"
-    trained.run("evaluate", "--pairs", "images", "--count", "200", "--json", str(result))
-    judged = json.loads(result.read_text())["judgement"]
-    seen = set()
+def test_the_verdict_and_the_score_come_from_the_evaluation(trained: Any, tmp_path: Path) -> None:
+    file = tmp_path / "r.json"
+    trained.run("evaluate", "--pairs", "images", "--count", "200", "--json", str(file))
+    expected = json.loads(file.read_text())["judgement"]
+    verdicts = set()
     for one, other in [(3, 3), (3, 8), (0, 7), (1, 1)]:
         pair = (trained.image(one, 0), trained.image(other, 1))
-        found = json.loads(trained.run("compare", *pair, "--evaluated", str(result), "--format", "json").stdout)
-        assert found["threshold"] == judged["verdicts"]["threshold"]
-        assert found["verdict"] == ("same" if found["distance"] < found["threshold"] else "different")
-        odds = judged["calibration"]["slope"] * found["distance"] + judged["calibration"]["intercept"]
-        assert found["score"] == pytest.approx(1 / (1 + math.exp(-odds)))
-        seen.add(found["verdict"])
-    assert seen == {"same", "different"}
-    text = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result)).stdout
+        result = json.loads(trained.run("compare", *pair, "--evaluated", str(file), "--format", "json").stdout)
+        assert result["threshold"] == expected["verdicts"]["threshold"]
+        assert result["verdict"] == ("same" if result["distance"] < result["threshold"] else "different")
+        odds = expected["calibration"]["slope"] * result["distance"] + expected["calibration"]["intercept"]
+        assert result["score"] == pytest.approx(1 / (1 + math.exp(-odds)))
+        verdicts.add(result["verdict"])
+    assert verdicts == {"same", "different"}
+    text = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(file)).stdout
     assert "verdict   different (distance >= " in text
-    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result), "--distance", "l1")
+    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(file), "--distance", "l1")
     assert refused.stderr == (
         "the result of 'evaluate' is of the euclidean distance, not of l1; give --distance euclidean\n"
     )
-    content = json.loads(result.read_text())
+    content = json.loads(file.read_text())
     content["subject"]["digest"] = "another"
-    result.write_text(json.dumps(content))
-    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(result))
+    file.write_text(json.dumps(content))
+    refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(file))
     assert (refused.exit_code, refused.stderr.split(";")[0]) == (1, "the result of 'evaluate' is of other weights")
 
 
@@ -71,9 +71,9 @@ def test_images_exactly_at_the_threshold_are_different_as_in_the_evaluation(one:
     distance = json.loads(trained.run("compare", *pair, "--format", "json").stdout)["distance"]
     for threshold in (distance, math.nextafter(distance, math.inf)):
         done = trained.run("compare", *pair, "--format", "json", "--threshold", repr(threshold))
-        judged = score_threshold(threshold, Distances(np.array([distance, distance]), np.array([True, False])))
-        assert json.loads(done.stdout)["verdict"] == ("same" if judged.true_accepts else "different")
-        assert judged.true_accepts == (threshold > distance)
+        expected = score_threshold(threshold, Distances(np.array([distance, distance]), np.array([True, False])))
+        assert json.loads(done.stdout)["verdict"] == ("same" if expected.true_accepts else "different")
+        assert expected.true_accepts == (threshold > distance)
 
 
 def test_a_learned_metric_gives_its_own_score_and_verdict(trained: Any) -> None:
@@ -97,11 +97,11 @@ layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "score" bottom: "sa
 
     from siamese_proto.cli import main
 
-    found = json.loads(CliRunner().invoke(main, ["compare", *pair, *options]).stdout)
+    result = json.loads(CliRunner().invoke(main, ["compare", *pair, *options]).stdout)
     l1 = json.loads(trained.run("compare", *pair, "--distance", "l1", "--format", "json").stdout)["distance"]
-    assert found["metric"] == "learned"
-    assert found["score"] == pytest.approx(1 / (1 + math.exp(l1 - 2)), abs=1e-5)
-    assert found["verdict"] == ("same" if found["score"] > 0.5 else "different")
+    assert result["metric"] == "learned"
+    assert result["score"] == pytest.approx(1 / (1 + math.exp(l1 - 2)), abs=1e-5)
+    assert result["verdict"] == ("same" if result["score"] > 0.5 else "different")
 
 
 def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) ->
         assert message in done.stderr
 
 
-def test_a_folder_in_the_place_of_an_image_is_refused(trained: Any) -> None:
+def test_a_folder_instead_of_an_image_is_refused(trained: Any) -> None:
     for arguments in (("compare", trained.image(3), "images"), ("search", "images", "--in", "images")):
         done = trained.run(*arguments)
         assert (done.exit_code, done.stderr) == (1, "'images' is a folder: expected one image; give a file of it\n")

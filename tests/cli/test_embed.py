@@ -1,4 +1,4 @@
-"""siamese-proto embed: features to files and pictures, and what is no source of images."""
+"""siamese-proto embed: features in files and pictures, and sources that are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siamese_proto.evaluation.plots.features import plot_embedding, project
 from siamese_proto.evaluation.plots.style import CLASSES, class_style
 
 
-def test_features_labels_and_names_of_labelled_images(trained: Any, tmp_path: Path) -> None:
+def test_features_labels_and_names_of_labeled_images(trained: Any, tmp_path: Path) -> None:
     outs = [str(tmp_path / name) for name in ("f.npz", "f.npy", "f.png")]
     done = trained.run("embed", "images", *(part for out in outs for part in ("-o", out)))
     assert done.exit_code == 0, done.output
@@ -61,7 +61,7 @@ def test_many_classes_and_odd_names_are_drawn(names: list[str], tmp_path: Path) 
     assert (tmp_path / "f.svg").stat().st_size > 10_000
 
 
-def test_classes_beyond_the_colours_have_marks_of_their_own() -> None:
+def test_classes_beyond_the_colors_have_different_markers() -> None:
     styles = [class_style(index) for index in range(5 * len(CLASSES))]
     assert len(set(styles)) == len(styles)
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_embedded_is_one_line(arguments: tuple[str, ...], message
         (b"\x93NUMPY\x01\x00", "is not a .npz of 'siamese-proto embed'"),
     ],
 )
-def test_a_file_that_is_no_features_is_told(content: bytes | None, message: str, trained: Any, tmp_path: Path) -> None:
+def test_a_file_without_features_is_refused(content: bytes | None, message: str, trained: Any, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "f.npz").write_bytes(content)
     done = trained.run("plot", str(tmp_path / "f.npz"), str(tmp_path / "f.png"))

@@ -1,4 +1,4 @@
-"""siamese-proto evaluate, from a net that was trained a little to figures, JSON and pictures."""
+"""siamese-proto evaluate: scores, JSON and pictures of a net that was trained briefly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLUE, VERMILION = (0, 114, 178), (213, 94, 0)
 
 
 @pytest.fixture(scope="module")
-def found(_trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(_trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(_trained.folder)
@@ -44,7 +44,7 @@ def found(_trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_nets_own_test_pairs_are_judged_unless_others_are_given(trained: Any) -> None:
+def test_the_nets_own_test_pairs_are_the_default(trained: Any) -> None:
     done = trained.run("evaluate", "--format", "json")
     assert done.exit_code == 0, done.output
     judged = json.loads(done.stdout)["judgement"]
@@ -75,8 +75,8 @@ def test_pairs_that_a_data_layer_draws_depend_on_the_seed_alone(trained: Any) ->
     assert one["auc"] != other["auc"]
 
 
-def test_the_table_says_what_was_judged_and_how(found: Path) -> None:
-    table = (found / "table.txt").read_text()
+def test_the_table_describes_pairs_and_scores(results: Path) -> None:
+    table = (results / "table.txt").read_text()
     for line in (
         "model     twin.prototxt with twin.caffemodel",
         "distance  euclidean, of 'feat' and 'feat_p'",
@@ -92,9 +92,9 @@ def test_the_table_says_what_was_judged_and_how(found: Path) -> None:
         assert name in table
 
 
-def test_the_json_file_reads_back_as_it_was_written(found: Path) -> None:
-    content = json.loads((found / "r.json").read_text())
-    back = read_evaluation(found / "r.json")
+def test_the_json_file_reads_back_as_it_was_written(results: Path) -> None:
+    content = json.loads((results / "r.json").read_text())
+    back = read_evaluation(results / "r.json")
     assert back.verification is not None
     assert back.verification.auc.value == content["judgement"]["auc"]["value"]
     assert back.verification.roc.thresholds[0] == -np.inf
@@ -110,7 +110,7 @@ def test_the_json_file_reads_back_as_it_was_written(found: Path) -> None:
     assert all(name.startswith("images/") for pair in back.hardest for name in pair.names)
 
 
-def test_the_features_are_those_of_a_hand_written_net(trained: Any, found: Path) -> None:
+def test_the_features_are_those_of_a_hand_written_net(trained: Any, results: Path) -> None:
     layers = {layer.name: layer.blobs for layer in read_weights("twin.caffemodel").layers}
     pixels = load_digits()[1][0].reshape(-1, 784) / 256
     hidden = np.maximum(pixels @ np.asarray(layers["ip1"][0]).T + layers["ip1"][1], 0)
@@ -119,24 +119,24 @@ def test_the_features_are_those_of_a_hand_written_net(trained: Any, found: Path)
     distances = np.sqrt(((features[:, None] - features) ** 2).sum(2))
     np.fill_diagonal(distances, np.inf)
     recall = (labels[distances.argmin(1)] == labels).mean()
-    back = read_evaluation(found / "r.json")
+    back = read_evaluation(results / "r.json")
     assert back.retrieval is not None
     assert back.retrieval.recall[1].value == pytest.approx(recall, abs=1e-9)
 
 
-def test_the_picture_shows_both_kinds_of_pairs(found: Path, colours: Callable[[Path], Any]) -> None:
-    assert {BLUE, VERMILION} <= colours(found / "all.png")
+def test_the_picture_shows_both_kinds_of_pairs(results: Path, colours: Callable[[Path], Any]) -> None:
+    assert {BLUE, VERMILION} <= colours(results / "all.png")
 
 
 @pytest.mark.parametrize("what", ["all", "roc", "histogram", "pairs"])
-def test_plot_draws_what_was_judged(what: str, trained: Any, found: Path, colours: Callable[[Path], Any]) -> None:
-    out = found / f"{what}.png"
-    done = trained.run("plot", str(found / "r.json"), str(out), "--what", what)
+def test_plot_draws_the_results(what: str, trained: Any, results: Path, colours: Callable[[Path], Any]) -> None:
+    out = results / f"{what}.png"
+    done = trained.run("plot", str(results / "r.json"), str(out), "--what", what)
     assert (done.exit_code, done.output) == (0, "")
     assert {BLUE, VERMILION} <= colours(out)
 
 
-def test_a_tower_alone_is_judged_as_the_twin_is_when_told_the_scale(trained: Any, found: Path) -> None:
+def test_one_tower_with_the_scale_has_the_results_of_the_twin(trained: Any, results: Path) -> None:
     done = trained.run(
         "evaluate",
         "--pairs",
@@ -150,11 +150,11 @@ def test_a_tower_alone_is_judged_as_the_twin_is_when_told_the_scale(trained: Any
         model="tower.prototxt",
     )
     assert done.exit_code == 0, done.output
-    twin = json.loads((found / "r.json").read_text())["judgement"]["auc"]["value"]
+    twin = json.loads((results / "r.json").read_text())["judgement"]["auc"]["value"]
     assert json.loads(done.stdout)["judgement"]["auc"]["value"] == pytest.approx(twin, abs=1e-4)
 
 
-def test_pairs_that_a_csv_names_are_judged(trained: Any) -> None:
+def test_pairs_of_a_csv_are_evaluated(trained: Any) -> None:
     rows = [(trained.image(3, 0), trained.image(3, 1), 1), (trained.image(4, 0), trained.image(4, 1), 1)]
     rows += [(trained.image(3, 0), trained.image(4, 0), 0), (trained.image(5, 0), trained.image(6, 0), 0)]
     Path("pairs.csv").write_text("first,second,same\n" + "".join(f"{a},{b},{same}\n" for a, b, same in rows))
@@ -172,7 +172,7 @@ def test_pairs_that_a_csv_names_are_judged(trained: Any) -> None:
     )
 
 
-def test_another_distance_may_be_asked_for(trained: Any) -> None:
+def test_another_distance_can_be_specified(trained: Any) -> None:
     done = trained.run("evaluate", "--pairs", "images", "--count", "50", "--distance", "cosine", "--format", "json")
     content = json.loads(done.stdout)
     assert content["subject"]["distance"] == "COSINE"
@@ -199,7 +199,7 @@ def test_another_distance_may_be_asked_for(trained: Any) -> None:
         (("--distance", "learned"), "the net has no learned score of two features; choose another --distance"),
     ],
 )
-def test_what_cannot_be_judged_is_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
+def test_what_cannot_be_evaluated_is_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
     done = trained.run("evaluate", *arguments)
     assert done.exit_code == 1
     assert done.stderr.startswith(message)
@@ -218,7 +218,7 @@ def test_what_cannot_be_judged_is_one_line(arguments: tuple[str, ...], message: 
         ),
     ],
 )
-def test_a_file_that_is_no_result_is_told(text: str, message: str, trained: Any, tmp_path: Path) -> None:
+def test_a_file_without_results_is_refused(text: str, message: str, trained: Any, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         Path("r.json").write_text(text)
@@ -227,6 +227,6 @@ def test_a_file_that_is_no_result_is_told(text: str, message: str, trained: Any,
     assert done.stderr.startswith(message)
 
 
-def test_names_that_are_formulas_to_matplotlib_are_drawn(found: Path, tmp_path: Path) -> None:
-    plot_evaluation(read_evaluation(found / "r.json"), tmp_path / "x.svg", r"$\frac{1$ \x")
+def test_titles_that_look_like_formulas_are_drawn(results: Path, tmp_path: Path) -> None:
+    plot_evaluation(read_evaluation(results / "r.json"), tmp_path / "x.svg", r"$\frac{1$ \x")
     assert (tmp_path / "x.svg").stat().st_size > 10_000

@@ -1,4 +1,4 @@
-"""siamese-proto plot: what it is given decides what it draws."""
+"""siamese-proto plot: the file determines what is drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_log_is_drawn_as_curves_with_its_title(tmp_path: Path) -> None:
     assert (tmp_path / "c.svg").read_bytes().startswith(b"<?xml")
 
 
-def test_what_the_file_does_not_hold_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(LOG)
     done = CliRunner().invoke(main, ["plot", str(tmp_path / "train.log"), str(tmp_path / "c.png"), "--what", "roc"])
     assert done.exit_code == 1
@@ -29,7 +29,7 @@ def test_what_the_file_does_not_hold_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
-def test_a_log_with_a_damaged_line_is_drawn_and_the_line_is_told(tmp_path: Path) -> None:
+def test_a_log_with_a_damaged_line_is_drawn_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(LOG + "\nIteration 900, loss = 0.0.0\n")
     done = run("plot", "train.log", "c.svg", folder=tmp_path)
     assert done.returncode == 0

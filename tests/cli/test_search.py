@@ -13,24 +13,24 @@ from PIL import Image
 from siamese_proto.evaluation.features import read_features
 
 
-def test_the_nearest_are_found_and_the_query_itself_is_not(trained: Any, tmp_path: Path) -> None:
+def test_the_nearest_images_are_found_without_the_query(trained: Any, tmp_path: Path) -> None:
     query = trained.image(6)
     trained.run("embed", "images", "-o", str(tmp_path / "f.npz"))
-    kept = read_features(tmp_path / "f.npz")
-    own = list(kept.names).index(query)
-    distances = np.linalg.norm(kept.features - kept.features[own], axis=1)
-    wanted = [kept.names[row] for row in np.argsort(distances) if row != own][:5]
+    saved = read_features(tmp_path / "f.npz")
+    own = list(saved.names).index(query)
+    distances = np.linalg.norm(saved.features - saved.features[own], axis=1)
+    expected = [saved.names[row] for row in np.argsort(distances) if row != own][:5]
     out = tmp_path / "sheet.png"
     done = trained.run("search", query, "--in", "images", "--count", "5", "--format", "json", "--picture", str(out))
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert [one["name"] for one in found] == wanted
-    assert found[0]["distance"] == pytest.approx(np.sort(distances)[1], abs=1e-4)
-    assert all(one["class_name"] == one["name"].split("/")[1] for one in found)
+    results = json.loads(done.stdout)
+    assert [one["name"] for one in results] == expected
+    assert results[0]["distance"] == pytest.approx(np.sort(distances)[1], abs=1e-4)
+    assert all(one["class_name"] == one["name"].split("/")[1] for one in results)
     with Image.open(out) as picture:
         assert picture.width > 500
     again = trained.run("search", query, "--in", str(tmp_path / "f.npz"), "--count", "5", "--format", "json")
-    assert [one["name"] for one in json.loads(again.stdout)] == wanted
+    assert [one["name"] for one in json.loads(again.stdout)] == expected
 
 
 def test_a_folder_without_classes_is_searched_and_listed(trained: Any) -> None:
@@ -60,7 +60,7 @@ def test_features_of_other_weights_are_refused(trained: Any, tmp_path: Path) -> 
     assert "has 9 features per image, the net computes 6; embed the images again" in done.stderr
 
 
-def test_an_unreadable_image_among_them_is_told_by_its_name(trained: Any, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named_in_the_error(trained: Any, tmp_path: Path) -> None:
     Image.new("L", (9, 9)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     done = trained.run("search", trained.image(6), "--in", str(tmp_path))

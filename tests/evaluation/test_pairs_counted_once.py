@@ -1,6 +1,6 @@
-"""Every record of a source that has an end counts once; a source without an end says that it is sampled.
+"""Every record of a source with an end counts once; pairs of a source without an end are a sample.
 
-Record i holds images whose features lie i + 1 apart, so the distances say which records were measured.
+Record i has images whose features have distance i + 1, so the distances show which records were measured.
 """
 
 from __future__ import annotations
@@ -118,19 +118,19 @@ SOURCES = {
 
 @pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 def test_every_record_of_a_source_with_an_end_counts_once(make, tmp_path: Path) -> None:
-    found = measured(make(tmp_path))
-    order = np.argsort(found.distances.distance)
+    result = measured(make(tmp_path))
+    order = np.argsort(result.distances.distance)
     count = len(order)
-    np.testing.assert_array_equal(found.distances.distance[order], np.arange(count) + 1)
-    np.testing.assert_array_equal(found.distances.same[order], np.arange(count) % 2 == 1)
+    np.testing.assert_array_equal(result.distances.distance[order], np.arange(count) + 1)
+    np.testing.assert_array_equal(result.distances.same[order], np.arange(count) % 2 == 1)
     assert count in (30, 3000, 21, 23, 11, 13)
-    assert found.distances.distinct == count
-    assert found.description.endswith("each record once")
+    assert result.distances.distinct == count
+    assert result.description.endswith("each record once")
 
 
 def test_a_second_measurement_begins_with_the_first_record_again(tmp_path: Path) -> None:
     twin = Twin(Net(hdf5(tmp_path, (9,), "batch_size: 4") + TOWERS + LOSS, "TEST"))
-    twin.net.pull()  # somebody has looked at a batch
+    twin.net.pull()  # as if a batch had been looked at
     for _ in range(2):
         assert measure_data_layers(twin).distances.distance.tolist() == list(range(1, 10))
 
@@ -147,13 +147,13 @@ def test_balanced_pairs_of_a_fixed_set_are_two_for_each_anchor() -> None:
         'layer { name: "d" type: "PairData" top: "a" top: "b" top: "y" pair_data_param { source: "digits" seed: 2 '
         "tuple: BALANCED batch_size: 4 tuples: 9 } }"
     )
-    found = measured(source)
-    assert (len(found.distances), int(found.distances.same.sum())) == (18, 9)
-    assert found.description.endswith("each record once")
+    result = measured(source)
+    assert (len(result.distances), int(result.distances.same.sum())) == (18, 9)
+    assert result.description.endswith("each record once")
 
 
 @pytest.mark.parametrize(
-    ("source", "count", "told"),
+    ("source", "count", "pairs"),
     [
         ('"PairData" top: "a" top: "b" top: "y" pair_data_param { source: "digits" batch_size: 64 }', 70, "70"),
         (
@@ -165,10 +165,10 @@ def test_balanced_pairs_of_a_fixed_set_are_two_for_each_anchor() -> None:
         ),
     ],
 )
-def test_a_source_without_an_end_says_that_it_is_sampled(source: str, count: int | None, told: str) -> None:
-    found = measured(f'layer {{ name: "d" type: {source} }}', count)
-    assert found.description.endswith(f"a sample of {told}, as the source has no end")
-    assert len(found.distances) == int(told)
+def test_pairs_of_a_source_without_an_end_are_described_as_a_sample(source: str, count: int | None, pairs: str) -> None:
+    result = measured(f'layer {{ name: "d" type: {source} }}', count)
+    assert result.description.endswith(f"a sample of {pairs}, as the source has no end")
+    assert len(result.distances) == int(pairs)
 
 
 def test_both_images_of_a_pair_in_one_batch_are_measured_in_whole_batches(tmp_path: Path) -> None:
@@ -182,12 +182,12 @@ def test_both_images_of_a_pair_in_one_batch_are_measured_in_whole_batches(tmp_pa
         'layer { name: "half" type: "Slice" bottom: "y4" top: "y" top: "rest" slice_param { axis: 0 } }'
         'layer { name: "quiet" type: "Silence" bottom: "rest" }' + SLICE % 0
     )
-    found = measured(source)
-    assert found.distances.distance.tolist() == [1, 2, 3, 4]
-    assert found.description.endswith("each record once except the last 2, which fill no batch")
+    result = measured(source)
+    assert result.distances.distance.tolist() == [1, 2, 3, 4]
+    assert result.description.endswith("each record once except the last 2, which fill no batch")
 
 
-def test_sources_that_are_not_equally_long_are_told(tmp_path: Path) -> None:
+def test_sources_of_different_lengths_are_refused(tmp_path: Path) -> None:
     (tmp_path / "y").mkdir()
     y = (
         hdf5(tmp_path / "y", (20,), "batch_size: 10")
@@ -202,7 +202,7 @@ def test_sources_that_are_not_equally_long_are_told(tmp_path: Path) -> None:
     assert len(measured(source, 25).distances) == 25
 
 
-def test_evaluate_judges_the_30_pairs_of_a_file_as_30_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_counts_the_30_pairs_of_a_file_as_30_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(hdf5(tmp_path, (30,), "batch_size: 20") + TOWERS + LOSS)
     Net("net.prototxt", "TEST").save_weights("w.caffemodel")
@@ -217,7 +217,7 @@ def test_evaluate_judges_the_30_pairs_of_a_file_as_30_pairs(tmp_path: Path, monk
     )
 
 
-def test_data_that_are_not_finite_are_blamed_and_not_the_weights(tmp_path: Path) -> None:
+def test_data_that_are_not_finite_are_reported_instead_of_the_weights(tmp_path: Path) -> None:
     source = hdf5(tmp_path, (30,), "batch_size: 20")
     with h5py.File(tmp_path / "0.h5", "r+") as file:
         file["b"][7, 1] = np.nan
@@ -226,7 +226,7 @@ def test_data_that_are_not_finite_are_blamed_and_not_the_weights(tmp_path: Path)
     ):
         measured(source)
     (tmp_path / "net.prototxt").write_text(source + TOWERS + LOSS)
-    assert [(found.code, found.text) for found in check_net(tmp_path / "net.prototxt")] == [
+    assert [(finding.code, finding.text) for finding in check_net(tmp_path / "net.prototxt")] == [
         (
             "not-finite",
             f"layer 'd': 'b' of HDF5 file '{tmp_path}/0.h5' has 1 value that is NaN or infinite, the first in row 7; "
@@ -236,16 +236,16 @@ def test_data_that_are_not_finite_are_blamed_and_not_the_weights(tmp_path: Path)
 
 
 @pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
-@pytest.mark.parametrize(("iterations", "told"), [(2, ""), (3, "3"), (5, "5"), (23, ""), (46, "")])
-def test_test_says_where_some_records_count_more_often(
-    backend: Backend, iterations: int, told: str, tmp_path: Path
+@pytest.mark.parametrize(("iterations", "shown"), [(2, ""), (3, "3"), (5, "5"), (23, ""), (46, "")])
+def test_the_command_test_warns_if_some_records_count_more_often(
+    backend: Backend, iterations: int, shown: str, tmp_path: Path
 ) -> None:
     graph = Net(database(tmp_path, backend, 23, 10) + TOWERS + LOSS, "TEST").graph
     text = uneven_records(graph, iterations)
     assert text == (
-        f"--iterations {told} with batches of 10 tests {told}0 records, but '{tmp_path}/db' has 23, so some count more "
-        "often than others; --iterations 23 counts all equally"
-        if told
+        f"--iterations {shown} with batches of 10 tests {shown}0 records, but '{tmp_path}/db' has 23, so some count "
+        "more often than others; --iterations 23 counts all equally"
+        if shown
         else ""
     )
 
@@ -253,7 +253,7 @@ def test_test_says_where_some_records_count_more_often(
 # The same pair more than once
 
 
-def test_copies_of_a_pair_are_never_on_both_sides_of_the_choice_of_a_threshold() -> None:
+def test_copies_of_a_pair_are_in_the_same_half() -> None:
     random = np.random.default_rng(1)
     pair = random.integers(0, 40, 200)
     pairs = Distances(random.random(200), pair % 3 == 0, pair)
@@ -269,7 +269,7 @@ def test_copies_of_a_pair_are_never_on_both_sides_of_the_choice_of_a_threshold()
         split_in_halves(Distances(np.arange(4.0), np.array([True, True, False, False]), np.array([5, 5, 6, 7])))
 
 
-def test_records_that_repeat_a_pair_are_told(tmp_path: Path) -> None:
+def test_records_that_repeat_a_pair_are_reported(tmp_path: Path) -> None:
     source = database(tmp_path, "LMDB", 12, 5)
     with create_database(str(tmp_path / "db"), "LMDB", overwrite=True) as writer:
         for record, (a, b) in enumerate([(1, 0), (2, 0), (3, 0), (4, 0), (1, 0), (0, 2), (9, 9)]):
@@ -277,10 +277,12 @@ def test_records_that_repeat_a_pair_are_told(tmp_path: Path) -> None:
             writer.put([(b"%05d" % record, datum.SerializeToString())])
     twin = Twin(Net(source + TOWERS + LOSS, "TEST"))
     stored = open_pair_images(f"{tmp_path}/db", twin.preprocessing())
-    for found in (measure_data_layers(twin), measure_pairs(twin, stored)):
-        assert (len(found.distances), found.distances.distinct) == (7, 5)
-        judged = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), found.description, verify(found.distances))
-        assert "\n2 of them repeat another one: the intervals are those of 7 different pairs, so" in as_table(judged)
+    for result in (measure_data_layers(twin), measure_pairs(twin, stored)):
+        assert (len(result.distances), result.distances.distinct) == (7, 5)
+        evaluation = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), result.description, verify(result.distances))
+        assert "\n2 of them repeat another one: the intervals are those of 7 different pairs, so" in as_table(
+            evaluation
+        )
     stored.close()
 
 
@@ -288,8 +290,8 @@ def test_pairs_of_a_csv_that_name_the_same_images_are_copies(tmp_path: Path) -> 
     csv_of_pairs(tmp_path, 3, "")
     (tmp_path / "pairs.csv").write_text("a0.png,b0.png,1\na1.png,b1.png,0\nb0.png,a0.png,1\n")
     twin = Twin(Net(csv_input() + TOWERS + LOSS.replace(LOSS, ""), "TEST"))
-    found = measure_pairs(twin, open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing()))
-    assert (len(found.distances), found.distances.distinct) == (3, 2)
+    result = measure_pairs(twin, open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing()))
+    assert (len(result.distances), result.distances.distinct) == (3, 2)
 
 
 def csv_input() -> str:
@@ -297,7 +299,7 @@ def csv_input() -> str:
     return "".join(f'layer {{ name: "{side}" type: "Input" top: "{side}" {shape} }}' for side in "ab")
 
 
-def test_some_of_the_pairs_of_a_csv_are_drawn_from_the_seed(tmp_path: Path) -> None:
+def test_the_seed_determines_which_pairs_of_a_csv_are_drawn(tmp_path: Path) -> None:
     csv_of_pairs(tmp_path, 13, "")
     twin = Twin(Net(csv_input() + TOWERS, "TEST"))
     for seed in (0, 1):
@@ -307,7 +309,7 @@ def test_some_of_the_pairs_of_a_csv_are_drawn_from_the_seed(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("count", "same", "different"), [(4, 2, 2), (9, 5, 4), (20, 10, 10), (100, 10, 35)])
-def test_pairs_drawn_to_be_judged_are_different_ones(count: int, same: int, different: int) -> None:
+def test_pairs_drawn_for_evaluation_are_different(count: int, same: int, different: int) -> None:
     labels = np.array([0, 4, 0, 1, 2, 1, 2, 2, 0, 2])
     pairs, alike = distinct_pairs(labels, count, seed=3)
     assert len({frozenset(pair) for pair in pairs.tolist()}) == len(pairs) == same + different

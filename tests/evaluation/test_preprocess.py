@@ -1,4 +1,4 @@
-"""Images as data layers prepare them, cut from records, back to pictures, and files of every mode of pixels."""
+"""Images as data layers preprocess them, sliced from records, back to pictures, and files of every pixel mode."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_database_read_pair_by_pair_has_the_distances_of_the_nets_own_layer(settings: str, folder: Path) -> None:
     twin = Twin(Net(TWIN % settings, "TEST", seed=2))
     plain = Twin(Net(TWIN % settings.replace("mirror: true", ""), "TEST", seed=2))
-    found = measure_pairs(twin, open_pair_images("db", twin.preprocessing()))
+    measured = measure_pairs(twin, open_pair_images("db", twin.preprocessing()))
     own = measure_data_layers(plain)
     assert len(own.distances) == 11
-    np.testing.assert_allclose(found.distances.distance, own.distances.distance, rtol=1e-4)
-    np.testing.assert_array_equal(found.distances.same, own.distances.same)
+    np.testing.assert_allclose(measured.distances.distance, own.distances.distance, rtol=1e-4)
+    np.testing.assert_array_equal(measured.distances.same, own.distances.same)
 
 
-def test_label_0_may_mean_the_same(folder: Path) -> None:
+def test_label_0_can_mean_the_same(folder: Path) -> None:
     twin = Twin(Net(TWIN % "", "TEST"))
     same, other = (open_pair_images("db", twin.preprocessing(), one_is_same=one).same for one in (True, False))
     assert (same == ~other).all()
@@ -65,14 +65,14 @@ def test_label_0_may_mean_the_same(folder: Path) -> None:
 @pytest.mark.parametrize(
     "settings", ["", "mean_value: 3", "crop_size: 6", 'mean_file: "mean.binaryproto" crop_size: 6']
 )
-def test_pictures_of_prepared_images_are_the_images_again(settings: str, folder: Path) -> None:
-    preparation = Twin(Net(TWIN % settings, "TEST")).preprocessing()
-    pictures = preparation.to_pictures(preparation(IMAGES))
+def test_pictures_of_preprocessed_images_are_the_images(settings: str, folder: Path) -> None:
+    preprocessing = Twin(Net(TWIN % settings, "TEST")).preprocessing()
+    pictures = preprocessing.to_pictures(preprocessing(IMAGES))
     cut = slice(1, 7) if "crop" in settings else slice(None), slice(2, 8) if "crop" in settings else slice(None)
     assert (pictures == IMAGES[:, ::-1, cut[0], cut[1]].transpose(0, 2, 3, 1)).all()
 
 
-def test_a_labelled_database_is_not_taken_for_pairs(folder: Path) -> None:
+def test_pairs_are_drawn_from_a_labeled_database(folder: Path) -> None:
     write_pairs("db", "LMDB", IMAGES, draw_pairs(LABELS, 5, seed=1), overwrite=True)
     twin = Twin(Net(TWIN % "", "TEST"))
     tower = TWIN[TWIN.index('layer { name: "ip"') : TWIN.index('layer { name: "ip_b"')]
@@ -82,27 +82,27 @@ def test_a_labelled_database_is_not_taken_for_pairs(folder: Path) -> None:
     assert "drawn from the 5 images of db" in open_pair_images("db", single.preprocessing(), count=4).description
 
 
-GREY = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 4 } } }'
-TOWER = GREY + 'layer { name: "f" type: "InnerProduct" bottom: "a" top: "f" inner_product_param { num_output: 2 } }'
+GRAY = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 4 } } }'
+TOWER = GRAY + 'layer { name: "f" type: "InnerProduct" bottom: "a" top: "f" inner_product_param { num_output: 2 } }'
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "CMYK", "I;16"])
-def test_a_grey_picture_is_the_same_in_every_mode(mode: str, tmp_path: Path) -> None:
-    grey = np.array([[0, 255, 0, 255]] * 3 + [[255, 0, 0, 255]] * 3, np.uint8)
-    image = Image.fromarray(grey)
-    made = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
-    assert made.mode == mode
-    made.save(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
-    preparation = Twin(Net(TOWER)).preprocessing()
-    found = image_files([str(tmp_path)], preparation).image(0)
-    np.testing.assert_allclose(found, grey[None], atol=1)
+def test_a_gray_picture_is_the_same_in_every_mode(mode: str, tmp_path: Path) -> None:
+    gray = np.array([[0, 255, 0, 255]] * 3 + [[255, 0, 0, 255]] * 3, np.uint8)
+    image = Image.fromarray(gray)
+    converted = Image.fromarray(gray.astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    assert converted.mode == mode
+    converted.save(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
+    preprocessing = Twin(Net(TOWER)).preprocessing()
+    pixels = image_files([str(tmp_path)], preprocessing).image(0)
+    np.testing.assert_allclose(pixels, gray[None], atol=1)
 
 
-def test_images_of_another_size_are_brought_to_the_nets(tmp_path: Path) -> None:
+def test_images_of_another_size_are_resized_for_the_net(tmp_path: Path) -> None:
     Image.new("L", (40, 90), 77).save(tmp_path / "x.png")
-    preparation = Twin(Net(TOWER)).preprocessing()
-    assert (preparation(image_files([str(tmp_path)], preparation).images(np.array([0]))) == 77).all()
-    assert str(preparation) == "gray, resized to 6 x 4, values from 0 to 255 (a deploy net does not describe it)"
+    preprocessing = Twin(Net(TOWER)).preprocessing()
+    assert (preprocessing(image_files([str(tmp_path)], preprocessing).images(np.array([0]))) == 77).all()
+    assert str(preprocessing) == "gray, resized to 6 x 4, values from 0 to 255 (a deploy net does not describe it)"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_images_of_another_size_are_brought_to_the_nets(tmp_path: Path) -> None:
         (None, "No such file or directory"),
     ],
 )
-def test_a_file_that_is_no_image_is_told_by_its_name(content: bytes | None, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named_in_the_error(content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "x.png").write_bytes(content)
     twin = Twin(Net(TOWER))
@@ -123,14 +123,14 @@ def test_a_file_that_is_no_image_is_told_by_its_name(content: bytes | None, mess
     assert message in str(caught.value)
 
 
-def test_a_folder_without_images_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".hidden.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"^no images in "):
         image_files([str(tmp_path)], Twin(Net(TOWER)).preprocessing())
 
 
-def test_settings_given_replace_the_mean_image(folder: Path) -> None:
+def test_specified_settings_replace_the_mean_image(folder: Path) -> None:
     choice = TwinSettings(mean_values=(1.0, 2.0, 3.0), scale=2.0)
-    preparation = Twin(Net(TWIN % 'mean_file: "mean.binaryproto"', "TEST"), choice).preprocessing()
+    preprocessing = Twin(Net(TWIN % 'mean_file: "mean.binaryproto"', "TEST"), choice).preprocessing()
     expected = (IMAGES.astype(float) - np.array([1, 2, 3])[:, None, None]) * 2
-    np.testing.assert_array_equal(preparation(IMAGES), expected)
+    np.testing.assert_array_equal(preprocessing(IMAGES), expected)

@@ -29,7 +29,7 @@ I0305 12:00:03.000003  7 solver.cpp:228] Iteration 100 (5.1 iter/s, 19s/100 iter
 """
 
 
-def test_every_figure_of_caffes_log_is_read() -> None:
+def test_every_number_in_a_log_of_caffe_is_read() -> None:
     log = read_training_log(CAFFE)
     assert list(log.loss) == [*range(0, 500, 50), 500]
     assert (log.loss[0], log.loss[250], log.loss[500]) == (0.259982, 0.0854777, 0.0387045)
@@ -46,7 +46,7 @@ def test_old_prefixes_names_with_signs_and_resumed_runs_are_read() -> None:
     assert log.test == {Output("test 1", 0, "acc = top"): {100: 0.25}, Output("test 1", 1, "acc = top"): {100: 0.75}}
 
 
-def test_a_loss_that_is_no_number_is_read_as_such() -> None:
+def test_losses_that_are_not_finite_are_read() -> None:
     assert np.isnan(parse_training_log("Iteration 7, loss = -nan").loss[7])
     assert parse_training_log("Iteration 7, loss = inf").loss == {7: float("inf")}
 
@@ -75,7 +75,7 @@ def test_lines_of_forks_old_releases_and_windows_are_read(line: str, loss: float
     assert log.not_understood == {}
 
 
-def test_a_train_output_that_is_no_number_stays_none() -> None:
+def test_a_train_output_that_is_not_finite_stays_so() -> None:
     text = "Iteration 200, loss = 3\n    Train net output #0: loss = 1.#QNAN (* 1 = 1.#QNAN loss)\n"
     np.testing.assert_equal(parse_training_log(text).train, {Output("train", 0, "loss"): {200: float("nan")}})
 
@@ -107,7 +107,7 @@ NOT_UNDERSTOOD = [
 
 
 @pytest.mark.parametrize("line", NOT_UNDERSTOOD)
-def test_a_line_that_looks_like_a_result_but_is_not_understood_is_reported(line: str, tmp_path: Path) -> None:
+def test_a_line_that_looks_like_a_result_but_cannot_be_read_is_reported(line: str, tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text(
         f"Solving n\nIteration 0, Testing net (#0)\nIteration 0, loss = 4\n{line}\n{line}\n"
     )
@@ -117,7 +117,7 @@ def test_a_line_that_looks_like_a_result_but_is_not_understood_is_reported(line:
     assert log.not_understood == {4: line, 5: line}
 
 
-def test_outputs_after_a_loss_that_is_not_understood_take_the_iteration_of_the_learning_rate() -> None:
+def test_outputs_after_an_unreadable_loss_take_the_iteration_of_the_learning_rate() -> None:
     log = parse_training_log(
         "Iteration 0, loss = 3\nIteration 50, loss = ?\n    Train net output #0: l = 2\nIteration 50, lr = 0.1\n"
     )
@@ -152,7 +152,7 @@ def test_a_log_cut_at_its_start_has_no_point_at_iteration_zero() -> None:
     ],
     ids=["utf-16", "le without mark", "be", "be without mark", "utf-8 with mark", "crlf", "gzip", "gzip of utf-16"],
 )
-def test_a_log_is_read_in_whatever_encoding_it_is_written(encode: Callable[[str], bytes], tmp_path: Path) -> None:
+def test_logs_of_all_encodings_are_read(encode: Callable[[str], bytes], tmp_path: Path) -> None:
     (tmp_path / "a.log").write_bytes(encode(CAFFE.read_text()))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -187,7 +187,7 @@ def test_the_curves_are_drawn(ending: str, tmp_path: Path) -> None:
         ("caffe.log", "no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
     ],
 )
-def test_what_cannot_be_drawn_is_told(
+def test_files_that_cannot_be_drawn_are_one_line(
     name: str, out: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What nets of every form compare, and that features and distances are those that plain numpy finds."""
+"""What nets of every form compare, with features and distances checked against plain numpy."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ MORE = 'layer { name: "more" type: "InnerProduct" bottom: "g" top: "h" inner_pro
 TOWER = INPUT % ("a", "a") + TOWERS.partition('layer { name: "ip_b"')[0]
 
 
-def made(text: str, choice: TwinSettings | None = None) -> Twin:
+def build_twin(text: str, choice: TwinSettings | None = None) -> Twin:
     return Twin(Net(f'name: "twin"\n{text}', "TEST", seed=5), choice)
 
 
 def tower(twin: Twin, images: np.ndarray) -> np.ndarray:
-    """What the net's first layer makes of prepared images, without the net."""
+    """The output of the first layer for inputs, computed without the net."""
     weight, bias = (tensor.detach().double().numpy() for tensor in twin.net.params["ip"])
     return np.tanh(images.reshape(len(images), -1).astype(float) @ weight.T + bias)
 
 
-def pulled(text: str) -> list[dict[str, np.ndarray]]:
-    """The 35 records of the data layer, as an instance of its own delivers them."""
+def load_records(text: str) -> list[dict[str, np.ndarray]]:
+    """The 35 records of the data layer, as another instance loads them."""
     net = Net(text, "TEST", seed=5)
     batches = [{name: tensor.numpy() for name, tensor in net.pull().items()} for _ in range(4)]
     net.close()
@@ -89,34 +89,34 @@ layer {{ name: "loss" type: "EuclideanLoss" bottom: "d" bottom: "same" top: "los
         (by_distance("DOT"), "DOT"),
     ],
 )
-def test_the_nets_own_pairs_have_the_distance_that_its_loss_is_of(joined: str, metric: str) -> None:
+def test_the_nets_own_pairs_have_the_distance_of_its_loss(joined: str, metric: str) -> None:
     text = DATA + TOWERS + joined
     choice = TwinSettings(distance="EUCLIDEAN", label="same") if "HingeLoss" in joined else None
-    twin = made(text, choice)
+    twin = build_twin(text, choice)
     assert twin.metric.kind == metric
-    found = measure_data_layers(twin)
-    records = pulled(text)
+    measured = measure_data_layers(twin)
+    records = load_records(text)
     a, b = (tower(twin, np.concatenate([batch[name] for batch in records])) for name in "ab")
-    np.testing.assert_allclose(found.distances.distance, FORMULAS[metric](a, b), atol=1e-5)
-    np.testing.assert_array_equal(found.distances.same, np.concatenate([batch["same"] for batch in records]) == 1)
-    assert len(found.distances) == 35
+    np.testing.assert_allclose(measured.distances.distance, FORMULAS[metric](a, b), atol=1e-5)
+    np.testing.assert_array_equal(measured.distances.same, np.concatenate([batch["same"] for batch in records]) == 1)
+    assert len(measured.distances) == 35
 
 
-def test_label_1_means_different_where_the_loss_says_so() -> None:
+def test_label_1_means_different_if_the_loss_specifies_it() -> None:
     reverse = CONTRASTIVE.replace("top: ", "contrastive_loss_param { label: DIFFERENT } top: ")
-    same = measure_data_layers(made(DATA + TOWERS + CONTRASTIVE)).distances.same
-    assert (measure_data_layers(made(DATA + TOWERS + reverse)).distances.same == ~same).all()
+    same = measure_data_layers(build_twin(DATA + TOWERS + CONTRASTIVE)).distances.same
+    assert (measure_data_layers(build_twin(DATA + TOWERS + reverse)).distances.same == ~same).all()
     chosen = TwinSettings(one_is_same=True)
-    assert (measure_data_layers(made(DATA + TOWERS + reverse, chosen)).distances.same == same).all()
+    assert (measure_data_layers(build_twin(DATA + TOWERS + reverse, chosen)).distances.same == same).all()
 
 
 @pytest.mark.parametrize(
     ("joined", "outputs"), [(DIFFERENCE % (2, "SoftmaxWithLoss"), 2), (DIFFERENCE % (1, "SigmoidCrossEntropyLoss"), 1)]
 )
-def test_a_learned_metric_is_how_improbable_the_net_finds_that_two_are_the_same(joined: str, outputs: int) -> None:
-    twin = made(DATA + TOWERS + joined)
+def test_a_learned_metric_is_one_minus_the_probability_of_the_same(joined: str, outputs: int) -> None:
+    twin = build_twin(DATA + TOWERS + joined)
     assert twin.metric.kind == "LEARNED"
-    records = pulled(DATA + TOWERS + joined)
+    records = load_records(DATA + TOWERS + joined)
     a, b = (tower(twin, np.concatenate([batch[name] for batch in records])) for name in "ab")
     weight, bias = (tensor.detach().double().numpy() for tensor in twin.net.params["decide"])
     score = np.abs(a - b) @ weight.T + bias
@@ -127,9 +127,9 @@ def test_a_learned_metric_is_how_improbable_the_net_finds_that_two_are_the_same(
     np.testing.assert_allclose(twin.metric.matrix(a[:4], b)[3, 3], expected[3], atol=1e-5)
 
 
-def test_a_used_net_that_ends_in_a_probability_is_a_learned_metric_too() -> None:
+def test_an_inference_net_that_ends_in_a_probability_is_a_learned_metric_too() -> None:
     joined = DIFFERENCE.rpartition("layer {")[0] % 2 + 'layer { name: "p" type: "Softmax" bottom: "score" top: "p" }'
-    twin = made(INPUT % ("a", "a") + INPUT % ("b", "b") + TOWERS + joined)
+    twin = build_twin(INPUT % ("a", "a") + INPUT % ("b", "b") + TOWERS + joined)
     a, b = np.random.default_rng(0).normal(size=(2, 7, 3))
     weight, bias = (tensor.detach().double().numpy() for tensor in twin.net.params["decide"])
     score = np.abs(a - b) @ weight.T + bias
@@ -142,27 +142,27 @@ def test_triplets_are_two_pairs_each() -> None:
     )
     data = DATA.replace('top: "same"', 'top: "n"').replace("tuples", "tuple: TRIPLET tuples")
     loss = 'layer { name: "loss" type: "TripletLoss" bottom: "f" bottom: "g" bottom: "h" top: "loss" }'
-    twin = made(data + TOWERS + third + loss)
-    found = measure_data_layers(twin, 10)
-    a, b, n = (tower(twin, pulled(data + TOWERS + third + loss)[0][name]) for name in "abn")
+    twin = build_twin(data + TOWERS + third + loss)
+    measured = measure_data_layers(twin, 10)
+    a, b, n = (tower(twin, load_records(data + TOWERS + third + loss)[0][name]) for name in "abn")
     expected = np.concatenate([FORMULAS["SQUARED"](a, b), FORMULAS["SQUARED"](a, n)])
-    np.testing.assert_allclose(found.distances.distance, expected, atol=1e-5)
-    assert found.distances.same.tolist() == [True] * 10 + [False] * 10
-    assert {pair.names[0].split()[0] for pair in found.hardest} == {"triplet"}
+    np.testing.assert_allclose(measured.distances.distance, expected, atol=1e-5)
+    assert measured.distances.same.tolist() == [True] * 10 + [False] * 10
+    assert {pair.names[0].split()[0] for pair in measured.hardest} == {"triplet"}
 
 
-def test_the_hardest_pairs_are_kept_over_all_batches_with_their_pictures(
+def test_the_hardest_pairs_of_all_batches_have_their_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pair_distances, "HARDEST", 3)
-    twin = made(DATA + TOWERS + CONTRASTIVE)
-    found = measure_data_layers(twin)
-    distance, same = found.distances.distance, found.distances.same
-    wanted = [*sorted(distance[same])[::-1][:3], *sorted(distance[~same])[:3]]
-    assert [pair.distance for pair in found.hardest] == pytest.approx(wanted)
-    records = np.concatenate([batch["b"] for batch in pulled(DATA + TOWERS + CONTRASTIVE)])
-    row = int(found.hardest[0].names[0].split()[1])
-    np.testing.assert_array_equal(found.hardest[0].pictures[1], np.rint(records[row, 0] / 0.01 + 30))
+    twin = build_twin(DATA + TOWERS + CONTRASTIVE)
+    measured = measure_data_layers(twin)
+    distance, same = measured.distances.distance, measured.distances.same
+    expected = [*sorted(distance[same])[::-1][:3], *sorted(distance[~same])[:3]]
+    assert [pair.distance for pair in measured.hardest] == pytest.approx(expected)
+    records = np.concatenate([batch["b"] for batch in load_records(DATA + TOWERS + CONTRASTIVE)])
+    row = int(measured.hardest[0].names[0].split()[1])
+    np.testing.assert_array_equal(measured.hardest[0].pictures[1], np.rint(records[row, 0] / 0.01 + 30))
 
 
 def test_one_tower_over_both_images_joined_in_a_batch_is_a_twin() -> None:
@@ -173,58 +173,58 @@ layer { name: "ip" type: "InnerProduct" bottom: "both" top: "fg" inner_product_p
 layer { name: "act" type: "TanH" bottom: "fg" top: "fg" }
 layer { name: "part" type: "Slice" bottom: "fg" top: "f" top: "g" slice_param { axis: 0 } }
 """
-    twin = made(DATA + joined + CONTRASTIVE)
+    twin = build_twin(DATA + joined + CONTRASTIVE)
     images = np.random.default_rng(1).normal(size=(13, 1, 28, 28)).astype(np.float32)
     for side in (0, 1):
         np.testing.assert_allclose(twin.embed(images, side), tower(twin, images), atol=1e-5)
 
 
 def test_a_single_tower_embeds_any_number_of_images() -> None:
-    twin = made(TOWER)
+    twin = build_twin(TOWER)
     images = np.random.default_rng(1).normal(size=(301, 1, 28, 28)).astype(np.float32)
     np.testing.assert_allclose(twin.embed(images), tower(twin, images), atol=1e-5)
     assert not twin.towers_differ
 
 
-def test_towers_with_weights_of_their_own_each_take_their_side() -> None:
+def test_towers_with_different_weights_each_take_their_side() -> None:
     apart = TOWERS.replace('name: "ip_b"', 'name: "ip_other"').rpartition('layer { name: "ip_other"')
     text = apart[0] + apart[1] + apart[2].replace('{ name: "w" }', "{ }").replace('{ name: "c" }', "{ }")
-    twin = made(DATA + text + CONTRASTIVE)
+    twin = build_twin(DATA + text + CONTRASTIVE)
     assert twin.towers_differ
     images = labelled_images("digits:test", twin.preprocessing())
     one, other = (twin.embed_images(images, np.arange(5), side) for side in (0, 1))
     assert np.abs(one - other).max() > 0.1
     pairs = open_pair_images("digits:test", twin.preprocessing(), count=9)
-    found = measure_pairs(twin, pairs)
+    measured = measure_pairs(twin, pairs)
     expected = [
         math.dist(*(twin.embed_images(images, rows[[n]], side)[0] for side, rows in enumerate(pairs.rows)))
         for n in range(9)
     ]
-    np.testing.assert_allclose(found.distances.distance, expected, atol=1e-4)
+    np.testing.assert_allclose(measured.distances.distance, expected, atol=1e-4)
 
 
-def test_layers_that_need_their_batch_get_it_filled_up() -> None:
+def test_layers_with_a_fixed_batch_size_get_padded_batches() -> None:
     fixed = """
 layer { name: "ones" type: "DummyData" top: "ones"
         dummy_data_param { shape { dim: 10 dim: 3 } data_filler { value: 2 } } }
 layer { name: "times" type: "Eltwise" bottom: "f" bottom: "ones" top: "f2" eltwise_param { operation: PROD } }
 """
     loss = CONTRASTIVE.replace('bottom: "f"', 'bottom: "f2"')
-    twin = made(DATA + TOWERS + fixed + loss)
+    twin = build_twin(DATA + TOWERS + fixed + loss)
     images = np.random.default_rng(1).normal(size=(23, 1, 28, 28)).astype(np.float32)
     np.testing.assert_allclose(twin.embed(images), 2 * tower(twin, images), atol=1e-5)
 
 
-def test_images_are_prepared_as_the_data_layer_does() -> None:
-    twin = made(DATA + TOWERS + CONTRASTIVE)
+def test_images_are_preprocessed_as_in_the_data_layer() -> None:
+    twin = build_twin(DATA + TOWERS + CONTRASTIVE)
     assert str(twin.preprocessing()) == "gray, resized to 28 x 28, mean 30 subtracted, times 0.01 (from layer 'pairs')"
     images = labelled_images("digits:test", twin.preprocessing())
     expected = tower(twin, (images.images(np.arange(6)).astype(float) - 30) * 0.01)
     np.testing.assert_allclose(twin.embed_images(images, np.arange(6)), expected, atol=1e-5)
 
 
-def test_what_is_given_stands_above_what_the_net_says() -> None:
-    twin = made(TOWER, TwinSettings(scale=0.5, mean_values=(10.0,), resize=(40, 36)))
+def test_specified_settings_replace_those_of_the_net() -> None:
+    twin = build_twin(TOWER, TwinSettings(scale=0.5, mean_values=(10.0,), resize=(40, 36)))
     assert str(twin.preprocessing()) == (
         "gray, resized to 40 x 36, center crop of 28 x 28, mean 10 subtracted, times 0.5 (as specified)"
     )
@@ -265,30 +265,30 @@ def test_what_is_given_stands_above_what_the_net_says() -> None:
         ),
     ],
 )
-def test_what_cannot_be_told_from_the_net_names_the_option_that_tells_it(
+def test_errors_about_what_the_net_does_not_specify_name_the_option(
     text: str, choice: TwinSettings | None, message: str
 ) -> None:
     with pytest.raises(NetError) as caught:
-        made(text, choice).preprocessing()
+        build_twin(text, choice).preprocessing()
     assert message in str(caught.value)
 
 
 def test_a_net_without_data_or_label_has_no_pairs_of_its_own() -> None:
     with pytest.raises(GraphError, match=r"^the net has no data layer in phase TEST; give pairs with --pairs"):
-        measure_data_layers(made(TOWER))
+        measure_data_layers(build_twin(TOWER))
     with pytest.raises(GraphError, match="which blob is the label of the pairs cannot be determined"):
-        measure_data_layers(made(DATA + TOWERS + 'layer { name: "s" type: "Silence" bottom: "same" }'))
+        measure_data_layers(build_twin(DATA + TOWERS + 'layer { name: "s" type: "Silence" bottom: "same" }'))
 
 
-def test_features_that_are_no_numbers_are_told_with_the_image() -> None:
-    twin = made(TOWER)
+def test_features_that_are_not_finite_are_reported_with_the_image() -> None:
+    twin = build_twin(TOWER)
     twin.net.params["ip"][0].data[0, 0] = math.nan
     images = labelled_images("digits:test", twin.preprocessing())
     with pytest.raises(DataError, match=r"^the feature of 'digits:test\[0\]' is not finite; are these the weights"):
         twin.embed_images(images, np.arange(3))
 
 
-def test_layers_that_the_weights_have_nothing_for_are_told(tmp_path: Path) -> None:
+def test_layers_without_weights_are_reported(tmp_path: Path) -> None:
     Net(TOWER.replace('"ip"', '"other"').replace('"act"', '"act2"')).save_weights(tmp_path / "w.caffemodel")
     with pytest.raises(NetError):
         load_twin(Net(TOWER, "TEST"), tmp_path / "w.caffemodel")

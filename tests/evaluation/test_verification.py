@@ -1,4 +1,4 @@
-"""Thresholds, curves and scores, worked out by hand, against naive loops and searches, and on drawn data with ties."""
+"""Thresholds, curves and scores against values computed by hand, naive loops and searches, on data with ties."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from siamese_proto.evaluation.verification import (
     verify,
 )
 
-# Few values, so that ties within a kind and across kinds are many.
+# Few values, for many ties within a kind and across kinds.
 KIND = st.lists(st.integers(0, 9).map(lambda value: value / 4), min_size=1, max_size=30)
 
 
@@ -53,7 +53,7 @@ def balanced(distances: Distances, threshold: float) -> float:
     return float((verdict[distances.same].mean() + (~verdict)[~distances.same].mean()) / 2)
 
 
-def test_pairs_that_can_be_told_apart_score_one() -> None:
+def test_separable_pairs_score_one() -> None:
     chosen, judged = pairs([0.1, 0.3], [0.9, 1.1, 2.0]), pairs([0.2], [1.0, 0.7])
     result = score_pairs(chosen, judged)
     assert result.threshold == pytest.approx(0.6)
@@ -62,7 +62,7 @@ def test_pairs_that_can_be_told_apart_score_one() -> None:
     assert (result.true_accepts, result.false_accepts) == (1.0, 0.0)
 
 
-def test_the_threshold_is_not_chosen_on_the_pairs_it_is_judged_on() -> None:
+def test_the_threshold_is_not_chosen_on_the_pairs_it_is_scored_on() -> None:
     result = score_pairs(pairs([0.1], [0.5]), pairs([0.4], [0.6, 0.2]))
     assert result.threshold == pytest.approx(0.3)
     assert result.balanced_accuracy == pytest.approx((0 + 0.5) / 2)
@@ -70,17 +70,17 @@ def test_the_threshold_is_not_chosen_on_the_pairs_it_is_judged_on() -> None:
     assert result.auc == pytest.approx(0.5)
 
 
-def test_always_different_scores_a_half_however_rare_same_pairs_are() -> None:
+def test_always_different_has_a_balanced_accuracy_of_one_half() -> None:
     rare = pairs([1.0], [1.0] * 99)
     assert score_pairs(rare, rare).balanced_accuracy == 0.5
 
 
 def test_no_threshold_does_better_than_the_one_chosen() -> None:
     for seed in range(50):
-        some = drawn(seed, 13, 21)
-        candidates = [*some.distance, some.distance.max() + 1]
-        best = max(balanced(some, float(candidate)) for candidate in candidates)
-        assert balanced(some, best_threshold(some)) == pytest.approx(best)
+        sample = drawn(seed, 13, 21)
+        candidates = [*sample.distance, sample.distance.max() + 1]
+        best = max(balanced(sample, float(candidate)) for candidate in candidates)
+        assert balanced(sample, best_threshold(sample)) == pytest.approx(best)
 
 
 @given(KIND, KIND)
@@ -93,21 +93,21 @@ def test_auc_counts_the_pairs_of_pairs_in_the_right_order_and_ties_half(
 
 
 def test_the_interval_of_the_auc_is_that_of_a_bootstrap() -> None:
-    some = drawn(3)
-    same, different = some.distance[some.same], some.distance[~some.same]
+    sample = drawn(3)
+    same, different = sample.distance[sample.same], sample.distance[~sample.same]
 
     def statistic(near: np.ndarray, far: np.ndarray) -> float:
         return float((near[:, None] < far).mean() + (near[:, None] == far).mean() / 2)
 
     how = {"vectorized": False, "n_resamples": 400, "method": "percentile", "rng": 7}
     interval = bootstrap((same, different), statistic, **how).confidence_interval
-    assert auc(some).low == pytest.approx(interval.low, abs=0.01)
-    assert auc(some).high == pytest.approx(interval.high, abs=0.01)
+    assert auc(sample).low == pytest.approx(interval.low, abs=0.01)
+    assert auc(sample).high == pytest.approx(interval.high, abs=0.01)
 
 
-def test_the_interval_is_no_point_where_all_pairs_are_told_apart() -> None:
-    found = auc(pairs([0.1, 0.2, 0.3], [1.0] * 5 + [2.0]))
-    assert (found.value, found.low, found.high) == (1.0, proportion(3, 3).low, 1.0)
+def test_the_interval_has_a_width_for_separable_pairs() -> None:
+    results = auc(pairs([0.1, 0.2, 0.3], [1.0] * 5 + [2.0]))
+    assert (results.value, results.low, results.high) == (1.0, proportion(3, 3).low, 1.0)
     assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == proportion(0, 2).high
 
 
@@ -124,9 +124,7 @@ def test_every_point_of_the_roc_is_what_its_threshold_accepts(same: list[float],
 
 @given(KIND, KIND)
 @settings(deadline=None)
-def test_at_the_equal_error_rate_both_errors_are_as_large_on_the_line_of_the_roc(
-    same: list[float], different: list[float]
-) -> None:
+def test_both_errors_are_equal_at_the_equal_error_rate(same: list[float], different: list[float]) -> None:
     curve = roc(pairs(same, different))
     rate = equal_error_rate(curve)
     # By bisection along the line through all points, whose length is false + true accepts.
@@ -140,66 +138,66 @@ def test_at_the_equal_error_rate_both_errors_are_as_large_on_the_line_of_the_roc
 
 
 @pytest.mark.parametrize("at_most", [0.01, 0.05, 0.3])
-def test_true_accepts_are_the_most_that_any_threshold_with_so_few_false_ones_gives(at_most: float) -> None:
+def test_true_accepts_are_the_maximum_over_all_allowed_thresholds(at_most: float) -> None:
     for seed in range(20):
-        some = drawn(seed)
-        found = true_accepts(roc(some), some, at_most)
-        accepted = [some.distance <= threshold for threshold in [-1.0, *some.distance]]
-        allowed = [verdict[some.same].mean() for verdict in accepted if verdict[~some.same].mean() <= at_most]
-        assert found.share is not None
-        assert found.share.value == pytest.approx(max(allowed))
-        if found.threshold is not None:
-            assert (some.distance <= found.threshold)[~some.same].mean() <= at_most
+        sample = drawn(seed)
+        results = true_accepts(roc(sample), sample, at_most)
+        accepted = [sample.distance <= threshold for threshold in [-1.0, *sample.distance]]
+        allowed = [verdict[sample.same].mean() for verdict in accepted if verdict[~sample.same].mean() <= at_most]
+        assert results.share is not None
+        assert results.share.value == pytest.approx(max(allowed))
+        if results.threshold is not None:
+            assert (sample.distance <= results.threshold)[~sample.same].mean() <= at_most
 
 
-def test_so_few_different_pairs_that_a_thousandth_of_them_is_less_than_one_tell_nothing_of_it() -> None:
-    some = drawn(1)
-    assert true_accepts(roc(some), some, 0.001).share is None
+def test_too_few_different_pairs_for_a_false_accept_rate_have_no_true_accepts() -> None:
+    sample = drawn(1)
+    assert true_accepts(roc(sample), sample, 0.001).share is None
 
 
-def test_wilsons_interval_is_that_of_the_textbook() -> None:
-    found = proportion(81, 263)  # Newcombe 1998, table I
-    assert (found.low, found.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+def test_wilsons_interval_is_that_of_newcombe() -> None:
+    results = proportion(81, 263)  # Newcombe 1998, table I
+    assert (results.low, results.high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
 
 
 def test_the_two_halves_share_no_pair_and_keep_the_kinds() -> None:
-    some = Distances(np.arange(60.0), np.arange(60) % 3 == 0)
-    one, other = split_in_halves(some, seed=4)
+    sample = Distances(np.arange(60.0), np.arange(60) % 3 == 0)
+    one, other = split_in_halves(sample, seed=4)
     assert sorted([*one.distance, *other.distance]) == list(range(60))
     assert (one.same.sum(), other.same.sum()) == (10, 10)
     assert all(same == (distance % 3 == 0) for distance, same in zip(one.distance, one.same, strict=True))
 
 
-def test_the_calibrated_chance_is_a_half_where_as_many_of_either_kind_lie_however_rare_one_is() -> None:
+def test_the_calibrated_probability_ignores_how_rare_a_kind_is() -> None:
     draw = np.random.default_rng(0)
-    some = pairs(list(draw.normal(1, 0.3, 400)), list(draw.normal(2, 0.3, 4000)))
-    chance = calibrate(some)
-    assert chance(1.5) == pytest.approx(0.5, abs=0.05)
-    assert chance(0.5) > 0.95 > 0.05 > chance(2.5)
-    assert (chance(-1e6), chance(1e6)) == (1.0, 0.0)
+    sample = pairs(list(draw.normal(1, 0.3, 400)), list(draw.normal(2, 0.3, 4000)))
+    probability = calibrate(sample)
+    assert probability(1.5) == pytest.approx(0.5, abs=0.05)
+    assert probability(0.5) > 0.95 > 0.05 > probability(2.5)
+    assert (probability(-1e6), probability(1e6)) == (1.0, 0.0)
 
 
-def test_the_same_distances_in_other_units_give_the_same_chances() -> None:
-    some = drawn(2)
-    scaled = Distances(some.distance * 1000, some.same)
-    assert calibrate(scaled)(1400) == pytest.approx(calibrate(some)(1.4), abs=1e-4)
+def test_the_unit_of_distances_does_not_change_probabilities() -> None:
+    sample = drawn(2)
+    scaled = Distances(sample.distance * 1000, sample.same)
+    assert calibrate(scaled)(1400) == pytest.approx(calibrate(sample)(1.4), abs=1e-4)
 
 
-def test_a_judgement_has_every_pair_in_its_histogram_and_judges_one_half() -> None:
-    some = drawn(6)
-    found = verify(some, seed=2)
-    assert (found.same_counts.sum(), found.different_counts.sum()) == (130, 210)
-    assert found.chosen_on + found.at_threshold.pairs == found.pairs == 340
-    one, other = split_in_halves(some, seed=2)
-    assert found.at_threshold == score_pairs(one, other)
+def test_every_pair_is_in_the_histogram_and_one_half_is_scored() -> None:
+    sample = drawn(6)
+    results = verify(sample, seed=2)
+    assert (results.same_counts.sum(), results.different_counts.sum()) == (130, 210)
+    assert results.chosen_on + results.at_threshold.pairs == results.pairs == 340
+    one, other = split_in_halves(sample, seed=2)
+    assert results.at_threshold == score_pairs(one, other)
 
 
-def test_a_threshold_that_is_given_is_judged_on_all_pairs() -> None:
-    some = drawn(6)
-    found = verify(some, threshold=1.25)
-    assert found.chosen_on == 0
-    assert found.at_threshold == score_threshold(1.25, some)
-    assert found.at_threshold.balanced_accuracy == pytest.approx(balanced(some, 1.25))
+def test_a_specified_threshold_is_scored_on_all_pairs() -> None:
+    sample = drawn(6)
+    results = verify(sample, threshold=1.25)
+    assert results.chosen_on == 0
+    assert results.at_threshold == score_threshold(1.25, sample)
+    assert results.at_threshold.balanced_accuracy == pytest.approx(balanced(sample, 1.25))
 
 
 @pytest.mark.parametrize(
@@ -221,18 +219,18 @@ def test_a_threshold_that_is_given_is_judged_on_all_pairs() -> None:
         ),
     ],
 )
-def test_pairs_that_cannot_be_judged_are_refused(same: list[float], different: list[float], message: str) -> None:
+def test_pairs_that_cannot_be_evaluated_are_refused(same: list[float], different: list[float], message: str) -> None:
     with pytest.raises(DataError) as caught:
         verify(pairs(same, different))
     assert str(caught.value).startswith(message)
 
 
-def test_distances_that_are_all_one_are_guessing() -> None:
-    found = verify(pairs([1.0] * 4, [1.0] * 6))
-    assert (found.auc.value, found.equal_error, found.at_threshold.balanced_accuracy) == (0.5, 0.5, 0.5)
+def test_constant_distances_are_guessing() -> None:
+    results = verify(pairs([1.0] * 4, [1.0] * 6))
+    assert (results.auc.value, results.equal_error, results.at_threshold.balanced_accuracy) == (0.5, 0.5, 0.5)
 
 
-def test_any_seed_parts_the_pairs() -> None:
+def test_any_seed_splits_the_pairs() -> None:
     one, other = split_in_halves(drawn(1), seed=2**70 + 5)
     again, _ = split_in_halves(drawn(1), seed=2**70 + 5)
     assert (len(one), len(other)) == (170, 170)
@@ -245,7 +243,7 @@ def test_a_pair_exactly_at_the_threshold_is_different() -> None:
     assert score_threshold(np.nextafter(1.0, 2), pairs).balanced_accuracy == 1.0
 
 
-def test_the_picture_of_the_hardest_pairs_marks_the_wrong_ones_at_exactly_the_threshold() -> None:
+def test_the_picture_of_the_hardest_pairs_marks_errors_at_exactly_the_threshold() -> None:
     picture = np.zeros((4, 5), np.uint8)
     for same, expected in ((True, ["normal", "bold", "bold"]), (False, ["bold", "normal", "normal"])):
         figure = Figure()
@@ -254,12 +252,12 @@ def test_the_picture_of_the_hardest_pairs_marks_the_wrong_ones_at_exactly_the_th
         assert [axes.title.get_fontweight() for axes in figure.axes] == expected
 
 
-def test_chances_of_very_far_pairs_are_numbers() -> None:
-    chance = Calibration(slope=-2.0, intercept=1.0)
-    assert [chance(1e6), chance(-1e6), chance(0.5)] == [0.0, 1.0, 0.5]
+def test_probabilities_of_very_far_pairs_are_finite() -> None:
+    probability = Calibration(slope=-2.0, intercept=1.0)
+    assert [probability(1e6), probability(-1e6), probability(0.5)] == [0.0, 1.0, 0.5]
 
 
-def test_the_interval_of_the_auc_takes_two_pairs_of_each_kind() -> None:
+def test_the_interval_of_the_auc_needs_two_pairs_of_each_kind() -> None:
     assert auc(pairs([1.0], [0.5, 1.5, 2.5, 3.5])) == Estimate(0.75, 0.0, 1.0)
     of_two = auc(pairs([1.0, 2.0], [1.5, 2.5]))
     assert of_two.value == 0.75
@@ -268,23 +266,23 @@ def test_the_interval_of_the_auc_takes_two_pairs_of_each_kind() -> None:
 
 
 def test_one_false_accept_of_a_hundred_pairs_is_one_in_a_hundred() -> None:
-    some = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 101.0)])
-    found = true_accepts(roc(some), some, 0.01)
-    assert (found.threshold, found.share and found.share.value) == (1.5, 1.0)
+    sample = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 101.0)])
+    results = true_accepts(roc(sample), sample, 0.01)
+    assert (results.threshold, results.share and results.share.value) == (1.5, 1.0)
     fewer = pairs([0.5, 1.5], [1.0, *np.arange(2.0, 100.0)])
     assert true_accepts(roc(fewer), fewer, 0.01).share is None
 
 
-def test_no_true_accepts_without_false_ones_have_no_threshold() -> None:
-    some = pairs([1.0] * 5, [0.5] * 100)
-    found = true_accepts(roc(some), some, 0.01)
-    assert (found.threshold, found.share and found.share.value) == (None, 0.0)
+def test_zero_true_accepts_have_no_threshold() -> None:
+    sample = pairs([1.0] * 5, [0.5] * 100)
+    results = true_accepts(roc(sample), sample, 0.01)
+    assert (results.threshold, results.share and results.share.value) == (None, 0.0)
 
 
-def test_numbers_of_different_pairs_part_them_as_no_numbers_do() -> None:
-    some = drawn(3)
-    numbered = Distances(some.distance, some.same, np.arange(len(some)))
-    for plain, part in zip(split_in_halves(some, 4), split_in_halves(numbered, 4), strict=True):
+def test_distinct_numbers_split_pairs_as_no_numbers_do() -> None:
+    sample = drawn(3)
+    numbered = Distances(sample.distance, sample.same, np.arange(len(sample)))
+    for plain, part in zip(split_in_halves(sample, 4), split_in_halves(numbered, 4), strict=True):
         assert np.array_equal(plain.distance, part.distance)
         assert part.pair is not None
-    assert (some.distinct, numbered.distinct) == (len(some), len(some))
+    assert (sample.distinct, numbered.distinct) == (len(sample), len(sample))
