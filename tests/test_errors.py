@@ -356,7 +356,11 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
         "poly, sigmoid, cosine; did you mean 'step'?",
     ),
     (solver("stepsize: 4\n", ""), TRAIN, "solver.prototxt:5: lr_policy 'step' needs stepsize, which is missing"),
-    (solver("max_iter: 5\n", ""), TRAIN, "solver.prototxt:1: max_iter is missing: how many iterations to train for"),
+    (
+        solver("max_iter: 5\n", ""),
+        TRAIN,
+        "solver.prototxt:1: max_iter is missing: the number of iterations to train for",
+    ),
     (solver("max_iter", "max_itr"), TRAIN, "solver.prototxt:8: unknown field 'max_itr'; did you mean 'max_iter'?"),
     (
         solver('net: "net', 'train_net: "net'),

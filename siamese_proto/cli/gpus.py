@@ -19,6 +19,7 @@ from siamese_proto.solver.settings import Settings
 
 _GRACE = 30.0  # seconds in which the other processes must end when one has failed
 _POLL_INTERVAL = 0.05  # seconds
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows, SIGTERM ends a process immediately
 
 
 def chosen_gpus(gpu: str | None) -> list[int]:
@@ -61,56 +62,53 @@ def run_processes(count: int, arguments: Sequence[str]) -> int:
     Returns:
         The exit status of the first process that fails, or 0.
     """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     environment = {
         "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         **os.environ,
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(port),
     }
     command = [sys.executable, "-P", "-m", "siamese_proto", *arguments]  # -P: import nothing from the working folder
-    running: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: object) -> None:
-        for process in running:
-            if process.poll() is None:
-                process.send_signal(number)
+        _signal_running(processes, number)
 
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), forward) for name in names}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers = {number: signal.signal(number, forward) for number in numbers}
     try:
-        for rank in range(count):
-            own = {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            running.append(subprocess.Popen(command, env=own))
-        return _status(running)
+        for rank in map(str, range(count)):
+            environment |= {"RANK": rank, "LOCAL_RANK": rank}
+            processes.append(subprocess.Popen(command, env=environment))
+        return _wait(processes)
     finally:
-        for process in running:
-            if process.poll() is None:
-                process.kill()
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
+        _signal_running(processes, _KILL)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
-def _status(running: Sequence[subprocess.Popen[bytes]]) -> int:
-    failed: int | None = None
+def _signal_running(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for all processes; returns the exit status of the first that fails, or 0."""
+    status = 0
     deadline = float("inf")
-    while any(process.poll() is None for process in running):
-        for process in running:
-            if failed is None and process.returncode:
-                failed, deadline = process.returncode, time.monotonic() + _GRACE
-                for other in running:
-                    if other.poll() is None:
-                        other.terminate()
+    while None in (codes := [process.poll() for process in processes]):
+        status = status or next(filter(None, codes), 0)
+        if status and deadline == float("inf"):
+            deadline = time.monotonic() + _GRACE
+            _signal_running(processes, signal.SIGTERM)
         if time.monotonic() > deadline:
-            for process in running:
-                process.kill()
+            _signal_running(processes, _KILL)
         time.sleep(_POLL_INTERVAL)
-    failed = failed or next((process.returncode for process in running if process.returncode), 0)
-    return 128 - failed if failed < 0 else failed
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    status = status or next(filter(None, codes), 0)
+    return 128 - status if status < 0 else status

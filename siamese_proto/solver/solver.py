@@ -138,7 +138,7 @@ class Solver:
         """
         if self.settings.max_iter is None:
             place = Location(self.settings.file, 1)
-            raise SolverError("max_iter is missing: how many iterations to train for", location=place)
+            raise SolverError("max_iter is missing: the number of iterations to train for", location=place)
         log(Event.SOLVING, f"Solving {self.net.graph.name}")
         log(Event.RATE_POLICY, f"Learning Rate Policy: {self.settings.schedule.policy}")
         if self.settings.snapshot_after_train:
