@@ -221,7 +221,7 @@ def test_sources_that_are_not_what_they_should_be_are_refused(tmp_path, monkeypa
     assert refused("gone") == "'SOURCE' is not there in the working directory; check the path"
     assert refused("bare") == "folder 'SOURCE' has no sub-folders with images; make one a class, with its images"
     assert refused("words", "FOLDER") == "'SOURCE' is not a folder; give one with a sub-folder a class"
-    assert "check root_folder, which is put before every path as it is" in refused("words")
+    assert "give the prefix of all its paths (--root-folder for a command, root_folder in a layer)" in refused("words")
     assert "is not an IDX file of images" in refused("words", "IDX", labels="words")
     assert refused("bare", "DATABASE").startswith("database 'SOURCE' is an empty folder")
     assert refused("/dev/zero") == "'SOURCE' is neither a file nor a folder; check the path"
@@ -271,8 +271,8 @@ WRONG_CSV = [
     ("a,b,1\nc,d,nan\n", "CSV:2: 'c,d,nan' is not 'image1,image2,label' with a number as label"),
     (
         "gone,b,1\n",
-        "image 'images/gone', the first of 'CSV', is not there; check root_folder, which is put before every path as "
-        "it is",
+        "image 'images/gone', the first of 'CSV', is not there; give the prefix of all its paths (--root-folder for a "
+        "command, root_folder in a layer)",
     ),
 ]
 

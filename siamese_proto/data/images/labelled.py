@@ -294,7 +294,10 @@ def listed_paths(listed_in: str, root: str, names: Sequence[str], folder: str | 
         if os.path.exists(os.path.join(beside, first)):
             # Joined to an absolute path, a folder before it is dropped.
             return [os.path.join(beside, root + name) for name in names]
-    hint = several_labels(first) or "check root_folder, which is put before every path as it is"
+    hint = (
+        several_labels(first)
+        or "give the prefix of all its paths (--root-folder for a command, root_folder in a layer)"
+    )
     raise DataError(
         f"image {quoted(first)}, the first of {quoted(listed_in)}, is not there{control_hint(first)}; {hint}"
     )
