@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from siamese_proto.cli.group import section
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.proto.values import whole_number
 from siamese_proto.solver.log import CaffeFormatter, Event, log
@@ -18,21 +19,19 @@ if TYPE_CHECKING:
     import torch
 
 
-def flag(name: str, **settings: Any) -> Callable[[Any], Any]:
-    """An option as Caffe's users type it: `--sigint-effect`, `--sigint_effect`, `-sigint_effect`."""
-    spellings = dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}", f"-{name.replace('-', '_')}"])
-    return click.option(*spellings, name.replace("-", "_"), **settings)
+def flag(spelling: str, *, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+    """Return an option in Caffe's spellings too: `--sigint-effect`, `--sigint_effect`, `-sigint_effect`."""
+    underscored = spelling.replace("-", "_")
+    spellings = dict.fromkeys([f"--{spelling}", f"--{underscored}", f"-{underscored}"])
+    return click.option(*spellings, name or underscored, **settings)
 
 
-def state_flags(command: Any) -> Any:
-    """`--level`, `--stage` and `--gpu`."""
-    for decorator in (
-        flag("gpu", metavar="ID|all", help="Run on this GPU."),
-        flag("stage", metavar="A,B", help="Stages that rules of layers ask for, separated by commas."),
-        flag("level", type=int, help="Level that rules of layers ask for."),
-    ):
-        command = decorator(command)
-    return command
+state_flags = section(
+    "Which net",
+    flag("level", type=int, help="Level for the include rules of layers."),
+    flag("stage", metavar="A,B", help="Stages for the include rules of layers."),
+    section("How to run", flag("gpu", metavar="ID|all", show_default="the CPU", help="Run on this GPU.")),
+)
 
 
 def split(names: str | None) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from siamese_proto.check.findings import as_finding
 from siamese_proto.check.formats import as_github, as_json, as_sarif
 from siamese_proto.check.net import Given, check_net
 from siamese_proto.check.solver import check_solver
-from siamese_proto.cli.options import net_state
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import OUTPUT, net_argument, net_state
 from siamese_proto.errors import Location, NetError, quoted
 from siamese_proto.graph.ir import Finding, Shape
 from siamese_proto.proto.excerpt import excerpt
@@ -20,17 +21,20 @@ from siamese_proto.proto.kind import kind_of
 _FORMATS = {"json": as_json, "github": as_github, "sarif": as_sarif}
 
 
-@click.command()
-@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.command(cls=Command)
+@net_argument("files", metavar="FILES...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @net_state
-@click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too.")
-@click.option(
-    "--format",
-    "text_format",
-    type=click.Choice(["text", *_FORMATS]),
-    default="text",
-    show_default=True,
-    help="Text with the source line, a list of JSON objects, GitHub workflow commands, or a SARIF 2.1.0 log.",
+@section(
+    OUTPUT,
+    click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too."),
+    click.option(
+        "--format",
+        "text_format",
+        type=click.Choice(["text", *_FORMATS]),
+        default="text",
+        show_default=True,
+        help="Text with the source line, a list of JSON objects, GitHub workflow commands, or a SARIF 2.1.0 log.",
+    ),
 )
 @click.pass_context
 def check(

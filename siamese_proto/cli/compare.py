@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import click
 
-from siamese_proto.cli.option_groups import GroupedCommand
-from siamese_proto.cli.twin_options import TWIN_GROUPS, TwinOptions, output_format, twin_options
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import OUTPUT, net_argument
+from siamese_proto.cli.twin_options import TwinOptions, output_format, twin_options
 
 
-@click.command(
-    cls=GroupedCommand,
-    groups={"Decision": ("evaluated", "threshold"), "Output": ("show", "text_format"), **TWIN_GROUPS},
-)
+@click.command(cls=Command)
+@net_argument(type=str)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--evaluated", metavar="FILE", help="Result of 'evaluate --json FILE': a threshold and a calibration.")
-@click.option("--threshold", type=float, help="Images with a smaller distance are the same.")
-@click.option("--show", metavar="OUT", help="Draw both images with their distance (.png, .svg or .pdf).")
-@output_format
+@section(
+    "Decision",
+    click.option(
+        "--evaluated", metavar="FILE", help="Result of 'evaluate --json FILE': a threshold and a calibration."
+    ),
+    click.option("--threshold", type=float, help="Images with a smaller distance are the same."),
+)
+@section(
+    OUTPUT,
+    click.option("--show", metavar="OUT", help="Draw both images with their distance (.png, .svg or .pdf)."),
+    output_format,
+)
 @twin_options
 def compare(
     first: str,

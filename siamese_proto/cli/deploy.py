@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from siamese_proto.cli.options import net_state
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import NET, OUTPUT, net_argument, net_state
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.export.deploy import Deployment
@@ -18,16 +19,24 @@ from siamese_proto.proto.writer import save_text
 from siamese_proto.weights import match_weights, read_weights, write_weights
 
 
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The net to write.")
-@click.option("--both", is_flag=True, help="All towers, with the distance of their features as output.")
-@click.option(
-    "--tower", type=click.IntRange(1), metavar="N", help="The tower to take, from 1 on; by default the first."
+@click.command(cls=Command)
+@net_argument(type=click.Path(path_type=Path))
+@section(
+    OUTPUT,
+    click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File to write."),
+    click.option("--both", is_flag=True, help="All towers, with the distance of their features as output."),
+    click.option(
+        "--tower", type=click.IntRange(1), metavar="N", help="The tower to take, from 1 on; by default the first."
+    ),
+    click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated."),
 )
-@click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated.")
-@click.option(
-    "--weights", type=click.Path(), help="Weights trained with MODEL; those of FILE are written beside it, .caffemodel."
+@section(
+    NET,
+    click.option(
+        "--weights",
+        type=click.Path(),
+        help="Weights trained with NET; those of FILE are written next to it, as .caffemodel.",
+    ),
 )
 @net_state
 def deploy(
@@ -41,10 +50,10 @@ def deploy(
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
 ) -> None:
-    """Write the net to use from MODEL, the net that trains: Input layers for data, no losses, no labels.
+    """Write the net to use from NET, the net that trains: Input layers for data, no losses, no labels.
 
     Of a twin one tower, up to its features; with --both all of them and their distance. Where the towers differ, a note
-    says how, and --tower chooses one. Weights trained with MODEL fit by layer name.
+    says how, and --tower chooses one. Weights trained with NET fit by layer name.
     """
     check_writable(out)
     if tower is not None and (both or outputs):

@@ -7,49 +7,58 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.options import ALL, PHASES, graph_to_show, net_state, phase, python_layers
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import ALL, OUTPUT, PHASES, graph_to_show, net_argument, net_state, phase, python_layers
 from siamese_proto.export import drawing
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.optimize.fuse_towers import fuse_towers
 from siamese_proto.proto.reader import parse_net
 
 
-@click.command()
-@click.argument("model", type=click.Path())
+@click.command(cls=Command)
+@net_argument()
 @click.argument("out", type=click.Path(), required=False)
-@click.option("--html", type=click.Path(), metavar="FILE", help="Write a page to look around in to this file.")
+@section(
+    OUTPUT,
+    click.option("--html", type=click.Path(), metavar="FILE", help="Write a page to look around in to this file."),
+)
 @phase(*PHASES, ALL, default="TRAIN")
 @net_state
 @python_layers
-@click.option(
-    "--rankdir",
-    type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
-    default="TB",
-    show_default=True,
-    help="Which way the net runs: from top to bottom, from left to right, ...",
+@section(
+    "How it looks",
+    click.option(
+        "--rankdir",
+        type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
+        default="TB",
+        show_default=True,
+        help="Which way the net runs: from top to bottom, from left to right, ...",
+    ),
+    click.option(
+        "--style",
+        type=click.Choice(list(drawing.STYLES), case_sensitive=False),
+        default="plain",
+        show_default=True,
+        help="Colours and letters: Caffe's, for print, for a dark page.",
+    ),
+    click.option(
+        "--detail",
+        type=click.Choice(["layers", "blobs", "full"], case_sensitive=False),
+        default="blobs",
+        show_default=True,
+        help="Layers and what is shared; also shapes and counts; also fillers, multipliers and lines.",
+    ),
+    click.option(
+        "--towers",
+        type=click.Choice(["side-by-side", "collapsed"], case_sensitive=False),
+        default="side-by-side",
+        show_default=True,
+        help="Identical towers beside each other, or as one.",
+    ),
+    click.option(
+        "--fused", is_flag=True, help="Draw what runs: towers that share all parameters as one, on joined batches."
+    ),
 )
-@click.option(
-    "--style",
-    type=click.Choice(list(drawing.STYLES), case_sensitive=False),
-    default="plain",
-    show_default=True,
-    help="Colours and letters: Caffe's, for print, for a dark page.",
-)
-@click.option(
-    "--detail",
-    type=click.Choice(["layers", "blobs", "full"], case_sensitive=False),
-    default="blobs",
-    show_default=True,
-    help="Layers and what is shared; also shapes and counts; also fillers, multipliers and lines.",
-)
-@click.option(
-    "--towers",
-    type=click.Choice(["side-by-side", "collapsed"], case_sensitive=False),
-    default="side-by-side",
-    show_default=True,
-    help="Identical towers beside each other, or as one.",
-)
-@click.option("--fused", is_flag=True, help="Draw what runs: towers that share all as one, over their joined batches.")
 def draw(
     model: str,
     out: str | None,
@@ -61,7 +70,7 @@ def draw(
     allow_python_layers: bool,
     **look: Any,
 ) -> None:
-    """Draw the net in MODEL to OUT, a file whose name ends in .svg, .png, .pdf, .dot or .html.
+    """Draw NET to OUT, a file whose name ends in .svg, .png, .pdf, .dot or .html.
 
     The page that --html or such a name asks for needs no network: layers tell of themselves under the pointer, shared
     parameters light up their users, layers can be searched.

@@ -6,9 +6,9 @@ import os
 
 import click
 
-from siamese_proto.cli.option_groups import GroupedCommand
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import DATA, OUTPUT, net_argument
 from siamese_proto.cli.twin_options import (
-    TWIN_GROUPS,
     TwinOptions,
     class_choice,
     labels_file,
@@ -17,19 +17,25 @@ from siamese_proto.cli.twin_options import (
     twin_options,
 )
 
-_GROUPS = {"Images": ("classes", "labels", "root_folder"), "Output": ("outs", "second"), **TWIN_GROUPS}
 _ARRAYS = (".npz", ".npy")
 
 
-@click.command(cls=GroupedCommand, groups=_GROUPS)
+@click.command(cls=Command)
+@net_argument(type=str)
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
-@click.option(
-    "-o", "--out", "outs", metavar="FILE", multiple=True, required=True, help="Write this file. Can be repeated."
+@section(
+    OUTPUT,
+    click.option(
+        "-o", "--out", "outs", metavar="FILE", multiple=True, required=True, help="Write this file. Can be repeated."
+    ),
+    click.option("--second", is_flag=True, help="Compute the features of the second tower, if the towers differ."),
 )
-@click.option("--second", is_flag=True, help="Compute the features of the second tower, if the towers differ.")
-@class_choice
-@labels_file
-@root_folder
+@section(
+    DATA,
+    class_choice,
+    labels_file,
+    root_folder,
+)
 @twin_options
 def embed(
     sources: tuple[str, ...],

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.option_groups import GroupedCommand
-from siamese_proto.cli.options import pair_labels
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import DATA, OUTPUT, net_argument, pair_labels
 from siamese_proto.cli.twin_options import (
-    TWIN_GROUPS,
     TwinOptions,
     class_choice,
     labels_file,
@@ -20,43 +19,52 @@ from siamese_proto.cli.twin_options import (
     twin_options,
 )
 
-_GROUPS = {
-    "Sources of images": ("pairs", "labelled", "classes", "labels", "root_folder", "seed"),
-    "Verification of pairs": ("count", "same_fraction", "pair_labels", "threshold"),
-    "Few-shot classification and retrieval": ("way", "shot", "episodes", "queries"),
-    "Output": ("text_format", "json_file", "picture"),
-    **TWIN_GROUPS,
-}
 
-
-@click.command(cls=GroupedCommand, groups=_GROUPS)
-@click.option(
-    "--pairs", metavar="SOURCE", help="Evaluate on these pairs: a database, a CSV, or labeled images to draw from."
+@click.command(cls=Command)
+@net_argument(type=str)
+@section(
+    DATA,
+    click.option(
+        "--pairs", metavar="SOURCE", help="Evaluate on these pairs: a database, a CSV, or labeled images to draw from."
+    ),
+    click.option("--labelled", metavar="SOURCE", help="Evaluate on these labeled images."),
+    class_choice,
+    labels_file,
+    root_folder,
+    seed_option,
 )
-@click.option("--labelled", metavar="SOURCE", help="Evaluate on these labeled images.")
-@click.option("--count", type=click.IntRange(min=1), help="Pairs at most.  [default: all, or 2000 if drawn]")
-@click.option(
-    "--same-fraction",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="Fraction of the drawn pairs that are of one class.",
+@section(
+    "Verification of pairs",
+    click.option("--count", type=click.IntRange(min=1), help="Pairs at most.  [default: all, or 2000 if drawn]"),
+    click.option(
+        "--same-fraction",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        help="Fraction of the drawn pairs that are of one class.",
+    ),
+    pair_labels,
+    click.option("--threshold", type=float, help="Score this threshold instead of choosing one on half of the pairs."),
 )
-@pair_labels
-@click.option("--threshold", type=float, help="Score this threshold instead of choosing one on half of the pairs.")
-@click.option("--way", type=click.IntRange(min=2), default=5, show_default=True, help="Classes in an episode.")
-@click.option("--shot", type=click.IntRange(min=1), default=1, show_default=True, help="Examples of each class.")
-@click.option("--episodes", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of episodes.")
-@click.option(
-    "--queries", type=click.IntRange(min=1), default=1000, show_default=True, help="Queries of the retrieval at most."
+@section(
+    "Few-shot classification and retrieval",
+    click.option("--way", type=click.IntRange(min=2), default=5, show_default=True, help="Classes in an episode."),
+    click.option("--shot", type=click.IntRange(min=1), default=1, show_default=True, help="Examples of each class."),
+    click.option("--episodes", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of episodes."),
+    click.option(
+        "--queries",
+        type=click.IntRange(min=1),
+        default=1000,
+        show_default=True,
+        help="Queries of the retrieval at most.",
+    ),
 )
-@class_choice
-@labels_file
-@root_folder
-@seed_option
-@output_format
-@click.option("--json", "json_file", metavar="FILE", help="Write all results, for 'compare' and 'plot'.")
-@click.option("--picture", metavar="OUT", help="Draw all results (.png, .svg or .pdf).")
+@section(
+    OUTPUT,
+    output_format,
+    click.option("--json", "json_file", metavar="FILE", help="Write all results, for 'compare' and 'plot'."),
+    click.option("--picture", metavar="OUT", help="Draw all results (.png, .svg or .pdf)."),
+)
 @twin_options
 def evaluate(twin: TwinOptions, text_format: str, json_file: str | None, picture: str | None, **settings: Any) -> None:
     """Evaluate a trained twin.

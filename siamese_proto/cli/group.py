@@ -1,4 +1,4 @@
-"""The main command: loads its commands when they are called, and turns problems into one line and an exit status."""
+"""Command classes: lazy imports, options in sections, the net argument, and errors as one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TextIO
 
@@ -49,6 +49,65 @@ class OneLineProblems(click.Command):
                 raise
             click.echo(text, err=True)
             sys.exit(PROBLEM)
+
+
+def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Add options to a command, in this order, under this title in its help."""
+
+    def decorate(command: Any) -> Any:
+        known = len(getattr(command, "__click_params__", ()))
+        for option in reversed(options):
+            command = option(command)
+        for param in command.__click_params__[known:]:
+            vars(param).setdefault("section", title)
+        return command
+
+    return decorate
+
+
+class NetArgument(click.Argument):
+    """The net as a positional argument. `--model` gives the same value, and the other arguments then move up."""
+
+
+MODEL_OPTION = "model_option"  # the parameter of --model
+
+
+class Command(click.Command):
+    """A command whose help lists options by section (see `section`), and whose net can be given as `--model`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list of options for each section; those without a section come last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title in sorted(sections, key=lambda title: title == "Options"):
+            with formatter.section(title):
+                formatter.write_dl(sections[title])
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, without the net's argument where `--model` is used."""
+        params = super().get_params(ctx)
+        return [param for param in params if not (MODEL_OPTION in ctx.meta and isinstance(param, NetArgument))]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line. The net is its first argument or the value of `--model`, not both."""
+        net = next((param for param in self.params if isinstance(param, NetArgument)), None)
+        values = self.make_parser(ctx).parse_args(list(args))[0] if net is not None else {}
+        if net is None or MODEL_OPTION not in values:
+            return super().parse_args(ctx, args)
+        arguments = [param for param in self.params if isinstance(param, click.Argument)]
+        texts = [values.get(argument.name) for argument in arguments]
+        if all(isinstance(text, str | tuple) and text for text in texts) and (
+            len(arguments) == 1 or all(argument.nargs == 1 for argument in arguments)
+        ):
+            raise click.UsageError(f"the net is given twice, as {net.make_metavar(ctx)} and as --model", ctx)
+        ctx.meta[MODEL_OPTION] = True
+        rest = super().parse_args(ctx, args)
+        model = values[MODEL_OPTION]
+        ctx.params[net.name] = net.type_cast_value(ctx, model if net.nargs == 1 else (model,))
+        return rest
 
 
 def _open_closed_streams() -> None:

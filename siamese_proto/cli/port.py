@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from siamese_proto.cli.group import Command, section
 from siamese_proto.cli.onnx_file import write_onnx
-from siamese_proto.cli.options import PHASES, graph_to_write, net_state, phase
+from siamese_proto.cli.options import NET, OUTPUT, PHASES, graph_to_write, net_argument, net_state, phase
 from siamese_proto.errors import NetError
 from siamese_proto.export.source import Ported
 from siamese_proto.export.source import port as ported_from
@@ -17,18 +18,24 @@ from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.proto.reader import parse_net
 
 
-@click.command()
-@click.argument("model", type=click.Path())
-@click.option("-o", "--out", type=click.Path(), required=True, help="The file to write, MODEL.py.")
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(["python", "onnx"]),
-    help="PyTorch source, or an ONNX model with the weights in it; left out, the suffix of OUT tells.",
+@click.command(cls=Command)
+@net_argument()
+@section(
+    OUTPUT,
+    click.option("-o", "--out", type=click.Path(), required=True, help="File to write: .py, or .onnx."),
+    click.option(
+        "--format",
+        "kind",
+        type=click.Choice(["python", "onnx"]),
+        help="PyTorch source, or an ONNX model with the weights in it; left out, the suffix of OUT tells.",
+    ),
 )
 @phase(*PHASES, default="TEST")
 @net_state
-@click.option("--weights", type=click.Path(), help="Trained weights, written beside OUT.py as .safetensors.")
+@section(
+    NET,
+    click.option("--weights", type=click.Path(), help="Trained weights, written beside OUT.py as .safetensors."),
+)
 def port(
     model: str,
     out: str,
@@ -39,7 +46,7 @@ def port(
     shapes: dict[str, Shape],
     weights: str | None,
 ) -> None:
-    """Write the net in MODEL as PyTorch source that needs torch alone, or as ONNX.
+    """Write NET as PyTorch source that needs torch alone, or as ONNX.
 
     The towers of a twin become one class. Run as a program, the source loads the weights beside it and prints the
     shapes of its outputs. An ONNX model (the extra "onnx") has the names of the net's blobs.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from siamese_proto.cli.option_groups import GroupedCommand
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import DATA, OUTPUT, net_argument
 from siamese_proto.cli.twin_options import (
-    TWIN_GROUPS,
     TwinOptions,
     labels_file,
     output_format,
@@ -15,19 +15,26 @@ from siamese_proto.cli.twin_options import (
     twin_options,
 )
 
-_GROUPS = {"Images": ("source", "labels", "root_folder"), "Output": ("count", "picture", "text_format"), **TWIN_GROUPS}
 
-
-@click.command(cls=GroupedCommand, groups=_GROUPS)
+@click.command(cls=Command)
+@net_argument(type=str)
 @click.argument("query", metavar="QUERY")
-@click.option(
-    "--in", "source", metavar="SOURCE", required=True, help="A folder, other labeled images, or a .npz of 'embed'."
+@section(
+    DATA,
+    click.option(
+        "--in", "source", metavar="SOURCE", required=True, help="A folder, other labeled images, or a .npz of 'embed'."
+    ),
+    labels_file,
+    root_folder,
 )
-@click.option("--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images to find.")
-@click.option("--picture", metavar="OUT", help="Draw the query and the images found (.png, .svg or .pdf).")
-@labels_file
-@root_folder
-@output_format
+@section(
+    OUTPUT,
+    click.option(
+        "--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images to find."
+    ),
+    click.option("--picture", metavar="OUT", help="Draw the query and the images found (.png, .svg or .pdf)."),
+    output_format,
+)
 @twin_options
 def search(
     query: str,

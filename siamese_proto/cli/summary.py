@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 import siamese_proto.export.summary as table
-from siamese_proto.cli.options import PHASES, graph_to_show, net_state, phase, python_layers
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import OUTPUT, PHASES, graph_to_show, net_argument, net_state, phase, python_layers
 from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 from siamese_proto.proto.reader import parse_net
@@ -21,12 +22,15 @@ FORMATS: dict[str, Callable[[table.Summary], str]] = {
 }
 
 
-@click.command()
-@click.argument("model", type=click.Path())
+@click.command(cls=Command)
+@net_argument()
 @phase(*PHASES, default="TRAIN")
 @net_state
 @python_layers
-@click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True)
+@section(
+    OUTPUT,
+    click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True),
+)
 def summary(
     model: str,
     phase: Phase,
@@ -36,7 +40,7 @@ def summary(
     allow_python_layers: bool,
     text_format: str,
 ) -> None:
-    """Print the layers of MODEL: type, settings, output shapes, parameters and who shares them, what is trained and at
+    """Print the layers of NET: type, settings, output shapes, parameters and who shares them, what is trained and at
     which learning-rate multipliers, multiply-adds, memory of the outputs.
 
     Totals count a shared parameter once, and say how many there would be if nothing were shared.

@@ -7,18 +7,37 @@ from pathlib import Path
 import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, logging_to, split, state_flags
-from siamese_proto.cli.options import bad_records, mismatched, python_layers, user_layers
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import (
+    NET,
+    OUTPUT,
+    RUN,
+    bad_records,
+    mismatched,
+    net_argument,
+    python_layers,
+    user_layers,
+)
 
 
-@click.command()
-@flag("model", required=True, metavar="FILE", help="The net.")
-@flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name.")
-@flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run.")
-@state_flags
-@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
-@click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
-@user_layers
-@python_layers
+@click.command(cls=Command)
+@net_argument(type=str)
+@section(
+    NET,
+    flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name."),
+    state_flags,
+    user_layers,
+    python_layers,
+)
+@section(
+    RUN,
+    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run."),
+    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
+)
+@section(
+    OUTPUT,
+    click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix."),
+)
 @bad_records
 @mismatched
 def test(

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
-from siamese_proto.cli.options import PHASES, net_state, phase, python_layers, running
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import (
+    NET,
+    OUTPUT,
+    PHASES,
+    RUN,
+    net_argument,
+    net_state,
+    phase,
+    python_layers,
+    running,
+)
 from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 
@@ -18,15 +29,24 @@ if TYPE_CHECKING:
     from siamese_proto.solver.profile import NetTime
 
 
-@click.command()
-@flag("model", required=True, metavar="FILE", help="The net.")
+@click.command(cls=Command)
+@net_argument(type=str)
 @phase(*PHASES, default="TRAIN")
-@flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Passes to take the mean of.")
-@flag("weights", metavar="A,B", help="Weights files, copied by layer name.")
-@flag("gpu", metavar="ID", help="Run on this GPU.")
-@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
+@section(
+    RUN,
+    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Passes to take the mean of."),
+    flag("gpu", metavar="ID", help="Run on this GPU."),
+    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
+)
+@section(
+    NET,
+    flag("weights", metavar="A,B", help="Weights files, copied by layer name."),
+)
 @running
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@section(
+    OUTPUT,
+    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
+)
 @net_state
 @python_layers
 def time(

@@ -15,7 +15,8 @@ import click
 
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
 from siamese_proto.cli.gpus import chosen_gpus, run_processes, with_own_gpu
-from siamese_proto.cli.options import bad_records, mismatched, python_layers, running, user_layers
+from siamese_proto.cli.group import Command, section
+from siamese_proto.cli.options import OUTPUT, RUN, bad_records, mismatched, python_layers, running, user_layers
 from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -26,18 +27,29 @@ _effects = click.Choice(["stop", "snapshot", "none"])
 _SIGNAL_EXIT = 128  # plus the number of the signal: the exit status of a program that a signal ends
 
 
-@click.command()
-@flag("solver", required=True, metavar="FILE", help="The solver file.")
-@flag("weights", metavar="A,B", help="Weights files to begin with, copied by layer name, in place of the solver's.")
-@flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from; auto: the newest.")
-@click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Let only the last N snapshots stay.")
-@click.option("--keep-best", metavar="OUTPUT[:max]", help="Keep PREFIX_best.caffemodel by an output of a test net.")
+@click.command(cls=Command)
+@section(
+    "What to train",
+    flag("solver", required=True, metavar="FILE", help="The solver file."),
+    flag("weights", metavar="A,B", help="Weights files to begin with, copied by layer name, in place of the solver's."),
+    flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from; auto: the newest."),
+)
+@section(
+    OUTPUT,
+    click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Let only the last N snapshots stay."),
+    click.option("--keep-best", metavar="OUTPUT[:max]", help="Keep PREFIX_best.caffemodel by an output of a test net."),
+    click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix."),
+    click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder."),
+)
 @state_flags
-@click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix.")
-@flag("sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too.")
-@flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does.")
-@click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder.")
-@click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one.")
+@section(
+    RUN,
+    flag(
+        "sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too."
+    ),
+    flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does."),
+    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
+)
 @running
 @user_layers
 @python_layers

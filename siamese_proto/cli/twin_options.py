@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
-from siamese_proto.cli.options import net_state, python_layers
+from siamese_proto.cli.group import section
+from siamese_proto.cli.options import NET, RUN, net_state, python_layers
 from siamese_proto.graph.comparison import METRICS
 from siamese_proto.proto.values import whole_number
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 _NET = ("level", "stages", "shapes", "allow_python_layers")
 _COMPARISON = ("distance", "features", "inputs", "label", "one_is_same")
 _PREPROCESSING = ("scale", "mean_values", "resize")
-# Headings in `--help`, for `GroupedCommand`
-MODEL_GROUP = {"Model": ("model", "weights", "gpu", "layers", *_NET)}
-TWIN_GROUPS = {**MODEL_GROUP, "What the net compares": _COMPARISON, "Preprocessing of images": _PREPROCESSING}
 
 
 @dataclass(frozen=True)
@@ -80,45 +78,53 @@ def _size(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    flag("model", required=True, metavar="FILE", help="The net: a training net, or one tower of it."),
-    flag("weights", required=True, metavar="A,B", callback=_weights, help="The weights files."),
-    click.option(
-        "--distance",
-        type=click.Choice([metric.lower() for metric in METRICS], case_sensitive=False),
-        callback=lambda ctx, param, text: text.upper() if text else None,
-        help="Distance of features.  [default: that of the net's loss]",
+    section(
+        NET,
+        flag("weights", required=True, metavar="A,B", callback=_weights, help="The weights files."),
+        net_state,
+        python_layers,
     ),
-    click.option(
-        "--feature", "features", metavar="BLOB", multiple=True, help="Blob of the features; once for each tower."
+    section(
+        "What the net compares",
+        click.option(
+            "--distance",
+            type=click.Choice([metric.lower() for metric in METRICS], case_sensitive=False),
+            callback=lambda ctx, param, text: text.upper() if text else None,
+            help="Distance of features.  [default: that of the net's loss]",
+        ),
+        click.option(
+            "--feature", "features", metavar="BLOB", multiple=True, help="Blob of the features; once for each tower."
+        ),
+        click.option(
+            "--input", "inputs", metavar="BLOB", multiple=True, help="Blob that takes the image; once for each feature."
+        ),
+        click.option("--label", metavar="BLOB", default="", help="Blob with the labels of the pairs."),
+        click.option(
+            "--same-label",
+            "one_is_same",
+            type=click.Choice(["0", "1"]),
+            callback=lambda ctx, param, text: None if text is None else text == "1",
+            help="Label of pairs that are the same.  [default: that of the net's loss]",
+        ),
     ),
-    click.option(
-        "--input", "inputs", metavar="BLOB", multiple=True, help="Blob that takes the image; once for each feature."
+    section(
+        "Preprocessing of images",
+        click.option("--scale", type=float, help="Multiply pixels by this number.  [default: that of the data layer]"),
+        click.option(
+            "--mean-value",
+            "mean_values",
+            type=float,
+            multiple=True,
+            help="Subtract this number from pixels first; once for each channel.",
+        ),
+        click.option(
+            "--resize",
+            metavar="HxW",
+            callback=_size,
+            help="Resize images to this height and width, and take a center crop if the net takes less.",
+        ),
     ),
-    click.option("--label", metavar="BLOB", default="", help="Blob with the labels of the pairs."),
-    click.option(
-        "--same-label",
-        "one_is_same",
-        type=click.Choice(["0", "1"]),
-        callback=lambda ctx, param, text: None if text is None else text == "1",
-        help="Label of pairs that are the same.  [default: that of the net's loss]",
-    ),
-    click.option("--scale", type=float, help="Multiply pixels by this number.  [default: that of the data layer]"),
-    click.option(
-        "--mean-value",
-        "mean_values",
-        type=float,
-        multiple=True,
-        help="Subtract this number from pixels first; once for each channel.",
-    ),
-    click.option(
-        "--resize",
-        metavar="HxW",
-        callback=_size,
-        help="Resize images to this height and width, and take a center crop if the net takes less.",
-    ),
-    flag("gpu", metavar="ID", help="Run on this GPU."),
-    net_state,
-    python_layers,
+    section(RUN, flag("gpu", metavar="ID", show_default="the CPU", help="Run on this GPU.")),
 )
 
 output_format = click.option(

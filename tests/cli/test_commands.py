@@ -297,6 +297,14 @@ def test_problems_are_one_line_on_stderr(arguments: list[str], status: int, mess
         (["summary", "net.prototxt", "--shape", "pairs"], "'pairs' is not of the form pair_data=64,2,28,28"),
         (["summary", "net.prototxt", "--shape", "pairs=7,x"], "'pairs=7,x' is not of the form pair_data=64,2,28,28"),
         (["check"], "Missing argument 'FILES...'"),
+        (["summary"], "Missing argument 'NET'."),
+        (["time"], "Missing argument 'NET'."),
+        (["compare", "net.prototxt", "a.png"], "Missing argument 'B'."),
+        (["search", "--model", "net.prototxt"], "Missing argument 'QUERY'."),
+        (["summary", "--model", "net.prototxt", "net.prototxt"], "the net is given twice, as NET and as --model"),
+        (["check", "net.prototxt", "--model", "net.prototxt"], "the net is given twice, as FILES... and as --model"),
+        (["draw", "net.prototxt", "x.svg", "-model", "net.prototxt"], "the net is given twice, as NET and as --model"),
+        (["search", "net.prototxt", "a.png", "--model", "b"], "the net is given twice, as NET and as --model"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -304,6 +312,20 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, folder: Pa
     done = run(*arguments, folder=folder)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+@pytest.mark.parametrize("command", ["summary", "check", "draw"])
+@pytest.mark.parametrize("net", [["net.prototxt"], ["--model", "net.prototxt"], ["-model=net.prototxt"]])
+def test_the_net_is_an_argument_or_an_option(command: str, net: list[str], folder: Path) -> None:
+    done = run(command, *net, *(["net.dot"] if command == "draw" else []), *SHAPES, folder=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_help_lists_options_by_section() -> None:
+    done = CliRunner().invoke(main, ["draw", "--help"])
+    sections = [line for line in done.output.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert sections == ["Which net:", "Output:", "How it looks:", "Options:"]
+    assert done.output.index("--phase") < done.output.index("Output:") < done.output.index("--html FILE")
 
 
 def test_a_failed_drawing_leaves_the_old_file(folder: Path) -> None:
