@@ -51,9 +51,9 @@ class Preprocessing:
         """Convert inputs of the net (N, C, H, W) back to pictures, (N, H, W) or (N, H, W, 3)."""
         values = inputs / (self.transform.scale or 1)
         if self.mean is not None:
-            _, height, width = inputs.shape[1:]
-            top, left = (self.before_crop[0] - self.size[1]) // 2, (self.before_crop[1] - self.size[2]) // 2
-            values = values + self.mean[:, top : top + height, left : left + width]
+            _, height, width = self.size
+            y, x = (self.before_crop[0] - height) // 2, (self.before_crop[1] - width) // 2
+            values = values + self.mean[:, y : y + height, x : x + width]
         elif self.transform.mean_values:
             values = values + numpy.array(self.transform.mean_values, numpy.float32)[:, None, None]
         return to_pictures(values.round().clip(0, 255).astype(numpy.uint8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -69,7 +70,8 @@ def search_images(
             embedding = embed_images(twin, images, side=int(twin.towers_differ))
         distances = twin.metric.matrix(features, embedding.features)[0]
         order = numpy.argsort(distances, kind="stable").tolist()
-        rows = [row for row in order if not _is_file(embedding.names[row], query)][:count]
+        others = (row for row in order if not _is_same_file(embedding.names[row], query))
+        rows = list(itertools.islice(others, count))
         neighbors = []
         for row in rows:
             label = int(embedding.labels[row])
@@ -89,7 +91,7 @@ def _check_features(embedding: Embedding, features: Floats, source: str, digest:
         raise DataError(f"{quoted(source)} was made with other weights; embed the images again")
 
 
-def _is_file(name: str, query: str) -> bool:
+def _is_same_file(name: str, query: str) -> bool:
     return os.path.exists(name) and os.path.samefile(name, query)
 
 

@@ -32,10 +32,8 @@ def project(features: Floats) -> tuple[Floats, list[str]]:
     if width == 1:
         jitter = numpy.random.default_rng(0).uniform(-1, 1, count)
         return numpy.stack([features[:, 0], jitter], axis=1), ["feature 0", "(random jitter)"]
-    if count < 2:
-        return numpy.zeros((count, 2)), ["component 1", "component 2"]
     if not numpy.ptp(features, axis=0).any():
-        return numpy.zeros((count, 2)), ["component 1 (0 % of the variance)", "component 2 (0 %)"]
+        return numpy.zeros((count, 2)), ["component 1", "component 2"]
     from sklearn.decomposition import PCA
 
     pca = PCA(2, random_state=0, svd_solver="auto").fit(features)

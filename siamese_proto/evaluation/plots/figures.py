@@ -101,9 +101,9 @@ def plot_evaluation(
     figure.suptitle(one_line(title or " / ".join(PurePath(evaluation.subject.model).parts[-2:])), fontsize=14)
     parts = iter(stack(figure, heights))
     if results is not None:
-        left, right = next(parts).subplots(1, 2)
-        draw_histogram(left, results, evaluation.subject.distance)
-        draw_roc(right, results)
+        first, second = next(parts).subplots(1, 2)
+        draw_histogram(first, results, evaluation.subject.distance)
+        draw_roc(second, results)
         if pictured:
             for part, same in zip(stack(next(parts), [1, 1]), (True, False), strict=True):
                 pairs = [pair for pair in evaluation.hardest if pair.same == same]
