@@ -263,7 +263,7 @@ class _PairLoader:
             return Distances(distance, numpy.repeat([True, False], count), numbers), images
         same = self._same(values.pop().flatten().cpu().numpy())
         if len(values) == 1:
-            distance = learned_distance(values[0], comparison.score_kind, one_is_same=comparison.one_is_same)
+            distance = learned_distance(values[0], comparison)
         else:
             first, second = (value.flatten(1).cpu().numpy() for value in values)
             distance = metric.rows(first, second)

@@ -16,7 +16,7 @@ from siamese_proto.data.images.labelled import LabelledImages
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
 from siamese_proto.evaluation.preprocess import Preprocessing, Resolution, find_preprocessing
-from siamese_proto.graph.comparison import Comparison, Metric, ScoreKind, find_comparison, image_blobs
+from siamese_proto.graph.comparison import Comparison, Metric, find_comparison, image_blobs
 from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob
 from siamese_proto.layers.distance import measure
@@ -60,32 +60,30 @@ class LearnedMetric:
 
     def __init__(self, net: Net, comparison: Comparison) -> None:
         assert comparison.score is not None  # as the metric is learned
+        self._comparison = comparison
         self._part = Part(net, comparison.features, [comparison.score])
-        self._kind = comparison.score_kind
-        self._shapes = [blob.shape[1:] if blob.shape else () for blob in comparison.features]
-        self._one_is_same = comparison.one_is_same
 
     def rows(self, first: Floats, second: Floats) -> Floats:
         """(N, K), (N, K) -> (N,), row by row."""
         if not len(first):
             return numpy.empty(0)
-        sides = [side.reshape(-1, *shape) for side, shape in zip((first, second), self._shapes, strict=True)]
-        scores = torch.cat(list(_in_batches(self._part, sides)))
-        return learned_distance(scores, self._kind, one_is_same=self._one_is_same)
+        shapes = ((blob.shape or ())[1:] for blob in self._comparison.features)
+        sides = [side.reshape(-1, *shape) for side, shape in zip((first, second), shapes, strict=True)]
+        return learned_distance(torch.cat(list(_in_batches(self._part, sides))), self._comparison)
 
     def matrix(self, first: Floats, second: Floats) -> Floats:
         """(N, K), (M, K) -> (N, M), each with each."""
         return numpy.stack([self.rows(numpy.broadcast_to(row, second.shape), second) for row in first])
 
 
-def learned_distance(score: torch.Tensor, kind: ScoreKind, *, one_is_same: bool = True) -> Floats:
+def learned_distance(score: torch.Tensor, comparison: Comparison) -> Floats:
     """Convert scores (N, 1) or (N, 2) to the probability that a pair is not of one class, (N,), in double precision."""
     values = score.detach().double().cpu().reshape(len(score), -1)
-    if kind == "PROBABILITY":
-        different = 1 - values[:, -1]
-        return (different if one_is_same else 1 - different).numpy()
-    logit = values[:, 1] - values[:, 0] if kind == "SOFTMAX" else values[:, 0]
-    distance: Floats = (-logit if one_is_same else logit).sigmoid().numpy()
+    if comparison.score_kind == "PROBABILITY":
+        same = values[:, -1]
+        return (1 - same if comparison.one_is_same else same).numpy()
+    logit = values[:, 1] - values[:, 0] if comparison.score_kind == "SOFTMAX" else values[:, 0]
+    distance: Floats = (-logit if comparison.one_is_same else logit).sigmoid().numpy()
     return distance
 
 
