@@ -75,13 +75,13 @@ def compare_files(
         threshold: The largest distance, exclusive, of images that are the same; replaces that of `evaluation`.
 
     Raises:
-        DataError: an image cannot be read, or `evaluation` is of other weights or of another distance.
+        DataError: an image cannot be read, or `evaluation` is for other weights or another distance.
     """
     features = [twin.embed_images(open_image(twin, path, side), side=side) for side, path in enumerate((first, second))]
     metric = twin.metric.kind
     distance = float(twin.metric.rows(*features)[0])
     if not math.isfinite(distance):
-        raise DataError("the distance is not finite; are these the weights of a training that diverged?")
+        raise DataError("the distance is not finite; the training of these weights may have diverged")
     results = None if evaluation is None else _matching_results(evaluation, twin.subject())
     if metric == "LEARNED":
         score, score_is = 1 - distance, "probability of the same, computed by the net"
@@ -105,11 +105,11 @@ def _matching_results(evaluation: Evaluation, subject: Subject) -> VerificationR
     distance = evaluation.subject.distance.lower()
     if evaluation.subject.distance != subject.distance:
         raise DataError(
-            f"the result of 'evaluate' is of the {distance} distance, not of {subject.distance.lower()}; give "
+            f"the result of 'evaluate' is for the {distance} distance, not for {subject.distance.lower()}; give "
             f"--distance {distance}"
         )
     if evaluation.subject.digest != subject.digest:
-        raise DataError("the result of 'evaluate' is of other weights; evaluate these weights and give that result")
+        raise DataError("the result of 'evaluate' is for other weights; evaluate these weights and give that result")
     return evaluation.verification
 
 

@@ -186,8 +186,8 @@ def _pairs_to_measure(sources: Sequence[Node], in_batch: int, count: int | None)
         if also.batches != covered.batches and count is None:
             raise DataError(
                 f"layer {quoted(node.name)} has {covered.records} records in batches of {covered.batch_size} and layer "
-                f"{quoted(other.name)} has {also.records} in batches of {also.batch_size}, so they do not belong "
-                "together; make them equally long, or give the number of pairs with --count"
+                f"{quoted(other.name)} has {also.records} in batches of {also.batch_size}, so they form other "
+                "pairs in each epoch; make them equally long, or give the number of pairs with --count"
             )
     shape = node.tops[0].shape
     if shape is not None and shape[0] == in_batch:
@@ -244,7 +244,7 @@ class _PairLoader:
         for name, tensor in tops.items():
             bad = not_finite(tensor.cpu().numpy())
             if bad is not None:
-                raise DataError(f"a batch of the net's data has in {quoted(name)} {bad}; correct the data")
+                raise DataError(f"{quoted(name)} in a batch of the net's data has {bad}; correct the data")
         if self._part is None:
             blobs = (top for node in net.graph.nodes for top in node.tops)
             self._inputs = [blob for blob in blobs if blob.name in tops and not blob.version]

@@ -78,13 +78,13 @@ def few_shot(
     more than `shot` images.
     """
     if min(way - 1, shot, episodes) < 1:
-        raise DataError(f"{way}-way {shot}-shot over {episodes} episodes cannot be drawn; give 2, 1 and 1 or more")
+        raise DataError(f"{way}-way {shot}-shot over {episodes} episodes cannot be drawn: expected at least 2, 1 and 1")
     names, counts = numpy.unique(labels, return_counts=True)
     members = [numpy.flatnonzero(labels == name) for name in names[counts > shot]]
     if len(members) < way:
         raise DataError(
-            f"{way}-way {shot}-shot needs {way} classes of at least {shot + 1} images; {len(members)} of the "
-            f"{len(names)} classes are as large; give a smaller --way or --shot"
+            f"{way}-way {shot}-shot needs {way} classes of at least {shot + 1} images, but only {len(members)} of the "
+            f"{len(names)} classes have that many; give a smaller --way or --shot"
         )
     drawn = _draw_episodes(members, way, shot, episodes, seed)
     scores = []

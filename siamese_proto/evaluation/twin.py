@@ -222,7 +222,7 @@ class Twin:
             if len(invalid):
                 name = images.names[int(part[invalid[0]])]
                 raise DataError(
-                    f"the feature of {quoted(name)} is not finite; are these the weights of a training that diverged?"
+                    f"the feature of {quoted(name)} is not finite; the training of these weights may have diverged"
                 )
         return numpy.concatenate(features)
 

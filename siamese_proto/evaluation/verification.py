@@ -149,8 +149,8 @@ def check_pairs(pairs: Distances, least: int = 1) -> None:
     invalid = numpy.flatnonzero(~numpy.isfinite(pairs.distance))
     if len(invalid):
         raise DataError(
-            f"{len(invalid)} of {len(pairs)} distances are not finite, that of pair {invalid[0]} first; are these the "
-            "weights of a training that diverged?"
+            f"{len(invalid)} of {len(pairs)} distances are not finite, the first is that of pair {invalid[0]}; the "
+            "training of these weights may have diverged"
         )
     same = int(pairs.same.sum())
     for kind, count in (("of one class", same), ("of two classes", len(pairs) - same)):

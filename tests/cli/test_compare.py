@@ -44,13 +44,13 @@ def test_the_verdict_and_the_score_come_from_the_evaluation(trained: Any, tmp_pa
     assert "verdict   different (distance >= " in text
     refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(file), "--distance", "l1")
     assert refused.stderr == (
-        "the result of 'evaluate' is of the euclidean distance, not of l1; give --distance euclidean\n"
+        "the result of 'evaluate' is for the euclidean distance, not for l1; give --distance euclidean\n"
     )
     content = json.loads(file.read_text())
     content["subject"]["digest"] = "another"
     file.write_text(json.dumps(content))
     refused = trained.run("compare", trained.image(0), trained.image(7), "--evaluated", str(file))
-    assert (refused.exit_code, refused.stderr.split(";")[0]) == (1, "the result of 'evaluate' is of other weights")
+    assert (refused.exit_code, refused.stderr.split(";")[0]) == (1, "the result of 'evaluate' is for other weights")
 
 
 def test_an_image_is_the_same_as_itself_and_is_shown(trained: Any, tmp_path: Path) -> None:

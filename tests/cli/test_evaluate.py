@@ -190,7 +190,10 @@ def test_another_distance_can_be_specified(trained: Any) -> None:
             ("--pairs", "images", "--classes", "3"),
             "all images are of one class, so no pair can differ; give more classes",
         ),
-        (("--labelled", "images", "--way", "11"), "11-way 1-shot needs 11 classes of at least 2 images; 10 of the 10"),
+        (
+            ("--labelled", "images", "--way", "11"),
+            "11-way 1-shot needs 11 classes of at least 2 images, but only 10 of the 10",
+        ),
         (("--pairs", "gone"), "'gone' cannot be read"),
         (("--labelled", "gone"), "'gone' is not there in the working directory; check the path"),
         (("--picture", "x.bmp"), "picture 'x.bmp': its name must end in one of .png, .svg, .pdf"),

@@ -222,7 +222,7 @@ def test_data_that_are_not_finite_are_reported_instead_of_the_weights(tmp_path: 
     with h5py.File(tmp_path / "0.h5", "r+") as file:
         file["b"][7, 1] = np.nan
     with pytest.raises(
-        DataError, match=r"^a batch of the net's data has in 'b' 1 value that is NaN or infinite, the first"
+        DataError, match=r"^'b' in a batch of the net's data has 1 value that is NaN or infinite, the first"
     ):
         measured(source)
     (tmp_path / "net.prototxt").write_text(source + TOWERS + LOSS)

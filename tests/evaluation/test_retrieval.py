@@ -129,10 +129,14 @@ def test_the_standard_error_is_that_of_the_mean() -> None:
         (
             [1, 1, 2, 2],
             {"way": 3},
-            "3-way 1-shot needs 3 classes of at least 2 images; 2 of the 2 classes are as large",
+            "3-way 1-shot needs 3 classes of at least 2 images, but only 2 of the 2 classes have that many",
         ),
-        ([1, 1, 2, 2], {"way": 2, "shot": 2}, "2-way 2-shot needs 2 classes of at least 3 images; 0 of the 2 classes"),
-        ([1, 1, 2, 2], {"way": 1}, "1-way 1-shot over 1000 episodes cannot be drawn; give 2, 1 and 1 or more"),
+        (
+            [1, 1, 2, 2],
+            {"way": 2, "shot": 2},
+            "2-way 2-shot needs 2 classes of at least 3 images, but only 0 of the 2 classes",
+        ),
+        ([1, 1, 2, 2], {"way": 1}, "1-way 1-shot over 1000 episodes cannot be drawn: expected at least 2, 1 and 1"),
     ],
 )
 def test_too_few_classes_are_refused(labels: list[int], settings: dict[str, int], message: str) -> None:

@@ -284,7 +284,9 @@ def test_features_that_are_not_finite_are_reported_with_the_image() -> None:
     twin = build_twin(TOWER)
     twin.net.params["ip"][0].data[0, 0] = math.nan
     images = labelled_images("digits:test", twin.preprocessing())
-    with pytest.raises(DataError, match=r"^the feature of 'digits:test\[0\]' is not finite; are these the weights"):
+    with pytest.raises(
+        DataError, match=r"^the feature of 'digits:test\[0\]' is not finite; the training of these weights"
+    ):
         twin.embed_images(images, np.arange(3))
 
 

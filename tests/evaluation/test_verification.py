@@ -210,12 +210,12 @@ def test_a_specified_threshold_is_scored_on_all_pairs() -> None:
         (
             [1.0, math.nan],
             [1.0, 2.0],
-            "1 of 4 distances are not finite, that of pair 1 first; are these the weights of",
+            "1 of 4 distances are not finite, the first is that of pair 1; the training of",
         ),
         (
             [1.0, 2.0],
             [1.0, math.inf],
-            "1 of 4 distances are not finite, that of pair 3 first; are these the weights of",
+            "1 of 4 distances are not finite, the first is that of pair 3; the training of",
         ),
     ],
 )
