@@ -93,7 +93,7 @@ def draw(
 
     graph = shown("TEST" if phase == "TEST" else "TRAIN")
     test = shown("TEST") if phase == ALL else None
-    if look["fused"] and not fuse_towers(graph)[1]:
+    if look["fused"] and not fuse_towers(graph).replaced:
         click.echo(
             "note: nothing is fused: no towers share all their parameters, or their shapes are unknown", err=True
         )

@@ -72,12 +72,10 @@ def time(
     from siamese_proto.compiler import build_graph
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
-    from siamese_proto.solver.memory import keep_freed_memory
     from siamese_proto.solver.precision import execution
     from siamese_proto.solver.profile import made_up_batch, time_net
 
     device = chosen_device(gpu)
-    keep_freed_memory()
     allowed = allow_python_layers
     graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
     batch = made_up_batch(graph)

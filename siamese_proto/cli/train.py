@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from siamese_proto.solver import Solver
 
 _effects = click.Choice(["stop", "snapshot", "none"])
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3) of glibc
+_LARGEST_BLOCKS = (2**30, 2**25)  # bytes; some versions of glibc refuse the first
 _SIGNAL_EXIT = 128  # plus the number of the signal: the exit status of a program that a signal ends
 
 
@@ -99,6 +102,7 @@ def train(
         stack.enter_context(logging_to([handler], log_file if is_first else None))
         settings = with_own_gpu(with_state(read_settings(Path(solver)), level, split(stage)), gpus)
         restart = stack.enter_context(_joined_run(settings, keeps_best=keep_best is not None))
+        keep_freed_memory()
         run = Solver(
             settings,
             None if restart else split(weights) or None,
@@ -237,3 +241,14 @@ class _AboveBar(logging.Handler):
         """Print one record."""
         if record.levelno >= logging.WARNING or getattr(record, "event", None) not in self._hidden:
             self.progress.console.print(record.getMessage(), markup=False, highlight=False, soft_wrap=True)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory for the next step; False if it is not glibc.
+
+    By default glibc returns blocks of some megabytes to the system, and every step requests them again, page by page.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None or not any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST_BLOCKS):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, _LARGEST_BLOCKS[0]) and mallopt(_TOP_PAD, _LARGEST_BLOCKS[1]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape
-from siamese_proto.layers.base import Layer, RunState, layer
+from siamese_proto.layers.base import RunState, layer
 from siamese_proto.layers.checks import refuse_in_place
 from siamese_proto.layers.element_wise import ElementWise, ReadsBottomBack
 from siamese_proto.layers.torch_source import Source, by_module, call, expression, literal
@@ -356,11 +356,6 @@ class Dropout(ElementWise):
     def rows_independent(self) -> bool:
         # The mask of a row depends on its place in the batch and on the layer's name.
         return self.phase == "TEST" or self.ratio == 0
-
-    def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        from siamese_proto.layers.joined import JoinedDropout
-
-        return JoinedDropout(layers, self.ratio)
 
     def describe(self) -> str:
         return f"{self.ratio:g}"

@@ -59,9 +59,8 @@ class RunState:
     every net. `files` are what layers write, by `key`; they are closed with the net. Unless `writes_files`, they write
     nothing: a net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
     leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `rand_skip`, data layers begin
-    with their first record, whatever their `rand_skip` says. Unless `sums_apart`, the last biases of
-    towers run as one get their gradients in one sum, where those that cancel leave a rounding (layers/joined.py).
-    `looked_at` are the losses of pairs that have looked at their first labels.
+    with their first record, whatever their `rand_skip` says. `looked_at` are the losses of pairs that have looked at
+    their first labels.
     """
 
     seed: int = 0
@@ -75,7 +74,6 @@ class RunState:
     skip_bad_records: bool = False
     bad_records: dict[str, set[str]] = field(default_factory=dict)
     rand_skip: bool = True
-    sums_apart: bool = True
     looked_at: set[Layer] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,14 +199,6 @@ class Layer:
     def rows_independent(self) -> bool:
         """Whether row n of every top depends on row n of the bottoms alone, so that batches can be joined and split."""
         return False
-
-    def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        """`layers`, this one first, equally set and of different towers, as one layer over their joined batches.
-
-        For layers whose rows depend on the tower or on their place in it, random masks say: its bottoms are the joined
-        one and then a blob of every tower, which tells its number of rows. None: there is no such layer.
-        """
-        return None
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         """Multiply-adds of one forward pass; 0 for layers that do next to none."""

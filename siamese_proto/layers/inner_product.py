@@ -71,11 +71,6 @@ class InnerProduct(Layer):
     def rows_independent(self) -> bool:
         return self.axis > 0
 
-    def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        from siamese_proto.layers.joined import JoinedProduct
-
-        return JoinedProduct(layers) if len(self.roles) > 1 and self.rows_independent() else None
-
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return prod(bottoms[0]) * self.num_output
 

@@ -121,10 +121,5 @@ class ChannelDropout(Layer):
         # The mask of a row depends on its place in the batch and on the layer's name.
         return self.phase == "TEST" or self.ratio == 0
 
-    def joined(self, layers: Sequence[Layer]) -> Layer | None:
-        from siamese_proto.layers.joined import JoinedDropout
-
-        return JoinedDropout(layers, self.ratio, by_channel=True)
-
     def describe(self) -> str:
         return f"{self.ratio:g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,10 +19,6 @@ Pair = tuple[int, int]
 
 LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
 FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
-# Numbers of a bottom, as measured on one thread and on two.
-_LEAN_FROM = 2**20  # 4 megabytes: less is not worth the call
-_MAXIMA_FROM = {False: 2**15, True: 2**17}  # by whether channels are innermost, where torch is quicker
-_TURNED_FROM = 2**16  # where channels are outermost, in the bottom or in the gradient
 
 
 @layer("Pooling")
@@ -123,10 +118,6 @@ class Pooling(Layer):
         # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
         return self.method != "STOCHASTIC" or self.phase == "TEST"
 
-    def picks(self) -> bool:
-        """Whether each number of the top is one of the bottom: the greatest of a window that never lies beyond."""
-        return self.method == "MAX" and self.top_count == 1 and self.is_gapless
-
     def describe(self) -> str:
         if self.kernel is None:
             return f"{self.method} global"
@@ -215,52 +206,6 @@ class Pooling(Layer):
         columns = indices % padded_width - self.pad[1]
         inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
         return (rows * size[1] + columns).where(inside, -1)
-
-
-class LeanPooling(Pooling):
-    """A Pooling layer that `picks`, in less time and without keeping a large bottom for the backward pass.
-
-    `is_flattened` says that the top's gradient comes with channels outermost in memory: torch then copies all but it.
-    """
-
-    is_flattened = False
-
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        return [self.greatest(bottoms[0])]
-
-    def greatest(self, x: Tensor) -> Tensor:
-        """The maxima of (N, C, H, W)."""
-        import torch
-
-        kernel = self.kernel or (x.shape[2], x.shape[3])
-        if not torch.compiler.is_compiling() and x.numel() >= _MAXIMA_FROM[False] and x.is_cpu:
-            from siamese_proto.layers.functional.max_pooling import maxima
-            from siamese_proto.layers.functional.transforms import is_ordinary
-
-            is_last, size = x.stride(1) == 1, x.numel()
-            trains = torch.is_grad_enabled() and x.requires_grad
-            if not trains and size >= _MAXIMA_FROM[is_last] and self._goes_by_maxima(kernel, is_last=is_last):
-                if is_ordinary():
-                    return maxima(x, kernel, self.stride, ceil_mode=self.ceil)
-            elif size >= self._lean_from(trains=trains, is_last=is_last) and is_ordinary():
-                return self.lean(x)
-        return torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
-
-    def _goes_by_maxima(self, kernel: Pair, *, is_last: bool) -> bool:
-        return self.pad == (0, 0) and min(kernel) > 1 and (not is_last or max(kernel) == 2)
-
-    def _lean_from(self, *, trains: bool, is_last: bool) -> float:
-        if not is_last or (trains and self.is_flattened):
-            return _TURNED_FROM
-        return _LEAN_FROM if trains else math.inf
-
-    def lean(self, x: Tensor) -> Tensor:
-        """The same, however small, by the rule that keeps less."""
-        from siamese_proto.layers.functional.max_pooling import max_pool
-
-        kernel = self.kernel or (x.shape[2], x.shape[3])
-        settings = (kernel, self.stride, self.pad)
-        return max_pool(x, *settings, ceil_mode=self.ceil, is_flattened=self.is_flattened)
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:

@@ -15,6 +15,7 @@ from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase
 from siamese_proto.layers.base import DataLayer, Layer, RunState
 from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.optimize.passes import optimize
+from siamese_proto.optimize.rewriting import Rewritten
 
 
 class LayerModule(nn.Module):
@@ -48,11 +49,13 @@ class Form:
     @staticmethod
     def of(graph: Graph, run: RunState, *, fuse: bool) -> Form:
         """The form of a graph whose layers act in the mode already."""
-        fused, gone = optimize(graph) if fuse else (graph, frozenset[str]())
+        rewritten = optimize(graph) if fuse else Rewritten(graph)
+        fused = rewritten.graph
         overwritten = (
             node.bottoms[0].id for node in fused.nodes if isinstance(node.layer, ElementWise) and node.layer.overwrites
         )
-        return Form(graph, fused, gone, _modules(graph, run), _modules(fused, run), frozenset(overwritten))
+        modules = _modules(graph, run), _modules(fused, run)
+        return Form(graph, fused, rewritten.replaced, *modules, frozenset(overwritten))
 
     def reaches_inside(self, todo: Plan) -> bool:
         """Whether a layer that became part of another is left out or its top given, or a blob that would be changed.

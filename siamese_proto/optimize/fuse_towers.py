@@ -1,4 +1,4 @@
-"""Towers that share all their parameters run as one, over their joined batches: graph in, graph out, same results."""
+"""Run towers that share all their parameters as one, over their joined batches."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from siamese_proto.graph.ir import Arity, Blob, Graph, LayerContext, LayerLike, Node, Phase, Shape
+from siamese_proto.graph.ir import Blob, Graph, LayerContext, Node, Phase, Shape
 from siamese_proto.graph.towers import Row, find_towers
-from siamese_proto.layers.base import Layer, RunState
+from siamese_proto.layers.base import Layer
+from siamese_proto.optimize.joined_layers import JoinBatches, PartBatches, joined_layer
+from siamese_proto.optimize.rewriting import Rewritten, free_id
 from siamese_proto.proto import schema
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Ids = tuple[str, ...]  # of corresponding blobs, one of each tower
 
-Ids = tuple[str, ...]  # of blobs that stand side by side, one a tower
-
-# What may differ between layers that compute the same: their wires, who they share with, when they are there.
+# Fields that may differ between layers that compute the same.
 _OWN_FIELDS = (
     "name",
     "bottom",
@@ -33,98 +31,61 @@ _OWN_FIELDS = (
 )
 
 
-class JoinBatches(Layer):
-    """Batches of several towers as one.
-
-    (N_i, *K) each -> (sum of N_i, *K)
-    """
-
-    type = "JoinBatches"
-    bottoms = Arity(2, None)
-
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [(sum(shape[0] for shape in bottoms), *bottoms[0][1:])]
-
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        import torch
-
-        return [torch.cat(list(bottoms))]
-
-
-class PartBatches(Layer):
-    """A joined batch taken apart again; each bottom but the first is what was joined, and tells a number of rows.
-
-    (sum of N_i, *K), (N_i, ...) each -> (N_i, *K) each
-    """
-
-    type = "PartBatches"
-    bottoms = Arity(3, None)
-    tops = Arity(2, None)
-
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        return [(shape[0], *bottoms[0][1:]) for shape in bottoms[1:]]
-
-    def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        import torch
-
-        return torch.split_with_sizes(bottoms[0], [joined.shape[0] for joined in bottoms[1:]])
-
-
 @dataclass(frozen=True)
 class Region:
-    """Connected rows of towers that compute the same function, row by row of their batches."""
+    """Connected rows of towers that compute the same function of each row of a batch."""
 
     rows: tuple[Row, ...]
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """Every layer of every tower."""
+        """The layers of all towers."""
         return tuple(node for row in self.rows for node in row)
 
 
-def fuse_towers(graph: Graph) -> tuple[Graph, frozenset[str]]:
-    """The graph with towers that share all their parameters run once over their joined batches, and their layers' ids.
+def fuse_towers(graph: Graph) -> Rewritten:
+    """Run towers that share all their parameters once, over their joined batches.
 
-    A layer is fused with its copies where all use the same tensors, have equal settings, treat the rows of a batch
-    independently (the configured layer says so) and carry no loss. What else reads a blob of a fused layer reads its
-    part of the joined one. Towers of any number, and parts of towers, are fused; the rest of the graph stays.
+    A layer is fused with the same layer of the other towers if all use the same tensors, have equal settings, treat the
+    rows of a batch independently (the configured layer says so) and carry no loss. Other readers of a blob of a fused
+    layer read its part of the joined blob. Any number of towers, and parts of towers, are fused.
     """
     regions = [region for towers in find_towers(graph) for region in _regions(towers.rows)]
     while regions:
         fused = _fused(graph, regions)
         if fused is not None:
-            return fused, frozenset(node.id for region in regions for node in region.nodes)
-        regions.pop()  # its layers wait for one another; the others may do without it
-    return graph, frozenset()
+            return Rewritten(fused, frozenset(node.id for region in regions for node in region.nodes))
+        regions.pop()  # its layers wait for one another; the other regions may not need it
+    return Rewritten(graph)
 
 
 def _regions(rows: Sequence[Row]) -> Iterator[Region]:
-    """The connected parts of what can be fused; a part without parameters would gain nothing."""
-    maker: dict[Ids, int] = {}  # the row, of those taken so far, that makes blobs side by side
-    taken: list[Row] = []
-    leader: list[int] = []  # for each row taken one before it in its region, or itself
-    made: set[str] = set()  # what the rows taken so far make
+    """Yield the connected parts that can be fused; a part without parameters would gain nothing."""
+    producer: dict[Ids, int] = {}  # index in `fusible` of the row that computes these blobs
+    fusible: list[Row] = []
+    leader: list[int] = []  # for each fusible row an earlier row of its region, or itself
+    computed: set[str] = set()  # ids of the tops of fusible rows
     for row in rows:
         bottoms = [_ids(blobs) for blobs in zip(*(node.bottoms for node in row), strict=True)]
-        # Towers may wire their layers in another order: then what stands side by side was not made side by side.
-        is_crossed = any(ids not in maker and made.intersection(ids) for ids in bottoms)
+        # Towers may connect their layers in another order: then corresponding bottoms are not corresponding tops.
+        is_crossed = any(ids not in producer and computed.intersection(ids) for ids in bottoms)
         if is_crossed or not _computes_the_same(row):
             continue
-        met = {_first(leader, maker[ids]) for ids in bottoms if ids in maker}
-        for index in met:
-            leader[index] = min(met)
-        maker.update({_ids(blobs): len(taken) for blobs in zip(*(node.tops for node in row), strict=True)})
-        made.update(top.id for node in row for top in node.tops)
-        leader.append(min(met, default=len(taken)))
-        taken.append(row)
+        leaders = {_first(leader, producer[ids]) for ids in bottoms if ids in producer}
+        for index in leaders:
+            leader[index] = min(leaders)
+        producer.update({_ids(blobs): len(fusible) for blobs in zip(*(node.tops for node in row), strict=True)})
+        computed.update(top.id for node in row for top in node.tops)
+        leader.append(min(leaders, default=len(fusible)))
+        fusible.append(row)
     regions: defaultdict[int, list[Row]] = defaultdict(list)
-    for index, row in enumerate(taken):
+    for index, row in enumerate(fusible):
         regions[_first(leader, index)].append(row)
     return (Region(tuple(rows)) for rows in regions.values() if any(row[0].params for row in rows))
 
 
 def _first(leader: list[int], index: int) -> int:
-    """The first row of the region of a row."""
+    """Return the first row of the region of a row."""
     while leader[index] != index:
         leader[index] = leader[leader[index]]
         index = leader[index]
@@ -138,45 +99,43 @@ def _ids(blobs: Sequence[Blob]) -> Ids:
 def _computes_the_same(row: Row) -> bool:
     first = row[0]
     layer = first.layer
-    if not isinstance(layer, Layer) or not (layer.rows_independent() or _told_apart(row) is not None):
+    if not isinstance(layer, Layer) or not (layer.rows_independent() or _joined_row(row) is not None):
         return False
-    row_shapes = _shapes_of_rows(first)
+    row_shapes = _row_shapes(first)
+    uses = [(use.param.id, use.shape, use.takes_gradient) for use in first.params]
     return None not in row_shapes and all(
         _settings(node) == _settings(first)
-        and [(use.param.id, use.shape, use.takes_gradient) for use in node.params]
-        == [(use.param.id, use.shape, use.takes_gradient) for use in first.params]
+        and [(use.param.id, use.shape, use.takes_gradient) for use in node.params] == uses
         and node.cut == first.cut
         and not any(node.loss_weights)
-        and _shapes_of_rows(node) == row_shapes
+        and _row_shapes(node) == row_shapes
         for node in row
     )
 
 
-def _shapes_of_rows(node: Node) -> list[Shape | None]:
-    """The shape of one row of each bottom and top; None where it is unknown, or there are no rows."""
+def _row_shapes(node: Node) -> list[Shape | None]:
+    """Return the shape of one row of each bottom and top; None if it is unknown, or there are no rows."""
     return [blob.shape[1:] if blob.shape else None for blob in (*node.bottoms, *node.tops)]
 
 
-def _told_apart(row: Row) -> Layer | None:
-    """The row as one layer that still tells towers apart; None where its type has none."""
-    layers = [node.layer for node in row if isinstance(node.layer, Layer)]
-    return layers[0].joined(layers)
+def _joined_row(row: Row) -> Layer | None:
+    return joined_layer([node.layer for node in row if isinstance(node.layer, Layer)])
 
 
 def _ends_in_a_sum(region: Region) -> frozenset[str]:
-    """Ids of the first tower's fully connected layers behind which nothing but such layers follows in the region.
+    """Return ids of the first tower's InnerProduct layers that only InnerProduct layers of the region follow.
 
-    The gradients of their biases may be 0 because what the towers get cancels.
+    The gradients of their biases may be exactly 0, because those of the towers cancel.
     """
-    found: set[str] = set()
-    read_by_others: set[str] = set()  # blobs that a layer reads which is not among those found
+    ids: set[str] = set()
+    read_by_others: set[str] = set()  # blobs that other layers read
     for row in reversed(region.rows):
         node = row[0]
         if node.type == "InnerProduct" and not any(top.id in read_by_others for top in node.tops):
-            found.add(node.id)
+            ids.add(node.id)
         else:
             read_by_others.update(blob.id for blob in node.bottoms)
-    return frozenset(found)
+    return frozenset(ids)
 
 
 def _settings(node: Node) -> bytes:
@@ -188,13 +147,13 @@ def _settings(node: Node) -> bytes:
 
 
 def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
-    """The graph with these regions fused; None where no order lets every layer run behind what it reads."""
+    """Fuse these regions; None if no order lets every layer run after what it reads."""
     inside = {node.id for region in regions for node in region.nodes}
-    taken = {node.id for node in graph.nodes}
+    ids = {node.id for node in graph.nodes}
     readers = _readers(graph)
     units = [[node] for node in graph.nodes if node.id not in inside]
     for number, region in enumerate(regions):
-        units.append(_joined_layers(graph.phase, region, f"towers_{number}", taken, readers))
+        units.append(_joined_nodes(graph.phase, region, f"towers_{number}", ids, readers))
     place = {node.id: index for index, node in enumerate(graph.nodes)}
     last = max(place.values()) + 1
     ordered = _in_order(units, [min(place.get(node.id, last) for node in unit) for unit in units])
@@ -202,7 +161,7 @@ def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
 
 
 def _readers(graph: Graph) -> Mapping[str, set[str]]:
-    """For each blob the ids of the layers that read it; an output is read by the user, ""."""
+    """Return for each blob the ids of the layers that read it; "" stands for the user, who reads the outputs."""
     readers: defaultdict[str, set[str]] = defaultdict(set)
     for node in graph.nodes:
         for blob in node.bottoms:
@@ -212,45 +171,43 @@ def _readers(graph: Graph) -> Mapping[str, set[str]]:
     return readers
 
 
-def _joined_layers(
-    phase: Phase, region: Region, name: str, taken: Collection[str], readers: Mapping[str, set[str]]
+def _joined_nodes(
+    phase: Phase, region: Region, name: str, ids: Collection[str], readers: Mapping[str, set[str]]
 ) -> list[Node]:
-    """What a region becomes: joins of what comes from outside, each row once, parts of what goes outside."""
-    made: dict[Ids, Blob] = {}  # joined blobs
-    parted: list[tuple[Blob, ...]] = []
+    """Return the nodes of a fused region: joins of outside blobs, each row once, parts of blobs read outside."""
+    joined: dict[Ids, Blob] = {}
     nodes: list[Node] = []
-    source: tuple[Blob, ...] = ()  # blobs whose numbers of rows are those of the towers
+    source: tuple[Blob, ...] = ()  # blobs that have as many rows as the towers
     ends = _ends_in_a_sum(region)
     for row in region.rows:
-        wires = list(zip(*(node.bottoms for node in row), strict=True))
-        for bottoms in wires:
-            if _ids(bottoms) not in made:
-                made[_ids(bottoms)] = _joined(bottoms)
-                source = bottoms
-                join = free_id(f"{name}_join_{len(nodes)}", taken)
-                nodes.append(_new_node(phase, row[0], JoinBatches, join, bottoms, [made[_ids(bottoms)]]))
-        tops = tuple(zip(*(node.tops for node in row), strict=True))
-        made.update({_ids(blobs): _joined(blobs) for blobs in tops})
-        parted += tops
+        bottoms = list(zip(*(node.bottoms for node in row), strict=True))
+        for blobs in bottoms:
+            if _ids(blobs) not in joined:
+                joined[_ids(blobs)] = _joined_blob(blobs)
+                source = blobs
+                join = free_id(f"{name}_join_{len(nodes)}", ids)
+                nodes.append(_new_node(phase, row[0], JoinBatches, join, blobs, [joined[_ids(blobs)]]))
+        tops = list(zip(*(node.tops for node in row), strict=True))
+        joined.update({_ids(blobs): _joined_blob(blobs) for blobs in tops})
         node = replace(
             row[0],
-            bottoms=tuple(made[_ids(blobs)] for blobs in wires),
-            tops=tuple(made[_ids(blobs)] for blobs in tops),
+            bottoms=tuple(joined[_ids(blobs)] for blobs in bottoms),
+            tops=tuple(joined[_ids(blobs)] for blobs in tops),
         )
         if isinstance(node.layer, Layer) and (row[0].id in ends or not node.layer.rows_independent()):
-            node = _with_rows(node, _told_apart(row), source, free_id(f"{name}_{row[0].id}", taken))
+            node = _by_tower(node, _joined_row(row), source, free_id(f"{name}_{row[0].id}", ids))
         nodes.append(node)
     inside = {node.id for node in region.nodes}
-    for blobs in parted:
+    for blobs in [blobs for row in region.rows for blobs in zip(*(node.tops for node in row), strict=True)]:
         if any(readers[blob.id] - inside for blob in blobs if blob.id in readers):
-            row = region.rows[-1]
-            part = free_id(f"{name}_part_{len(nodes)}", taken)
-            nodes.append(_new_node(phase, row[0], PartBatches, part, (made[_ids(blobs)], *source), list(blobs)))
+            part = free_id(f"{name}_part_{len(nodes)}", ids)
+            bottoms_of_part = (joined[_ids(blobs)], *source)
+            nodes.append(_new_node(phase, region.rows[-1][0], PartBatches, part, bottoms_of_part, list(blobs)))
     return nodes
 
 
-def _with_rows(node: Node, layer: Layer | None, source: tuple[Blob, ...], name: str) -> Node:
-    """The node computed by a layer that is also told the rows of each tower."""
+def _by_tower(node: Node, layer: Layer | None, source: tuple[Blob, ...], name: str) -> Node:
+    """Return the node computed by a layer that also reads the rows of each tower."""
     if layer is None:
         return node
     more = (False,) * len(source)
@@ -264,10 +221,10 @@ def _with_rows(node: Node, layer: Layer | None, source: tuple[Blob, ...], name: 
     )
 
 
-def _joined(blobs: Sequence[Blob]) -> Blob:
+def _joined_blob(blobs: Sequence[Blob]) -> Blob:
     shapes = [blob.shape for blob in blobs if blob.shape is not None]
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-    # No blob of a file has a version below 0: so the name cannot be one of the file's.
+    # No blob of a file has a version below 0, so this name cannot be one of the file's.
     name = " + ".join(blob.id for blob in blobs)
     return Blob(name, -1, shape, needs_gradient=any(blob.needs_gradient for blob in blobs))
 
@@ -278,13 +235,12 @@ def _new_node(
     message = schema.LayerParameter(
         name=name, type=kind.type, bottom=[blob.id for blob in bottoms], top=[blob.id for blob in tops]
     )
-    layer: LayerLike = kind(message, LayerContext(phase))
     return replace(
         like,
         id=name,
         name=name,
         type=kind.type,
-        layer=layer,
+        layer=kind(message, LayerContext(phase)),
         bottoms=tuple(bottoms),
         tops=tuple(tops),
         params=(),
@@ -295,20 +251,13 @@ def _new_node(
     )
 
 
-def free_id(name: str, taken: Collection[str]) -> str:
-    """The name, or one like it that no node has."""
-    while name in taken:
-        name = f"{name}_"
-    return name
-
-
 def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list[Node]] | None:
-    """The units so that each runs behind what it reads, otherwise as in the file; None where they wait in a circle."""
+    """Order the units so that each runs after what it reads, otherwise as in the file; None if they form a circle."""
     maker = {top.id: index for index, unit in enumerate(units) for node in unit for top in node.tops}
     waits: list[set[int]] = [
         {maker[blob.id] for node in unit for blob in node.bottoms} - {index} for index, unit in enumerate(units)
     ]
-    writers: dict[str, int] = {}  # of each statistic, the last so far: they add to it in turn
+    writers: dict[str, int] = {}  # the last so far of each statistic: they update it in the order of the file
     for index in sorted(range(len(units)), key=lambda index: priority[index]):
         for param in {use.param.id for node in units[index] for use in node.params if use.param.statistic}:
             waits[index] |= {writers[param]} - {index} if param in writers else set()

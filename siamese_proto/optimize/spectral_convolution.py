@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from siamese_proto.graph.ir import Shape
+from siamese_proto.graph.ir import Graph, Node, Shape
 from siamese_proto.layers.convolution import Convolution
+from siamese_proto.optimize.rewriting import Rewritten, free_id, is_ordinary
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from siamese_proto.optimize.spectral_kernel import Tiling
 
 Pair = tuple[int, int]
+_MANY_ROWS = 256  # of a batch
 
 # Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
 _MULTIPLY_ADD = 3 / 45  # of products of matrices
@@ -32,16 +35,35 @@ _FEWEST_CHANNELS, _FEW_CHANNELS = 8, 32
 _MOST_TILES = 8  # a dimension
 
 
-class ConvolutionBySpectrum(Convolution):
-    """A Convolution that takes the way over spectra in passes that train, where it is the shorter one.
+def convolve_by_spectra(graph: Graph) -> Rewritten:
+    """Replace each Convolution that can gain, with a large batch at least, by one that can use spectra."""
+    ids = {node.id for node in graph.nodes}
+    nodes = []
+    for node in graph.nodes:
+        if _can_gain(node):
+            layer = ConvolutionBySpectrum(node.message, node.layer.context)  # type: ignore[union-attr]  # a Convolution
+            node = replace(node, id=free_id(f"{node.id}_by_spectrum", ids), layer=layer)
+        nodes.append(node)
+    return Rewritten(replace(graph, nodes=tuple(nodes)))
 
-    In float32 on the CPU. Otherwise, and where only outputs are asked for, it computes as ever.
+
+def _can_gain(node: Node) -> bool:
+    written, shape = node.layer, node.bottoms[0].shape if node.bottoms else None
+    if type(written) is not Convolution or written.axis != 1 or shape is None or len(shape) != 4:
+        return False
+    layer = ConvolutionBySpectrum(node.message, written.context)
+    return layer.tiling((_MANY_ROWS, *shape[1:]), layer.num_output, worth=min(WORTH.values())) is not None
+
+
+class ConvolutionBySpectrum(Convolution):
+    """A Convolution that uses spectra in training passes if that takes less time.
+
+    In float32 on the CPU. Otherwise, and if only outputs are needed, it computes directly.
     """
 
     def operation(self, rank: int) -> Operation:
         import torch
 
-        from siamese_proto.layers.functional.transforms import is_ordinary
         from siamese_proto.optimize.spectral_kernel import convolve_by_spectrum
 
         direct = super().operation(rank)

@@ -66,10 +66,6 @@ class UpdateRule(torch.optim.Optimizer):
         for param in params:
             self.state[param] = {name: torch.zeros_like(param, requires_grad=False) for name in self.histories}
 
-    def enlarges_rounding(self) -> bool:
-        """Whether a gradient that is 0 except for rounding can make a large step."""
-        return bool(self.squares) or (self.settings.weight_decay != 0 and self.settings.regularization == "L1")
-
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next update."""
         for group in self.param_groups:

@@ -19,7 +19,6 @@ from siamese_proto.solver import divergence, setup, snapshots
 from siamese_proto.solver.batches import place_feeders
 from siamese_proto.solver.debug import DebugPass
 from siamese_proto.solver.log import Event, log, log_lines, log_outputs, number
-from siamese_proto.solver.memory import give_back_freed_memory, keep_freed_memory
 from siamese_proto.solver.parallel import current_group
 from siamese_proto.solver.policies import learning_rate, next_step
 from siamese_proto.solver.precision import execution
@@ -91,11 +90,8 @@ class Solver:
         self.execution = execution(precision, self.net.device)
         for net in (self.net, *self.test_nets):
             self.execution.apply(net, compiled=compiled)
-        if self.net.device.type == "cpu":
-            keep_freed_memory()
         log(Event.SOLVER_READY, "Solver scaffolding done.")
         self.rule = setup.update_rule(self.settings, self.net)
-        self.net.run.sums_apart = self.rule.enlarges_rounding()
         self.callbacks: list[Callable[[Solver], None]] = []
         self.snapshot_callbacks: list[Callable[[Solver], None]] = []
         self.test_callbacks: list[Callable[[Solver, list[dict[str, Tensor]]], None]] = []
@@ -352,11 +348,9 @@ class Solver:
         self._requests.add("snapshot")
 
     def close(self) -> None:
-        """Release the files and threads of data layers, and unused memory."""
+        """Release the files and threads of data layers."""
         for net in (self.net, *self.test_nets):
             net.close()
-        if self.net.device.type == "cpu":
-            give_back_freed_memory()
 
 
 def _is_due(interval: int, iteration: int) -> bool:

@@ -14,6 +14,7 @@ import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
 from siamese_proto.net.program import is_source
 from siamese_proto.optimize.fuse_towers import fuse_towers
+from siamese_proto.optimize.rewriting import Rewritten
 
 FLAGSHIP = paths.GOLDEN / "flagship" / "net.prototxt"
 PROTOTXT = paths.PROTOTXT
@@ -66,7 +67,8 @@ def compare(text: str, batch: dict[str, torch.Tensor], phase: Phase = "TRAIN") -
 
 def test_the_flagship_runs_its_towers_as_one() -> None:
     graph = sp.build_graph(sp.parse_net(FLAGSHIP), shapes={"pair_data": (64, 2, 28, 28)})
-    fused, nodes = fuse_towers(graph)
+    rewritten = fuse_towers(graph)
+    fused, nodes = rewritten.graph, rewritten.replaced
     assert [node.type for node in fused.nodes] == [
         "Data", "Slice", "JoinBatches", "Convolution", "Pooling", "Convolution", "Pooling", "InnerProduct", "ReLU",
         "InnerProduct", "InnerProduct", "PartBatches", "ContrastiveLoss",
@@ -83,7 +85,7 @@ def test_any_number_of_towers_of_other_batch_sizes_gives_the_same(count: int) ->
     batch = {f"x{i}": torch.randn(i + 1, 3, 8, 7) for i in range(count)}
     net, types = compare(text, batch)
     assert {"JoinBatches", "PartBatches"} <= types
-    assert len(fuse_towers(net.graph)[0].nodes) == count + 1 + len(layers) + 1
+    assert len(fuse_towers(net.graph).graph.nodes) == count + 1 + len(layers) + 1
 
 
 def test_only_the_shared_part_of_a_half_twin_is_fused() -> None:
@@ -500,7 +502,7 @@ def test_only_products_that_end_in_a_sum_add_up_the_gradients_of_each_tower_apar
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT, PRODUCT) for i in range(2))
     nodes = sp.Net(text, "TRAIN").fused_graph.nodes
     assert [type(node.layer).__name__ for node in nodes if node.type == "InnerProduct"] == [
-        "InnerProduct", "JoinedProduct", "JoinedProduct",
+        "InnerProduct", "JoinedInnerProduct", "JoinedInnerProduct",
     ]  # fmt: skip  # one word a layer, not one line
 
 
@@ -546,7 +548,7 @@ def test_towers_of_unknown_shapes_are_not_fused(missing: tuple[int, ...]) -> Non
     text = "".join(UNKNOWN[i] if i in missing else known[i] for i in range(2))
     text += "".join(learned(f"t{i}", f"x{i}", 5, "t") for i in range(2))
     graph = sp.build_graph(sp.parse_net(text))
-    assert fuse_towers(graph) == (graph, frozenset())
+    assert fuse_towers(graph) == Rewritten(graph)
 
 
 def test_layers_of_unknown_types_in_towers_are_kept_as_they_are() -> None:
@@ -554,6 +556,7 @@ def test_layers_of_unknown_types_in_towers_are_kept_as_they_are() -> None:
     for i in range(2):
         text += learned(f"t{i}", f"x{i}", 5, "t")
         text += f'layer {{ name: "u{i}" type: "Nobody" bottom: "t{i}" top: "u{i}" }}\n'
-    fused, nodes = fuse_towers(sp.build_graph(sp.parse_net(text)))
+    rewritten = fuse_towers(sp.build_graph(sp.parse_net(text)))
+    fused, nodes = rewritten.graph, rewritten.replaced
     assert [node.type for node in fused.nodes].count("Nobody") == 2
     assert len(nodes) == 2

@@ -9,13 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import siamese_proto as sp
 from siamese_proto.graph.ir import Phase
-from siamese_proto.layers import pooling
 from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
-from siamese_proto.optimize import pooled_convolution as pooled
+from siamese_proto.optimize import pooling
 from siamese_proto.optimize.passes import optimize
-from siamese_proto.optimize.pooled_convolution import PooledConvolution
+from siamese_proto.optimize.pooling import LeanPooling
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
 
@@ -106,7 +105,7 @@ def test_layers_of_blobs_whose_shapes_are_unknown_are_left() -> None:
     data = 'layer { name: "d" type: "Data" top: "x" data_param { source: "nowhere" batch_size: 5 } }\n'
     text = net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 1 }"), convolution())
     graph = sp.build_graph(sp.parse_net(data + text.partition("\n")[2]))
-    types = [type(node.layer).__name__ for node in optimize(graph)[0].nodes]
+    types = [type(node.layer).__name__ for node in optimize(graph).graph.nodes]
     assert types == ["Data", "BatchNorm", "Scale", "Convolution"]
 
 
@@ -155,7 +154,7 @@ def convolution(more: str = "num_output: 4 kernel_size: 3 pad: 1", wires: str = 
 
 RELU = 'name: "r" type: "ReLU" bottom: "c" top: "c"'
 READ = 'name: "t" type: "TanH" bottom: "c" top: "t"'
-POOLED = {  # what is pooled before it is rectified, and with the convolution
+POOLED = {  # what is pooled before it is rectified
     "in place": net(convolution(), RELU, pool("c")),
     "apart": net(convolution(), RELU.replace('top: "c"', 'top: "r"'), pool("r")),
     "windows that overlap and reach beyond": net(
@@ -166,6 +165,10 @@ POOLED = {  # what is pooled before it is rectified, and with the convolution
     "in place again": net(convolution(), RELU, pool("c"), 'name: "r2" type: "TanH" bottom: "p" top: "p"'),
     "pooled and rectified": net(convolution(), pool("c"), RELU.replace('"c"', '"p"')),
     "in one dimension fewer windows": net(convolution("num_output: 4 kernel_h: 4 kernel_w: 1"), RELU, pool("c")),
+    "a gradient cut": net(convolution(), RELU, pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
+    "two bottoms": net(
+        convolution(wires='bottom: "x" bottom: "x" top: "c" top: "d"'), RELU, pool("c"), READ.replace('"c"', '"d"')
+    ),
 }
 APART = {
     "the convolution read by another": net(convolution(), pool("c"), READ),
@@ -173,32 +176,28 @@ APART = {
     "a mean": net(convolution(), RELU, pool("c", method="AVE")),
     "also where": net(convolution(), RELU, pool("c", 'p" top: "where')),
     "windows with gaps": net(convolution(), RELU, pool("c", more="kernel_size: 1 stride: 3")),
-    "a gradient cut": net(convolution(), RELU, pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
     "a gradient cut right behind": net(convolution(), pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
     "along the rows alone": net(convolution("num_output: 4 kernel_size: 3 axis: 2"), pool("c")),
     "a loss in between": net(convolution(), RELU + " loss_weight: 1", pool("c")),
     "a slope": net(convolution(), RELU + " relu_param { negative_slope: 0.5 }", pool("c")),
-    "two bottoms": net(
-        convolution(wires='bottom: "x" bottom: "x" top: "c" top: "d"'), RELU, pool("c"), READ.replace('"c"', '"d"')
-    ),
 }
 
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("text", [*POOLED.values(), *APART.values()], ids=[*POOLED, *APART])
-def test_pooling_first_and_in_parts_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pooled, "_PARTED_FROM", 1)
-    monkeypatch.setattr(pooled, "_AT_ONCE", {False: 70, True: 70})  # each row by itself
-    monkeypatch.setattr(pooling, "_LEAN_FROM", 1)
+def test_pooling_before_a_relu_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_LEAN_FROM", 1), ("_TURNED_FROM", 1), ("_MAXIMA_FROM", {False: 1, True: 1})):
+        monkeypatch.setattr(pooling, name, value)
     (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
     for one, other in zip(found, right, strict=True):
         torch.testing.assert_close(one, other)
     types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
-    assert ("PooledConvolution" in types) == (text in POOLED.values())
-    assert ("Convolution" in types) == (text in APART.values())
+    pools = [index for index, name in enumerate(types) if name.endswith("Pooling")]
+    relus = [index for index, name in enumerate(types) if name == "ReLU"]
+    assert all(pool < relu for pool in pools for relu in relus) == (text in POOLED.values() or not relus)
 
 
-def test_pooling_is_told_whose_gradients_come_flattened() -> None:
+def test_pooling_knows_which_gradients_are_flattened() -> None:
     product = 'name: "i" type: "InnerProduct" bottom: "p" top: "i" inner_product_param { num_output: 3 }'
     again = convolution("num_output: 2 kernel_size: 1", 'bottom: "p" top: "c2"')
     tails = {
@@ -208,10 +207,8 @@ def test_pooling_is_told_whose_gradients_come_flattened() -> None:
     for is_flattened, several in tails.items():
         for tail in several:
             made = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
-            (pooled_layer,) = (
-                node.layer for node in made.fused_graph.nodes if isinstance(node.layer, PooledConvolution)
-            )
-            assert pooled_layer.pooling.is_flattened == is_flattened
+            (layer,) = (node.layer for node in made.fused_graph.nodes if isinstance(node.layer, LeanPooling))
+            assert layer.is_flattened == is_flattened
 
 
 def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:

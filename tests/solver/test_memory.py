@@ -9,7 +9,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from siamese_proto.solver.memory import keep_freed_memory
+from siamese_proto.cli.train import keep_freed_memory
 assert keep_freed_memory()
 def step():
     blocks = [torch.zeros(2**21) for _ in range(6)]  # 8 MB each

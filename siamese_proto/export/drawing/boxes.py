@@ -12,8 +12,7 @@ from siamese_proto.export.drawing.palette import Paint, Style
 from siamese_proto.export.summary import Row, Summary, summarize
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.towers import Towers, find_towers, shared_blobs
-from siamese_proto.layers.joined import JoinedLayer
-from siamese_proto.optimize.fuse_towers import PartBatches
+from siamese_proto.optimize.joined_layers import ByTower
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +199,7 @@ def picture(graph: Graph, style: Style) -> Picture:
 
 def _computed_from(node: Node) -> tuple[Blob, ...]:
     """What a layer computes its tops from: without blobs that only tell, of towers run as one, numbers of rows."""
-    return node.bottoms[:1] if isinstance(node.layer, PartBatches | JoinedLayer) else node.bottoms
+    return node.bottoms[:1] if isinstance(node.layer, ByTower) else node.bottoms
 
 
 def _fold(graph: Graph) -> tuple[Box, ...]:

@@ -82,7 +82,7 @@ def draw(
 def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False) -> Graph:
     """The graph whose nodes, parameters and blobs the ids of a drawing count."""
     if fused:
-        graph, test = fuse_towers(graph)[0], fuse_towers(test)[0] if test is not None else None
+        graph, test = fuse_towers(graph).graph, fuse_towers(test).graph if test is not None else None
     return graph if test is None else both_phases(graph, test)
 
 

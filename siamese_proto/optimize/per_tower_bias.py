@@ -1,4 +1,4 @@
-"""A bias whose gradient is summed part by part."""
+"""A bias whose gradient is summed tower by tower."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def add_bias(x: Tensor, bias: Tensor, rows: Sequence[int]) -> Tensor:
-    """`x + bias` for x (sum of rows, *S, C) and bias (C); each part sums the gradients of its rows by itself."""
+    """Return `x + bias` for x (sum of rows, *S, C) and bias (C,), whose gradient is summed by tower."""
     return cast(Tensor, BiasRule.apply(x, bias, tuple(rows)))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class BiasRule(torch.autograd.Function):
-    """`dL/dbias = sum over parts of (sum over rows of dL/dy)`."""
+    """`dL/dbias = sum over towers of (sum over rows of dL/dy)`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, rows: tuple[int, ...]) -> Tensor:
@@ -25,8 +25,5 @@ class BiasRule(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         axes = tuple(range(gradient.dim() - 1))
-        parts = [part.sum(axes) for part in torch.split_with_sizes(gradient, ctx.rows)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return gradient, total, None
+        sums = [tower.sum(axes) for tower in torch.split_with_sizes(gradient, ctx.rows)]
+        return gradient, torch.stack(sums).sum(0), None
