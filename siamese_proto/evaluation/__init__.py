@@ -1,1 +1,1 @@
-"""How good a trained twin is, as numbers and as pictures."""
+"""Evaluation and use of trained twins: distances, scores, features, search and plots."""

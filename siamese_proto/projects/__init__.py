@@ -1,1 +1,1 @@
-"""Projects that begin with one of the included networks."""
+"""Projects that start from an included network."""

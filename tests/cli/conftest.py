@@ -79,11 +79,11 @@ Look = Callable[[Path], set[tuple[int, ...]]]
 
 
 @pytest.fixture
-def colours() -> Look:
-    """The colours of a picture."""
+def colors() -> Look:
+    """The colors of a picture."""
 
     def look(path: Path) -> set[tuple[int, ...]]:
         with Image.open(path) as image:
-            return {colour for _, colour in image.convert("RGB").getcolors(1 << 22) or []}
+            return {color for _, color in image.convert("RGB").getcolors(1 << 22) or []}
 
     return look

@@ -61,8 +61,8 @@ def test_an_image_is_the_same_as_itself_and_is_shown(trained: Any, tmp_path: Pat
     assert "verdict   same (distance < 0.1000)" in done.stdout
     with Image.open(out) as picture:
         assert picture.width > picture.height
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 22) or []}
-    assert (0, 114, 178) in colours  # the verdict, in the colour of "same"
+        colors = {color for _, color in picture.convert("RGB").getcolors(1 << 22) or []}
+    assert (0, 114, 178) in colors  # the verdict, in the color of "same"
 
 
 @pytest.mark.parametrize(("one", "other"), [(3, 8), (3, 3)])

@@ -66,18 +66,18 @@ def test_classes_beyond_the_colors_have_different_markers() -> None:
     assert len(set(styles)) == len(styles)
 
 
-def test_points_are_the_main_components(colours: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_points_are_the_main_components(colors: Callable[[Path], Any], tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     features = draw.normal(size=(50, 4)) * [0.1, 5, 0.1, 2]
     points, axes = project(features)
-    centred = features - features.mean(0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    np.testing.assert_allclose(np.abs(points), np.abs(centred @ directions[:2].T), atol=1e-6)
+    centered = features - features.mean(0)
+    _, _, directions = np.linalg.svd(centered, full_matrices=False)
+    np.testing.assert_allclose(np.abs(points), np.abs(centered @ directions[:2].T), atol=1e-6)
     assert axes[0].startswith("component 1 (")
     two, _ = project(features[:, :2])
     np.testing.assert_array_equal(two, features[:, :2])
     plot_embedding(Embedding(np.ones((3, 4)), np.array([1, 2, 2]), ["", "", ""]), tmp_path / "f.png")
-    assert len(colours(tmp_path / "f.png")) > 2
+    assert len(colors(tmp_path / "f.png")) > 2
 
 
 @pytest.mark.parametrize(

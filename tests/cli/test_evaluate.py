@@ -124,16 +124,16 @@ def test_the_features_are_those_of_a_hand_written_net(trained: Any, results: Pat
     assert back.retrieval.recall[1].value == pytest.approx(recall, abs=1e-9)
 
 
-def test_the_picture_shows_both_kinds_of_pairs(results: Path, colours: Callable[[Path], Any]) -> None:
-    assert {BLUE, VERMILION} <= colours(results / "all.png")
+def test_the_picture_shows_both_kinds_of_pairs(results: Path, colors: Callable[[Path], Any]) -> None:
+    assert {BLUE, VERMILION} <= colors(results / "all.png")
 
 
 @pytest.mark.parametrize("what", ["all", "roc", "histogram", "pairs"])
-def test_plot_draws_the_results(what: str, trained: Any, results: Path, colours: Callable[[Path], Any]) -> None:
+def test_plot_draws_the_results(what: str, trained: Any, results: Path, colors: Callable[[Path], Any]) -> None:
     out = results / f"{what}.png"
     done = trained.run("plot", str(results / "r.json"), str(out), "--what", what)
     assert (done.exit_code, done.output) == (0, "")
-    assert {BLUE, VERMILION} <= colours(out)
+    assert {BLUE, VERMILION} <= colors(out)
 
 
 def test_one_tower_with_the_scale_has_the_results_of_the_twin(trained: Any, results: Path) -> None:

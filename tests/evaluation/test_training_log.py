@@ -174,8 +174,8 @@ def test_the_curves_are_drawn(ending: str, tmp_path: Path) -> None:
     assert picture.startswith({"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending])
     if ending == "png":
         with Image.open(tmp_path / "run.png") as image:
-            colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
-        assert {(31, 119, 180), (255, 127, 14)} <= colours  # the loss and the test output
+            colors = {color for _, color in image.convert("RGB").getcolors(1 << 20) or []}
+        assert {(31, 119, 180), (255, 127, 14)} <= colors  # the loss and the test output
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Pictures of results."""
+"""Plots of evaluation results, features and training logs."""
