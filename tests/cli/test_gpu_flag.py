@@ -1,4 +1,4 @@
-"""--gpu without such a GPU is an error; solver_mode in a file is not."""
+"""--gpu with a missing GPU is an error; solver_mode in a file is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("spelling", ["--gpu", "-gpu"])
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
-def test_a_gpu_that_is_named_but_missing_is_an_error(command: tuple[str, ...], spelling: str) -> None:
+def test_a_missing_gpu_is_an_error(command: tuple[str, ...], spelling: str) -> None:
     done = CliRunner().invoke(main, [*command, spelling, str(COUNT)])
     text = f"--gpu {COUNT}: {HERE}; leave --gpu out to run on the CPU"
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, text)
@@ -45,14 +45,14 @@ def test_a_gpu_that_is_named_but_missing_is_an_error(command: tuple[str, ...], s
 
 @pytest.mark.skipif(COUNT > 0, reason="there is a GPU here")
 @pytest.mark.parametrize("gpu", ["all", "0,1"])
-def test_several_gpus_that_are_missing_are_an_error(gpu: str) -> None:
+def test_several_missing_gpus_are_an_error(gpu: str) -> None:
     done = CliRunner().invoke(main, ["train", "--solver", "solver.prototxt", "--gpu", gpu])
     text = "--gpu 0: torch finds no GPU here; leave --gpu out to run on the CPU"
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, text)
 
 
 @pytest.mark.skipif(COUNT > 0, reason="there is a GPU here")
-def test_a_solver_file_that_asks_for_a_gpu_trains_on_the_cpu_with_a_warning() -> None:
+def test_solver_mode_gpu_without_a_gpu_is_a_warning() -> None:
     done = CliRunner().invoke(main, ["train", "--solver", "solver.prototxt"])
     assert done.exit_code == 0, done.output
     assert "solver.prototxt: solver_mode is GPU, but torch finds no GPU here; training on the CPU" in done.stderr

@@ -1,4 +1,4 @@
-"""siamese-proto inspect: figures that are checked against numbers written by hand."""
+"""The command inspect, with figures compared with numbers written by hand."""
 
 from __future__ import annotations
 
@@ -89,20 +89,20 @@ def test_a_solver_state_is_listed(suffix: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_solver_state_is_known_whatever_its_name(tmp_path: Path) -> None:
+def test_a_solver_state_is_recognized_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "copy.bin").write_bytes((GOLDEN / "solver" / "adam" / "snap_iter_20.solverstate").read_bytes())
     assert inspect(tmp_path / "copy.bin").stdout.startswith(
         f"{tmp_path / 'copy.bin'}: a solver state after iteration 20, step 0 of the policy\n"
     )
 
 
-def test_caffes_twin_is_listed_with_what_is_shared() -> None:
+def test_the_twin_of_caffe_is_listed_with_its_shared_arrays() -> None:
     lines = inspect(GOLDEN / "flagship" / "snap_iter_100.caffemodel").stdout.splitlines()
     assert lines[-1] == "19 layers, 10 arrays, 431,102 numbers; 10 blobs are copies"
     assert any(line.startswith("conv1_p  Convolution") and line.endswith("same as conv1/0") for line in lines)
 
 
-def test_what_is_neither_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_another_file_is_one_error_line(tmp_path: Path) -> None:
     (tmp_path / "x.caffemodel").write_bytes(b"\xff" * 40)
     done = inspect(tmp_path / "x.caffemodel")
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""siamese-proto time as people call it."""
+"""The command time."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ def test_lines_are_those_of_caffe_time_and_no_database_is_needed(tmp_path: Path)
     ]  # fmt: skip  # as Caffe prints them
 
 
-def test_json_names_what_runs_towers_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_json_lists_the_layers_that_join_towers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(NET)
     done = CliRunner().invoke(
         main, ["time", "--model", "net.prototxt", "--iterations", "3", "--format", "json", *SHAPES]
     )
-    found = json.loads(done.stdout)
-    assert found["iterations"] == 3
-    assert found["step"] == pytest.approx(found["forward"] + found["backward"])
-    assert [layer["type"] for layer in found["layers"]] == [
+    times = json.loads(done.stdout)
+    assert times["iterations"] == 3
+    assert times["step"] == pytest.approx(times["forward"] + times["backward"])
+    assert [layer["type"] for layer in times["layers"]] == [
         "Slice", "JoinBatches", "InnerProduct", "PartBatches", "ContrastiveLoss",
-    ]  # fmt: skip  # one word a layer
-    assert all(layer["forward"] > 0 for layer in found["layers"])
-    assert found["layers"][2]["backward"] > 0
+    ]  # fmt: skip  # one word per layer
+    assert all(layer["forward"] > 0 for layer in times["layers"])
+    assert times["layers"][2]["backward"] > 0
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_json_names_what_runs_towers_as_one(tmp_path: Path, monkeypatch: pytest.
         ([*SHAPES, "--precision", "tf32"], "precision tf32 needs a GPU, and the net is on the CPU"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_line(
+def test_an_error_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +63,7 @@ def test_what_cannot_be_done_is_told_in_a_line(
     assert done.stderr.count("\n") == 1
 
 
-def test_timing_leaves_the_net_as_it_was() -> None:
+def test_timing_does_not_change_the_net() -> None:
     shapes = {"pairs": (7, 2, 5, 4), "sim": (7,)}
     net = sp.Net(NET, "TRAIN", shapes=shapes, seed=1)
     before = {name: tensor.detach().clone() for name, tensor in net.tensors.items()}

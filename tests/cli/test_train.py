@@ -1,4 +1,4 @@
-"""The commands train and test, run as a user runs them."""
+"""The commands train and test, as a user runs them."""
 
 import contextlib
 import os
@@ -58,7 +58,7 @@ def train(*arguments: str) -> Result:
     return run("train", "--solver", "solver.prototxt", *arguments)
 
 
-def test_train_trains_and_logs_as_caffe_does() -> None:
+def test_train_logs_as_caffe_does() -> None:
     result = train()
     assert result.exit_code == 0, result.output
     assert result.stdout == ""
@@ -78,19 +78,19 @@ def test_train_trains_and_logs_as_caffe_does() -> None:
     ],
     ids=" ".join,
 )
-def test_flags_are_taken_in_all_of_their_spellings(arguments: tuple[str, ...]) -> None:
+def test_flags_have_several_spellings(arguments: tuple[str, ...]) -> None:
     result = run("train", *arguments)
     assert result.exit_code == 0, result.output
 
 
-def test_a_log_file_gets_the_lines_with_prefix_and_is_added_to() -> None:
+def test_a_log_file_gets_the_lines_with_prefix_at_its_end() -> None:
     for _ in range(2):
         assert train("--log", "run.log").exit_code == 0
     text = Path("run.log").read_text()
     assert len(re.findall(r"^I\d{4} .*\] Solving tiny$", text, re.MULTILINE)) == 2
 
 
-def test_a_snapshot_is_gone_on_from() -> None:
+def test_snapshot_resumes_a_run() -> None:
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 4"))
     assert train().exit_code == 0
     Path("solver.prototxt").write_text(SOLVER)
@@ -101,7 +101,7 @@ def test_a_snapshot_is_gone_on_from() -> None:
     assert read_state("snap_iter_6.solverstate").iteration == 6
 
 
-def test_weights_of_several_files_are_begun_with() -> None:
+def test_weights_of_several_files_are_loaded() -> None:
     assert train().exit_code == 0
     shutil.copy("snap_iter_6.caffemodel", "begin.caffemodel")
     Path("solver.prototxt").write_text(SOLVER.replace("base_lr: 0.01", "base_lr: 0").replace("seed: 3", "seed: 4"))
@@ -125,7 +125,7 @@ def test_weights_and_snapshot_together_are_wrong_usage() -> None:
     assert "--weights and --snapshot exclude each other" in result.stderr
 
 
-def test_auto_goes_on_from_the_newest_snapshot_or_starts_with_the_weights() -> None:
+def test_auto_resumes_from_the_newest_snapshot_or_starts_with_the_weights() -> None:
     assert "No complete snapshot of snap exists; starting from iteration 0" in train("--snapshot", "auto").stderr
     shutil.copy("snap_iter_6.caffemodel", "begin.caffemodel")
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 8"))
@@ -159,9 +159,7 @@ def test_the_last_and_the_best_are_kept_and_events_written() -> None:
         (("--keep", "0"), 2, "0 is not in the range x>=1"),
     ],
 )
-def test_wrong_wishes_for_what_to_keep_are_found_before_training(
-    arguments: tuple[str, ...], status: int, message: str
-) -> None:
+def test_invalid_keep_options_are_errors_before_training(arguments: tuple[str, ...], status: int, message: str) -> None:
     Path("solver.prototxt").write_text(SOLVER + "test_iter: 2 test_interval: 2")
     result = train(*arguments)
     assert result.exit_code == status
@@ -188,7 +186,7 @@ def test_a_missing_flag_is_wrong_usage() -> None:
     ],
     ids=["field", "net", "folder"],
 )
-def test_a_users_mistake_is_one_line_and_exit_status_1(solver: str, message: str) -> None:
+def test_an_error_in_a_file_is_one_line_and_exit_status_1(solver: str, message: str) -> None:
     Path("solver.prototxt").write_text(solver)
     result = train()
     assert result.exit_code == 1
@@ -196,7 +194,7 @@ def test_a_users_mistake_is_one_line_and_exit_status_1(solver: str, message: str
     assert "Traceback" not in result.output
 
 
-def test_a_solver_file_that_is_not_there_is_one_line() -> None:
+def test_a_missing_solver_file_is_one_error_line() -> None:
     result = run("train", "--solver", "gone.prototxt")
     assert result.exit_code == 1
     assert "gone.prototxt" in result.stderr
@@ -204,7 +202,7 @@ def test_a_solver_file_that_is_not_there_is_one_line() -> None:
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_end_snapshots_and_stops(ended_by: signal.Signals) -> None:
+def test_a_stop_signal_writes_a_snapshot_and_stops(ended_by: signal.Signals) -> None:
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 1000000"))
     code = "from siamese_proto.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "--solver", "solver.prototxt"]
@@ -227,10 +225,10 @@ def test_a_signal_to_end_snapshots_and_stops(ended_by: signal.Signals) -> None:
     stopped = re.fullmatch(pattern, lines[-1])
     assert stopped
     assert read_state(stopped[2]).iteration == int(stopped[1])
-    assert len(list(Path().glob("snap_iter_*.solverstate"))) == 2  # the hang-up made one, and did not stop
+    assert len(list(Path().glob("snap_iter_*.solverstate"))) == 2  # the hang-up wrote one and did not stop
 
 
-def test_a_second_ctrl_c_stops_at_once() -> None:
+def test_a_second_ctrl_c_stops_immediately() -> None:
     solver = Solver("solver.prototxt")
     before = signal.getsignal(signal.SIGINT)
     with answering_signals(solver, "stop", "none"):
@@ -244,14 +242,14 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     solver.close()
 
 
-def test_a_terminal_shows_a_bar_in_place_of_training_lines() -> None:
+def test_a_terminal_shows_a_bar_instead_of_training_lines() -> None:
     ours, theirs = pty.openpty()
     code = "from siamese_proto.cli import main; main()"
     command = [sys.executable, "-c", code, "train", "--solver", "solver.prototxt", "--log", "run.log"]
     with subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as process:
         os.close(theirs)
         shown = b""
-        with contextlib.suppress(OSError):  # Linux ends a terminal nobody writes to any more with an error
+        with contextlib.suppress(OSError):  # on Linux, reading a closed terminal is an error
             while part := os.read(ours, 4096):
                 shown += part
     os.close(ours)
@@ -289,7 +287,7 @@ def test_test_scores_caffes_own_weights() -> None:
     assert re.search(r"^I\d{4} .* caffe\.cpp:309\] Loss: ", Path("test.log").read_text(), re.MULTILINE)
 
 
-def test_test_needs_weights_that_fit() -> None:
+def test_test_needs_matching_weights() -> None:
     result = run("test", "--model", "net.prototxt", "--weights", str(GOLDEN / "init.caffemodel"))
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

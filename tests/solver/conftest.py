@@ -18,7 +18,7 @@ def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRun:
-    """Lays net, solver and pairs into the working directory; lines given replace those fields of the solver."""
+    """Write net, solver and pairs to the working directory; `fields` replace those of the solver."""
     monkeypatch.chdir(tmp_path)
     for database in ("pairs_leveldb", "pairs_lmdb"):
         shutil.copytree(GOLDEN / "flagship" / database, tmp_path / database)
@@ -26,8 +26,8 @@ def write_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteRun:
     def write(net: str = NET, **fields: object) -> Path:
         text = SOLVER
         for name, value in fields.items():
-            kept = [part for part in _fields(text) if part.split(":")[0] != name]
-            text = "\n".join(kept if value is None else [*kept, f"{name}: {value}"])
+            lines = [part for part in _fields(text) if part.split(":")[0] != name]
+            text = "\n".join(lines if value is None else [*lines, f"{name}: {value}"])
         (tmp_path / "net.prototxt").write_text(net)
         (tmp_path / "solver.prototxt").write_text(text + "\n")
         return tmp_path / "solver.prototxt"

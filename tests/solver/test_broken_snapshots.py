@@ -1,4 +1,4 @@
-"""Snapshots that cannot be written or read: one clear error each, the earlier one still good, the run alive."""
+"""Snapshots that cannot be written or read: each gives one clear error, and the run continues."""
 
 import resource
 import signal
@@ -29,7 +29,7 @@ print(solver.iteration)
 
 
 @pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
-def test_a_run_outlives_a_full_disk(write_run, snapshot_format: str) -> None:
+def test_a_run_continues_after_a_full_disk(write_run, snapshot_format: str) -> None:
     write_run(snapshot=2, max_iter=10, display=0, test_iter=None, test_interval=None, snapshot_format=snapshot_format)
     done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)
     assert done.stdout == "10\n"
@@ -61,7 +61,7 @@ def broken(name: str) -> None:
 
 
 def other_net() -> None:
-    """The last layer's features become one more: another net."""
+    """Add an output to the last layer: another net."""
     net = Path("net.prototxt").read_text()
     Path("net.prototxt").write_text(net.replace("num_output: 3", "num_output: 4"))
 
@@ -116,18 +116,18 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_is_wrong_with_a_snapshot_is_told_in_one_line_and_the_earlier_one_is_good(write_run, case: str) -> None:
+def test_a_bad_snapshot_is_one_error_line_and_the_earlier_one_still_works(write_run, case: str) -> None:
     solver = Solver(write_run(snapshot=2))
     solver.step(4)
     solver.close()
-    kept = {name: Path(name).read_bytes() for name in ("solver.prototxt", "net.prototxt")}
+    files = {name: Path(name).read_bytes() for name in ("solver.prototxt", "net.prototxt")}
     spoil, message = CASES[case]
     spoil()
     with pytest.raises(NetError) as caught:
         Solver("solver.prototxt", snapshot="snap_iter_4.solverstate")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
-    for name, content in kept.items():
+    for name, content in files.items():
         Path(name).write_bytes(content)
     earlier = Solver("solver.prototxt", snapshot="snap_iter_2.solverstate")
     earlier.step(2)
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_snapshot_is_told_in_one_line_and_the_earlier_one_i
     earlier.close()
 
 
-def test_a_snapshot_of_another_net_is_told_of_and_not_passed_over(write_run) -> None:
+def test_auto_refuses_a_snapshot_of_another_net(write_run) -> None:
     solver = Solver(write_run(snapshot=2))
     solver.step(4)
     solver.close()
@@ -144,7 +144,7 @@ def test_a_snapshot_of_another_net_is_told_of_and_not_passed_over(write_run) -> 
         Solver("solver.prototxt", snapshot="auto")
 
 
-def test_weights_that_lack_a_layer_are_told_of(write_run) -> None:
+def test_weights_without_a_layer_of_the_net_are_refused(write_run) -> None:
     solver = Solver(write_run(snapshot=2))
     solver.step(2)
     solver.close()

@@ -11,7 +11,7 @@ from siamese_proto.solver import Solver
 from siamese_proto.solver.log import CaffeFormatter, Event, number, output_line
 
 CAFFE_LOG = paths.GOLDEN / "logs" / "caffe_train.log"
-# What the log parsers of Caffe's users look for.
+# What existing log parsers search for.
 PREFIX = re.compile(r"^[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.(\d{6}) +(\d+) ([\w.]+):(\d+)\] ")
 ITERATION = re.compile(r"Iteration (\d+)")
 RATE = re.compile(r"lr = ([-+]?[0-9]*\.?[0-9]+([eE]?[-+]?[0-9]+)?)")
@@ -19,11 +19,11 @@ OUTPUT = {kind: re.compile(kind + r" net output #(\d+): (\S+) = ([\.\deE+-]+)") 
 
 
 def record(message: str, **more: object) -> logging.LogRecord:
-    made = logging.LogRecord("siamese_proto.solver", logging.INFO, "/x/loop.py", 7, message, (), None)
-    made.created = datetime.datetime(2026, 11, 2, 9, 4, 5, 60789).timestamp()
-    made.process = 123
-    made.__dict__.update(more)
-    return made
+    result = logging.LogRecord("siamese_proto.solver", logging.INFO, "/x/loop.py", 7, message, (), None)
+    result.created = datetime.datetime(2026, 11, 2, 9, 4, 5, 60789).timestamp()
+    result.process = 123
+    result.__dict__.update(more)
+    return result
 
 
 def test_a_line_has_the_prefix_of_glog() -> None:
@@ -31,7 +31,7 @@ def test_a_line_has_the_prefix_of_glog() -> None:
     assert line == "I1102 09:04:05.060789   123 sgd_solver.cpp:112] Iteration 5, lr = 0.1"
 
 
-def test_a_record_without_a_place_of_caffe_gets_its_own_and_warnings_their_letter() -> None:
+def test_a_record_without_an_event_shows_its_own_file_and_line() -> None:
     line = CaffeFormatter().format(record("careful", levelno=logging.WARNING))
     assert line == "W1102 09:04:05.060789   123 loop.py:7] careful"
 
@@ -59,7 +59,7 @@ def test_an_output_shows_its_loss_weight_if_it_has_one() -> None:
 
 
 def shape_of(line: str) -> str:
-    """A log line with every number taken out."""
+    """A log line without its numbers."""
 
     return re.sub(r"-?\d+(\.\d+)?(e[-+]\d+)?", "N", PREFIX.sub("", line))
 
@@ -78,15 +78,15 @@ def test_the_lines_of_a_run_are_those_of_caffe(write_run, caplog: pytest.LogCapt
     caffes = {(PREFIX.match(line)[8] + ":" + PREFIX.match(line)[9], shape_of(line)) for line in lines_of(read_caffe())}
     begin = next(index for index, line in enumerate(ours) if "Solving" in line)
     places = [PREFIX.match(line) for line in ours[begin:]]
-    found = [(f"{place[8]}:{place[9]}", shape_of(line)) for place, line in zip(places, ours[begin:], strict=True)]
+    lines = [(f"{place[8]}:{place[9]}", shape_of(line)) for place, line in zip(places, ours[begin:], strict=True)]
     own_words = {"small_twin": "mnist_siamese_train_test", "multistep": "inv", "snap_": "siamese/snap_"}
-    for place, line in found:
+    for place, line in lines:
         if "MultiStep" in line:
             continue  # the recorded run had another policy
         for ours_word, caffes_word in own_words.items():
             line = line.replace(ours_word, caffes_word)
         assert (place, line) in caffes
-    assert [line for _, line in found if "est" in line] == [
+    assert [line for _, line in lines if "est" in line] == [
         "Iteration N, Testing net (#N)",
         "    Test net output #N: loss = N (* N = N loss)",
         "Iteration N, Testing net (#N)",
@@ -98,7 +98,7 @@ def read_caffe() -> str:
     return "\n".join(line for line in CAFFE_LOG.read_text().splitlines() if re.match(r"^[IWEF]\d{8} ", line))
 
 
-def test_log_parsers_find_what_a_run_recorded(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_parsers_find_the_losses_and_rates_of_a_run(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     solver = Solver(write_run(max_iter=5, iter_size=1, average_loss=1, snapshot=0, snapshot_after_train="false"))
     solver.solve()
@@ -111,14 +111,14 @@ def test_log_parsers_find_what_a_run_recorded(write_run, caplog: pytest.LogCaptu
         if not begun:
             continue
         month, day, *_ = (int(part) for part in PREFIX.match(line).groups()[:6])
-        datetime.date(2024, month, day)  # parsers make a date of every line
-        if found := ITERATION.search(line):
-            iteration = int(found[1])
-        if found := RATE.search(line):
-            rates[iteration] = float(found[1])
+        datetime.date(2024, month, day)  # parsers read a date in every line
+        if match := ITERATION.search(line):
+            iteration = int(match[1])
+        if match := RATE.search(line):
+            rates[iteration] = float(match[1])
         for kind, where in (("Train", trained), ("Test", tested)):
-            if found := OUTPUT[kind].search(line):
-                where[iteration] = (found[2], float(found[3]))
+            if match := OUTPUT[kind].search(line):
+                where[iteration] = (match[2], float(match[3]))
     assert rates == {0: 0.01, 2: 0.01, 4: 0.005}
     assert sorted(tested) == [0, 4]
     assert {name for name, _ in [*trained.values(), *tested.values()]} == {"loss"}
@@ -130,9 +130,9 @@ def test_the_displayed_loss_is_the_mean_of_the_last_ones(write_run, caplog: pyte
     solver = Solver(write_run(max_iter=5, average_loss=3, display=1, snapshot=0, snapshot_after_train="false"))
     solver.solve()
     solver.close()
-    displayed = [float(found[1]) for one in caplog.records if (found := re.search(r"loss = (\S+)$", one.getMessage()))]
+    displayed = [float(match[1]) for one in caplog.records if (match := re.search(r"loss = (\S+)$", one.getMessage()))]
     losses = solver.losses
     expected = [sum(losses[max(0, i - 2) : i + 1]) / min(i + 1, 3) for i in range(5)]
     assert displayed[:5] == pytest.approx(expected, rel=1e-5)
-    assert len(displayed) == 6  # and once more at the end
+    assert len(displayed) == 6  # and again at the end
     assert not torch.is_tensor(losses[0])

@@ -1,4 +1,4 @@
-"""Runs that continue from solver states that Caffe wrote, of today and of old."""
+"""Runs that continue from solver states of current and old versions of Caffe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ test_iter: 1 test_interval: 1
 
 @pytest.fixture
 def counting_run(in_tmp: Path) -> Path:
-    """A run over x = 0..9, two a batch, that has been snapshotted at iteration 4."""
+    """A run over x = 0..9, two per batch, with a snapshot at iteration 4."""
     with h5py.File("numbers.h5", "w") as file:
         file["x"] = np.arange(10, dtype=np.float32).reshape(10, 1)
         file["y"] = np.ones((10, 1), np.float32)
@@ -54,11 +54,11 @@ def means_of_tests(snapshot: str) -> list[float]:
     return means
 
 
-def test_nets_to_test_with_start_at_the_first_record_after_a_state_of_caffe(counting_run: Path) -> None:
+def test_test_nets_start_at_the_first_record_after_a_state_of_caffe(counting_run: Path) -> None:
     state = read_state("snap_iter_4.solverstate")
     write_state("caffe.solverstate", StoredState(4, state.learned_net, 0, state.history, None))
     assert means_of_tests("caffe.solverstate") == [0.5, 2.5, 4.5]  # as real Caffe prints them
-    # four tests have been made before, so a run of ours is at the fifth of five batches
+    # after four tests, our run is at the fifth of five batches
     assert means_of_tests("snap_iter_4.solverstate") == [8.5, 0.5, 2.5]
 
 
@@ -117,7 +117,7 @@ NAMES = ("x", "x_p", "y", "y_p")
 
 
 def resumed_from_copies(old: TwoCopies, iteration: int, rule: str, batches: list[dict[str, np.ndarray]]) -> Solver:
-    """A solver of ours that continues from what old Caffe would have written."""
+    """Our solver, resumed from a state as old Caffe would have written it."""
     Path("twin.prototxt").write_text(TWIN)
     momentum = MOMENTUM if rule in ("SGD", "Nesterov") else 0
     Path("twin_solver.prototxt").write_text(
@@ -137,7 +137,7 @@ def resumed_from_copies(old: TwoCopies, iteration: int, rule: str, batches: list
 
 
 @pytest.mark.parametrize("rule", ["SGD", "Nesterov"])
-def test_a_run_resumed_from_a_history_of_every_copy_is_the_run_with_copies(in_tmp: Path, rule: str) -> None:
+def test_a_run_resumed_from_a_history_of_every_copy_equals_the_run_with_copies(in_tmp: Path, rule: str) -> None:
     before, after = twin_batches(7)[:4], twin_batches(7)[4:]
     draw = np.random.default_rng(2)
     old = TwoCopies(rule, draw.normal(size=(4, 3)), draw.normal(size=4))
@@ -148,12 +148,12 @@ def test_a_run_resumed_from_a_history_of_every_copy_is_the_run_with_copies(in_tm
     for batch in after:
         old.step(batch, 0.1)
         solver.step(1)
-        for tensor, wanted in zip(solver.net.tensors.values(), old.params, strict=True):
-            np.testing.assert_allclose(tensor.detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
+        for tensor, expected in zip(solver.net.tensors.values(), old.params, strict=True):
+            np.testing.assert_allclose(tensor.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("rule", "is_exact"), [("SGD", True), ("Nesterov", True), ("AdaGrad", False)])
-def test_the_log_says_where_a_sum_of_histories_is_an_estimate(
+def test_the_log_says_whether_a_sum_of_histories_is_an_estimate(
     in_tmp: Path, caplog: pytest.LogCaptureFixture, rule: str, is_exact: bool
 ) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")

@@ -1,4 +1,4 @@
-"""Several processes that train one net do what one does with as many times the batch."""
+"""Several processes train one net like one process with a larger batch."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ layer { name: "quiet" type: "Silence" bottom: "aside" }
 LARGER = NET.replace("batch_size: 10", "batch_size: 20") + ASIDE
 TRAIN = ("siamese_proto", "train", "--solver", "solver.prototxt", "--log", "train.log")
 LATER = 4e9  # a time in the year 2096
-# what follows -- is the command's own: torchrun takes --log for an abbreviation of its --log-dir
-# what `--gpu 0,1` does, without the GPUs
+# arguments after -- belong to the command: torchrun takes --log for its --log-dir
+# as --gpu 0,1 does, without GPUs
 TOGETHER = (
     "-c",
     "import sys; from siamese_proto.cli.gpus import run_processes as run; sys.exit(run(2, sys.argv[2:]))",
@@ -51,7 +51,7 @@ def environment() -> dict[str, str]:
 
 
 def run(*arguments: str, status: int | None = 0) -> str:
-    """A program in the working directory; what it said on stderr."""
+    """Run a program in the working directory; returns its stderr."""
     command = [sys.executable, *arguments]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=300)
     assert status is None or done.returncode == status, done.stderr
@@ -60,7 +60,7 @@ def run(*arguments: str, status: int | None = 0) -> str:
 
 @contextmanager
 def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program that goes on while the test does, in a session of its own."""
+    """A program that runs during the test, in its own session."""
     command = [sys.executable, *arguments]
     process = subprocess.Popen(
         command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=os.name != "nt"
@@ -74,27 +74,27 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def workers(parent: int) -> list[int]:
-    """The processes that a process has started, in the order of their ranks."""
-    found = {}
+    """The child processes of a process, in the order of their ranks."""
+    processes = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
-            told = (folder / "environ").read_bytes().split(b"\0")
+            variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if int(stat[1]) == parent:
-            found.update({int(entry[5:]): int(folder.name) for entry in told if entry.startswith(b"RANK=")})
-    return [found[rank] for rank in sorted(found)]
+            processes.update({int(entry[5:]): int(folder.name) for entry in variables if entry.startswith(b"RANK=")})
+    return [processes[rank] for rank in sorted(processes)]
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """The status of a program when it ends, and if that tells of a failure what it said on stderr."""
-    said = process.communicate(timeout=200)[1]
-    return process.returncode, said if process.returncode else ""
+    """Wait for a program; returns its status, and its stderr if it failed."""
+    stderr = process.communicate(timeout=200)[1]
+    return process.returncode, stderr if process.returncode else ""
 
 
 def wait_for(text: str, path: str = "train.log", seconds: float = 120) -> None:
-    """Wait until a log says something."""
+    """Wait until a log contains a text."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if Path(path).exists() and re.search(text, Path(path).read_text()):
@@ -104,9 +104,9 @@ def wait_for(text: str, path: str = "train.log", seconds: float = 120) -> None:
 
 
 def losses(path: str = "train.log") -> dict[int, float]:
-    """Every displayed loss by iteration; of one that was computed twice the last."""
-    found = re.findall(r"Iteration (\d+) \(.*loss = (\S+)", Path(path).read_text())
-    return {int(iteration): float(loss) for iteration, loss in found}
+    """Every displayed loss by iteration; the last one if an iteration was repeated."""
+    displayed = re.findall(r"Iteration (\d+) \(.*loss = (\S+)", Path(path).read_text())
+    return {int(iteration): float(loss) for iteration, loss in displayed}
 
 
 def weights(path: str) -> dict[str, np.ndarray]:
@@ -121,10 +121,10 @@ def weights(path: str) -> dict[str, np.ndarray]:
 def one_process(solver: Path, net: str, iterations: int) -> Solver:
     """The run of one process with this net."""
     Path("net.prototxt").write_text(net)
-    made = Solver(solver)
-    made.step(iterations)
-    made.close()
-    return made
+    run = Solver(solver)
+    run.step(iterations)
+    run.close()
+    return run
 
 
 RULES = {
@@ -134,8 +134,8 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_two_processes_are_one_with_twice_the_batch(write_run: WriteRun, rule: str) -> None:
-    """Twins that share, dropout and mirrors drawn by place, two passes an update, parameters without a gradient."""
+def test_two_processes_train_like_one_with_twice_the_batch(write_run: WriteRun, rule: str) -> None:
+    """With shared twins, dropout, mirrors, two passes per update, and parameters without a gradient."""
     more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 7, "snapshot": 0, **RULES[rule]}
     solver = write_run(NET + ASIDE, **more)
     run(*TORCHRUN, "-m", "--", *TRAIN)
@@ -152,8 +152,8 @@ def test_two_processes_are_one_with_twice_the_batch(write_run: WriteRun, rule: s
     assert log.count("Snapshotting to binary proto file") == 1
 
 
-def test_a_run_whose_worker_is_killed_is_the_run_that_was_not(write_run: WriteRun) -> None:
-    """torchrun starts all anew; they go on from the last snapshot, though a later one of another run lies there."""
+def test_a_run_whose_worker_is_killed_equals_an_uninterrupted_run(write_run: WriteRun) -> None:
+    """torchrun restarts all processes, which resume from the last snapshot of their own run."""
     more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 20, "snapshot": 4, "test_interval": 0}
     single = one_process(write_run(NET, **more, test_iter=None), LARGER, 20)
     for path in Path().glob("snap_iter_*"):
@@ -163,7 +163,7 @@ def test_a_run_whose_worker_is_killed_is_the_run_that_was_not(write_run: WriteRu
         else:
             path.unlink()
     Path("net.prototxt").write_text(NET + ASIDE)
-    # one worker waits to be killed before it has done iteration 9
+    # one worker waits in iteration 9 to be killed
     Path("slow.py").write_text(
         """
 import os, time
@@ -179,8 +179,8 @@ loop.Solver._accumulate_gradients = slow
     with running(*TORCHRUN, "--max-restarts", "1", "-m", "--", *TRAIN, "--layers", "slow.py") as process:
         wait_for("Iteration 8 ")
         os.kill(workers(process.pid)[1], signal.SIGKILL)
-        status, said = ended(process)
-        assert status == 0, said
+        status, stderr = ended(process)
+        assert status == 0, stderr
     log = Path("train.log").read_text()
     assert "Resuming from snap_iter_8.solverstate" in log
     together = losses()
@@ -188,17 +188,17 @@ loop.Solver._accumulate_gradients = slow
     assert not list(Path().glob(".snap*"))
 
 
-def test_one_process_a_gpu_is_started_and_a_signal_to_one_stops_all(write_run: WriteRun) -> None:
+def test_a_signal_to_one_process_stops_all(write_run: WriteRun) -> None:
     write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
     with running(*TOGETHER, *TRAIN) as process:
         wait_for("Iteration 3 ")
         os.kill(workers(process.pid)[1], signal.SIGINT)
         assert process.wait(timeout=100) == 130
-        said = process.stderr.read()
-    stopped = re.search(r"stopped at iteration (\d+); continue with --snapshot (\S+)", said)
+        stderr = process.stderr.read()
+    stopped = re.search(r"stopped at iteration (\d+); continue with --snapshot (\S+)", stderr)
     assert Path(stopped[2]).exists()
-    assert said.count("stopped at iteration") == 1
-    assert "Traceback" not in said
+    assert stderr.count("stopped at iteration") == 1
+    assert "Traceback" not in stderr
 
 
 def test_an_error_in_one_process_ends_all(write_run: WriteRun) -> None:
@@ -216,12 +216,12 @@ class Failing(ContrastiveLoss):
 sp.layer("ContrastiveLoss", replace=True)(Failing)
 """
     )
-    said = run(*TOGETHER, *TRAIN, "--layers", "fail.py", status=1)
-    assert "no more of this" in said
-    assert "Traceback" not in said
+    stderr = run(*TOGETHER, *TRAIN, "--layers", "fail.py", status=1)
+    assert "no more of this" in stderr
+    assert "Traceback" not in stderr
 
 
-def test_more_processes_than_gpus_named_or_a_gpu_named_twice_are_refused(write_run: WriteRun) -> None:
+def test_invalid_lists_of_gpus_are_refused(write_run: WriteRun) -> None:
     write_run(NET)
     assert "names a GPU twice" in run("-m", *TRAIN, "--gpu", "1,1", status=2)
     assert "neither a list of GPU numbers nor 'all'" in run("-m", *TRAIN, "--gpu", "0,x", status=2)
@@ -244,32 +244,32 @@ def test_modules_in_the_working_folder_are_not_run(write_run: WriteRun, argument
     assert Path("snap_iter_1.caffemodel").exists()
 
 
-# Its parts, without processes
+# Parts of it, in one process
 
 
 def share(rank: int, ranks: int, solver: Path) -> Solver:
-    """A solver whose net reads a share of its data, without others that train with it."""
-    made = Solver(solver)
-    made.net.run.rank, made.net.run.ranks = rank, ranks
-    return made
+    """A solver whose net reads its share of the data, without other processes."""
+    part = Solver(solver)
+    part.net.run.rank, part.net.run.ranks = rank, ranks
+    return part
 
 
 @pytest.mark.parametrize("position", [0, 1, 5])
-def test_processes_share_the_records_of_one_between_them(write_run: WriteRun, position: int) -> None:
-    """From any position of a run that others have begun with another number of processes."""
+def test_processes_divide_the_records_of_one(write_run: WriteRun, position: int) -> None:
+    """From any position of a run that had another number of processes."""
     solver = write_run(NET, random_seed=5)
     whole = share(0, 1, solver)
     whole.batches.go_to({"pairs": position})
-    wanted = [whole.batches.next_batch() for _ in range(6)]
+    expected = [whole.batches.next_batch() for _ in range(6)]
     for rank in range(3):
-        made = share(rank, 3, solver)
-        made.batches.go_to({"pairs": position})
+        part = share(rank, 3, solver)
+        part.batches.go_to({"pairs": position})
         for turn in range(2):
-            batch = made.batches.next_batch()
+            batch = part.batches.next_batch()
             for top in ("pair", "sim"):
-                assert torch.equal(batch[top], wanted[3 * turn + rank][top])
-        assert made.batches.positions() == {"pairs": position + 6}
-        made.close()
+                assert torch.equal(batch[top], expected[3 * turn + rank][top])
+        assert part.batches.positions() == {"pairs": position + 6}
+        part.close()
     whole.close()
 
 
@@ -285,7 +285,7 @@ layer { name: "loss" type: "ContrastiveLoss" bottom: "ip" bottom: "ip_b" bottom:
 """
 
 
-def test_processes_share_the_pairs_that_one_with_larger_batches_would_draw(write_run: WriteRun) -> None:
+def test_processes_divide_the_pairs_that_one_with_larger_batches_draws(write_run: WriteRun) -> None:
     draw = np.random.default_rng(3)
     for person in range(4):
         folder = Path("images", f"person{person}")
@@ -304,7 +304,7 @@ def test_processes_share_the_pairs_that_one_with_larger_batches_would_draw(write
         solver.close()
 
 
-def test_a_feeder_that_knows_of_no_shares_is_shared_too() -> None:
+def test_a_feeder_without_a_step_is_shared_too() -> None:
     class Counting:
         batches = 0
 
@@ -327,25 +327,25 @@ def test_a_feeder_that_knows_of_no_shares_is_shared_too() -> None:
 
 def test_given_batches_are_shared() -> None:
     batches = [np.full((2, 1), number, np.float32) for number in range(7)]
-    given = GivenBatches("in", ["x"], batches)
-    given.rank, given.ranks = 1, 2
-    assert [given.next_batch()["x"][0, 0] for _ in range(4)] == [1, 3, 5, 0]  # seven, and then the first again
-    assert given.batches == 8
+    source = GivenBatches("in", ["x"], batches)
+    source.rank, source.ranks = 1, 2
+    assert [source.next_batch()["x"][0, 0] for _ in range(4)] == [1, 3, 5, 0]  # seven, and then the first again
+    assert source.batches == 8
 
 
-def test_a_batch_that_the_caller_fills_anew_is_not_shared_with_the_next() -> None:
+def test_a_batch_that_the_caller_reuses_is_copied() -> None:
     def filled() -> Iterator[dict[str, Tensor]]:
         batch = {"x": torch.zeros(2, 1)}
         for number in range(8):
             batch["x"] = torch.full((2, 1), float(number))
             yield batch
 
-    given = GivenBatches("in", ["x"], filled())
-    given.rank, given.ranks = 0, 2
-    assert [float(given.next_batch()["x"][0, 0]) for _ in range(4)] == [0, 2, 4, 6]
+    source = GivenBatches("in", ["x"], filled())
+    source.rank, source.ranks = 0, 2
+    assert [float(source.next_batch()["x"][0, 0]) for _ in range(4)] == [0, 2, 4, 6]
 
 
-def test_masks_of_all_processes_are_those_of_one() -> None:
+def test_the_masks_of_all_processes_are_those_of_one() -> None:
     x = torch.zeros(4, 3)
     whole = uniform(x, (12, 3), RunState(7, 2, 1), "drop")
     parts = [uniform(x, (4, 3), RunState(7, 2, 1, rank, 3), "drop") for rank in range(3)]
@@ -353,7 +353,7 @@ def test_masks_of_all_processes_are_those_of_one() -> None:
     assert torch.equal(uniform(x, (12, 3), RunState(7, 2, 1), "drop"), whole)
 
 
-def test_a_process_alone_keeps_what_is_its_own() -> None:
+def test_a_group_of_one_process_changes_nothing() -> None:
     group = ProcessGroup()
     loss = torch.tensor(3.0)
     param = torch.nn.Parameter(torch.ones(2))

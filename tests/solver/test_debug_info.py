@@ -1,4 +1,4 @@
-"""What debug_info shows, against gradients and means computed by hand."""
+"""The lines of debug_info, compared with gradients and means computed by hand."""
 
 import logging
 import re
@@ -10,7 +10,7 @@ import pytest
 from siamese_proto.solver import Solver
 from siamese_proto.solver.log import number
 
-# One number a blob, so that everything can be written down.
+# One number per blob, so that everything can be written out.
 NET = """
 name: "twin"
 layer { name: "in" type: "Input" top: "x" top: "x_p" input_param { shape { dim: 1 dim: 1 } shape { dim: 1 dim: 1 } } }
@@ -55,7 +55,7 @@ def debug_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
-def test_every_value_and_gradient_is_shown_as_caffe_shows_it(
+def test_every_value_and_gradient_is_logged_as_in_caffe(
     in_tmp: Path, caplog: pytest.LogCaptureFixture, fuse: bool
 ) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
@@ -70,7 +70,9 @@ def test_every_value_and_gradient_is_shown_as_caffe_shows_it(
     assert [record.levelname for record in caplog.records if "All net params" in record.getMessage()] == 2 * ["ERROR"]
 
 
-def test_a_shown_gradient_grows_over_the_passes_of_an_iteration(in_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logged_gradients_accumulate_over_the_passes_of_an_iteration(
+    in_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     Path("net.prototxt").write_text(NET)
     Path("solver.prototxt").write_text(SOLVER + "iter_size: 2")
@@ -80,24 +82,24 @@ def test_a_shown_gradient_grows_over_the_passes_of_an_iteration(in_tmp: Path, ca
     assert shown == ["72", "109", str(109 + 72), "218"]
 
 
-def test_test_nets_show_every_batch_forward(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_test_nets_log_the_forward_pass_of_every_batch(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     solver = Solver(write_run(debug_info="true", display=None))
     (means,) = solver.test_all()
     solver.close()
     lines = debug_lines(caplog)
     assert not [line for line in lines if "Backward" in line]
-    losses = [float(found[1]) for line in lines if (found := re.search(r"Layer loss, top blob loss data: (\S+)", line))]
+    losses = [float(match[1]) for line in lines if (match := re.search(r"Layer loss, top blob loss data: (\S+)", line))]
     assert len(losses) == 3
     assert means["loss"].item() == pytest.approx(sum(losses) / 3, rel=1e-5)
     weight = solver.net.params["hidden"][0].abs().mean().item()
     assert lines.count(f"[Forward] Layer hidden, param blob w data: {number(weight)}") == 3
 
 
-def test_showing_does_not_change_a_run(write_run) -> None:
+def test_debug_info_does_not_change_a_run(write_run) -> None:
     runs = []
     for shown in ("true", "false"):
-        # Not fused: what is shown is computed tower by tower, which may round otherwise.
+        # Not fused: logged passes run tower by tower, which may round differently.
         solver = Solver(write_run(debug_info=shown, random_seed=5, display=1), fuse=False)
         solver.step(4)
         solver.close()
@@ -128,10 +130,10 @@ def test_the_loss_of_a_blob_overwritten_in_place_counts(in_tmp: Path, shown: str
 
 
 @pytest.mark.parametrize(("display", "shows"), [(1, True), (2, False)])
-def test_the_last_pass_is_shown_where_the_last_iteration_was(
+def test_the_last_pass_is_logged_if_the_last_iteration_was(
     in_tmp: Path, caplog: pytest.LogCaptureFixture, display: int, shows: bool
 ) -> None:
-    """Caffe sets the net's flag in each iteration, and the pass for the last display leaves it (solver.cpp: Step)."""
+    """Caffe sets the flag in each iteration, and the pass for the final loss does not change it (solver.cpp: Step)."""
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     Path("net.prototxt").write_text(NET)
     text = SOLVER.replace("max_iter: 4 display: 3", f"max_iter: 2 display: {display} snapshot_after_train: false")
@@ -150,7 +152,7 @@ def test_the_last_pass_is_shown_where_the_last_iteration_was(
     ],
     ids=["force_backward", "propagate_down"],
 )
-def test_the_gradient_of_data_is_shown_where_it_is_asked_for(
+def test_the_gradient_of_data_is_logged_on_request(
     in_tmp: Path, caplog: pytest.LogCaptureFixture, net: str, added: dict[str, str]
 ) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
@@ -167,7 +169,7 @@ def test_the_gradient_of_data_is_shown_where_it_is_asked_for(
     assert debug_lines(caplog) == expected
 
 
-def test_force_backward_shows_a_split_of_labels(in_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_force_backward_logs_a_split_of_labels(in_tmp: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     text = """
     force_backward: true

@@ -23,7 +23,7 @@ def scalars(folder: str) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_every_loss_and_what_is_displayed_and_tested_is_written(write_run) -> None:
+def test_losses_rates_and_test_outputs_are_written(write_run) -> None:
     solver = Solver(write_run(display=5))
     close = write_events(solver, "events")
     means = []
@@ -31,14 +31,14 @@ def test_every_loss_and_what_is_displayed_and_tested_is_written(write_run) -> No
     solver.solve()
     close()
     solver.close()
-    found = scalars("events")
-    assert found["train/loss"] == list(enumerate(pytest.approx(loss) for loss in solver.losses))
-    assert found["train/lr"] == [(0, pytest.approx(0.01)), (5, pytest.approx(0.005)), (10, pytest.approx(0.0025))]
-    assert found["test/loss"] == [(iteration, pytest.approx(mean)) for iteration, mean in means]
+    written = scalars("events")
+    assert written["train/loss"] == list(enumerate(pytest.approx(loss) for loss in solver.losses))
+    assert written["train/lr"] == [(0, pytest.approx(0.01)), (5, pytest.approx(0.005)), (10, pytest.approx(0.0025))]
+    assert written["test/loss"] == [(iteration, pytest.approx(mean)) for iteration, mean in means]
     assert [iteration for iteration, _ in means] == [0, 4, 8, 12]
 
 
-def test_a_resumed_run_replaces_the_events_that_it_makes_anew(write_run) -> None:
+def test_a_resumed_run_replaces_the_later_events(write_run) -> None:
     first = Solver(write_run(random_seed=2))
     close = write_events(first, "events")
     first.solve()
@@ -66,14 +66,14 @@ print(solver.iteration)
 """
 
 
-def test_a_run_outlives_events_that_cannot_be_written(write_run) -> None:
+def test_a_run_continues_when_events_cannot_be_written(write_run) -> None:
     write_run(snapshot=0, display=1, test_iter=None, test_interval=None)
     done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)
     assert done.stdout == "300\n"
     assert done.stderr.count("EVENTS FAILED, training continues without them: ") == 1
 
 
-def test_a_missing_tensorboard_is_told_of(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorboard_is_an_error(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.startswith(("tensorboard", "torch.utils.tensorboard"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
@@ -86,7 +86,7 @@ def test_a_missing_tensorboard_is_told_of(write_run, monkeypatch: pytest.MonkeyP
     solver.close()
 
 
-def test_a_folder_that_cannot_be_made_is_told_of(write_run) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(write_run) -> None:
     solver = Solver(write_run())
     Path("file").touch()
     with pytest.raises(SolverError, match="the folder for events, 'file', cannot be written to: "):

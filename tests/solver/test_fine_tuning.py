@@ -1,4 +1,4 @@
-"""Weights files that runs begin with, and what is said of each."""
+"""Weights files at the start of runs, and the report about each."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if getattr(record, "event", None) == Event.WEIGHTS_LOADED]
 
 
-def test_one_towers_weights_are_those_of_all_towers_that_share_them(
+def test_weights_of_one_tower_are_loaded_into_all_towers_that_share_them(
     write_run, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
@@ -44,7 +44,7 @@ def test_one_towers_weights_are_those_of_all_towers_that_share_them(
 
 
 @pytest.mark.parametrize("way", ["solver file", "commas", "argument"])
-def test_several_files_are_taken_one_after_the_other(write_run, caplog: pytest.LogCaptureFixture, way: str) -> None:
+def test_several_files_are_loaded_in_order(write_run, caplog: pytest.LogCaptureFixture, way: str) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     path = write_run()
     whole = Net("net.prototxt", "TRAIN", seed=1)
@@ -64,7 +64,7 @@ def test_several_files_are_taken_one_after_the_other(write_run, caplog: pytest.L
     solver.close()
 
 
-def test_copies_that_differ_are_told_of_and_the_last_counts(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_copies_that_differ_are_reported_and_the_last_is_used(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     apart = NET.replace('param { name: "fw" } param { name: "fb" }', "")
     write_run(apart)
@@ -99,7 +99,7 @@ SKIPPED = (
 )
 
 
-def test_a_head_of_another_size_is_skipped_by_the_commands_that_are_told_to(in_tmp: Path) -> None:
+def test_skip_mismatched_skips_a_head_of_another_size(in_tmp: Path) -> None:
     other = LINE.replace("num_output: 4", "num_output: 6").replace("dim: 5 dim: 4", "dim: 5 dim: 6")
     trained = Net(other, seed=3)
     trained.save_weights("w.caffemodel")

@@ -1,4 +1,4 @@
-"""What is said of a test whose BatchNorm layers have seen no batch yet."""
+"""The warning about a test whose BatchNorm layers have no statistics yet."""
 
 import logging
 from pathlib import Path
@@ -23,10 +23,10 @@ STORED = ("", "batch_norm_param { use_global_stats: false }")
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"), [(("", ""), "'bn1' and 1 more"), (STORED, "'bn1'"), (STORED[1:] * 2, "")]
+    ("settings", "layers"), [(("", ""), "'bn1' and 1 more"), (STORED, "'bn1'"), (STORED[1:] * 2, "")]
 )
-def test_a_test_before_any_batch_is_explained_once(
-    settings: tuple[str, str], told: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_test_before_any_training_is_explained_once(
+    settings: tuple[str, str], layers: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "net.prototxt").write_text(NET % settings)
     (tmp_path / "solver.prototxt").write_text(
@@ -42,12 +42,12 @@ def test_a_test_before_any_batch_is_explained_once(
     messages = [record.getMessage() for record in caplog.records if "statistics" in record.getMessage()]
     assert messages == (
         [
-            f"layer {told}: BatchNorm has no statistics yet and divides by sqrt(eps), so the losses of this test are "
+            f"layer {layers}: BatchNorm has no statistics yet and divides by sqrt(eps), so the losses of this test are "
             "huge and mean nothing; test after some training (test_initialization: false), or give weights"
         ]
-        if told
+        if layers
         else []
     )
-    if told == "'bn1' and 1 more":
+    if layers == "'bn1' and 1 more":
         assert losses[0] > 1e8 > 1e5 > losses[1]
         assert np.isfinite(losses).all()

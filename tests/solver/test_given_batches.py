@@ -1,4 +1,4 @@
-"""Runs over batches that the caller gives, numbers that are not finite among them."""
+"""Runs on batches from the caller, including numbers that are not finite."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from siamese_proto.proto import schema
 from siamese_proto.solver import Solver
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_snapshot(in_tmp: Path) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_and_the_last_good_snapshot_stays(in_tmp: Path) -> None:
     solver = plain(in_tmp, "snapshot: 4 display: 5", data={"in": plain_batches(bad=6)})
     with pytest.raises(SolverError) as caught:
         solver.solve()
@@ -62,7 +62,7 @@ layer {{ name: "y" type: "DummyData" top: "y" dummy_data_param {{ shape {{ dim: 
     settings = f"display: {display} iter_size: {iter_size} snapshot_after_train: false max_iter: 9"
     (in_tmp / "plain_solver.prototxt").write_text(PLAIN_SOLVER.replace("max_iter: 20", "") + settings)
     iteration = 3 // iter_size
-    # TanH makes the infinite value finite, and its gradient NaN: the next loss shows it.
+    # TanH makes the infinite value finite, but its gradient NaN, so the next loss is NaN.
     with pytest.raises(SolverError, match=rf"^the loss of iteration {iteration + 1} is nan; ") as caught:
         Solver(in_tmp / "plain_solver.prototxt").solve()
     assert (
@@ -72,7 +72,7 @@ layer {{ name: "y" type: "DummyData" top: "y" dummy_data_param {{ shape {{ dim: 
     assert "base_lr" not in str(caught.value)
 
 
-def test_parameters_that_begin_without_being_finite_are_named(in_tmp: Path) -> None:
+def test_first_parameters_that_are_not_finite_are_named(in_tmp: Path) -> None:
     solver = plain(in_tmp, "display: 1", data={"in": plain_batches()})
     with torch.no_grad():
         solver.net.params["ip"][0][1, 2] = math.nan
@@ -84,14 +84,14 @@ def test_parameters_that_begin_without_being_finite_are_named(in_tmp: Path) -> N
     )
 
 
-def test_a_snapshot_that_falls_due_ends_a_run_that_is_not_finite(in_tmp: Path) -> None:
+def test_a_snapshot_ends_a_run_that_is_not_finite(in_tmp: Path) -> None:
     solver = plain(in_tmp, "snapshot: 4", data={"in": plain_batches(bad=6)})
     with pytest.raises(SolverError, match="the loss of iteration 6 is nan"):
         solver.solve()
     assert solver.iteration == 8
 
 
-def test_a_bad_record_is_named_where_it_comes_in(in_tmp: Path) -> None:
+def test_a_bad_record_is_named_with_its_data_layer(in_tmp: Path) -> None:
     solver = plain(in_tmp, "display: 1", data={"in": plain_batches(bad=2)})
     with pytest.raises(SolverError, match=r"the loss of iteration 2 is nan; the first layer .* is 'in' "):
         solver.solve()
@@ -107,11 +107,11 @@ def test_parameters_that_are_not_finite_are_not_saved(in_tmp: Path) -> None:
     assert not list(in_tmp.glob("*.solverstate"))
 
 
-def test_batches_may_be_mappings_sequences_or_the_only_top(in_tmp: Path) -> None:
+def test_batches_may_be_mappings_sequences_or_one_array(in_tmp: Path) -> None:
     losses = []
     for data in (plain_batches(), [{"y": y, "x": torch.from_numpy(x)} for x, y in plain_batches()]):
         solver = plain(in_tmp, "random_seed: 5", data={"in": data})
-        solver.step(25)  # more than there are: they begin again
+        solver.step(25)  # more than the list has: it starts again
         losses.append(solver.losses)
     assert losses[0] == losses[1]
 
@@ -189,7 +189,7 @@ def test_batches_may_differ_in_rows_but_in_nothing_else(in_tmp: Path) -> None:
     )
 
 
-def test_batches_given_otherwise_than_the_first_are_looked_at_again(in_tmp: Path) -> None:
+def test_batches_in_another_form_than_the_first_are_checked_again(in_tmp: Path) -> None:
     first = {"x": torch.ones(2, 3), "y": torch.ones(2, 4)}
     others: list[object] = [{**first}, {"x": np.ones((2, 3)), "y": torch.ones(2, 4).double()}, [*first.values()]]
     solver = plain(in_tmp, "random_seed: 5", data={"in": [first, *others]})
@@ -205,7 +205,7 @@ def test_batches_given_otherwise_than_the_first_are_looked_at_again(in_tmp: Path
 
 
 class Numbered(Dataset):
-    """Items of one kind of number, or as a dict by top."""
+    """Items of one type of number, or dicts by top."""
 
     def __init__(self, kind: type, named: bool = False) -> None:
         self.kind, self.named = kind, named
@@ -220,19 +220,19 @@ class Numbered(Dataset):
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float64, np.int64, np.float32])
 @pytest.mark.parametrize("named", [False, True])
-def test_datasets_and_loaders_train_as_their_batches_written_out_do(in_tmp: Path, kind: type, named: bool) -> None:
+def test_datasets_and_loaders_train_like_lists_of_their_batches(in_tmp: Path, kind: type, named: bool) -> None:
     rows = [(np.full(3, index, np.float32), np.full(4, 2 * index, np.float32)) for index in range(6)]
     written = [tuple(np.stack(column) for column in zip(*rows[at : at + 2], strict=True)) for at in (0, 2, 4)]
     losses = []
     dataset = Numbered(kind, named)
     for data in (written, dataset, DataLoader(dataset, batch_size=2, drop_last=True)):
         solver = plain(in_tmp, "random_seed: 5", data={"in": data})
-        solver.step(8)  # more than there are: they begin again
+        solver.step(8)  # more than the list has: it starts again
         losses.append(solver.losses)
     assert losses[0] == losses[1] == losses[2]
 
 
-def test_a_dataset_takes_the_batch_size_of_the_layer_it_stands_in_for(in_tmp: Path) -> None:
+def test_a_dataset_is_read_with_the_batch_size_of_its_layer(in_tmp: Path) -> None:
     data_layer = (
         'layer { name: "in" type: "PairData" top: "x" top: "y" pair_data_param { source: "no" batch_size: 5 } }'
     )
@@ -242,7 +242,7 @@ def test_a_dataset_takes_the_batch_size_of_the_layer_it_stands_in_for(in_tmp: Pa
     assert solver.net.blobs(**solver.batches.next_batch())["x"].shape == (5, 3)
 
 
-def test_a_shuffling_loader_with_a_seeded_generator_is_resumed_where_it_stood(in_tmp: Path) -> None:
+def test_a_shuffling_loader_with_a_seeded_generator_is_resumed_at_its_position(in_tmp: Path) -> None:
     def loader() -> DataLoader:
         return DataLoader(Numbered(np.float32), 2, shuffle=True, generator=torch.Generator().manual_seed(3))
 
@@ -253,7 +253,7 @@ def test_a_shuffling_loader_with_a_seeded_generator_is_resumed_where_it_stood(in
     assert_same(tensors(resumed), tensors(whole))
 
 
-def test_batches_serve_where_a_database_is_missing(in_tmp: Path) -> None:
+def test_batches_can_replace_a_missing_database(in_tmp: Path) -> None:
     data_layer = 'layer { name: "in" type: "Data" top: "x" top: "y" data_param { source: "gone" batch_size: 2 } }'
     (in_tmp / "plain.prototxt").write_text("\n".join([data_layer, *PLAIN.splitlines()[2:]]))
     (in_tmp / "plain_solver.prototxt").write_text(PLAIN_SOLVER)
@@ -262,7 +262,7 @@ def test_batches_serve_where_a_database_is_missing(in_tmp: Path) -> None:
     assert len(solver.losses) == 2
 
 
-def test_a_net_with_nothing_to_learn_runs_and_stays_as_it_is(in_tmp: Path) -> None:
+def test_a_net_with_nothing_to_learn_runs_and_does_not_change(in_tmp: Path) -> None:
     frozen = PLAIN.replace('top: "ip" inner', 'top: "ip" param { lr_mult: 0 } param { lr_mult: 0 } inner')
     (in_tmp / "plain.prototxt").write_text(frozen)
     (in_tmp / "frozen.prototxt").write_text(PLAIN_SOLVER + "weight_decay: 0.1 momentum: 0.9")
@@ -283,7 +283,7 @@ def test_a_net_without_parameters_cannot_be_trained(in_tmp: Path) -> None:
         Solver(in_tmp / "plain_solver.prototxt")
 
 
-def test_a_net_without_a_loss_trains_nothing_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_net_without_a_loss_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = """
     layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } }
     layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } }
@@ -295,7 +295,7 @@ def test_a_net_without_a_loss_trains_nothing_and_that_is_said(tmp_path: Path, ca
     assert warnings == [f"{tmp_path}/net.prototxt: no layer of the training net has a loss, so nothing is learned"]
 
 
-def test_input_layers_that_nobody_feeds_are_named(tmp_path: Path) -> None:
+def test_input_layers_without_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(NetError) as caught:
         plain(tmp_path, "").step(1)
     assert str(caught.value) == (

@@ -35,8 +35,8 @@ def follow(solver: Solver, case: str) -> None:
         for key in expected.files:
             iteration, layer, index = key.split("/") if "/" in key else ("", "", "")
             if iteration == f"iter{solver.iteration}":
-                found = solver.net.params[layer][int(index)].detach().numpy()
-                np.testing.assert_allclose(found, expected[key], rtol=0, atol=2e-6, err_msg=key)
+                values = solver.net.params[layer][int(index)].detach().numpy()
+                np.testing.assert_allclose(values, expected[key], rtol=0, atol=2e-6, err_msg=key)
     solver.close()
 
 
@@ -47,7 +47,7 @@ def test_the_folder_holds_all_cases() -> None:
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "one by one"])
 @pytest.mark.parametrize("case", CASES)
 def test_training_from_the_start_follows_caffe(case: str, fuse: bool) -> None:
-    # The bias of feat has a gradient of exactly zero: fused towers must keep it, or Adam and RMSProp go astray.
+    # The bias of feat has a gradient of exactly zero: fused towers must keep it, or Adam and RMSProp diverge.
     follow(make_solver(case, weights="init.caffemodel", fuse=fuse), case)
 
 
@@ -56,19 +56,19 @@ def test_training_from_the_start_follows_caffe(case: str, fuse: bool) -> None:
     [(case, path.name) for case in CASES for path in sorted((GOLDEN / case).iterdir()) if ".solverstate" in path.name],
 )
 def test_training_resumed_from_a_snapshot_of_caffe_follows_caffe(case: str, file: str) -> None:
-    # A snapshot of Caffe does not say where the data stood; here 20 iterations end with the last record.
+    # A snapshot of Caffe does not store the position of the data; here 20 iterations end with the last record.
     follow(make_solver(case, snapshot=Path(case) / file), case)
 
 
 @pytest.mark.parametrize("sharers", ["equal", "empty", "apart"])
 @pytest.mark.parametrize("case", ["sgd_fixed", "nesterov", "adagrad", "rmsprop", "adam", "adadelta"])
-def test_a_snapshot_of_the_layout_that_counts_sharers_is_gone_on_from(
+def test_a_snapshot_with_a_history_for_every_use_is_resumed(
     case: str, sharers: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="siamese_proto.solver")
     state = read_state(Path(case) / "snap_iter_20.solverstate")
     runs = [state.history[first : first + 4] for first in range(0, len(state.history), 4)]
-    # The four owners' come first in this net. What Caffe 1.0 has is the sum over the uses.
+    # The histories of the four owners come first in this net. Caffe 1.0 has the sum over the uses.
     share = np.float32({"equal": 0.5, "empty": 0.0, "apart": 0.25}[sharers])
     history = [
         array for run in runs for array in (*(array * (1 - share) for array in run), *(array * share for array in run))

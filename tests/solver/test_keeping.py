@@ -1,4 +1,4 @@
-"""Which snapshots stay, which are gone on from, and what is cleaned up."""
+"""Which snapshots are kept, which a run resumes from, and which files are removed."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ def pairs(*stems: str) -> list[str]:
     return sorted(f"snap_{stem}.{kind}" for stem in stems for kind in ("caffemodel", "solverstate"))
 
 
-def test_only_the_last_snapshots_stay(write_run) -> None:
+def test_only_the_last_snapshots_are_kept(write_run) -> None:
     solver = Solver(write_run(**EVERY))
     keep_last(solver, 2)
     solver.step(3)
@@ -37,7 +37,7 @@ def test_only_the_last_snapshots_stay(write_run) -> None:
     assert present() == pairs("iter_6", "iter_8")
 
 
-def test_files_that_the_run_did_not_write_stay(write_run) -> None:
+def test_files_of_other_runs_are_kept(write_run) -> None:
     write_run(**EVERY)
     strangers = [*pairs("iter_1", "iter_900"), "snap_iter_3.txt", "snap_iter_x.caffemodel", "snapper_iter_2.caffemodel"]
     for name in strangers:
@@ -50,7 +50,7 @@ def test_files_that_the_run_did_not_write_stay(write_run) -> None:
     assert Path("snap_iter_1.caffemodel").read_text() == "mine"
 
 
-def test_a_resumed_run_goes_on_to_clear_away_what_it_wrote_before(write_run) -> None:
+def test_a_resumed_run_removes_snapshots_from_before(write_run) -> None:
     solver = Solver(write_run(**EVERY))
     solver.step(5)
     solver.close()
@@ -61,7 +61,7 @@ def test_a_resumed_run_goes_on_to_clear_away_what_it_wrote_before(write_run) -> 
     assert present() == pairs("iter_6")
 
 
-def test_snapshots_of_the_run_that_another_prefix_went_on_from_stay(write_run) -> None:
+def test_snapshots_of_a_run_resumed_under_another_prefix_are_kept(write_run) -> None:
     solver = Solver(write_run(**EVERY))
     solver.step(4)
     solver.close()
@@ -90,17 +90,17 @@ def test_a_snapshot_that_cannot_be_removed_does_not_end_the_run(write_run, caplo
     assert solver.iteration == 6
 
 
-def test_the_best_by_a_loss_is_the_lowest(write_run) -> None:
+def test_the_best_loss_is_the_lowest(write_run) -> None:
     solver = Solver(write_run(**{**EVERY, "snapshot": None}))
     keep_best(solver, "loss")
-    seen: list[tuple[float, int, dict[str, torch.Tensor]]] = []
+    tests: list[tuple[float, int, dict[str, torch.Tensor]]] = []
     solver.test_callbacks.append(
-        lambda solver, scores: seen.append((scores[0]["loss"].item(), solver.iteration, tensors(solver)))
+        lambda solver, scores: tests.append((scores[0]["loss"].item(), solver.iteration, tensors(solver)))
     )
     solver.solve()
     solver.close()
-    value, iteration, weights = min(seen, key=lambda entry: entry[0])
-    assert [len(seen), solver.best_scores] == [5, {"loss:min": value}]
+    value, iteration, weights = min(tests, key=lambda entry: entry[0])
+    assert [len(tests), solver.best_scores] == [5, {"loss:min": value}]
     state = read_state("snap_best.solverstate")
     assert (state.iteration, state.learned_net) == (iteration, "snap_best.caffemodel")
     assert_same(dict(Net("net.prototxt", "TRAIN", weights="snap_best.caffemodel").tensors.items()), weights)
@@ -110,7 +110,7 @@ def test_the_best_by_a_loss_is_the_lowest(write_run) -> None:
 
 
 def scored(solver: Solver, values: list[float]) -> None:
-    """Report these values as the loss of tests, one after the other."""
+    """Report these values as the losses of tests, in order."""
     for value in values:
         for callback in solver.test_callbacks:
             callback(solver, [{"loss": torch.tensor(value)}])
@@ -118,7 +118,7 @@ def scored(solver: Solver, values: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "values", "best"),
+    ("criterion", "values", "best"),
     [
         ("loss", [3.0, 2.0, 2.0, 5.0], 1),
         ("loss:min", [3.0, 4.0, 5.0, 6.0], 0),
@@ -126,17 +126,17 @@ def scored(solver: Solver, values: list[float]) -> None:
         ("loss", [math.nan, 3.0, math.nan, 2.0], 3),
     ],
 )
-def test_the_direction_decides_and_the_first_of_equals_stays(
-    write_run, wanted: str, values: list[float], best: int
+def test_the_direction_decides_and_the_first_of_equals_is_kept(
+    write_run, criterion: str, values: list[float], best: int
 ) -> None:
     solver = Solver(write_run(**UNTESTED))
-    keep_best(solver, wanted)
+    keep_best(solver, criterion)
     scored(solver, values)
     solver.close()
     assert read_state("snap_best.solverstate").iteration == best
 
 
-def test_a_resumed_run_remembers_what_was_best(write_run) -> None:
+def test_a_resumed_run_remembers_the_best_score(write_run) -> None:
     solver = Solver(write_run(**UNTESTED, snapshot=2))
     keep_best(solver, "loss")
     keep_last(solver, 1)
@@ -158,16 +158,16 @@ NOT_FOUND = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "message"), NOT_FOUND)
-def test_an_output_that_is_not_there_is_told_before_training(write_run, wanted: str, message: str) -> None:
+@pytest.mark.parametrize(("criterion", "message"), NOT_FOUND)
+def test_an_unknown_output_is_an_error_before_training(write_run, criterion: str, message: str) -> None:
     solver = Solver(write_run())
     with pytest.raises(SolverError) as caught:
-        keep_best(solver, wanted)
+        keep_best(solver, criterion)
     assert str(caught.value) == message
     solver.close()
 
 
-def test_an_output_that_is_no_loss_needs_its_direction(write_run) -> None:
+def test_an_output_that_is_not_a_loss_needs_a_direction(write_run) -> None:
     net = Path(write_run()).with_name("net.prototxt").read_text()
     net += 'layer { name: "mean" type: "Reduction" bottom: "feat" top: "mean" }\n'
     net += (
@@ -186,20 +186,18 @@ def test_an_output_that_is_no_loss_needs_its_direction(write_run) -> None:
     solver.close()
 
 
-def test_without_a_test_net_there_is_no_best(write_run) -> None:
+def test_without_a_test_net_keep_best_is_refused(write_run) -> None:
     solver = Solver(write_run(test_iter=None, test_interval=None))
     with pytest.raises(SolverError, match="the best 'loss' cannot be kept: the solver has no test net"):
         keep_best(solver, "loss")
     solver.close()
 
 
-def test_a_best_that_cannot_be_written_leaves_the_old_pair_and_is_tried_again(
-    write_run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_best_pair_that_cannot_be_written_is_tried_again(write_run, caplog: pytest.LogCaptureFixture) -> None:
     solver = Solver(write_run(**UNTESTED, snapshot=None))
     keep_best(solver, "loss")
     scored(solver, [3.0])
-    Path("snap_best_new.solverstate").mkdir()  # the state of the new pair cannot be put in place
+    Path("snap_best_new.solverstate").mkdir()  # the state of the new pair cannot be written
     scored(solver, [2.0])
     assert "SNAPSHOT FAILED" in caplog.text
     assert read_state("snap_best.solverstate").iteration == 0
@@ -209,13 +207,13 @@ def test_a_best_that_cannot_be_written_leaves_the_old_pair_and_is_tried_again(
     assert read_state("snap_best.solverstate").iteration == 2
 
 
-def test_the_newest_snapshot_is_gone_on_from(write_run) -> None:
+def test_auto_resumes_from_the_newest_snapshot(write_run) -> None:
     solver = Solver(write_run(snapshot=4, random_seed=3))
     solver.solve()
     solver.close()
     for name in pairs("iter_12"):
         Path(name).unlink()
-    Path("snap_iter_9.caffemodel").touch()  # weights without a state are no snapshot
+    Path("snap_iter_9.caffemodel").touch()  # weights without a state are not a snapshot
     resumed = Solver("solver.prototxt", snapshot="auto")
     assert (resumed.iteration, resumed.last_snapshot) == (8, Path("snap_iter_8.solverstate"))
     resumed.solve()
@@ -226,7 +224,7 @@ def test_the_newest_snapshot_is_gone_on_from(write_run) -> None:
 
 @pytest.mark.parametrize("damage", ["state cut", "weights cut", "weights gone", "state empty"])
 @pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
-def test_a_snapshot_that_is_not_whole_is_passed_over(
+def test_auto_skips_incomplete_snapshots(
     write_run, caplog: pytest.LogCaptureFixture, damage: str, snapshot_format: str
 ) -> None:
     solver = Solver(write_run(snapshot=4, snapshot_format=snapshot_format))
@@ -245,7 +243,7 @@ def test_a_snapshot_that_is_not_whole_is_passed_over(
     resumed.close()
 
 
-def test_without_a_snapshot_the_run_starts_with_its_weights(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_without_a_snapshot_starts_with_the_weights(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     first = Solver(write_run())
     first.net.save_weights("begin.caffemodel")
@@ -257,7 +255,7 @@ def test_without_a_snapshot_the_run_starts_with_its_weights(write_run, caplog: p
     solver.close()
 
 
-def test_newest_means_the_highest_number_of_this_prefix(write_run) -> None:
+def test_the_newest_snapshot_has_the_highest_iteration_of_this_prefix(write_run) -> None:
     solver = Solver(write_run(snapshot=None, max_iter=20))
     for iteration in (9, 10):
         solver.step(iteration - solver.iteration)
@@ -270,7 +268,7 @@ def test_newest_means_the_highest_number_of_this_prefix(write_run) -> None:
     resumed.close()
 
 
-def test_what_killed_writers_of_the_prefix_left_is_cleaned_when_a_run_starts(write_run) -> None:
+def test_unfinished_files_of_killed_runs_are_removed_when_a_run_starts(write_run) -> None:
     ours = [
         ".snap_iter_5.caffemodel.0123abcd.partial",
         ".snap_iter_5.solverstate.h5.0123abcd.partial",
@@ -287,7 +285,7 @@ def test_what_killed_writers_of_the_prefix_left_is_cleaned_when_a_run_starts(wri
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
-def test_the_best_pair_is_on_the_disk_once_it_has_its_names(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_best_pair_is_on_the_disk_before_it_is_renamed(write_run, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = Solver(write_run(max_iter=1, snapshot=0, snapshot_after_train="false", test_interval=1))
     keep_best(solver, "loss")
     events: list[str] = []

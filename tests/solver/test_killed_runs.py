@@ -1,4 +1,4 @@
-"""A run killed at any moment leaves whole files behind, and goes on to the same end."""
+"""A run killed at any moment leaves complete files, and can be resumed with the same result."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ KILLS = 5 if os.environ.get("CI") else 20
 
 
 def check_files(history: int) -> None:
-    """Whatever bears a final name can be read to its end, and every state finds its weights."""
+    """Every file with a final name is complete, and every state finds its weights."""
     for path in Path().glob("snap_iter_*"):
         if ".solverstate" in path.name:
             state = read_state(path)
@@ -45,7 +45,7 @@ def progress() -> int:
 
 @pytest.fixture
 def as_many_threads() -> Iterator[None]:
-    """As the killed runs have: the same bits come only from sums and vectors that are cut in the same way."""
+    """Use the threads of the killed runs: only then do sums have the same bits."""
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     yield
@@ -58,7 +58,7 @@ def as_many_threads() -> Iterator[None]:
     [{"snapshot": 1}, {"snapshot": 7, "type": '"Adam"', "snapshot_format": "HDF5"}],
     ids=["a snapshot every iteration", "Adam, HDF5"],
 )
-def test_a_run_killed_again_and_again_is_the_run_that_was_not(write_run, fields: dict[str, object]) -> None:
+def test_a_run_killed_repeatedly_equals_an_uninterrupted_run(write_run, fields: dict[str, object]) -> None:
     common = {"max_iter": ITERATIONS, "random_seed": 7, "display": 0, "test_interval": 50}
     write_run(**common, **fields)
     moments = random.Random(5)

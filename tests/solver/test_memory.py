@@ -1,4 +1,4 @@
-"""What a step frees is there for the next one."""
+"""Memory that a step frees is used by the next one."""
 
 import platform
 import subprocess
@@ -23,7 +23,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such setting")
-def test_steps_take_their_pages_once() -> None:
+def test_steps_allocate_their_pages_once() -> None:
     run = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     assert int(run.stdout) < 2000  # a step writes to 12,000 pages
 
@@ -46,8 +46,8 @@ print(resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-def test_a_long_run_takes_no_more_memory_than_a_short_one() -> None:
-    # A loss kept from each step, wherever in memory it happened to be made, had the run grow by 100 MiB.
+def test_a_long_run_uses_no_more_memory_than_a_short_one() -> None:
+    # Storing one tensor per loss once made the run grow by 100 MiB.
     net = paths.GOLDEN / "flagship" / "net.prototxt"
     run = subprocess.run([sys.executable, "-c", GROWTH, str(net)], capture_output=True, text=True, check=True)
     assert float(run.stdout) < 40  # MiB

@@ -1,4 +1,4 @@
-"""One run at a time writes the snapshots of a prefix, and knows its own, whatever the clock says."""
+"""One run at a time writes the snapshots of a prefix, and recognizes its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from siamese_proto.solver.settings import read_settings
 from siamese_proto.solver.snapshots import newest_of_run
 
 LONG = {"max_iter": 1_000_000, "display": 0, "snapshot": 1_000_000, "test_interval": 0, "test_iter": None}
-# trains with a file for a snapshot unfinished, until it is told to go on
+# trains with an unfinished snapshot file, until it is told to continue
 TRAINER = """
 import sys
 from siamese_proto.files import replacing
@@ -44,7 +44,7 @@ solver.solve()
 
 @contextmanager
 def other_run() -> Iterator[subprocess.Popen[str]]:
-    """A process that trains in the working directory, and is writing a snapshot."""
+    """A process that trains in the working directory and is writing a snapshot."""
     command = [sys.executable, "-c", TRAINER]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -58,7 +58,7 @@ def other_run() -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_a_second_run_with_the_prefix_is_refused_and_leaves_the_first_alone(write_run: WriteRun) -> None:
+def test_a_second_run_with_the_prefix_is_refused(write_run: WriteRun) -> None:
     write_run(**LONG)
     with other_run() as process:
         unfinished = list(Path().glob(".snap_iter_2.caffemodel.*.partial"))
@@ -69,7 +69,7 @@ def test_a_second_run_with_the_prefix_is_refused_and_leaves_the_first_alone(writ
         )
         done = CliRunner().invoke(main, ["train", "--solver", "solver.prototxt"])
         assert (done.exit_code, done.stderr.splitlines()[-1]) == (1, message)
-        solver = Solver("solver.prototxt")  # to look at it is no harm
+        solver = Solver("solver.prototxt")  # without training
         with pytest.raises(NetError) as caught:
             solver.solve()
         assert str(caught.value) == message
@@ -93,7 +93,7 @@ def test_a_second_run_with_the_prefix_is_refused_and_leaves_the_first_alone(writ
     assert not list(Path().glob(".snap*"))
 
 
-def test_a_run_after_one_that_was_killed_takes_the_prefix_and_removes_what_it_left(write_run: WriteRun) -> None:
+def test_a_run_after_a_killed_one_takes_over_the_prefix(write_run: WriteRun) -> None:
     write_run(**LONG)
     with other_run() as process:
         process.send_signal(signal.SIGKILL)
@@ -106,7 +106,7 @@ def test_a_run_after_one_that_was_killed_takes_the_prefix_and_removes_what_it_le
     assert not list(Path().glob(".snap*"))
 
 
-def test_runs_without_snapshots_do_not_keep_each_other_out(write_run: WriteRun) -> None:
+def test_runs_without_snapshots_can_share_a_prefix(write_run: WriteRun) -> None:
     write_run(**LONG)
     quiet = {**LONG, "max_iter": 1, "snapshot": 0, "snapshot_after_train": "false"}
     with other_run():
@@ -115,7 +115,7 @@ def test_runs_without_snapshots_do_not_keep_each_other_out(write_run: WriteRun) 
         assert done.exit_code == 0, done.output
 
 
-def test_solvers_of_one_process_and_prefix_do_not_keep_each_other_out(write_run: WriteRun) -> None:
+def test_solvers_of_one_process_can_share_a_prefix(write_run: WriteRun) -> None:
     write_run(max_iter=2)
     outer = Solver("solver.prototxt")
     inner = Solver("solver.prototxt")
@@ -126,7 +126,7 @@ def test_solvers_of_one_process_and_prefix_do_not_keep_each_other_out(write_run:
     assert not list(Path().glob(".snap*"))
 
 
-def test_a_file_system_without_locks_is_named_and_trained_on(
+def test_a_file_system_without_locks_is_warned_about(
     write_run: WriteRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(handle: int, operation: int) -> None:  # there is no such file system here
@@ -145,7 +145,7 @@ def test_a_file_system_without_locks_is_named_and_trained_on(
     assert not list(Path().glob(".snap*"))
 
 
-def test_a_folder_that_cannot_be_written_to_is_one_line(write_run: WriteRun) -> None:
+def test_a_folder_that_is_not_writable_is_one_error_line(write_run: WriteRun) -> None:
     if not Path("/proc/self").is_dir():
         pytest.skip("the system has no /proc")
     write_run(snapshot_prefix='"/proc/snap"')
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(write_run: WriteRun) -> 
 
 
 @pytest.mark.parametrize("later", [1.0, 4e9], ids=["1970", "2096"])
-def test_a_restarted_run_continues_from_its_own_snapshots_whatever_the_clock_says(
+def test_a_restarted_run_continues_from_its_own_snapshots(
     write_run: WriteRun, monkeypatch: pytest.MonkeyPatch, later: float
 ) -> None:
     solver = Solver(write_run(NET, test_interval=0, test_iter=None, snapshot=0))
@@ -179,7 +179,7 @@ def test_a_restarted_run_continues_from_its_own_snapshots_whatever_the_clock_say
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     with run_lock(settings) as again:
         assert newest_of_run("snap", again) == own
-    with run_lock(settings) as new:  # after a run that ended well
+    with run_lock(settings) as new:  # after a run that succeeded
         assert new != run
         assert newest_of_run("snap", new) is None
     assert not list(Path().glob(".snap*"))

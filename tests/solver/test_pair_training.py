@@ -1,4 +1,4 @@
-"""Training on pairs and triplets that are drawn while it runs."""
+"""Training on pairs and triplets that are drawn during the run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def solver(folder: Path, net: str, **how: object) -> Solver:
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_run_that_is_resumed_goes_on_with_the_same_tuples_and_the_same_crops(in_tmp: Path, net: str) -> None:
+def test_a_resumed_run_draws_the_same_tuples_and_crops(in_tmp: Path, net: str) -> None:
     whole = solver(in_tmp, net)
     whole.step(15)
     resumed = solver(in_tmp, net, snapshot="s_iter_6.solverstate")
@@ -76,7 +76,7 @@ def test_two_layers_of_one_seed_stay_in_step(in_tmp: Path) -> None:
     together.close()
 
 
-def test_drawn_pairs_teach(in_tmp: Path) -> None:
+def test_a_net_learns_from_drawn_pairs(in_tmp: Path) -> None:
     run = solver(in_tmp, "pairs")
     run.step(150)
     assert sum(run.losses[-20:]) / 20 < 0.75 * sum(run.losses[:10]) / 10

@@ -8,11 +8,11 @@ from siamese_proto.solver.policies import POLICIES, Schedule, learning_rate, nex
 
 
 def rates(schedule: Schedule, iterations: int) -> list[float]:
-    step, found = 0, []
+    step, values = 0, []
     for iteration in range(iterations):
         step = next_step(schedule, iteration, step)
-        found.append(learning_rate(schedule, iteration, step))
-    return found
+        values.append(learning_rate(schedule, iteration, step))
+    return values
 
 
 @pytest.mark.parametrize(
@@ -28,11 +28,11 @@ def rates(schedule: Schedule, iterations: int) -> list[float]:
     ],
     ids=lambda value: value.policy if isinstance(value, Schedule) else "",
 )
-def test_a_policy_gives_the_rates_of_its_formula(schedule: Schedule, expected: list[float]) -> None:
+def test_a_policy_follows_its_formula(schedule: Schedule, expected: list[float]) -> None:
     assert rates(schedule, 5) == pytest.approx(expected, rel=1e-6)
 
 
-def test_every_policy_of_caffe_is_there_and_one_of_our_own() -> None:
+def test_every_policy_of_caffe_and_cosine_exist() -> None:
     assert set(POLICIES) == {"fixed", "step", "exp", "inv", "multistep", "poly", "sigmoid", "cosine"}
 
 
@@ -62,7 +62,7 @@ def test_cosine_falls_along_half_a_wave_after_the_warm_up() -> None:
     ],
     ids=lambda schedule: schedule.policy,
 )
-def test_a_warm_up_rises_to_what_the_policy_says(schedule: Schedule) -> None:
+def test_a_warm_up_rises_to_the_rate_of_the_policy(schedule: Schedule) -> None:
     rising = [min(1, (iteration + 1) / 4) for iteration in range(8)]
     expected = [rate * factor for rate, factor in zip(rates(schedule, 8), rising, strict=True)]
     assert rates(replace(schedule, warmup=3), 8) == pytest.approx(expected, rel=1e-6)
@@ -73,7 +73,7 @@ def test_multistep_takes_at_most_one_step_an_iteration() -> None:
     assert rates(schedule, 7) == [1, 1, 1, 0.5, 0.25, 0.125, 0.125]
 
 
-def test_multistep_goes_on_from_a_restored_step() -> None:
+def test_multistep_continues_from_a_restored_step() -> None:
     schedule = Schedule("multistep", 1.0, gamma=0.5, stepvalues=(10, 20))
     assert next_step(schedule, 15, 1) == 1
     assert next_step(schedule, 20, 1) == 2
@@ -84,6 +84,6 @@ def test_rates_are_rounded_to_single_precision() -> None:
     assert learning_rate(Schedule("fixed", 0.01), 0, 0) == 0.009999999776482582
 
 
-def test_a_rate_that_outgrows_single_precision_is_infinite() -> None:
+def test_a_rate_beyond_single_precision_is_infinite() -> None:
     assert learning_rate(Schedule("exp", 1.0, gamma=10.0), 5000, 0) == math.inf
     assert learning_rate(Schedule("exp", 1.0, gamma=10.0), 100, 0) == math.inf

@@ -1,4 +1,4 @@
-"""Snapshots, and runs that go on from them."""
+"""Snapshots, and runs that are resumed from them."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from siamese_proto.weights import StoredState, read_state, read_weights, write_s
 
 
 @pytest.mark.parametrize("fields", [{}, {"type": '"Adam"'}, {"snapshot_format": "HDF5"}], ids=str)
-def test_a_resumed_run_equals_one_that_was_not_interrupted_bit_for_bit(write_run, fields: dict[str, object]) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(write_run, fields: dict[str, object]) -> None:
     first = Solver(write_run(**fields))
     first.solve()
     path = Path(f"snap_iter_5.solverstate{'.h5' if 'snapshot_format' in fields else ''}")
@@ -33,7 +33,7 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted_bit_for_bit(write_run
         solver.close()
 
 
-def test_a_resumed_run_logs_what_the_other_logged(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_resumed_run_logs_the_same_lines(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
 
     def run(**how: object) -> list[str]:
@@ -45,11 +45,11 @@ def test_a_resumed_run_logs_what_the_other_logged(write_run, caplog: pytest.LogC
         shown = [re.sub(r"\(.* iters\)", "", text) for text in texts if re.search("Iteration|output|lr =", text)]
         return shown[next(i for i, text in enumerate(shown) if text.startswith("Iteration 6 ")) :]
 
-    write_run()  # averages of three losses, and test readers that go on from test to test, must come back too
+    write_run()  # averages of three losses, and the positions of test nets, must be restored too
     assert run() == run(snapshot="snap_iter_5.solverstate")
 
 
-def test_restoring_into_a_solver_that_has_trained_gives_the_same_run(write_run) -> None:
+def test_restoring_a_solver_that_has_trained_gives_the_same_run(write_run) -> None:
     solver = Solver(write_run())
     solver.solve()
     losses, final = solver.losses, tensors(solver)
@@ -60,7 +60,7 @@ def test_restoring_into_a_solver_that_has_trained_gives_the_same_run(write_run) 
     solver.close()
 
 
-def test_a_state_of_caffe_begins_with_the_first_record(write_run) -> None:
+def test_a_run_resumed_from_caffe_begins_with_the_first_record(write_run) -> None:
     solver = Solver(write_run())
     solver.step(5)
     solver.close()
@@ -75,7 +75,7 @@ def test_a_state_of_caffe_begins_with_the_first_record(write_run) -> None:
     resumed.close()
 
 
-def test_weights_are_found_beside_a_state_that_was_moved(write_run) -> None:
+def test_weights_are_found_next_to_a_state_that_was_moved(write_run) -> None:
     solver = Solver(write_run())
     solver.step(5)
     expected = tensors(solver)
@@ -89,7 +89,7 @@ def test_weights_are_found_beside_a_state_that_was_moved(write_run) -> None:
     resumed.close()
 
 
-def test_histories_of_the_older_layout_that_counts_sharers_are_taken(write_run) -> None:
+def test_histories_for_every_use_are_accepted(write_run) -> None:
     solver = Solver(write_run())
     solver.step(5)
     expected = [history.clone() for history in solver.rule.export_history()]
@@ -121,7 +121,7 @@ def test_weights_and_a_snapshot_exclude_each_other(write_run) -> None:
         Solver(write_run(), weights="a.caffemodel", snapshot="b.solverstate")
 
 
-def test_weights_of_the_solver_file_begin_a_run(write_run) -> None:
+def test_a_run_begins_with_the_weights_of_the_solver_file(write_run) -> None:
     first = Solver(write_run())
     first.net.save_weights("begin.caffemodel")
     second = Solver(write_run(weights='"begin.caffemodel"'))
@@ -131,7 +131,7 @@ def test_weights_of_the_solver_file_begin_a_run(write_run) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"snapshot": None}], ids=["snapshots", "only at the end"])
-def test_a_missing_folder_for_snapshots_is_found_before_training(write_run, fields: dict[str, object]) -> None:
+def test_a_missing_folder_for_snapshots_is_an_error_before_training(write_run, fields: dict[str, object]) -> None:
     path = write_run(snapshot_prefix='"gone/snap"', **fields)
     with pytest.raises(SolverError) as caught:
         Solver(path).solve()
@@ -141,7 +141,7 @@ def test_a_missing_folder_for_snapshots_is_found_before_training(write_run, fiel
     )
 
 
-def test_a_run_outlives_a_folder_that_vanishes_and_comes_back(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_continues_while_the_snapshot_folder_is_missing(write_run, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path("kept")
     folder.mkdir()
     solver = Solver(write_run(snapshot_prefix='"kept/snap"'))
@@ -156,7 +156,7 @@ def test_a_run_outlives_a_folder_that_vanishes_and_comes_back(write_run, caplog:
     solver.close()
 
 
-def test_batches_given_go_on_after_a_snapshot(in_tmp: Path) -> None:
+def test_given_batches_continue_after_a_snapshot(in_tmp: Path) -> None:
     rows = np.random.default_rng(3).normal(size=(20, 2, 7)).astype(np.float32)
     data = {"in": [(row[:, :3], row[:, 3:]) for row in rows]}
     first = plain(in_tmp, "snapshot: 7", data=data)
@@ -166,7 +166,7 @@ def test_batches_given_go_on_after_a_snapshot(in_tmp: Path) -> None:
     assert resumed.losses == first.losses[7:]
 
 
-def test_a_snapshot_holds_what_caffe_would_write(write_run) -> None:
+def test_a_snapshot_holds_what_caffe_writes(write_run) -> None:
     solver = Solver(write_run(random_seed=11))
     solver.step(5)
     solver.close()
@@ -191,7 +191,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "h" bottom: "y" top: "loss" }
 """
 
 
-def test_what_a_recurrent_layer_carries_on_comes_back_too(in_tmp: Path) -> None:
+def test_the_state_of_recurrent_layers_is_restored(in_tmp: Path) -> None:
     (in_tmp / "net.prototxt").write_text(RECURRENT)
     settings = 'net: "net.prototxt" base_lr: 0.1 lr_policy: "fixed" max_iter: 6 snapshot: 3 snapshot_prefix: "snap"'
     (in_tmp / "solver.prototxt").write_text(settings)
@@ -199,21 +199,21 @@ def test_what_a_recurrent_layer_carries_on_comes_back_too(in_tmp: Path) -> None:
     shapes = {"x": (3, 2, 5), "cont": (3, 2), "y": (3, 2, 4)}
     batches = [{name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(6)]
     for batch in batches:
-        batch["cont"][:] = 1  # every sequence goes on from the batch before
+        batch["cont"][:] = 1  # every sequence continues that of the previous batch
     first = Solver("solver.prototxt", data={"in": batches})
     first.solve()
     resumed = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
     resumed.solve()
     assert resumed.losses == first.losses[3:]
     assert_same(tensors(resumed), tensors(first))
-    anew = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
-    anew.net.run.carried.clear()
-    anew.step(1)
-    assert anew.losses != first.losses[3:4]
+    stateless = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
+    stateless.net.run.carried.clear()
+    stateless.step(1)
+    assert stateless.losses != first.losses[3:4]
 
 
 @pytest.mark.parametrize("fields", [{"type": '"AdamW"'}, {"lr_policy": '"cosine"', "warmup_iter": 4}], ids=str)
-def test_our_own_rule_and_policy_go_on_bit_for_bit(write_run, fields: dict[str, object]) -> None:
+def test_adamw_and_cosine_are_resumed_bit_for_bit(write_run, fields: dict[str, object]) -> None:
     first = Solver(write_run(**fields))
     first.solve()
     resumed = Solver("solver.prototxt", snapshot="snap_iter_5.solverstate")

@@ -1,4 +1,4 @@
-"""Other precisions, and nets compiled by torch: what is learned is nearly the same, and what cannot be is told."""
+"""Other precisions, and nets compiled by torch, learn nearly the same."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def test_bf16_learns_nearly_the_same() -> None:
     assert rough == pytest.approx(exact, rel=0.05)
 
 
-# Comes from torch itself, wherever it traces an autograd Function.
+# torch itself warns when it traces an autograd Function.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_net_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     eager = losses()
-    made: list[object] = []
+    programs: list[object] = []
     compile_as_it_is = torch.compile
 
     def traced(program: Any, **how: Any) -> Any:
-        made.append(program)
-        return compile_as_it_is(program, backend="aot_eager")  # whole, but without waiting for a C++ compiler
+        programs.append(program)
+        return compile_as_it_is(program, backend="aot_eager")  # without a C++ compiler
 
     monkeypatch.setattr(torch, "compile", traced)
     assert losses(compiled=True) == pytest.approx(eager, rel=1e-5)
-    assert len(made) == 1
+    assert len(programs) == 1
     torch.compiler.reset()
 
 
@@ -64,7 +64,7 @@ def test_a_compiled_net_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None
         ("fp8", "unknown precision 'fp8'; it is one of fp32, tf32, bf16, fp16"),
     ],
 )
-def test_a_precision_that_is_not_there_is_refused(precision: str, message: str) -> None:
+def test_an_unavailable_precision_is_refused(precision: str, message: str) -> None:
     with pytest.raises(SolverError) as caught:
         losses(precision=precision)
     assert caught.value.message == message

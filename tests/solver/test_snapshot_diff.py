@@ -1,4 +1,4 @@
-"""snapshot_diff: what the last update subtracted lies beside each weight, as in Caffe's files."""
+"""snapshot_diff: the last step of each weight is stored next to it, as in Caffe's files."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from siamese_proto.proto import schema
 from siamese_proto.solver import Solver
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_caffemodel_holds_the_step_of_every_blob_where_asked(write_run, wanted: bool) -> None:
-    solver = Solver(write_run(snapshot_diff=str(wanted).lower(), snapshot=3))
+@pytest.mark.parametrize("enabled", [True, False])
+def test_snapshot_diff_stores_the_step_of_every_blob(write_run, enabled: bool) -> None:
+    solver = Solver(write_run(snapshot_diff=str(enabled).lower(), snapshot=3))
     solver.step(2)
     before = {name: [blob.detach().numpy().copy() for blob in blobs] for name, blobs in solver.net.params.items()}
     solver.step(1)
@@ -22,15 +22,15 @@ def test_a_caffemodel_holds_the_step_of_every_blob_where_asked(write_run, wanted
     for name, blobs in before.items():
         for old, new in zip(blobs, layers[name].blobs, strict=True):
             step = old.ravel() - np.array(new.data, np.float32)
-            if old.ndim > 1:  # what the bias of the last layer gets from one tower, the other takes away
+            if old.ndim > 1:  # the gradients of the last bias cancel between the towers
                 assert np.abs(step).max() > 0
-            if wanted:
+            if enabled:
                 np.testing.assert_allclose(new.diff, step, rtol=0, atol=1e-7)
             else:
                 assert len(new.diff) == 0
 
 
-def test_hdf5_files_hold_them_under_diff_with_the_owner_alone(write_run) -> None:
+def test_hdf5_files_hold_the_steps_under_diff_with_their_owner(write_run) -> None:
     solver = Solver(write_run(snapshot_diff="true", snapshot=2, snapshot_format="HDF5"))
     solver.step(2)
     solver.close()

@@ -1,4 +1,4 @@
-"""What a solver file says, and every way in which it can be wrong."""
+"""Solver files, and the errors in them."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ def _in_a_folder_with_a_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def read(lines: str = "", **fields: str | None) -> Settings:
-    """The good solver with some fields replaced or, where None, left out; `lines` come last."""
-    kept = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
-    text = "".join(f"{name}: {value}\n" for name, value in kept.items())
+    """A valid solver with some fields replaced or, if None, left out, and `lines` at the end."""
+    written = {name: value for name, value in {**GOOD, **fields}.items() if value is not None}
+    text = "".join(f"{name}: {value}\n" for name, value in written.items())
     Path("solver.prototxt").write_text(text + lines)
     return read_settings(Path("solver.prototxt"))
 
@@ -29,7 +29,7 @@ def read(lines: str = "", **fields: str | None) -> Settings:
 POLICIES = "fixed, step, exp, inv, multistep, poly, sigmoid, cosine"
 TEST = {"test_iter": "3", "test_interval": "5"}
 
-# fields that replace the good ones, lines that follow them (line 5 on), line of the error, message
+# fields that replace the valid ones, lines that follow them (line 5 on), line of the error, message
 MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
     ({"base_lr": None}, "", 1, "base_lr is missing: the learning rate to begin with, for example base_lr: 0.01"),
     ({"lr_policy": None}, "", 1, f"lr_policy is missing; it is one of {POLICIES}"),
@@ -127,13 +127,13 @@ MISTAKES: list[tuple[dict[str, str | None], str, int, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "lines", "line", "message"), MISTAKES, ids=[row[3][:50] for row in MISTAKES])
-def test_a_mistake_is_named_with_its_line(fields: dict[str, str | None], lines: str, line: int, message: str) -> None:
+def test_an_error_has_its_line(fields: dict[str, str | None], lines: str, line: int, message: str) -> None:
     with pytest.raises(NetError) as caught:
         read(lines, **fields)
     assert str(caught.value) == f"solver.prototxt:{line}: {message}"
 
 
-def test_all_mistakes_of_a_file_can_be_had_at_once() -> None:
+def test_all_errors_of_a_file_can_be_listed() -> None:
     with pytest.raises(NetError):
         read("momentun: 1\nmomentum: -1\nstepsize: 0", lr_policy='"fixd"', type='"Adm"', net='"gone"')
     problems = find_problems(parse_solver(Path("solver.prototxt")))
@@ -141,7 +141,7 @@ def test_all_mistakes_of_a_file_can_be_had_at_once() -> None:
     assert sorted(lines) == [1, 3, 5, 6, 7, 8]
 
 
-def test_a_net_that_is_not_there_is_told_with_the_folders_looked_in(tmp_path: Path) -> None:
+def test_a_missing_net_is_reported_with_the_folders_that_were_searched(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     Path("sub/solver.prototxt").write_text('net: "nett.prototxt" base_lr: 1 lr_policy: "fixed" max_iter: 1')
     with pytest.raises(NetError) as caught:
@@ -170,12 +170,12 @@ def test_defaults_are_those_of_caffe() -> None:
         ('snapshot_prefix: "folder/"', "folder/solver"),
     ],
 )
-def test_the_snapshot_prefix_is_the_solvers_own_name_where_none_is_written(line: str, prefix: str) -> None:
+def test_the_default_snapshot_prefix_is_the_name_of_the_solver_file(line: str, prefix: str) -> None:
     Path("folder").mkdir()
     assert read(line).snapshot_prefix == prefix
 
 
-def test_paths_count_from_the_working_directory_and_then_from_the_folder_of_the_solver() -> None:
+def test_paths_are_relative_to_the_working_directory_then_to_the_solver_file() -> None:
     Path("sub/deep").mkdir(parents=True)
     Path("sub/own.prototxt").write_text(NET.replace('"x"', '"from_sub"'))
     Path("sub/net.prototxt").write_text(NET.replace('"x"', '"from_sub"'))
@@ -194,20 +194,20 @@ def test_a_solver_may_be_given_as_text() -> None:
     assert (settings.file, settings.max_iter, settings.snapshot_prefix) == ("<text>", 7, "snapshot")
 
 
-def test_test_nets_come_in_caffes_order_and_the_net_itself_fills_up() -> None:
+def test_test_nets_have_caffes_order_and_the_net_itself_comes_last() -> None:
     Path("other.prototxt").write_text(NET.replace('"x"', '"other"'))
     inline = "test_net_param { " + NET.replace('"x"', '"inline"') + " }\n"
     settings = read(
         'test_net: "other.prototxt"\ntest_interval: 5\ntest_iter: 1\ntest_iter: 2\ntest_iter: 3\ntest_iter: 4\n'
         + inline
     )
-    found = [(test.source.parsed.message.layer[0].top[0], test.iterations) for test in settings.test_nets]
-    assert found == [("inline", 1), ("other", 2), ("x", 3), ("x", 4)]
+    tests = [(test.source.parsed.message.layer[0].top[0], test.iterations) for test in settings.test_nets]
+    assert tests == [("inline", 1), ("other", 2), ("x", 3), ("x", 4)]
     assert settings.test_nets[0].source.parsed.layers[0].location.line == 11
     assert settings.test_nets[1].source.description == "test_net file: other.prototxt"
 
 
-def test_states_of_the_solver_go_over_those_of_the_net() -> None:
+def test_states_of_the_solver_override_those_of_the_net() -> None:
     Path("net.prototxt").write_text('state { level: 3 stage: "own" }\n' + NET)
     settings = read(
         'test_interval: 5\ntest_iter: 1\ntest_iter: 1\ntrain_state { level: 7 stage: "a" }\n'
@@ -218,7 +218,7 @@ def test_states_of_the_solver_go_over_those_of_the_net() -> None:
     assert states == [("TRAIN", 7, ("a",)), ("TEST", 3, ("b",)), ("TRAIN", 8, ())]
 
 
-def test_the_command_line_changes_the_state_of_the_training_net_alone() -> None:
+def test_the_command_line_changes_only_the_state_of_the_training_net() -> None:
     settings = read('test_interval: 5\ntest_iter: 1\ntrain_state { level: 7 stage: "a" }')
     changed = with_state(settings, 2, ("b",))
     assert (changed.net.level, changed.net.stages) == (2, ("a", "b"))
@@ -226,7 +226,7 @@ def test_the_command_line_changes_the_state_of_the_training_net_alone() -> None:
     assert changed.test_nets == settings.test_nets
 
 
-def test_what_does_nothing_is_noted() -> None:
+def test_settings_without_an_effect_are_noted() -> None:
     lines = "test_interval: 5\ndebug_info: true\nlayer_wise_reduce: false\ndevice_id: 2\nsolver_mode: CPU"
     assert read(lines).notes == (
         "solver.prototxt: test_interval does nothing without test_iter: nothing is tested",

@@ -1,4 +1,4 @@
-"""The order of things in a run, what it records, and how it ends."""
+"""The order of steps in a run, what it records, and how it ends."""
 
 import logging
 import re
@@ -17,8 +17,8 @@ from siamese_proto.weights import read_state
 
 
 def events(records: list[logging.LogRecord]) -> list[str]:
-    """What happened in which order: `test 0`, `train 0`, `snapshot 5`, ..."""
-    found = []
+    """The steps of a run, in order: `test 0`, `train 0`, `snapshot 5`, ..."""
+    steps = []
     for record in records:
         text = record.getMessage()
         for pattern, name in (
@@ -28,10 +28,10 @@ def events(records: list[logging.LogRecord]) -> list[str]:
             (r"state to .*_iter_(\d+)\.", "snapshot"),
         ):
             if match := re.search(pattern, text):
-                found.append(f"{name} {match[1]}")
+                steps.append(f"{name} {match[1]}")
         if text.startswith("Optimization"):
-            found.append(text)
-    return found
+            steps.append(text)
+    return steps
 
 
 def test_a_run_tests_displays_and_snapshots_in_caffes_order(write_run, caplog: pytest.LogCaptureFixture) -> None:
@@ -59,7 +59,7 @@ def test_a_run_tests_displays_and_snapshots_in_caffes_order(write_run, caplog: p
     ],
     ids=str,
 )
-def test_settings_decide_what_happens(
+def test_settings_decide_which_steps_happen(
     write_run, caplog: pytest.LogCaptureFixture, fields: dict[str, object], expected: list[str]
 ) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
@@ -70,7 +70,7 @@ def test_settings_decide_what_happens(
     assert events(caplog.records) == [*expected, "Optimization Done."]
 
 
-def test_an_update_is_made_from_the_loss_recorded_before_it(write_run) -> None:
+def test_the_loss_of_an_iteration_is_recorded_before_its_update(write_run) -> None:
     solver = Solver(write_run(iter_size=1, weight_decay=0, test_iter=None, test_interval=None))
     before = tensors(solver)
     solver.step(1)
@@ -83,16 +83,16 @@ def test_an_update_is_made_from_the_loss_recorded_before_it(write_run) -> None:
     solver.close()
 
 
-def test_a_solver_without_max_iter_steps_and_does_not_solve(write_run) -> None:
+def test_a_solver_without_max_iter_can_step_but_not_solve(write_run) -> None:
     solver = Solver(write_run(max_iter=None))
     solver.step(2)
     assert solver.iteration == 2
-    with pytest.raises(SolverError, match=r"^.*solver\.prototxt:1: max_iter is missing: how many iterations"):
+    with pytest.raises(SolverError, match=r"^.*solver\.prototxt:1: max_iter is missing: the number of iterations"):
         solver.solve()
     solver.close()
 
 
-def test_test_nets_hold_the_parameters_of_the_training_net(write_run) -> None:
+def test_test_nets_share_the_parameters_of_the_training_net(write_run) -> None:
     solver = Solver(write_run())
     (test_net,) = solver.test_nets
     for layer, blobs in solver.net.params.items():
@@ -100,7 +100,7 @@ def test_test_nets_hold_the_parameters_of_the_training_net(write_run) -> None:
     solver.close()
 
 
-def test_a_test_gives_the_mean_over_its_batches(write_run) -> None:
+def test_a_test_returns_the_mean_over_its_batches(write_run) -> None:
     solver = Solver(write_run())
     solver.step(1)
     net = Net("net.prototxt", share_with=solver.net)
@@ -114,13 +114,13 @@ def test_a_test_gives_the_mean_over_its_batches(write_run) -> None:
     solver.close()
 
 
-def test_random_layers_are_told_the_iteration_and_the_pass(write_run) -> None:
+def test_random_layers_know_the_iteration_and_the_pass(write_run) -> None:
     solver = Solver(write_run(iter_size=3))
-    seen = []
+    passes = []
     run = solver.net.run
-    solver.net.register_forward_pre_hook(lambda net, given: seen.append((run.iteration, run.draw)))
+    solver.net.register_forward_pre_hook(lambda net, args: passes.append((run.iteration, run.draw)))
     solver.step(2)
-    assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert passes == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     solver.close()
 
 
@@ -135,9 +135,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(write_run) ->
     assert losses[0] != losses[2]
 
 
-def test_nets_written_inside_the_solver_file_are_trained_and_tested(
-    write_run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nets_inside_the_solver_file_are_trained_and_tested(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     write_run()
     net = Path("net.prototxt").read_text()
@@ -156,7 +154,7 @@ def test_nets_written_inside_the_solver_file_are_trained_and_tested(
     assert scores == f"    Test net output #0: loss = {total[11:]} (* 1 = {total[11:]} loss)"
 
 
-def test_a_stop_asked_for_ends_the_run_with_a_snapshot(write_run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_requested_stop_ends_the_run_with_a_snapshot(write_run, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="siamese_proto.solver")
     solver = Solver(write_run(snapshot_after_train="false"))
     solver.callbacks.append(lambda solver: solver.request_stop() if solver.iteration == 3 else None)
@@ -179,17 +177,20 @@ def test_a_stop_during_a_test_ends_it(write_run, caplog: pytest.LogCaptureFixtur
     assert "Test net output" not in caplog.text
 
 
-def test_a_snapshot_asked_for_does_not_change_the_run(write_run) -> None:
-    plain_run, asked = Solver(write_run(random_seed=1)), Solver(write_run(random_seed=1, snapshot_prefix='"asked"'))
-    asked.callbacks.append(lambda solver: solver.request_snapshot() if solver.iteration == 3 else None)
-    for solver in (plain_run, asked):
+def test_a_requested_snapshot_does_not_change_the_run(write_run) -> None:
+    plain_run, requested = (
+        Solver(write_run(random_seed=1)),
+        Solver(write_run(random_seed=1, snapshot_prefix='"requested"')),
+    )
+    requested.callbacks.append(lambda solver: solver.request_snapshot() if solver.iteration == 3 else None)
+    for solver in (plain_run, requested):
         solver.solve()
         solver.close()
-    assert read_state("asked_iter_3.solverstate").iteration == 3
-    assert asked.losses == plain_run.losses
+    assert read_state("requested_iter_3.solverstate").iteration == 3
+    assert requested.losses == plain_run.losses
 
 
-def test_a_gpu_that_is_not_there_is_warned_of_only_where_it_was_asked_for(
+def test_a_missing_gpu_is_warned_about_only_if_the_solver_names_it(
     write_run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -201,7 +202,7 @@ def test_a_gpu_that_is_not_there_is_warned_of_only_where_it_was_asked_for(
         solver.close()
 
 
-def test_losses_of_several_types_are_kept_as_they_are() -> None:
+def test_losses_of_several_types_are_recorded() -> None:
     losses = Losses()
     for loss in (torch.tensor(1.0), torch.tensor(1e300, dtype=torch.float64), torch.tensor(0.5)):
         losses.append(loss)
@@ -210,7 +211,7 @@ def test_losses_of_several_types_are_kept_as_they_are() -> None:
 
 
 def test_train_and_eval_called_in_between_do_not_change_a_run(write_run) -> None:
-    """Training nets train and test nets evaluate, as their phases say; the net has dropout."""
+    """Training nets train and test nets evaluate, by their phases; the net has dropout."""
     runs = []
     for meddles in (False, True):
         solver = Solver(write_run(random_seed=1, snapshot_prefix=f'"run_{meddles}"'))

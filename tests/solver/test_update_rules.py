@@ -1,4 +1,4 @@
-"""Update rules against the same formulas written out for single numbers."""
+"""Update rules, compared with the same formulas for single numbers."""
 
 import copy
 import math
@@ -64,11 +64,11 @@ def settings(kind: str, **more: object) -> RuleSettings:
     return RuleSettings(kind, momentum=M, momentum2=M2, rms_decay=DECAY, delta=DELTA, **more)  # type: ignore[arg-type]
 
 
-def test_every_rule_of_caffe_is_there_and_one_of_our_own() -> None:
+def test_every_rule_of_caffe_and_adamw_exist() -> None:
     assert set(RULES) == {*FORMULAS, "AdamW"}
 
 
-def test_adamw_is_that_of_torch() -> None:
+def test_adamw_equals_that_of_torch() -> None:
     start = [torch.tensor([1.5, -0.5, 0.0]), torch.tensor([[2.0], [-3.0]])]
     ours, theirs = ([tensor.double().clone().requires_grad_() for tensor in start] for _ in range(2))
     rule = RULES["AdamW"](ours, settings("AdamW", weight_decay=0.2), lr_mults=[1, 2], decay_mults=[3, 0.5])
@@ -87,7 +87,7 @@ def test_adamw_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("kind", FORMULAS)
-def test_what_was_subtracted_is_left_as_caffe_leaves_it_in_the_diff(kind: str) -> None:
+def test_the_step_is_left_in_the_gradient_as_in_caffe(kind: str) -> None:
     weights = [torch.ones(2, requires_grad=True), torch.full((1, 3), -2.0, requires_grad=True)]
     rule = RULES[kind](weights, settings(kind, weight_decay=0.1), lr_mults=[1, 2], keep_steps=True)
     for step in range(3):
@@ -140,7 +140,7 @@ def test_a_rule_follows_its_formula_while_the_rate_changes(kind: str, regulariza
         assert weight.flatten().tolist() == pytest.approx(values, rel=1e-12, abs=1e-12)
 
 
-def test_sgd_keeps_the_learning_rate_inside_the_history() -> None:
+def test_sgd_stores_the_learning_rate_inside_the_history() -> None:
     weight = torch.zeros(1, requires_grad=True)
     rule = RULES["SGD"]([weight], RuleSettings(momentum=0.9))
     for rate in (1, 1, 0.1, 0.1):
@@ -158,7 +158,7 @@ def one_step(weights: list[torch.Tensor], grads: list[list[float] | None], **mor
     rule.step()
 
 
-def test_clipping_looks_at_the_sum_of_the_passes_over_all_parameters() -> None:
+def test_clipping_uses_the_sum_of_the_passes_over_all_parameters() -> None:
     # The norm of the sum is 5, of the mean 2.5: clipping at 4 shrinks by 4/5, and then the mean is taken.
     weights = [torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)]
     one_step(weights, [[3.0], [4.0]], clip_gradients=4.0, iter_size=2)
@@ -172,19 +172,19 @@ def test_gradients_within_the_limit_are_not_clipped(limit: float, expected: floa
     assert weights[0].item() == expected
 
 
-def test_the_regulariser_is_neither_clipped_nor_averaged() -> None:
+def test_regularization_is_neither_clipped_nor_averaged() -> None:
     weight = torch.full((1,), 10.0, requires_grad=True)
     one_step([weight], [[8.0]], clip_gradients=4.0, iter_size=2, weight_decay=0.5)
     assert weight.item() == 10 - (4 / 2 + 0.5 * 10)
 
 
-def test_a_parameter_without_gradient_decays_all_the_same() -> None:
+def test_a_parameter_without_gradient_decays_too() -> None:
     weight = torch.full((1,), 10.0, requires_grad=True)
     one_step([weight], [None], weight_decay=0.5)
     assert weight.item() == 5.0
 
 
-def test_statistics_have_a_history_but_are_left_alone() -> None:
+def test_statistics_have_a_history_but_do_not_change() -> None:
     weight, statistic = torch.ones(2, requires_grad=True), torch.tensor([1.25, -0.0, 3.0])
     rule = RULES["Adam"]([weight, statistic], settings("Adam", weight_decay=0.1), lr_mults=[1.0, 0.0])
     weight.grad = torch.ones(2)
@@ -194,7 +194,7 @@ def test_statistics_have_a_history_but_are_left_alone() -> None:
     assert [tuple(history.shape) for history in rule.export_history()] == [(2,), (3,), (2,), (3,)]
 
 
-def test_a_parameter_is_taken_only_once() -> None:
+def test_a_parameter_given_twice_is_refused() -> None:
     weight = torch.ones(2, requires_grad=True)
     with pytest.raises(ValueError, match="a parameter is given twice"):
         RULES["SGD"]([weight, weight], RuleSettings())
@@ -217,7 +217,7 @@ def train(rule: UpdateRule, weights: list[torch.Tensor], first: int, steps: int)
 
 @pytest.mark.parametrize("way", ["history", "state_dict"])
 @pytest.mark.parametrize("kind", [*FORMULAS, "AdamW"])
-def test_a_rule_goes_on_bit_for_bit_from_its_history(kind: str, way: str) -> None:
+def test_a_rule_continues_bit_for_bit_from_its_history(kind: str, way: str) -> None:
     _, expected = trained(kind, 7)
     rule, weights = trained(kind, 3)
     copies = [weight.detach().clone().requires_grad_() for weight in weights]
@@ -230,14 +230,14 @@ def test_a_rule_goes_on_bit_for_bit_from_its_history(kind: str, way: str) -> Non
     assert all(torch.equal(one, two) for one, two in zip(copies, expected, strict=True))
 
 
-def test_histories_come_as_one_run_over_the_parameters_for_each_kind() -> None:
+def test_histories_are_listed_by_kind_and_then_by_parameter() -> None:
     rule, _ = trained("Adam", 1)
     first, second = 0.1, 0.01  # 1 - momentum, 1 - momentum2, times a gradient of 1
     values = [history.flatten()[0].item() for history in rule.export_history()]
     assert values == pytest.approx([first, first, second, second])
 
 
-def test_histories_of_old_files_with_four_axes_are_taken() -> None:
+def test_histories_of_old_files_with_four_axes_are_accepted() -> None:
     rule, _ = trained("SGD", 0)
     rule.import_history([torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 3)], 5)
     assert [tuple(history.shape) for history in rule.export_history()] == [(2,), (1, 3)]
@@ -284,7 +284,7 @@ def test_moments_of_one_layer_may_all_be_positive(layers: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW"])
-def test_one_kernel_does_what_the_steps_do(kind: str) -> None:
+def test_the_fused_kernel_equals_the_separate_steps(kind: str) -> None:
     start = [torch.randn(7, 5, generator=torch.Generator().manual_seed(1)), torch.ones(3)]
     at_once, in_steps = ([tensor.clone().requires_grad_() for tensor in start] for _ in range(2))
     rules = [
@@ -302,7 +302,7 @@ def test_one_kernel_does_what_the_steps_do(kind: str) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_gradients_and_parameters_of_different_layouts_are_updated_place_by_place() -> None:
+def test_gradients_and_parameters_may_have_different_memory_layouts() -> None:
     weight = torch.arange(24.0).view(2, 3, 2, 2).clone().requires_grad_()
     weight.grad = torch.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     rule = RULES["SGD"]([weight], settings("SGD"))
@@ -320,7 +320,7 @@ def test_weights_of_half_precision_are_updated_too() -> None:
     assert torch.equal(weight.detach(), torch.full((40,), 0.5, dtype=torch.bfloat16))
 
 
-def test_sgd_without_momentum_goes_by_the_rate() -> None:
+def test_sgd_without_momentum_steps_by_the_rate() -> None:
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     rule = RULES["SGD"]([weight], RuleSettings("SGD", momentum=0.0))
     for _ in range(2):
@@ -328,7 +328,7 @@ def test_sgd_without_momentum_goes_by_the_rate() -> None:
         rule.set_rate(0.25)
         rule.step()
     assert torch.equal(weight.detach(), torch.tensor([2.5, 5.0]))
-    assert torch.equal(weight.grad, torch.tensor([1.0, -2.0]))  # left as it was, for who looks at it
+    assert torch.equal(weight.grad, torch.tensor([1.0, -2.0]))  # unchanged, for callbacks
 
 
 TOWER = """

@@ -1,4 +1,4 @@
-"""Binary files: what real Caffe wrote is read exactly, and written again byte for byte."""
+"""Binary files of real Caffe are read exactly, and written again byte for byte."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from siamese_proto.weights import (
 SOLVERS = sorted(path.parent for path in GOLDEN.glob("solver/*/trajectory.npz"))
 
 
-def test_there_are_golden_solvers() -> None:
+def test_golden_solvers_exist() -> None:
     assert len(SOLVERS) == 13
 
 
 @pytest.mark.parametrize("folder", SOLVERS, ids=lambda folder: folder.name)
-def test_what_caffe_saved_is_what_it_had_in_memory(folder: Path) -> None:
+def test_the_arrays_of_caffe_are_read_exactly(folder: Path) -> None:
     trajectory = np.load(folder / "trajectory.npz")
     layers = {layer.name: layer for layer in read_weights(folder / "snap_iter_20.caffemodel").layers}
     keys = [key for key in trajectory if key.startswith("iter20/")]
@@ -39,7 +39,7 @@ def test_what_caffe_saved_is_what_it_had_in_memory(folder: Path) -> None:
         assert bits(layers[f"{layer}_p"].blobs[int(index)]) == bits(trajectory[key])
 
 
-def test_the_flagship_is_written_byte_for_byte_as_caffe_wrote_it(tmp_path: Path) -> None:
+def test_the_lenet_twin_is_written_byte_for_byte_as_by_caffe(tmp_path: Path) -> None:
     graph = flagship()
     golden = GOLDEN / "flagship" / "snap_iter_100.caffemodel"
     values, _ = match_weights(graph, read_weights(golden))
@@ -47,7 +47,7 @@ def test_the_flagship_is_written_byte_for_byte_as_caffe_wrote_it(tmp_path: Path)
     assert (tmp_path / "ours.caffemodel").read_bytes() == golden.read_bytes()
 
 
-def test_splits_and_a_loss_without_tops_are_written_as_caffe_sets_them_up(tmp_path: Path) -> None:
+def test_splits_and_a_loss_without_tops_are_written_as_by_caffe(tmp_path: Path) -> None:
     graph = graph_of("""
         name: "n"
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -87,7 +87,7 @@ def test_a_blob_without_axes_is_one_number(tmp_path: Path) -> None:
         assert bits(layer.blobs[0]) == ((), number.tobytes())
 
 
-def test_diffs_are_written_where_caffe_puts_them(tmp_path: Path) -> None:
+def test_diffs_are_written_in_caffes_order(tmp_path: Path) -> None:
     graph = graph_of(TWIN)
     values, diffs = random_values(graph), random_values(graph, seed=8)
     write_weights(tmp_path / "d.caffemodel", graph, values, diffs=diffs)
@@ -103,7 +103,7 @@ def save(path: Path, net: schema.NetParameter) -> Path:
     return path
 
 
-def test_an_old_file_with_enumerated_types_and_four_sizes_is_read(tmp_path: Path) -> None:
+def test_a_v1_file_with_enumerated_types_and_four_sizes_is_read(tmp_path: Path) -> None:
     net = schema.NetParameter(name="old")
     layer = net.layers.add(name="ip", type=schema.V1LayerParameter.INNER_PRODUCT, bottom=["a"], top=["x"])
     layer.blobs.add(num=1, channels=1, height=2, width=3, data=range(6))
@@ -114,7 +114,7 @@ def test_an_old_file_with_enumerated_types_and_four_sizes_is_read(tmp_path: Path
     assert np.concatenate([np.ravel(blob) for blob in read.blobs if blob is not None]).tolist() == list(range(8))
 
 
-def test_the_oldest_files_with_layers_in_layers_are_read(tmp_path: Path) -> None:
+def test_v0_files_with_nested_layers_are_read(tmp_path: Path) -> None:
     net = schema.NetParameter(name="oldest", input=["data"], input_dim=[2, 3, 5, 7])
     padding = net.layers.add(bottom=["data"], top=["pad"]).layer
     padding.name, padding.type, padding.pad = "pad", "padding", 1
@@ -131,7 +131,7 @@ def test_the_oldest_files_with_layers_in_layers_are_read(tmp_path: Path) -> None
     assert conv.blobs[1].shape == (1, 1, 1, 4)
 
 
-def test_doubles_unpacked_numbers_and_numbers_in_pieces_are_read(tmp_path: Path) -> None:
+def test_doubles_unpacked_numbers_and_split_fields_are_read(tmp_path: Path) -> None:
     def blob(*parts: bytes) -> bytes:
         body = b"".join(parts) + b"\x3a\x03\x0a\x01\x02"  # shape (2)
         return b"\x3a" + bytes([len(body)]) + body
@@ -148,7 +148,7 @@ def test_doubles_unpacked_numbers_and_numbers_in_pieces_are_read(tmp_path: Path)
     assert layer.blobs[2].dtype == np.float64
 
 
-def test_arrays_are_views_of_the_file_and_torch_takes_them() -> None:
+def test_arrays_are_views_of_the_file_that_torch_accepts() -> None:
     import torch
 
     stored = read_weights(GOLDEN / "flagship" / "init.caffemodel")
@@ -169,7 +169,7 @@ def test_values_of_the_wrong_size_are_not_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd_fixed"])
-def test_both_files_that_caffe_wrote_of_a_net_hold_the_same(name: str) -> None:
+def test_both_formats_of_caffe_hold_the_same_net(name: str) -> None:
     graph = golden_twin()
     binary, _ = match_weights(graph, read_weights(GOLDEN / "solver" / name / "snap_iter_20.caffemodel"))
     hdf5, _ = match_weights(graph, read_weights(GOLDEN / "solver" / name / "snap_iter_20.caffemodel.h5"))
@@ -177,7 +177,7 @@ def test_both_files_that_caffe_wrote_of_a_net_hold_the_same(name: str) -> None:
     assert {key: bits(value) for key, value in binary.items()} == {key: bits(value) for key, value in hdf5.items()}
 
 
-def test_names_of_old_files_that_are_no_utf_8_are_shown_escaped(tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_are_escaped(tmp_path: Path) -> None:
     old = schema.NetParameter()
     layer = old.layers.add(name="ip@", bottom=["b@"], top=["t@"], type=schema.V1LayerParameter.INNER_PRODUCT)
     layer.blobs.add(num=1, channels=1, height=1, width=2, data=[1.0, 2.0])

@@ -1,4 +1,4 @@
-"""The four formats: what is written comes back bit for bit, once an array, whatever the layers are called."""
+"""The four formats hold the same arrays bit for bit, each stored once, with any layer names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def odd_net(names: list[str]) -> str:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("text", [TWIN, odd_net(ODD_NAMES)], ids=["twin", "odd names"])
-def test_what_is_written_comes_back_bit_for_bit(text: str, suffix: str, tmp_path: Path) -> None:
+def test_a_file_is_read_back_bit_for_bit(text: str, suffix: str, tmp_path: Path) -> None:
     graph = graph_of(text)
     values = random_values(graph)
     write_weights(tmp_path / f"w{suffix}", graph, values)
@@ -66,20 +66,20 @@ def test_every_format_converts_to_every_other_without_the_net(source: str, targe
 
 def test_hdf5_has_the_groups_and_datasets_that_caffe_writes(tmp_path: Path) -> None:
     def listing(path: Path) -> dict[str, object]:
-        found: dict[str, object] = {}
+        items: dict[str, object] = {}
         with h5py.File(path) as file:
             file.visititems(
-                lambda name, item: found.update({name: getattr(item, "shape", None), f"{name}@": dict(item.attrs)})
+                lambda name, item: items.update({name: getattr(item, "shape", None), f"{name}@": dict(item.attrs)})
             )
-        return found
+        return items
 
     caffes = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
     graph = golden_twin()
     values, _ = match_weights(graph, read_weights(caffes))
     write_weights(tmp_path / "ours.h5", graph, values)
     ours = listing(tmp_path / "ours.h5")
-    for beside in ("siamese_proto_layers", "siamese_proto_layers@"):  # where Caffe does not look
-        del ours[beside]
+    for own in ("siamese_proto_layers", "siamese_proto_layers@"):  # Caffe does not read them
+        del ours[own]
     assert ours == listing(caffes)
 
 
@@ -103,7 +103,7 @@ def test_a_shared_array_is_stored_once_and_its_users_are_listed(suffix: str, tmp
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
-def test_keys_alone_name_the_layers_of_files_from_elsewhere(suffix: str, tmp_path: Path) -> None:
+def test_files_of_other_programs_need_only_keys(suffix: str, tmp_path: Path) -> None:
     import torch
     from safetensors.numpy import save_file
 
@@ -124,7 +124,7 @@ def test_converting_an_untied_twin_keeps_both_copies(tmp_path: Path) -> None:
     stored = read_weights(tmp_path / "a.caffemodel")
     twin = next(layer for layer in stored.layers if layer.name == "ip_p")
     assert twin.blobs[0] is not None
-    twin.blobs[0][0, 0] = 5  # the pages are private: the file keeps what it has
+    twin.blobs[0][0, 0] = 5  # the pages are private: the file does not change
     write_stored(tmp_path / "b.safetensors", stored)
     copies = {layer.name: layer for layer in read_weights(tmp_path / "b.safetensors").layers}
     assert copies["ip_p"].keys == ("ip_p/0", "ip/1")
@@ -133,7 +133,7 @@ def test_converting_an_untied_twin_keeps_both_copies(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "a.caffemodel").layers[2].blobs[0] is not None
 
 
-def test_a_group_in_a_group_is_a_layer_with_a_slash(tmp_path: Path) -> None:
+def test_a_nested_group_is_a_layer_with_a_slash(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "w.h5", "w") as file:
         file["data/fire2/squeeze/0"] = [[1.0, 2.0]]
         file["data/fire2/0"] = [3.0]
@@ -149,8 +149,8 @@ NAMES = ["", "%", ".", "#2", "a/b", "a%2Fb", "a%252Fb", "a", "\0", "layer_name"]
 
 
 @pytest.mark.parametrize("suffix", [".caffemodel", ".h5", ".safetensors", ".pt"])
-def test_no_two_names_stand_for_one_place(suffix: str, tmp_path: Path) -> None:
-    """Unnamed layers, names that HDF5 has no room for, and names that these could be confused with."""
+def test_different_names_have_different_groups(suffix: str, tmp_path: Path) -> None:
+    """Unnamed layers, names that HDF5 does not allow, and names similar to their replacements."""
     for names in (["", ""], ["", "%"], ["%", "", "#2"], *([first, second] for first in NAMES for second in NAMES[3:6])):
         graph = graph_of(odd_net(names))
         values = random_values(graph)
@@ -160,8 +160,8 @@ def test_no_two_names_stand_for_one_place(suffix: str, tmp_path: Path) -> None:
         assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
 
 
-def test_a_table_of_any_length_is_one_of_safetensors(tmp_path: Path) -> None:
-    """One of 640 bytes begins as a pickle does."""
+def test_safetensors_with_a_table_of_any_length_are_recognized(tmp_path: Path) -> None:
+    """A table of 640 bytes begins like a pickle."""
     beginnings = set()
     for length in range(1, 400):
         stored = StoredWeights("w", (StoredLayer("x" * length, "InnerProduct", blobs=(np.ones((1,), np.float32),)),))
@@ -171,8 +171,8 @@ def test_a_table_of_any_length_is_one_of_safetensors(tmp_path: Path) -> None:
     assert b"\x80\x02" in beginnings
 
 
-def test_texts_of_no_fixed_size_are_left_alone_in_hdf5(tmp_path: Path) -> None:
-    """In a damaged file HDF5 would look for them for ever."""
+def test_texts_of_variable_size_are_not_read_from_hdf5(tmp_path: Path) -> None:
+    """In a damaged file, HDF5 would search for them forever."""
     with h5py.File(tmp_path / "w.h5", "w") as file:
         group = file.create_group("data/ip")
         group.attrs["layer_name"] = "other"

@@ -1,4 +1,4 @@
-"""A process killed while it writes leaves the old file or the new one, never half of one."""
+"""A process killed while it writes leaves the old file or the new one, never a partial one."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ for number in range(1, 1000000):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9 there")
-def test_a_kill_never_leaves_half_a_file_under_a_final_name(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_partial_file_under_a_final_name(tmp_path: Path) -> None:
     graph = graph_of(NET)
     moments = random.Random(3)
     left_behind = 0
     for kills in range(12):
-        if kills >= 3 and left_behind:  # some kill came while something was being written
+        if kills >= 3 and left_behind:  # at least one kill happened during a write
             break
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITER, str(tmp_path), str(paths.HELPERS), NET], stdout=subprocess.PIPE
         )
         assert writer.stdout is not None
         with writer.stdout:
-            assert writer.stdout.readline() == b"1\n"  # every file has been there once
+            assert writer.stdout.readline() == b"1\n"  # every file has been written once
             time.sleep(moments.random() / 5)
             writer.send_signal(signal.SIGKILL)
             assert writer.wait() == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Which array goes where, and what is said about it."""
+"""Which array goes to which parameter, and the report about it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stored(*layers: tuple[str, tuple[np.ndarray | None, ...]], owners_only: bool
     )
 
 
-def test_the_last_of_two_copies_is_taken_and_their_difference_told() -> None:
+def test_the_last_of_two_copies_is_used_and_their_difference_reported() -> None:
     file = stored(("ip_p", (WEIGHT + 2, BIAS)), ("ip", (WEIGHT, BIAS)), ("last", (LAST, LAST_BIAS)))
     values, report = match_weights(graph_of(TWIN), file)
     assert values["ip_0"].tolist() == WEIGHT.tolist()
@@ -36,7 +36,7 @@ def test_the_last_of_two_copies_is_taken_and_their_difference_told() -> None:
     )
 
 
-def test_the_report_names_what_is_missing_and_what_is_ignored() -> None:
+def test_the_report_lists_missing_and_ignored_layers() -> None:
     file = stored(("ip", (WEIGHT, BIAS)), ("other", (BIAS,)), ("relu", ()))
     values, report = match_weights(graph_of(TWIN), file)
     assert sorted(values) == ["ip_0", "ip_1"]
@@ -46,12 +46,12 @@ def test_the_report_names_what_is_missing_and_what_is_ignored() -> None:
     )
 
 
-def test_one_tower_in_the_file_fills_both() -> None:
+def test_one_tower_in_the_file_is_loaded_into_both() -> None:
     _, report = match_weights(graph_of(TWIN), stored(("ip_p", (WEIGHT, BIAS)), ("last", (LAST, LAST_BIAS))))
     assert report.missing == ()
 
 
-def test_differences_see_nan_and_infinity() -> None:
+def test_differences_include_nan_and_infinity() -> None:
     for other, difference in ((np.nan, np.inf), (np.inf, np.inf), (1.0, 1.0)):
         changed = WEIGHT.copy()
         changed[0, 0] = other
@@ -66,20 +66,20 @@ def test_differences_see_nan_and_infinity() -> None:
         assert report.twice[0].difference == difference
 
 
-def test_old_files_with_four_axes_fit() -> None:
+def test_old_files_with_four_axes_match() -> None:
     old = (WEIGHT.reshape(1, 1, 5, 3), BIAS.reshape(1, 1, 1, 5))
     values, _ = match_weights(graph_of(TWIN), stored(("ip", old)))
     assert values["ip_0"].shape == (5, 3)
     assert values["ip_1"].shape == (5,)
 
 
-def test_hdf5_may_lack_what_another_layer_owns() -> None:
+def test_hdf5_may_omit_blobs_that_another_layer_owns() -> None:
     file = stored(("ip", (WEIGHT, BIAS)), ("ip_p", ()), ("last", (LAST, LAST_BIAS)), owners_only=True)
     values, report = match_weights(graph_of(TWIN), file)
     assert (len(values), report.missing, report.twice) == (4, (), ())
 
 
-def test_the_flagship_twins_agree() -> None:
+def test_the_files_of_the_lenet_twin_match() -> None:
     graph = flagship()
     values, report = match_weights(graph, read_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel"))
     assert len(values) == len(graph.params) == 10
@@ -134,13 +134,13 @@ def test_the_flagship_twins_agree() -> None:
         (stored(("in", ()), ("data", ())), "w.caffemodel: none of its layers has parameters"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(file: StoredWeights, message: str) -> None:
+def test_a_mismatch_is_one_error_line(file: StoredWeights, message: str) -> None:
     with pytest.raises(WeightsError) as raised:
         match_weights(graph_of(TWIN), file)
     assert str(raised.value) == message
 
 
-def test_the_report_says_where_layers_of_one_name_get_their_own_entries() -> None:
+def test_the_report_lists_layers_of_one_name_with_their_own_entries() -> None:
     text = TWIN.replace('"ip_p"', '"ip"')
     apart = graph_of(text.replace('param { name: "w" } param { name: "c" }', ""))
     first, second = ("ip", (WEIGHT, BIAS)), ("ip", (WEIGHT + 1, BIAS))
@@ -156,7 +156,7 @@ def test_the_report_says_where_layers_of_one_name_get_their_own_entries() -> Non
     assert match_weights(apart, stored(first, second, first))[1].repeated == ()  # all go to the first, as in Caffe
 
 
-def test_layers_of_other_shapes_are_skipped_and_listed_where_that_is_asked_for() -> None:
+def test_skip_mismatched_skips_and_lists_layers_of_other_shapes() -> None:
     file = stored(("ip", (WEIGHT, BIAS)), ("last", (LAST[:3], LAST_BIAS[:3])), ("ip_p", (WEIGHT, BIAS[:2])))
     values, report = match_weights(graph_of(TWIN), file, skip_mismatched=True)
     assert {name: value.tolist() for name, value in values.items()} == {
@@ -172,7 +172,7 @@ def test_layers_of_other_shapes_are_skipped_and_listed_where_that_is_asked_for()
     )
 
 
-def test_a_file_of_which_every_layer_is_skipped_is_an_error() -> None:
+def test_a_file_without_a_matching_layer_is_an_error() -> None:
     with pytest.raises(WeightsError) as raised:
         match_weights(graph_of(TWIN), stored(("last", (LAST,))), skip_mismatched=True)
     assert str(raised.value) == (

@@ -1,4 +1,4 @@
-"""Solver states: Caffe's own are read and written again, in both formats."""
+"""Solver states of Caffe are read and written again, in both formats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESUME = schema.ResumeState(
 )
 
 
-def test_there_are_golden_states() -> None:
+def test_golden_states_exist() -> None:
     assert len(STATES) == 14
 
 
@@ -30,7 +30,7 @@ def test_a_state_of_caffe_is_written_again_byte_for_byte(path: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("path", STATES, ids=lambda path: path.parent.name)
-def test_a_state_of_caffe_says_what_protobuf_reads_in_it(path: Path) -> None:
+def test_a_state_of_caffe_is_read_as_protobuf_reads_it(path: Path) -> None:
     message = schema.SolverState.FromString(path.read_bytes())
     state = read_state(path)
     assert (state.iteration, state.learned_net, state.current_step, state.resume) == (
@@ -44,7 +44,7 @@ def test_a_state_of_caffe_says_what_protobuf_reads_in_it(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["adam", "sgd_fixed"])
-def test_both_files_that_caffe_wrote_of_a_state_hold_the_same(name: str) -> None:
+def test_both_formats_of_caffe_hold_the_same_state(name: str) -> None:
     binary = read_state(GOLDEN / "solver" / name / "snap_iter_20.solverstate")
     hdf5 = read_state(GOLDEN / "solver" / name / "snap_iter_20.solverstate.h5")
     assert (hdf5.iteration, hdf5.current_step) == (binary.iteration, binary.current_step)
@@ -54,7 +54,7 @@ def test_both_files_that_caffe_wrote_of_a_state_hold_the_same(name: str) -> None
 
 @pytest.mark.parametrize("suffix", [".solverstate", ".solverstate.h5"])
 @pytest.mark.parametrize("resume", [None, RESUME], ids=["as Caffe", "with our own"])
-def test_what_is_written_comes_back_bit_for_bit(suffix: str, resume: schema.ResumeState | None, tmp_path: Path) -> None:
+def test_a_file_is_read_back_bit_for_bit(suffix: str, resume: schema.ResumeState | None, tmp_path: Path) -> None:
     # Twelve arrays: in alphabetical order 10 would come before 2.
     history = tuple(np.random.default_rng(i).standard_normal((i + 1, 3)).astype(np.float32) for i in range(12))
     state = StoredState(1234, "snaps/ö_iter_1234.caffemodel", 5, history, resume)
@@ -66,23 +66,23 @@ def test_what_is_written_comes_back_bit_for_bit(suffix: str, resume: schema.Resu
 
 def test_hdf5_has_the_types_and_shapes_that_caffe_writes(tmp_path: Path) -> None:
     def listing(path: Path) -> dict[str, object]:
-        found: dict[str, object] = {}
+        items: dict[str, object] = {}
         with h5py.File(path) as file:
             file.visititems(
-                lambda name, item: found.update({name: (item.shape, item.dtype.str)} if hasattr(item, "shape") else {})
+                lambda name, item: items.update({name: (item.shape, item.dtype.str)} if hasattr(item, "shape") else {})
             )
-        return found
+        return items
 
     caffes = GOLDEN / "solver" / "adam" / "snap_iter_20.solverstate.h5"
     write_state(tmp_path / "ours.h5", read_state(caffes))
     assert listing(tmp_path / "ours.h5") == listing(caffes)
 
 
-def test_weights_are_found_as_written_or_beside_the_state(tmp_path: Path) -> None:
-    state, beside = tmp_path / "s.solverstate", tmp_path / "w.caffemodel"
-    beside.touch()
-    assert find_weights(state, "gone/w.caffemodel") == str(beside)
-    assert find_weights(state, r"C:\gone\w.caffemodel") == str(beside)
+def test_weights_are_found_as_written_or_next_to_the_state(tmp_path: Path) -> None:
+    state, sibling = tmp_path / "s.solverstate", tmp_path / "w.caffemodel"
+    sibling.touch()
+    assert find_weights(state, "gone/w.caffemodel") == str(sibling)
+    assert find_weights(state, r"C:\gone\w.caffemodel") == str(sibling)
     (tmp_path / "as").mkdir()
     written = tmp_path / "as" / "w.caffemodel"
     written.touch()
@@ -99,7 +99,7 @@ def test_weights_are_found_as_written_or_beside_the_state(tmp_path: Path) -> Non
         ("", "{}: names no weights file; give one with --weights"),
     ],
 )
-def test_weights_that_are_nowhere_are_an_error(learned_net: str, message: str, tmp_path: Path) -> None:
+def test_missing_weights_are_an_error(learned_net: str, message: str, tmp_path: Path) -> None:
     state = tmp_path / "s.solverstate"
     with pytest.raises(WeightsError) as raised:
         find_weights(state, learned_net)

@@ -1,6 +1,6 @@
-"""The table of files that cannot be used, and what is said about each."""
+"""The table of invalid files and their errors."""
 
-# ruff: noqa: E501  # the tables have one row a line
+# ruff: noqa: E501  # the tables have one row per line
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ WEIGHTS: list[tuple[str, bytes, str]] = [
     ("w.safetensors", INIT, "is not a readable safetensors file (...)"),
     ("w.pt", INIT, "is not a file of tensors that torch can load safely (...)"),
     ("w.pt", b"PK\x03\x04" + b"\0" * 90, "is not a file of tensors that torch can load safely (...)"),
-]  # fmt: skip  # one row a line
+]  # fmt: skip  # one row per line
 
 
 @pytest.mark.parametrize(("name", "content", "message"), WEIGHTS)
-def test_a_file_that_holds_no_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(WeightsError) as raised:
         read_weights(path)
     text = str(raised.value)
     assert "\n" not in text
-    # What h5py, safetensors and torch say stands in brackets at the end, and is theirs to change.
+    # The messages of h5py, safetensors and torch are in brackets at the end, and may change.
     ours = f"{text.partition(' (')[0]} (...)" if message.endswith(" (...)") else text
     assert ours == f"{path}: {message}"
 
@@ -88,11 +88,11 @@ STATES: list[tuple[str, bytes, str]] = [
     ("s.solverstate", STATE[:400], "entry 2 of the history is damaged or cut off (byte 219 begins a field of 777 bytes, but only 178 follow)"),
     ("s.solverstate", b"\xff" * 20, "is not a solver state (byte 0 begins a number that does not end)"),
     ("s.solverstate.h5", STATE, "is not an HDF5 file"),
-]  # fmt: skip  # one row a line
+]  # fmt: skip  # one row per line
 
 
 @pytest.mark.parametrize(("name", "content", "message"), STATES)
-def test_a_file_that_holds_no_state_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+def test_a_file_without_a_state_is_refused(name: str, content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(WeightsError) as raised:
@@ -175,7 +175,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".caffemodel", ".caffemodel.h5", ".safetensors", ".pt"])
-def test_a_folder_that_is_not_there_is_said_at_once(suffix: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(suffix: str, tmp_path: Path) -> None:
     graph = graph_of(TWIN)
     path = tmp_path / "none" / f"w{suffix}"
     with pytest.raises(NetError) as raised:
@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"w{suffix}" for suffix in suffixes)
 
 
-def test_a_state_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_state_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     state = StoredState(1, "", 0, (np.zeros(2, np.float32),))
     for name in ("s.solverstate", "s.solverstate.h5"):
         with pytest.raises(NetError, match="cannot be written: No such file or directory"):
