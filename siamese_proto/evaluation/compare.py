@@ -13,8 +13,7 @@ from siamese_proto.evaluation.plots.sheets import Cell, plot_cells
 from siamese_proto.evaluation.plots.style import DIFFERENT, INK, SAME
 from siamese_proto.evaluation.preprocess import Picture, to_pictures
 from siamese_proto.evaluation.report import Evaluation, align
-from siamese_proto.evaluation.twin import Subject, Twin
-from siamese_proto.evaluation.verification import VerificationResults
+from siamese_proto.evaluation.twin import Twin
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def compare_files(
     distance = float(twin.metric.rows(*features)[0])
     if not math.isfinite(distance):
         raise DataError("the distance is not finite; the training of these weights may have diverged")
-    results = None if evaluation is None else _matching_results(evaluation, twin.subject())
+    results = None if evaluation is None else evaluation.results_for(twin.subject())
     if metric == "LEARNED":
         score, score_is = 1 - distance, "probability of the same, computed by the net"
     elif results is not None:
@@ -97,20 +96,6 @@ def compare_files(
     verdict = None if threshold is None else "same" if distance < threshold else "different"
     images = str(twin.preprocessing())
     return ImageComparison(first, second, images, metric.lower(), distance, score, score_is, threshold, verdict)
-
-
-def _matching_results(evaluation: Evaluation, subject: Subject) -> VerificationResults:
-    if evaluation.verification is None:
-        raise DataError("the result of 'evaluate' has no pairs, so it has no threshold; evaluate on pairs")
-    distance = evaluation.subject.distance.lower()
-    if evaluation.subject.distance != subject.distance:
-        raise DataError(
-            f"the result of 'evaluate' is for the {distance} distance, not for {subject.distance.lower()}; give "
-            f"--distance {distance}"
-        )
-    if evaluation.subject.digest != subject.digest:
-        raise DataError("the result of 'evaluate' is for other weights; evaluate these weights and give that result")
-    return evaluation.verification
 
 
 def plot_comparison(twin: Twin, comparison: ImageComparison, path: str) -> None:

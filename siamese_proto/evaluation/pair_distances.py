@@ -21,7 +21,7 @@ from siamese_proto.evaluation.verification import Distances, check_pairs
 from siamese_proto.graph.comparison import Comparison
 from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob, Graph, Node
-from siamese_proto.layers.base import Coverage, DataLayer
+from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import PairLabels, check_sources, mapping_for, nonzero, odd_labels
 from siamese_proto.net.part import Part
 
@@ -177,7 +177,14 @@ def _pairs_to_measure(sources: Sequence[Node], in_batch: int, count: int | None)
     pairs than rows, only whole batches are measured. Raises DataError for sources with different numbers of batches,
     whose records would form other pairs in each epoch.
     """
-    finite = [(node, coverage) for node in sources if (coverage := _coverage(node)) is not None]
+    finite = []
+    for node in sources:
+        assert isinstance(node.layer, DataLayer)  # as `_data_layers` returns them
+        try:
+            coverage = node.layer.coverage()
+        except DataError as problem:
+            raise problem.at(location=node.location, layer=node.name) from None
+        finite += [(node, coverage)] if coverage is not None else []
     if not finite:
         count = count or DEFAULT_COUNT
         return count, f"a sample of {count}, as the source has no end"
@@ -202,14 +209,6 @@ def _pairs_to_measure(sources: Sequence[Node], in_batch: int, count: int | None)
     if count is not None and count < available:
         return count, f"the first {count} of {available}"
     return available, "each record once" + (f" except the last {left_over}, which fill no batch" if left_over else "")
-
-
-def _coverage(node: Node) -> Coverage | None:
-    assert isinstance(node.layer, DataLayer)  # as chosen
-    try:
-        return node.layer.coverage()
-    except DataError as problem:
-        raise problem.at(location=node.location, layer=node.name) from None
 
 
 class _PairLoader:

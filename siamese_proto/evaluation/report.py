@@ -21,12 +21,11 @@ from siamese_proto.evaluation.pair_distances import HardPair
 from siamese_proto.evaluation.preprocess import Picture
 from siamese_proto.evaluation.retrieval import FewShot, Mean, Retrieval
 from siamese_proto.evaluation.twin import Subject
-from siamese_proto.evaluation.verification import Estimate, Roc, VerificationResults
+from siamese_proto.evaluation.verification import Estimate, VerificationResults
 from siamese_proto.files import write_atomically
 
 _FORMAT = "siamese_proto evaluation 1"
 _JSON_NAMES = {"verification": "judgement", "at_threshold": "verdicts"}  # of the fields with another name in the file
-_POINTS = 400  # of the ROC curve, spread evenly, and as many more at low false accept rates
 _PICTURE_SIDE = 64  # pixels of the pictures in a file
 
 
@@ -41,6 +40,22 @@ class Evaluation:
     labelled: str = ""  # a description of the labeled images
     few_shot: FewShot | None = None
     retrieval: Retrieval | None = None
+
+    def results_for(self, subject: Subject) -> VerificationResults:
+        """Return the verification results. Raises DataError if there are none, or if they are for another model."""
+        if self.verification is None:
+            raise DataError("the result of 'evaluate' has no pairs, so it has no threshold; evaluate on pairs")
+        distance = self.subject.distance.lower()
+        if self.subject.distance != subject.distance:
+            raise DataError(
+                f"the result of 'evaluate' is for the {distance} distance, not for {subject.distance.lower()}; give "
+                f"--distance {distance}"
+            )
+        if self.subject.digest != subject.digest:
+            raise DataError(
+                "the result of 'evaluate' is for other weights; evaluate these weights and give that result"
+            )
+        return self.verification
 
 
 # As a table
@@ -127,21 +142,12 @@ def to_json(value: Any) -> str:
 def as_json(evaluation: Evaluation, *, with_pictures: bool = False) -> str:
     """Render results as JSON text, with the ROC curve reduced to at most 800 points."""
     if evaluation.verification is not None:
-        thinned = replace(evaluation.verification, roc=_thin(evaluation.verification.roc))
-        evaluation = replace(evaluation, verification=thinned)
+        curve = evaluation.verification.roc.thinned()
+        evaluation = replace(evaluation, verification=replace(evaluation.verification, roc=curve))
     content = {"format": _FORMAT, **_to_plain(evaluation)}
     for pair in () if with_pictures else content["hardest"]:
         del pair["pictures"]
     return to_json(content)
-
-
-def _thin(curve: Roc) -> Roc:
-    count = len(curve.thresholds)
-    if count <= 2 * _POINTS:
-        return curve
-    spread = [numpy.linspace(0, count - 1, _POINTS), numpy.geomspace(1, count - 1, _POINTS)]
-    rows = numpy.unique(numpy.concatenate(spread).round().astype(int))
-    return Roc(curve.false_accepts[rows], curve.true_accepts[rows], curve.thresholds[rows])
 
 
 def _to_plain(value: Any) -> Any:
@@ -151,7 +157,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _to_plain(part) for key, part in value.items()}
     if isinstance(value, numpy.ndarray):
-        return _picture_to_text(value) if value.dtype == numpy.uint8 else _to_plain(value.tolist())
+        return picture_to_text(value) if value.dtype == numpy.uint8 else _to_plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_to_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -174,12 +180,12 @@ def _from_plain(kind: Any, content: Any) -> Any:
         return {int(key): _from_plain(arguments[1], part) for key, part in content.items()}
     if origin is numpy.ndarray:
         if isinstance(content, str):
-            return _picture_from_text(content)
+            return picture_from_text(content)
         return numpy.array([-math.inf if number is None else number for number in content])
     return content
 
 
-def _picture_to_text(picture: Picture) -> str:
+def picture_to_text(picture: Picture) -> str:
     """Encode a picture as a small PNG in base64."""
     image = Image.fromarray(picture)
     image.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
@@ -188,7 +194,8 @@ def _picture_to_text(picture: Picture) -> str:
     return base64.b64encode(content.getvalue()).decode("ascii")
 
 
-def _picture_from_text(text: str) -> Picture:
+def picture_from_text(text: str) -> Picture:
+    """Decode a picture of `picture_to_text`. Raises ValueError for other texts."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
             return numpy.asarray(image if image.mode == "L" else image.convert("RGB"))

@@ -57,6 +57,8 @@ def plot_embedding(embedding: Embedding, path: str | os.PathLike[str], title: st
 
 def draw_embedding(axes: Axes, embedding: Embedding) -> None:
     """Draw the points, or a random sample of 20,000 of them."""
+    from matplotlib.lines import Line2D
+
     points, axis_names = project(embedding.features)
     labels = embedding.labels
     if len(points) > _POINTS:
@@ -67,7 +69,20 @@ def draw_embedding(axes: Axes, embedding: Embedding) -> None:
     if 1 < len(names) <= _LABELED:
         _draw_names(axes, points, labels, names)
     if len(names) > 1:
-        _draw_legend(axes, list(names.values()))
+        handles = []
+        for index, name in enumerate(list(names.values())[:_IN_LEGEND]):
+            color, marker = class_style(index)
+            handles.append(Line2D([], [], linestyle="", marker=marker, color=color, label=name))
+        axes.legend(
+            handles=handles,
+            title="class" if len(names) <= _IN_LEGEND else f"class (and {len(names) - _IN_LEGEND} more)",
+            ncols=1 if len(names) <= 20 else 2,
+            loc="center left",
+            bbox_to_anchor=(1.01, 0.5),
+            fontsize=9,
+            frameon=False,
+            handletextpad=0.3,
+        )
     axes.set_xlabel(axis_names[0])
     axes.set_ylabel(axis_names[1])
     if embedding.features.shape[1] != 1:
@@ -118,23 +133,3 @@ def _draw_names(axes: Axes, points: Floats, labels: Labels, names: Mapping[int, 
                 "linewidth": 1.6,
             },
         )
-
-
-def _draw_legend(axes: Axes, names: list[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = []
-    for index, name in enumerate(names[:_IN_LEGEND]):
-        color, marker = class_style(index)
-        handles.append(Line2D([], [], linestyle="", marker=marker, color=color, label=name))
-    more = len(names) - _IN_LEGEND
-    axes.legend(
-        handles=handles,
-        title="class" if more <= 0 else f"class (and {more} more)",
-        ncols=1 if len(names) <= 20 else 2,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-        fontsize=9,
-        frameon=False,
-        handletextpad=0.3,
-    )
