@@ -115,6 +115,21 @@ running = section(
         help="Number format of the computation; parameters stay fp32. tf32 and fp16 need a GPU.",
     ),
 )
+no_fuse = section(
+    RUN,
+    click.option(
+        "--no-fuse",
+        "fuse",
+        is_flag=True,
+        flag_value=False,
+        default=True,
+        help="Run every layer as written, and twin branches one by one.",
+    ),
+)
+log_file = section(
+    OUTPUT,
+    click.option("--log", "log_file", metavar="FILE", help="Append the log lines, with Caffe's prefix, to this file."),
+)
 bad_records = section(
     DATA,
     click.option(

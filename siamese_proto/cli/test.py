@@ -1,8 +1,9 @@
-"""siamese-proto test: what a trained net puts out, averaged over batches."""
+"""siamese-proto test: the outputs of a trained net, averaged over batches."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,11 +11,12 @@ from siamese_proto.cli.caffe_flags import chosen_device, flag, logging_to, split
 from siamese_proto.cli.group import Command, section
 from siamese_proto.cli.options import (
     NET,
-    OUTPUT,
     RUN,
     bad_records,
+    log_file,
     mismatched,
     net_argument,
+    no_fuse,
     python_layers,
     user_layers,
 )
@@ -24,20 +26,14 @@ from siamese_proto.cli.options import (
 @net_argument(type=str)
 @section(
     NET,
-    flag("weights", required=True, metavar="A,B", help="The weights files, copied by layer name."),
+    flag("weights", required=True, metavar="A,B", help="Weights files, loaded by layer name."),
     state_flags,
     user_layers,
     python_layers,
 )
-@section(
-    RUN,
-    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Batches to run."),
-    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
-)
-@section(
-    OUTPUT,
-    click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix."),
-)
+@section(RUN, flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Number of batches."))
+@no_fuse
+@log_file
 @bad_records
 @mismatched
 def test(
@@ -47,13 +43,11 @@ def test(
     level: int | None,
     stage: str | None,
     gpu: str | None,
-    no_fuse: bool,
     log_file: str | None,
-    allow_python_layers: bool,
-    skip_bad_records: bool,
     skip_mismatched: bool,
+    **options: Any,  # of Net: fuse, allow_python_layers, skip_bad_records
 ) -> None:
-    """Print each output of a net in phase TEST, batch by batch, and then their means."""
+    """Print the outputs of a net in phase TEST for each batch, and then their means."""
     from siamese_proto.data.bad_records import count_of
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
@@ -67,15 +61,7 @@ def test(
 
     device = chosen_device(gpu)
     with logging_to([], log_file):
-        net = Net(
-            parse_net(Path(model)),
-            "TEST",
-            level=level or 0,
-            stages=split(stage),
-            fuse=not no_fuse,
-            allow_python_layers=allow_python_layers,
-            skip_bad_records=skip_bad_records,
-        )
+        net = Net(parse_net(Path(model)), "TEST", level=level or 0, stages=split(stage), **options)
         for path in split(weights):
             report = net.load_weights(path, skip_mismatched=skip_mismatched)
             log(Event.WEIGHTS_LOADED, str(report))
@@ -94,8 +80,8 @@ def test(
             print_and_log(Event.MEAN_LOSS, f"Loss: {number(scores.loss())}")
             for line in output_lines(net.graph, scores.means()):
                 print_and_log(Event.MEAN_OUTPUT, line)
-            left_out = count_of([net.run])
-            if left_out is not None:
-                print_and_log(Event.BAD_RECORDS, left_out)
+            bad_records = count_of([net.run])
+            if bad_records is not None:
+                print_and_log(Event.BAD_RECORDS, bad_records)
         finally:
             net.close()

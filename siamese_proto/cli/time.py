@@ -1,4 +1,4 @@
-"""siamese-proto time: how long a net takes, layer by layer and as a whole."""
+"""siamese-proto time: how long a net takes, layer by layer and in total."""
 
 from __future__ import annotations
 
@@ -11,17 +11,8 @@ import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import (
-    NET,
-    OUTPUT,
-    PHASES,
-    RUN,
-    net_argument,
-    net_state,
-    phase,
-    python_layers,
-    running,
-)
+from siamese_proto.cli.options import NET, OUTPUT, PHASES, RUN, net_argument, net_state, no_fuse, phase, python_layers
+from siamese_proto.cli.options import running as running_options
 from siamese_proto.errors import escaped
 from siamese_proto.graph.ir import Phase, Shape
 
@@ -32,42 +23,39 @@ if TYPE_CHECKING:
 @click.command(cls=Command)
 @net_argument(type=str)
 @phase(*PHASES, default="TRAIN")
-@section(
-    RUN,
-    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Passes to take the mean of."),
-    flag("gpu", metavar="ID", help="Run on this GPU."),
-    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
-)
-@section(
-    NET,
-    flag("weights", metavar="A,B", help="Weights files, copied by layer name."),
-)
-@running
-@section(
-    OUTPUT,
-    click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True),
-)
+@section(NET, flag("weights", metavar="A,B", help="Weights files, loaded by layer name."))
 @net_state
 @python_layers
+@section(
+    RUN,
+    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Number of passes to average."),
+    flag("gpu", metavar="ID", show_default="the CPU", help="Run on this GPU."),
+)
+@no_fuse
+@running_options
+@section(
+    OUTPUT,
+    click.option("--format", "text_format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+)
 def time(
     model: str,
     phase: Phase,
     iterations: int,
     weights: str | None,
     gpu: str | None,
-    no_fuse: bool,
+    fuse: bool,
     compiled: bool,
     precision: str,
-    form: str,
+    text_format: str,
     level: int,
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
     allow_python_layers: bool,
 ) -> None:
-    """Time a net forward and backward, each layer by itself and the passes as they are run.
+    """Time the forward and backward pass of a net, for each layer and in total.
 
-    The net's data need not exist: it is fed random numbers, and labels 0. Nothing is written. Layers are timed one
-    after the other, so that --compile changes the passes alone.
+    The data of the net need not exist: its inputs are random numbers, and labels are 0. No files are written. Layers
+    are timed one after the other, so --compile affects only the total.
     """
     from siamese_proto.compiler import build_graph
     from siamese_proto.net.net import Net
@@ -79,50 +67,50 @@ def time(
     allowed = allow_python_layers
     graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
     batch = made_up_batch(graph)
-    net = Net(graph, phase, split(weights), fuse=not no_fuse, allow_python_layers=allowed, writes_files=False)
+    net = Net(graph, phase, split(weights), fuse=fuse, allow_python_layers=allowed, writes_files=False)
     net.to(device)
     execution(precision, net.device).apply(net, compiled=compiled)
-    found = time_net(net, {name: blob.to(net.device) for name, blob in batch.items()}, iterations)
-    if form == "json":
-        click.echo(as_json(found))
+    times = time_net(net, {name: blob.to(net.device) for name, blob in batch.items()}, iterations)
+    if text_format == "json":
+        click.echo(as_json(times))
     elif sys.stdout.isatty():
-        _print_table(found)
+        _print_table(times)
     else:
-        click.echo("\n".join(caffe_lines(found)))
+        click.echo("\n".join(caffe_lines(times)))
 
 
-def caffe_lines(found: NetTime) -> list[str]:
-    """The lines that `caffe time` logs."""
+def caffe_lines(times: NetTime) -> list[str]:
+    """Return the lines that `caffe time` logs."""
     lines = ["Average time per layer: "]
-    for layer in found.layers:
+    for layer in times.layers:
         lines.append(f"{escaped(layer.name):>10}\tforward: {layer.forward:g} ms.")
         lines.append(f"{escaped(layer.name):>10}\tbackward: {layer.backward:g} ms.")
     return [
         *lines,
-        f"Average Forward pass: {found.forward:g} ms.",
-        f"Average Backward pass: {found.backward:g} ms.",
-        f"Average Forward-Backward: {found.step:g} ms.",
-        f"Total Time: {found.step * found.iterations:g} ms.",
+        f"Average Forward pass: {times.forward:g} ms.",
+        f"Average Backward pass: {times.backward:g} ms.",
+        f"Average Forward-Backward: {times.step:g} ms.",
+        f"Total Time: {times.step * times.iterations:g} ms.",
     ]
 
 
-def as_json(found: NetTime) -> str:
-    """Milliseconds of every layer and of the passes."""
-    layers = [vars(layer) for layer in found.layers]
-    passes = {"forward": found.forward, "backward": found.backward, "step": found.step}
-    return json.dumps({"iterations": found.iterations, **passes, "layers": layers}, indent=2)
+def as_json(times: NetTime) -> str:
+    """Return the milliseconds of every layer and of the passes."""
+    layers = [vars(layer) for layer in times.layers]
+    passes = {"forward": times.forward, "backward": times.backward, "step": times.step}
+    return json.dumps({"iterations": times.iterations, **passes, "layers": layers}, indent=2)
 
 
-def _print_table(found: NetTime) -> None:
+def _print_table(times: NetTime) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table("layer", "type", title=f"milliseconds, mean of {found.iterations}")
+    table = Table("layer", "type", title=f"milliseconds, mean of {times.iterations}")
     for head in ("forward", "backward"):
-        shown.add_column(head, justify="right")
-    for layer in found.layers:
-        shown.add_row(Text(escaped(layer.name)), layer.type, f"{layer.forward:.3f}", f"{layer.backward:.3f}")
-    shown.add_section()
-    shown.add_row("whole pass", "", f"{found.forward:.3f}", f"{found.backward:.3f}")
-    Console().print(shown)
+        table.add_column(head, justify="right")
+    for layer in times.layers:
+        table.add_row(Text(escaped(layer.name)), layer.type, f"{layer.forward:.3f}", f"{layer.backward:.3f}")
+    table.add_section()
+    table.add_row("whole pass", "", f"{times.forward:.3f}", f"{times.backward:.3f}")
+    Console().print(table)

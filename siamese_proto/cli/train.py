@@ -1,4 +1,4 @@
-"""siamese-proto train: train a net as a solver file says."""
+"""siamese-proto train: train a net with the settings of a solver file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ import click
 from siamese_proto.cli.caffe_flags import flag, logging_to, plain_lines, split, state_flags
 from siamese_proto.cli.gpus import chosen_gpus, run_processes, with_own_gpu
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import OUTPUT, RUN, bad_records, mismatched, python_layers, running, user_layers
+from siamese_proto.cli.options import (
+    OUTPUT,
+    RUN,
+    bad_records,
+    log_file,
+    mismatched,
+    no_fuse,
+    python_layers,
+    running,
+    user_layers,
+)
 from siamese_proto.solver.log import Event, log
 from siamese_proto.solver.settings import Settings, read_settings, with_state
 
@@ -34,26 +44,32 @@ _SIGNAL_EXIT = 128  # plus the number of the signal: the exit status of a progra
 @section(
     "What to train",
     flag("solver", required=True, metavar="FILE", help="The solver file."),
-    flag("weights", metavar="A,B", help="Weights files to begin with, copied by layer name, in place of the solver's."),
-    flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to go on from; auto: the newest."),
+    flag("weights", metavar="A,B", help="Weights files to begin with, instead of the solver's; loaded by layer name."),
+    flag("snapshot", metavar="FILE", help="A solver state, Caffe's or ours, to resume from; auto: the newest one."),
 )
 @section(
     OUTPUT,
-    click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Let only the last N snapshots stay."),
-    click.option("--keep-best", metavar="OUTPUT[:max]", help="Keep PREFIX_best.caffemodel by an output of a test net."),
-    click.option("--log", "log_file", metavar="FILE", help="Add the log lines to this file, with Caffe's prefix."),
-    click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard into this folder."),
+    click.option("--keep", type=click.IntRange(min=1), metavar="N", help="Keep only the last N snapshots."),
+    click.option(
+        "--keep-best", metavar="OUTPUT[:max]", help="Keep PREFIX_best.caffemodel, the best by an output of a test net."
+    ),
+    log_file,
+    click.option("--tensorboard", metavar="DIR", help="Write events for TensorBoard to this folder."),
 )
 @state_flags
 @section(
     RUN,
     flag(
-        "sigint-effect", type=_effects, default="stop", show_default=True, help="What Ctrl-C does; stop snapshots too."
+        "sigint-effect",
+        type=_effects,
+        default="stop",
+        show_default=True,
+        help="The effect of Ctrl-C; stop writes a snapshot too.",
     ),
-    flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="What a hang-up does."),
-    click.option("--no-fuse", is_flag=True, help="Run every layer as it is written, twin branches one by one."),
+    flag("sighup-effect", type=_effects, default="snapshot", show_default=True, help="The effect of a hang-up signal."),
+    no_fuse,
+    running,
 )
-@running
 @user_layers
 @python_layers
 @bad_records
@@ -71,19 +87,18 @@ def train(
     sigint_effect: str,
     sighup_effect: str,
     tensorboard: str | None,
-    no_fuse: bool,
     skip_mismatched: bool,
-    **options: Any,  # of Solver: compiled, precision, allow_python_layers, skip_bad_records
+    **options: Any,  # of Solver: fuse, compiled, precision, allow_python_layers, skip_bad_records
 ) -> None:
-    """Train a net as a solver file says.
+    """Train a net with the settings of a solver file.
 
-    Ctrl-C makes a snapshot and stops; a second one stops at once. Log lines are Caffe's. On a terminal a bar shows the
-    progress instead of the training lines.
+    Ctrl-C writes a snapshot and stops the run; a second Ctrl-C stops it immediately. The log lines are those of Caffe.
+    In a terminal, a progress bar replaces the lines about training.
 
-    `--gpu 0,1` and `--gpu all` train on several GPUs, one process each, as Caffe does: each reads batch_size records of
-    its own for an iteration, and gradients are averaged.
-    `torchrun --nproc-per-node N --no-python -- siamese-proto train ...` does so without GPUs too, and continues from
-    the run's last snapshot after a restart.
+    `--gpu 0,1` and `--gpu all` train on several GPUs with one process each, as Caffe does. Each process reads its own
+    batch of batch_size records, and gradients are averaged.
+    `torchrun --nproc-per-node N --no-python -- siamese-proto train ...` does the same, also without GPUs. After a
+    restart, the run continues from its last snapshot.
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot has its own weights.")
@@ -107,7 +122,6 @@ def train(
             settings,
             None if restart else split(weights) or None,
             restart or snapshot,
-            fuse=not no_fuse,
             skip_mismatched=skip_mismatched,
             **options,
         )

@@ -33,8 +33,7 @@ class Solver:
     """Trains a net with the settings of a solver file.
 
     Every pass runs a net in the mode of its phase, as in Caffe: calls of `train()` and `eval()` in between do not
-    change a run. On the CPU, memory that a step frees stays with the process for the next step, which makes large nets
-    a third faster; `close` returns it.
+    change a run.
 
     Args:
         solver: A path or text, a parsed solver, or Settings.
