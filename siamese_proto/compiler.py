@@ -16,7 +16,7 @@ from siamese_proto.layers.base import Layer, find_layer, registered
 from siamese_proto.layers.settings.claims import claim_settings
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.reader import MisfitError, UnknownFieldError, parse_net, unknown_problems
+from siamese_proto.proto.reader import InvalidValueError, UnknownFieldError, parse_net, unknown_problems
 from siamese_proto.proto.upgrade.net import upgrade_net
 
 
@@ -52,7 +52,9 @@ def build_graph(
     without_type = {message.name for message in parsed.message.layer if not message.type}
     # Of a layer of an unknown type, the fields that nobody knows are its own: the type alone is the problem.
     explained = known_types | without_type | {None}
-    read = [cause for cause in unknown_problems(parsed) if cause.layer in explained or isinstance(cause, MisfitError)]
+    read = [
+        cause for cause in unknown_problems(parsed) if cause.layer in explained or isinstance(cause, InvalidValueError)
+    ]
     unknown = [*misread, *read]
 
     unknown_of: defaultdict[str | None, list[NetError]] = defaultdict(list)  # by the name of the layer

@@ -189,50 +189,49 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
         "'feat'?",
     ),
     # text
-    (net('top: "sim"\n', 'top: "sim" {\n'), CHECK, "net.prototxt:2: error[syntax]: expected a field name, found '{'"),
+    (net('top: "sim"\n', 'top: "sim" {\n'), CHECK, "net.prototxt:2: error[syntax]: expected a field name, got '{'"),
     (
         net("slice_param { slice_point: 1 } }", "slice_param { slice_point: 1 }"),
         CHECK,
-        "net.prototxt:4: error[syntax]: the '{' of 'layer' is never closed; another 'layer' begins inside it at line 5",
+        "net.prototxt:4: error[syntax]: the '{' of 'layer' is never closed; another 'layer' starts inside it at line 5",
     ),
     (
         net("num_output: 3", 'num_output: "3"'),
         CHECK,
-        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer, found \"3\"",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer, got \"3\"",
     ),
     (
         net("num_output: 3", "num_output: -3"),
         CHECK,
-        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer from 0 to 4294967295, "
-        "found '-3'",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': expected an integer from 0 to 4294967295, got '-3'",
     ),
     (
         net("num_output: 3", "num_output: 3 num_output: 4"),
         CHECK,
-        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output' is given twice, first in line 7; it takes one value",
+        "net.prototxt:7: error[syntax]: layer 'feat': 'num_output': given twice, first in line 7; keep one value",
     ),
     (
         net('name: "tiny"', 'name: "tiny'),
         CHECK,
-        'net.prototxt:1: error[syntax]: the text that begins with " does not end on its line; close the quote',
+        'net.prototxt:1: error[syntax]: the string that starts with " does not end on its line; close the quote',
     ),
     (
         net("layer {", "<<<<<<< HEAD\nlayer {"),
         CHECK,
-        "net.prototxt:2: error[syntax]: a marker of a version-control conflict (<<<<<<<); choose one side and "
-        "delete the markers",
+        "net.prototxt:2: error[syntax]: unresolved merge conflict (<<<<<<<); keep one side and "
+        "delete the conflict markers",
     ),
     (
         net("layer {", "layers {"),
         CHECK,
-        "net.prototxt:4: error[syntax]: 'layer' beside 'layers' (line 2): the dialects cannot be mixed; write "
+        "net.prototxt:4: error[syntax]: 'layer' and 'layers' (line 2) cannot be mixed in a net; write "
         'every layer as layer { type: "..." }',
     ),
-    (holds(b""), CHECK, "net.prototxt:1: error[syntax]: the file is empty: it holds no net"),
+    (holds(b""), CHECK, "net.prototxt:1: error[syntax]: the file is empty, expected a net"),
     (
         holds(b"\x0a\x04tiny\x00\x01\x02"),
         CHECK,
-        "net.prototxt:1: error[syntax]: is not text (it holds the byte 0x04), expected a prototxt; is it a weights "
+        "net.prototxt:1: error[syntax]: expected a prototxt, got binary data (byte 0x04); is it a weights "
         "file (.caffemodel)?",
     ),
     (
@@ -399,12 +398,12 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
     (
         lambda folder: None,
         ("summary", "solver.prototxt"),
-        "solver.prototxt:1: this is a solver file, not a net; give the net that it names",
+        "solver.prototxt:1: expected a net, got a solver file; pass the net that it names",
     ),
     (
         lambda folder: None,
         ("train", "--solver", "net.prototxt"),
-        'net.prototxt:1: this is a net, not a solver file; name it in one: net: "FILE"',
+        'net.prototxt:1: expected a solver file, got a net; pass a solver file with the line net: "FILE"',
     ),
     (
         lambda folder: None,

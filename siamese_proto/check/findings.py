@@ -12,7 +12,7 @@ from siamese_proto.errors import Location, NetError
 from siamese_proto.graph.build import UnknownLayerError
 from siamese_proto.graph.ir import Finding, Phase
 from siamese_proto.graph.select import PHASES
-from siamese_proto.proto.reader import MisfitError, UnknownFieldError
+from siamese_proto.proto.reader import InvalidValueError, UnknownFieldError
 
 
 def as_finding(problem: NetError, code: str, file: str) -> Finding:
@@ -22,7 +22,7 @@ def as_finding(problem: NetError, code: str, file: str) -> Finding:
     """
     location = problem.location or Location(file, 1)
     text = str(problem).removeprefix(f"{problem.location}: ").removeprefix(f"{file}: ")
-    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"), (MisfitError, "syntax"))
+    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"), (InvalidValueError, "syntax"))
     code = next((name for kind, name in kinds if isinstance(problem, kind)), code)
     return Finding(location, "error", code, text)
 

@@ -16,7 +16,7 @@ from siamese_proto.cli.options import OUTPUT, net_argument, net_state
 from siamese_proto.errors import Location, NetError, quoted
 from siamese_proto.graph.ir import Finding, Shape
 from siamese_proto.proto.excerpt import excerpt
-from siamese_proto.proto.kind import kind_of
+from siamese_proto.proto.load import kind_of
 
 _FORMATS = {"json": as_json, "github": as_github, "sarif": as_sarif}
 

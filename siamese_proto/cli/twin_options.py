@@ -42,8 +42,9 @@ class TwinOptions:
         from siamese_proto.net.net import Net
         from siamese_proto.proto.reader import parse_net
 
+        device = chosen_device(self.gpu)
         net = Net(parse_net(Path(self.model)), "TEST", seed=seed, writes_files=False, **self.net)
-        return load_twin(net.to(chosen_device(self.gpu)), self.weights, TwinSettings(**self.settings))
+        return load_twin(net.to(device), self.weights, TwinSettings(**self.settings))
 
 
 def twin_options(command: Callable[..., None]) -> Callable[..., None]:

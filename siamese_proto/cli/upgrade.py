@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from siamese_proto.files import check_writable
-from siamese_proto.proto.kind import kind_of
+from siamese_proto.proto.load import kind_of
 from siamese_proto.proto.upgrade.files import upgrade_net_file, upgrade_solver_file
 
 WEIGHTS = ".caffemodel"

@@ -1,1 +1,1 @@
-"""What was written: the schema, the reader, the upgrades to today's dialect, the writer."""
+"""Prototxt files: schema, reader, upgrades to the current format, writer."""

@@ -1,4 +1,4 @@
-"""The source line that a message is about, with a caret under the place."""
+"""Show the source line of an error, with a caret under the location."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from siamese_proto.errors import Location, NetError
 from siamese_proto.proto.load import STDIN, load_text, standard_input
 
-_WIDTH = 96  # letters of the line that are shown at most
+_WIDTH = 96  # letters of the line, at most
 _MARGIN = "    "
-_LARGEST = 16 << 20  # bytes of a file that is read again for this
+_LARGEST = 16 << 20  # bytes; larger files are not read again
 
 
 def excerpt(location: Location | None) -> str:
-    """Return the line at a place and, below it, a caret; an empty text where the file has no such line.
+    """Return the line at a location and a caret below it, or an empty text if the file has no such line.
 
-    Long lines are cut around the caret. Tabs become spaces, and what is not printable a `?`.
+    Long lines are cut around the caret. Tabs become spaces, and letters that cannot be printed become `?`.
     """
     lines = _lines_of(location.file) if location is not None else ()
     if location is None or not 0 < location.line <= len(lines):
         return ""
     line = lines[location.line - 1].rstrip()
     if not line.strip() or (location.column == 1 and line.startswith("#")):
-        return ""  # nothing to point at: the message is about the whole file
+        return ""  # the message is about the whole file
     caret = min(max(location.column - 1, 0), len(line))
     line = "".join(" " if c.isspace() else c if c.isprintable() else "?" for c in line)
     start = min(len(line) - len(line.lstrip()), caret)
@@ -40,7 +40,7 @@ def excerpt(location: Location | None) -> str:
 
 
 def _columns(letter: str) -> int:
-    """How many columns of a terminal a letter takes."""
+    """Return the number of terminal columns of a letter."""
     if unicodedata.combining(letter):
         return 0
     return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
@@ -50,9 +50,9 @@ def _lines_of(file: str) -> tuple[str, ...]:
     if file == STDIN:
         return _split(standard_input().decode("utf-8", "replace"))
     with suppress(OSError, ValueError):
-        found = os.stat(file)
-        if found.st_size <= _LARGEST:
-            return _read_lines(file, found.st_mtime_ns, found.st_size)
+        status = os.stat(file)
+        if status.st_size <= _LARGEST:
+            return _read_lines(file, status.st_mtime_ns, status.st_size)
     return ()
 
 
@@ -64,5 +64,5 @@ def _read_lines(file: str, modified: int, size: int) -> tuple[str, ...]:
 
 
 def _split(text: str) -> tuple[str, ...]:
-    """The lines as the reader counts them: a lone carriage return ends one where there is no newline."""
+    """Return the lines as the reader counts them: carriage returns end lines only in a text without newlines."""
     return tuple(text.split("\n") if "\n" in text else text.split("\r"))

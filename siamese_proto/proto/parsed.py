@@ -1,9 +1,11 @@
-"""A file as it was read: the message, and where in the text every layer and field of it stands."""
+"""Parsed files: the message, and the location of every layer and field in the text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from siamese_proto.errors import Location
 from siamese_proto.proto import schema
@@ -11,10 +13,12 @@ from siamese_proto.proto import schema
 
 @dataclass(frozen=True)
 class RawField:
-    """A field as it was written: what the schema does not know, or cannot hold, is kept this way.
+    """A field as written, which the schema does not know or cannot hold.
 
-    `value` is the text of a scalar (without quotes, `is_string` tells whether it had them), or the fields of a message.
-    `fault` says why a field that the schema does know cannot hold it: a fork of Caffe may have another type for it.
+    Attributes:
+        value: The text of a scalar, without quotes, or the fields of a message.
+        is_string: Whether the scalar has quotes.
+        fault: Why a field of the schema cannot hold the value. (A fork of Caffe may have another type for it.)
     """
 
     name: str
@@ -26,11 +30,13 @@ class RawField:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a message stands in the text.
+    """The locations of a message and its fields in the text.
 
-    `fields` maps the path of every field below it (`convolution_param.kernel_size[0]`, `bottom[1]`, `top[0]`; the index
-    only at repeated fields) to its place. `unknown` holds fields and values that the schema does not know or cannot
-    hold, with the path of the message they stand in (`""`: directly in this message).
+    Attributes:
+        fields: The location of every field by its path (`convolution_param.kernel_size[0]`, `bottom[1]`, `top[0]`; only
+            repeated fields have an index).
+        unknown: Fields and values that the schema does not know or cannot hold, with the path of their message (`""`
+            for this message itself).
     """
 
     location: Location
@@ -38,7 +44,7 @@ class Source:
     unknown: tuple[tuple[str, RawField], ...] = ()
 
     def find(self, path: str | None) -> Location:
-        """The place of a field; of the nearest message around it where the field itself was not written."""
+        """Return the location of a field, or of the nearest message around it that is written."""
         while path:
             if path in self.fields:
                 return self.fields[path]
@@ -46,72 +52,71 @@ class Source:
         return self.location
 
     def renamed(self, rename: Callable[[str], str | None]) -> Source:
-        """The same places under other paths; `rename` gives None for a path that there is no longer."""
+        """Return the same locations under other paths; `rename` returns None for a path to drop."""
         fields = {new: place for old, place in self.fields.items() if (new := rename(old)) is not None}
-        return Source(self.location, fields, tuple((rename(path) or "", raw) for path, raw in self.unknown))
+        unknown = ((new, raw) for old, raw in self.unknown if (new := rename(old)) is not None)
+        return Source(self.location, fields, tuple(unknown))
 
     def without(self, *names: str) -> Source:
-        """What is left when the fields `names` are gone, with all that stands in them."""
-
-        def gone(path: str) -> bool:
-            return path.partition(".")[0].partition("[")[0] in names
-
-        fields = {path: place for path, place in self.fields.items() if not gone(path)}
-        return Source(self.location, fields, tuple(entry for entry in self.unknown if not gone(entry[0])))
+        """Return the locations without the fields `names` and what is inside them."""
+        return self.renamed(lambda path: None if re.split(r"[.[]", path, maxsplit=1)[0] in names else path)
 
     def below(self, path: str) -> Source:
-        """What stands in the message field at `path`, with paths that begin there."""
-        prefix = path + "."
-        fields = {name.removeprefix(prefix): place for name, place in self.fields.items() if name.startswith(prefix)}
-        unknown = ((at[len(prefix) :], raw) for at, raw in self.unknown if at == path or at.startswith(prefix))
-        return Source(self.find(path), fields, tuple(unknown))
+        """Return the locations inside the message field at `path`, with paths relative to it."""
+
+        def inside(name: str) -> str | None:
+            return name[len(path) + 1 :] if name == path or name.startswith(path + ".") else None
+
+        inner = self.renamed(inside)
+        return Source(self.find(path), {name: place for name, place in inner.fields.items() if name}, inner.unknown)
 
     def split(self, name: str) -> tuple[Source, tuple[Source, ...]]:
-        """What is left without the repeated message field `name`, and one Source for each message of it."""
-        mark = name + "["
-        rest: dict[str, Location] = {}
-        places: list[Location] = []
-        fields: list[dict[str, Location]] = []
-        unknown: list[list[tuple[str, RawField]]] = []
-        for path, place in self.fields.items():
-            head, _, below = path.partition(".")
-            if not head.startswith(mark):
-                rest[path] = place
-            elif below:
-                fields[int(head[len(mark) : -1])][below] = place
-            else:  # a message stands before what is in it
-                places.append(place)
-                fields.append({})
-                unknown.append([])
-        unknown_rest = []
-        for path, raw in self.unknown:
-            head, _, below = path.partition(".")
-            if head.startswith(mark):
-                unknown[int(head[len(mark) : -1])].append((below, raw))
-            else:
-                unknown_rest.append((path, raw))
-        parts = (Source(*part) for part in zip(places, fields, map(tuple, unknown), strict=True))
-        return Source(self.location, rest, tuple(unknown_rest)), tuple(parts)
+        """Return what remains without the repeated message field `name`, and one Source for each of its messages."""
+        rest, messages = _group(self.fields.items(), name)
+        unknown_rest, unknown = _group(self.unknown, name)
+        parts = []
+        for head, entries in messages.items():
+            fields = dict(entries)
+            parts.append(Source(fields.pop(""), fields, tuple(unknown.get(head, ()))))
+        return Source(self.location, dict(rest), tuple(unknown_rest)), tuple(parts)
+
+
+_Entry = TypeVar("_Entry")
+
+
+def _group(
+    entries: Iterable[tuple[str, _Entry]], name: str
+) -> tuple[list[tuple[str, _Entry]], dict[str, list[tuple[str, _Entry]]]]:
+    """Return the entries outside of the field `name`, and those inside each `name[i]`, with paths relative to it."""
+    rest: list[tuple[str, _Entry]] = []
+    groups: dict[str, list[tuple[str, _Entry]]] = {}
+    for path, entry in entries:
+        head, _, below = path.partition(".")
+        if head.startswith(f"{name}["):
+            groups.setdefault(head, []).append((below, entry))
+        else:
+            rest.append((path, entry))
+    return rest, groups
 
 
 @dataclass(frozen=True)
 class ParsedNet:
-    """A net in today's dialect, whatever dialect it was written in."""
+    """A net in the current format."""
 
     message: schema.NetParameter
     layers: tuple[Source, ...]  # one for each of message.layer, in its order
     source: Source  # of the net itself
-    upgrades: tuple[str, ...] = ()  # what had to be changed to bring it to today's dialect, one line each
+    upgrades: tuple[str, ...] = ()  # one line for each change of the upgrade to the current format
 
     @property
     def file(self) -> str:
-        """The file's path as it was given, or `<text>`."""
+        """The path of the file, or `<text>`."""
         return self.source.location.file
 
 
 @dataclass(frozen=True)
 class ParsedSolver:
-    """Solver settings in today's dialect."""
+    """Solver settings in the current format."""
 
     message: schema.SolverParameter
     source: Source
@@ -119,5 +124,16 @@ class ParsedSolver:
 
     @property
     def file(self) -> str:
-        """The file's path as it was given, or `<text>`."""
+        """The path of the file, or `<text>`."""
         return self.source.location.file
+
+
+@dataclass
+class Draft:
+    """A net during its upgrade: the message so far, the locations of its layers, and notes about changes."""
+
+    message: schema.NetParameter
+    source: Source  # of the net itself
+    layers: list[Source]  # one for each of message.layer
+    old_layers: list[Source]  # one for each of message.layers
+    notes: list[str] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """The message classes of caffe.proto, for example `schema.NetParameter`.
 
-They are made when this module is imported, from the descriptor set that tools/compile_schema.py wrote, in a descriptor
-pool of their own: no generated code that is tied to one release of protobuf, and no clash with a `caffe_pb2` that the
-user has loaded. `schema.pyi` (generated) tells type checkers what is here.
+They are created at import from the descriptor set that tools/compile_schema.py writes, in a separate descriptor pool.
+So no generated code depends on a release of protobuf, and a `caffe_pb2` that the user imports does not clash. The
+generated file `schema.pyi` lists the classes for type checkers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Protobuf's text format without a schema: text to a tree of fields, each with the place where it was written."""
+"""Parse protobuf's text format without a schema: from text to a tree of fields with their locations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple, NoReturn
 
 from siamese_proto.errors import Location, ParseError, quoted
 
-# Real files nest five deep; the bound keeps a hostile one from exhausting the stack.
+# Real files nest five levels deep. The limit protects the stack from hostile files.
 MAX_DEPTH = 100
 
 _STRING = r'"(?:[^"\\\n]|\\.)*"' + r"|'(?:[^'\\\n]|\\.)*'"
@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     r"|(?P<bad>.)",
     re.MULTILINE,
 )
-_NAME = re.compile(r"[A-Za-z_]\w*|\d+", re.ASCII)  # by number: how protobuf prints fields it does not know
+_NAME = re.compile(r"[A-Za-z_]\w*|\d+", re.ASCII)  # protobuf prints unknown fields by number
 _ESCAPE = re.compile(
     rb"\\(?:([0-3][0-7]{2}|[0-7]{1,2}(?![0-7]))|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([abfnrtv\\'\"]))",
     re.ASCII,
@@ -33,26 +33,26 @@ _CLOSER = {"{": "}", "<": ">"}
 
 
 class Token(NamedTuple):
-    """A piece of text; `kind` is word, number, string, mark, or what cannot stand anywhere: conflict, bad, end."""
+    """A piece of text, or a value made of one: a word, a number, or a string of several parts.
+
+    Attributes:
+        kind: word, number, string, mark, or one that is always an error: conflict, bad, end.
+        text: The token as written, strings with their quotes; of a string value its first part.
+        data: The bytes of a string value, unescaped and joined.
+    """
 
     kind: str
     text: str
     line: int
     column: int
+    data: bytes = b""
 
-
-class Scalar(NamedTuple):
-    """A value that is not a message: a word, a number, or a string (its bytes, unescaped and joined)."""
-
-    kind: str
-    text: str
-    data: bytes
-    line: int
-    column: int
+    def __str__(self) -> str:
+        return self.text if self.kind == "string" else quoted(self.text)
 
 
 class Block(NamedTuple):
-    """A value between braces: the fields of a message."""
+    """A value in braces: the fields of a message."""
 
     fields: list[Node]
     line: int
@@ -60,27 +60,31 @@ class Block(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A field as written. It has several values, or none, only where a list was written (`is_list`)."""
+    """A field as written. It has one value, or any number of them if it was written as a list (`is_list`)."""
 
     name: str
-    values: list[Scalar | Block]
+    values: list[Token | Block]
     is_list: bool
     line: int
     column: int
 
 
 def parse_tree(text: str, file: str) -> list[Node]:
-    """The fields of a text; ParseError with the place where it is not protobuf's text format."""
+    """Parse a text into its fields.
+
+    Raises:
+        ParseError: The text is not in protobuf's text format.
+    """
     if page := _PAGE.match(text):
         line = text.count("\n", 0, page.start(1)) + 1
         what = "an HTML page" if "html" in page[1].lower() else "an XML file"
-        hint = "; was the page of a website saved instead of the file? Download the raw file"
-        raise ParseError(f"this is {what}, not a prototxt{hint}", location=Location(file, line))
+        text = f"expected a prototxt, got {what}; download the raw file instead of the web page"
+        raise ParseError(text, location=Location(file, line))
     return _Parser(_tokens(text), file).fields()
 
 
 def count_comments(text: str) -> int:
-    """How many comments a text holds."""
+    """Return the number of comments in a text."""
     return sum(match.lastgroup == "space" and match.group()[0] == "#" for match in _TOKEN.finditer(text))
 
 
@@ -88,7 +92,7 @@ def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
     line, line_start = 1, 0
     if "\n" not in text:
-        text = text.replace("\r", "\n")  # written on an old Macintosh
+        text = text.replace("\r", "\n")  # line ends of old Macintosh files
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or ""
         if kind == "newline":
@@ -101,7 +105,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 class _Parser:
-    """Reads tokens from left to right; every method begins at the token it is named for and ends after it."""
+    """A recursive-descent parser. Each method starts at the first token of what it parses and stops after the last."""
 
     def __init__(self, tokens: list[Token], file: str) -> None:
         self._tokens = tokens
@@ -110,11 +114,11 @@ class _Parser:
         self._depth = 0
 
     def fields(self) -> list[Node]:
-        """All fields up to the end of the text."""
+        """Parse all fields up to the end of the text."""
         nodes = []
         while self._next().kind != "end":
-            if self._next().text in ("}", ">") and self._next().kind == "mark":
-                self._fail(f"{quoted(self._next().text)} closes nothing; is one brace too many, or one missing above?")
+            if self._at("}", ">"):
+                self._fail(f"{self._next()} closes nothing; remove it, or add the missing opening brace above")
             nodes.append(self._field())
         return nodes
 
@@ -129,6 +133,12 @@ class _Parser:
         token = self._tokens[self._position]
         return token.kind == "mark" and token.text in marks
 
+    def _accept(self, *marks: str) -> bool:
+        """Take the next token if it is one of these marks."""
+        is_there = self._at(*marks)
+        self._position += is_there
+        return is_there
+
     def _fail(self, message: str, token: Token | None = None) -> NoReturn:
         token = token or self._next()
         raise ParseError(message, location=Location(self._file, token.line, token.column))
@@ -136,38 +146,33 @@ class _Parser:
     def _unexpected(self, expected: str) -> NoReturn:
         token = self._next()
         if token.kind == "conflict":
-            self._fail(f"a marker of a version-control conflict ({token.text}); choose one side and delete the markers")
+            self._fail(f"unresolved merge conflict ({token.text}); keep one side and delete the conflict markers")
         if token.kind == "end":
-            self._fail(f"the text ends where {expected} was expected")
+            self._fail(f"unexpected end of the text, expected {expected}")
         if token.kind != "bad":
-            self._fail(f"expected {expected}, found {token.text if token.kind == 'string' else quoted(token.text)}")
+            self._fail(f"expected {expected}, got {token}")
         if token.text in "\"'":
-            self._fail(f"the text that begins with {token.text} does not end on its line; close the quote")
+            self._fail(f"the string that starts with {token.text} does not end on its line; close the quote")
+        hint = "; a comment starts with #" if token.text == "/" else ""
         if token.text in "$%":
-            self._fail(
-                f"unexpected {quoted(token.text)}, expected {expected}; is it a placeholder that was not filled in?"
-            )
-        hint = "; a comment begins with #" if token.text == "/" else ""
-        self._fail(f"unexpected character {quoted(token.text)}, expected {expected}{hint}")
+            hint = "; is it a placeholder that was not filled in?"
+        self._fail(f"unexpected character {token}, expected {expected}{hint}")
 
     def _field(self) -> Node:
         start = self._next()
         name = self._name()
-        colon = self._at(":")
-        if colon:
-            self._take()
-        values: list[Scalar | Block]
+        has_colon = self._accept(":")
+        values: list[Token | Block]
         is_list = self._at("[")
         if is_list:
             values = self._list(name)
         elif self._at("{", "<"):
             values = [self._block(name)]
-        elif colon:
+        elif has_colon:
             values = [self._scalar(f"a value for {quoted(name)}")]
         else:
             self._unexpected(f"':' or '{{' after {quoted(name)}")
-        if self._at(",", ";"):
-            self._take()
+        self._accept(",", ";")
         return Node(name, values, is_list, start.line, start.column)
 
     def _name(self) -> str:
@@ -184,57 +189,49 @@ class _Parser:
             self._unexpected("a field name")
         return self._take().text
 
-    def _list(self, name: str) -> list[Scalar | Block]:
+    def _list(self, name: str) -> list[Token | Block]:
         opening = self._take()
-        values: list[Scalar | Block] = []
-        while not self._at("]"):
+        values: list[Token | Block] = []
+        while not self._accept("]"):
             if self._at("{", "<"):
                 values.append(self._block(name))
             else:
                 values.append(self._scalar(f"a value in the list of {quoted(name)} (line {opening.line})"))
-            if self._at(","):
-                self._take()
+            if self._accept(","):
                 if self._at("]"):
                     self._unexpected("a value after ','")
             elif not self._at("]"):
                 self._unexpected(f"',' or ']' in the list of {quoted(name)}")
-        self._take()
         return values
 
     def _block(self, name: str) -> Block:
         opening = self._take()
-        closer = _CLOSER[opening.text]
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            self._fail(f"messages are nested more than {MAX_DEPTH} deep", opening)
+            self._fail(f"messages are nested more than {MAX_DEPTH} levels deep", opening)
         nodes: list[Node] = []
         while not self._at("}", ">"):
             if self._next().kind == "end":
-                self._unclosed(name, opening, nodes)
+                inside = next((node for node in nodes if node.name == name), None)
+                hint = f"; another {quoted(name)} starts inside it at line {inside.line}" if inside else ""
+                self._fail(f"the '{opening.text}' of {quoted(name)} is never closed{hint}", opening)
             nodes.append(self._field())
-        if not self._at(closer):
-            found = quoted(self._next().text)
-            self._fail(f"expected '{closer}' to close the '{opening.text}' of line {opening.line}, found {found}")
-        self._take()
+        closer = _CLOSER[opening.text]
+        if not self._accept(closer):
+            self._fail(f"expected '{closer}' to close the '{opening.text}' of line {opening.line}, got {self._next()}")
         self._depth -= 1
         return Block(nodes, opening.line, opening.column)
 
-    def _unclosed(self, name: str, opening: Token, nodes: list[Node]) -> NoReturn:
-        inside = next((node for node in nodes if node.name == name), None)
-        hint = f"; another {quoted(name)} begins inside it at line {inside.line}" if inside else ""
-        self._fail(f"the '{opening.text}' of {quoted(name)} is never closed{hint}", opening)
-
-    def _scalar(self, expected: str) -> Scalar:
+    def _scalar(self, expected: str) -> Token:
         token = self._next()
         if token.kind == "string":
             data = b""
             while self._next().kind == "string":
                 data += self._unescape(self._take())
-            return Scalar("string", token.text, data, token.line, token.column)
+            return token._replace(data=data)
         if token.kind not in ("word", "number"):
             self._unexpected(expected)
-        self._take()
-        return Scalar(token.kind, "".join(token.text.split()), b"", token.line, token.column)  # `- 1` is a number
+        return self._take()._replace(text="".join(token.text.split()))  # `- 1` is a number
 
     def _unescape(self, token: Token) -> bytes:
         inner = token.text[1:-1].encode("utf-8", "surrogatepass")
@@ -243,7 +240,7 @@ class _Parser:
         try:
             return _ESCAPE.sub(_unescaped, inner)
         except ValueError:
-            self._fail("an escape in this text stands for no character", token)
+            self._fail("invalid escape in a string: no character has this number", token)
 
 
 def _unescaped(match: re.Match[bytes]) -> bytes:

@@ -1,7 +1,8 @@
-"""From a written value to the value of a field; ValueError says what was expected."""
+"""Convert values as written to values of fields. A ValueError says what is expected."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from siamese_proto.errors import did_you_mean, quoted
-from siamese_proto.proto.text import Scalar
+from siamese_proto.proto.text import Token
 
 Value: TypeAlias = str | bytes | int | float | bool
 
@@ -29,137 +30,132 @@ _LARGE = int("1" + _MOST_DIGITS * "0")
 
 
 class UnknownEnumValueError(ValueError):
-    """An enum value that the schema does not know; it may be one of a fork of Caffe."""
+    """An enum value that the schema does not know, perhaps one of a fork of Caffe."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What the reader needs to know of a field; `convert` is None for messages."""
+    """A field of a message type. `convert` turns a written value into the field's value; None for messages."""
 
     name: str
     repeated: bool
-    convert: Callable[[Scalar], Value] | None
+    convert: Callable[[Token], Value] | None
 
 
 @functools.cache
 def fields_of(descriptor: Descriptor) -> dict[str, Field]:
-    """The fields of a message type by name."""
+    """Return the fields of a message type by name."""
     return {field.name: Field(field.name, _is_repeated(field), _converter(field)) for field in descriptor.fields}
 
 
 def _is_repeated(field: FieldDescriptor) -> bool:
-    """Whether a field holds a list."""
-    of_any_release: Any = field  # before 6.31 protobuf has `label` alone; later releases warn of it
+    of_any_release: Any = field  # protobuf before 6.31 has only `label`, which later releases deprecate
     if hasattr(field, "is_repeated"):
         return field.is_repeated
     return bool(of_any_release.label == FieldDescriptor.LABEL_REPEATED)
 
 
-def _converter(field: FieldDescriptor) -> Callable[[Scalar], Value] | None:
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-        return None
+def _converter(field: FieldDescriptor) -> Callable[[Token], Value] | None:
     if field.type in _INTEGERS:
         return functools.partial(_integer, *_INTEGERS[field.type])
     if field.enum_type is not None:
         return functools.partial(_enum, {value.name: value.number for value in field.enum_type.values})
-    if field.type == FieldDescriptor.TYPE_BOOL:
-        return _boolean
-    if field.type == FieldDescriptor.TYPE_STRING:
-        return _string
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return _bytes
-    return _float
+    converters: dict[int, Callable[[Token], Value] | None] = {
+        FieldDescriptor.TYPE_MESSAGE: None,
+        FieldDescriptor.TYPE_BOOL: _boolean,
+        FieldDescriptor.TYPE_STRING: _string,
+        FieldDescriptor.TYPE_BYTES: _bytes,
+    }
+    return converters.get(field.type, _float)
 
 
-def _refuse(expected: str, value: Scalar, hint: str = "") -> ValueError:
-    found = value.text if value.kind == "string" else quoted(value.text)
+def _unexpected(expected: str, value: Token, hint: str = "") -> ValueError:
     if value.kind == "word" and value.text[:2].isupper():
         hint = hint or "; is it a placeholder that was not filled in?"
-    return ValueError(f"expected {expected}, found {found}{hint}")
+    return ValueError(f"expected {expected}, got {value}{hint}")
 
 
 def parse_integer(text: str) -> int:
-    """An integer as protobuf writes them: decimal, 0x hexadecimal, octal with a leading 0."""
+    """Read an integer in protobuf's syntax: decimal, 0x hexadecimal, or octal with a leading 0 (see `whole_number`)."""
     octal = _OCTAL.fullmatch(text)
     return int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
 
 
-def _integer(low: int, high: int, value: Scalar) -> int:
+def _integer(low: int, high: int, value: Token) -> int:
     if value.kind != "number":
-        raise _refuse("an integer", value)
+        raise _unexpected("an integer", value)
     try:
         number = parse_integer(value.text)
     except ValueError:
-        raise _refuse("an integer", value, _as_integer(value.text)) from None
+        hint = ""
+        with contextlib.suppress(ValueError):
+            number_as_float = float(value.text)
+            if number_as_float.is_integer() and abs(number_as_float) < 1e15:
+                hint = f"; write {number_as_float:.0f}"
+        raise _unexpected("an integer", value, hint) from None
     if not low <= number <= high:
-        raise _refuse(f"an integer from {low} to {high}", value)
+        raise _unexpected(f"an integer from {low} to {high}", value)
     return number
 
 
-def _as_integer(text: str) -> str:
-    """The hint `; write 100000` for `1e5`."""
-    try:
-        number = float(text)
-    except ValueError:
-        return ""
-    return f"; write {number:.0f}" if number.is_integer() and abs(number) < 1e15 else ""
-
-
-def _float(value: Scalar) -> float:
+def _float(value: Token) -> float:
     special = _SPECIAL_FLOAT.fullmatch(value.text)
     if special and value.kind != "string":
         return float(special[1] + special[2])
     if value.kind != "number":
-        raise _refuse("a number", value)
+        raise _unexpected("a number", value)
     if re.match(r"-?0\d", value.text):
-        raise _refuse("a number without leading zeros", value)
+        raise _unexpected("a number without leading zeros", value)
     try:
         return float(value.text.rstrip("fF"))
     except ValueError:
-        raise _refuse("a number", value) from None
+        raise _unexpected("a number", value) from None
 
 
-def _boolean(value: Scalar) -> bool:
+def _boolean(value: Token) -> bool:
     if value.kind != "string" and value.text in _BOOLS:
         return _BOOLS[value.text]
-    raise _refuse("true or false", value, did_you_mean(value.text, ("true", "false")))
+    raise _unexpected("true or false", value, did_you_mean(value.text, ("true", "false")))
 
 
-def _string(value: Scalar) -> str:
+def _string(value: Token) -> str:
     if value.kind == "number":
-        raise _refuse("a text in quotes", value)
+        raise _unexpected("a string in quotes", value)
     if value.kind == "word":
         return value.text  # MyCaffe writes `lr_policy: step`
     try:
         return value.data.decode()
     except UnicodeDecodeError:
-        raise _refuse("a text in UTF-8", value) from None
+        raise _unexpected("a string in UTF-8", value) from None
 
 
-def _bytes(value: Scalar) -> bytes:
+def _bytes(value: Token) -> bytes:
     if value.kind != "string":
-        raise _refuse("bytes in quotes", value)
+        raise _unexpected("bytes in quotes", value)
     return value.data
 
 
-def _enum(numbers: dict[str, int], value: Scalar) -> int:
+def _enum(numbers: dict[str, int], value: Token) -> int:
     name = value.data.decode("utf-8", "replace") if value.kind == "string" else value.text
     if name in numbers:
         return numbers[name]
     try:
-        number = int(name, 0)
+        number = parse_integer(name)
     except ValueError:
         number = None
     if number is None or number not in numbers.values():
-        raise UnknownEnumValueError(f"expected one of {', '.join(numbers)}, found {quoted(name)}")
+        raise UnknownEnumValueError(f"expected one of {', '.join(numbers)}, got {quoted(name)}")
     return number
 
 
 def whole_number(text: str) -> int:
-    """Read decimal digits, with a sign perhaps; a number of more than 100 digits is 10^100, with its sign.
+    """Read decimal digits with an optional sign, as in lists of images: `010` is ten. (Prototxt: see `parse_integer`.)
 
-    Such a number is too large wherever one is expected, and Python does not read those of more than 4,300 digits.
-    Raises ValueError for other texts, as `int` does.
+    A number of more than 100 digits, which is too large everywhere, is read as 10^100 with its sign. Python does not
+    read numbers of more than 4,300 digits.
+
+    Raises:
+        ValueError: Other texts.
     """
     written = text.strip()
     digits = written.lstrip("+-")

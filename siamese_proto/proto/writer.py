@@ -1,4 +1,4 @@
-"""Messages to text, in the layout of protobuf's own printer."""
+"""Write messages as text, in the layout of protobuf's printer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Unknown = Sequence[tuple[str, RawField]]  # as in Source
 
 
 def write_net(parsed: ParsedNet) -> str:
-    """The text of a net in today's dialect; what the schema does not know follows what it knows, in its message."""
+    """Return the text of a net in the current format. In each message, unknown fields follow the known ones."""
     unknown = [*parsed.source.unknown]
     for i, source in enumerate(parsed.layers):
         unknown += [(f"layer[{i}].{path}".rstrip("."), raw) for path, raw in source.unknown]
@@ -25,12 +25,12 @@ def write_net(parsed: ParsedNet) -> str:
 
 
 def write_solver(parsed: ParsedSolver) -> str:
-    """The text of solver settings in today's dialect; see `write_net`."""
+    """Return the text of solver settings in the current format; see `write_net`."""
     return message_text(parsed.message, parsed.source.unknown)
 
 
 def message_text(message: Message, unknown: Unknown = ()) -> str:
-    """The text of any message, with two spaces a level, and the fields of `unknown` at the messages they stand in."""
+    """Return the text of a message, indented by two spaces a level. `unknown` is as in `Source`."""
     by_path: dict[str, list[RawField]] = {}
     for path, raw in unknown:
         by_path.setdefault(path, []).append(raw)
@@ -40,7 +40,7 @@ def message_text(message: Message, unknown: Unknown = ()) -> str:
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text as UTF-8, whole or not at all. Raises NetError where the file cannot be written."""
+    """Write a text as UTF-8, completely or not at all. Raises NetError if the file cannot be written."""
     write_atomically(path, text.encode())
 
 
@@ -70,14 +70,7 @@ def _write_raw(raw: RawField, out: io.StringIO, indent: int) -> None:
         out.write(f"{space}}}\n")
     elif raw.is_string:
         data = raw.value.encode("utf-8", "surrogateescape")
-        out.write(f'{space}{raw.name}: "{text_encoding.CEscape(data, as_utf8=_is_utf8(data))}"\n')
+        is_utf8 = data == data.decode("utf-8", "ignore").encode()
+        out.write(f'{space}{raw.name}: "{text_encoding.CEscape(data, as_utf8=is_utf8)}"\n')
     else:
         out.write(f"{space}{raw.name}: {raw.value}\n")
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

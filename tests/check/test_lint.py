@@ -195,12 +195,12 @@ def test_old_dialects_are_told_with_the_command_that_upgrades_them() -> None:
     v0 = 'layers { layer { name: "r" type: "relu" } bottom: "x" top: "r" }\n'
     norm = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n"\n param { lr_mult: 1 } param { } param { } }\n'
     assert [str(finding) for finding in check_net(inputs + v1)] == [
-        "<text>:1: warning[old-dialect]: layers of the V1 dialect brought to today's (1); "
-        "input fields replaced by a layer 'input' of type Input" + command
+        "<text>:1: warning[old-dialect]: layers upgraded from V1 to the current format (1); "
+        "input fields replaced by the layer 'input' of type Input" + command
     ]
     assert [str(finding) for finding in check_net(inputs + v0)] == [
-        "<text>:1: warning[old-dialect]: layers of the V0 dialect brought to V1 (1); layers of the V1 dialect brought to "
-        "today's (1); input fields replaced by a layer 'input' of type Input" + command
+        "<text>:1: warning[old-dialect]: layers upgraded from V0 to V1 (1); layers upgraded from V1 to the "
+        "current format (1); input fields replaced by the layer 'input' of type Input" + command
     ]
     assert [str(finding) for finding in check_net(HEAD + norm)] == [
         "<text>:4: warning[old-dialect]: layer 'n': lr_mult and decay_mult of BatchNorm statistics set to 0" + command

@@ -95,10 +95,14 @@ PAGE = "\n\n<!DOCTYPE html>\n<html><body>layer {</body></html>"
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        (PAGE, 3, "this is an HTML page, not a prototxt; was the page of a website saved instead of the file?"),
-        ("<!-- saved -->\n<HTML lang='en'>", 2, "this is an HTML page, not a prototxt"),
-        ('<?xml version="1.0"?>\n<layer/>', 1, "this is an XML file, not a prototxt"),
-        ('\nitem { name: "cat" label: 1 }\nitem { name: "dog" label: 2 }', 2, "this is a label map (2 items with"),
+        (PAGE, 3, "expected a prototxt, got an HTML page; download the raw file instead of the web page"),
+        ("<!-- saved -->\n<HTML lang='en'>", 2, "expected a prototxt, got an HTML page"),
+        ('<?xml version="1.0"?>\n<layer/>', 1, "expected a prototxt, got an XML file"),
+        (
+            '\nitem { name: "cat" label: 1 }\nitem { name: "dog" label: 2 }',
+            2,
+            "expected a net or a solver file, got a label map (2 items with",
+        ),
         (
             'layer { name: "a" type: "Input" top: "x" input_param { shape { dim: 2 } } }\nitem { name: "dog" }',
             2,

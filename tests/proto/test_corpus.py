@@ -21,7 +21,7 @@ from siamese_proto.export.drawing import draw
 from siamese_proto.export.summary import summarize
 from siamese_proto.graph.select import PHASES
 from siamese_proto.proto import schema
-from siamese_proto.proto.kind import kind_of
+from siamese_proto.proto.load import kind_of
 from siamese_proto.proto.reader import parse_net, read_message, unknown_problems
 from siamese_proto.proto.writer import write_net
 

@@ -139,8 +139,8 @@ def test_unknown_fields_of_a_solver_are_named() -> None:
 def test_fields_of_today_in_an_old_layer_are_told_apart_from_misspelt_ones() -> None:
     problems = unknown_problems(parse_net("layers { name: 'a' type: RELU phase: TRAIN prelu_param { } }"))
     assert [problem.message for problem in problems] == [
-        "field 'phase' belongs to today's dialect; write the layer as layer { ... }",
-        "field 'prelu_param' belongs to today's dialect; write the layer as layer { ... }",
+        "unknown field 'phase' in this old format; write the layer as layer { ... }",
+        "unknown field 'prelu_param' in this old format; write the layer as layer { ... }",
     ]
 
 

@@ -126,8 +126,8 @@ def test_one_data_layer_with_transform_fields_gives_all_of_them_the_messages() -
 def test_notes_say_what_was_changed() -> None:
     assert parse_net(V1).upgrades == (
         "transform fields of data layers moved to transform_param",
-        "layers of the V1 dialect brought to today's (3)",
-        "input fields replaced by a layer 'input' of type Input",
+        "layers upgraded from V1 to the current format (3)",
+        "input fields replaced by the layer 'input' of type Input",
     )
 
 
@@ -186,13 +186,13 @@ def test_v0_fields_go_where_their_layer_type_has_them() -> None:
     parsed = parse_net(V0)
     assert parsed.message == net(V0_TODAY)
     assert parsed.upgrades == (
-        "padding layers folded into the layers that read them (1)",
-        "<text>:23: layer 'c': 'loss_weight' dropped: V0 layers of type 'conv' have none",
-        "<text>:20: layer 'c': 'local_size' dropped: V0 layers of type 'conv' have none",
-        "debug_info dropped: nets of the V0 dialect have none",
-        "layers of the V0 dialect brought to V1 (5)",
-        "layers of the V1 dialect brought to today's (5)",
-        "input fields replaced by a layer 'input' of type Input",
+        "padding layers merged into the layers that read them (1)",
+        "<text>:23: layer 'c': 'loss_weight' dropped: V0 layers of type 'conv' do not have this field",
+        "<text>:20: layer 'c': 'local_size' dropped: V0 layers of type 'conv' do not have this field",
+        "debug_info dropped: V0 nets do not have this field",
+        "layers upgraded from V0 to V1 (5)",
+        "layers upgraded from V1 to the current format (5)",
+        "input fields replaced by the layer 'input' of type Input",
     )
 
 
@@ -316,8 +316,8 @@ def test_a_file_that_is_upgraded_tells_how_many_comments_it_loses(tmp_path: Path
     net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
     net.write_text('# one\nname: "a # no comment"  # two\nlayer { # three\n name: "r" type: "ReLU" }')
     solver.write_text("base_lr: 0.1 # the rate\n")
-    assert upgrade_net_file(net, net) == ("comments are not kept (3)",)
-    assert upgrade_solver_file(solver, solver) == ("comments are not kept (1)",)
+    assert upgrade_net_file(net, net) == ("comments are not copied (3)",)
+    assert upgrade_solver_file(solver, solver) == ("comments are not copied (1)",)
     assert (upgrade_net_file(net, net), upgrade_solver_file(solver, solver)) == ((), ())
 
 

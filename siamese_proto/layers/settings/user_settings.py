@@ -22,7 +22,7 @@ from siamese_proto.errors import GraphError, Location, ParseError, did_you_mean,
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 from siamese_proto.proto.reader import UnknownFieldError
-from siamese_proto.proto.text import Scalar
+from siamese_proto.proto.text import Token
 from siamese_proto.proto.values import fields_of
 
 Kind = descriptor_pb2.FieldDescriptorProto
@@ -50,7 +50,7 @@ class OwnSettings:
         for raw in raws:
             if isinstance(raw.value, str):
                 raise ParseError(
-                    f"{quoted(self.name)} is a message, expected '{self.name} {{ ... }}', found {quoted(raw.value)}",
+                    f"{quoted(self.name)} is a message, expected '{self.name} {{ ... }}', got {quoted(raw.value)}",
                     location=raw.location,
                     field=self.name,
                 )
@@ -202,12 +202,12 @@ def _fill(message: Message, raws: Sequence[RawField], path: str, places: dict[st
             setattr(message, raw.name, value)
 
 
-def _scalar(raw: RawField) -> Scalar:
+def _scalar(raw: RawField) -> Token:
     text = cast(str, raw.value)
     line, column = raw.location.line, raw.location.column
     if raw.is_string:
-        return Scalar("string", quoted(text), text.encode("utf-8", "surrogateescape"), line, column)
-    return Scalar("number" if text[0] in _WORDS else "word", text, text.encode(), line, column)
+        return Token("string", quoted(text), line, column, text.encode("utf-8", "surrogateescape"))
+    return Token("number" if text[0] in _WORDS else "word", text, line, column)
 
 
 def _to_dataclass(parameters: type, message: Message, path: str) -> Any:

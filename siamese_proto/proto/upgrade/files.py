@@ -1,4 +1,4 @@
-"""Files in old dialects to files in today's."""
+"""Upgrade files to the current format."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from siamese_proto.proto.writer import save_text, write_net, write_solver
 
 
 def upgrade_net_file(source: Path, target: Path) -> tuple[str, ...]:
-    """Write a net in today's dialect; returns what had to be changed, one line each. Raises NetError."""
-    parsed, lost = parse_net(source), _lost(source)
-    save_text(target, write_net(parsed))
-    return (*parsed.upgrades, *lost)
+    """Write a net in the current format.
+
+    Returns:
+        One line for each change.
+
+    Raises:
+        NetError: The source is not a net, or the target cannot be written.
+    """
+    parsed = parse_net(source)
+    return _save(source, target, write_net(parsed), parsed.upgrades)
 
 
 def upgrade_solver_file(source: Path, target: Path) -> tuple[str, ...]:
-    """Write solver settings in today's dialect; see `upgrade_net_file`."""
-    parsed, lost = parse_solver(source), _lost(source)
-    save_text(target, write_solver(parsed))
-    return (*parsed.upgrades, *lost)
+    """Write solver settings in the current format; see `upgrade_net_file`."""
+    parsed = parse_solver(source)
+    return _save(source, target, write_solver(parsed), parsed.upgrades)
 
 
-def _lost(source: Path) -> tuple[str, ...]:
-    """What the new file lacks; the source may be the target, so it is looked at before that is written."""
-    comments = count_comments(load_text(source).text)
-    return (f"comments are not kept ({comments})",) if comments else ()
+def _save(source: Path, target: Path, text: str, changes: tuple[str, ...]) -> tuple[str, ...]:
+    comments = count_comments(load_text(source).text)  # before writing, because the source may be the target
+    save_text(target, text)
+    return (*changes, f"comments are not copied ({comments})") if comments else changes

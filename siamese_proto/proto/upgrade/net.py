@@ -1,25 +1,24 @@
-"""Nets of older dialects to today's, in the order and by the rules of Caffe's upgrade_proto.cpp.
+"""Upgrade nets of older formats, in the order and by the rules of Caffe's upgrade_proto.cpp.
 
-Oldest first: V0 (`layers { layer { type: "conv" } }`), transform fields inside data_param, V1 (`layers { type: LRN }`),
-`input` fields, BatchNorm layers with three `param`. Every layer keeps the place it was written at, and the paths of its
-fields follow the fields.
+The formats, oldest first: V0 (`layers { layer { type: "conv" } }`), transform fields inside data_param, V1 (`layers {
+type: LRN }`), `input` fields, and BatchNorm layers with three `param`. Every layer and field keeps its location.
 """
 
 from __future__ import annotations
 
 from siamese_proto.errors import Location, NetError, ParseError, quoted
 from siamese_proto.proto import schema
-from siamese_proto.proto.parsed import ParsedNet, Source
-from siamese_proto.proto.upgrade.draft import Draft
+from siamese_proto.proto.parsed import Draft, ParsedNet, Source
 from siamese_proto.proto.upgrade.v0 import upgrade_v0
 from siamese_proto.proto.upgrade.v1 import move_transform_fields, upgrade_v1
 
 
 def upgrade_read_net(message: schema.NetParameter, source: Source, *, notes: tuple[str, ...] = ()) -> ParsedNet:
-    """Bring a net that was read from text to today's dialect; the message is changed.
+    """Upgrade a net that was read from text, in place.
 
-    ParseError where Caffe refuses the net too: `layer` mixed with `layers`, inputs without extents, padding of the V0
-    dialect that nothing can take over.
+    Raises:
+        ParseError: Caffe refuses the net too: it mixes `layer` with `layers`, has inputs without shapes, or has padding
+            layers of the V0 format that no layer can use.
     """
     source, layers = source.split("layer")
     source, old_layers = source.split("layers")
@@ -29,10 +28,10 @@ def upgrade_read_net(message: schema.NetParameter, source: Source, *, notes: tup
 
 
 def upgrade_net(message: schema.NetParameter) -> schema.NetParameter:
-    """Bring a net from a binary file (.caffemodel) to today's dialect, weights included.
+    """Upgrade a net from a binary file (.caffemodel), with its weights, in place, and return it.
 
-    The message itself is changed and returned, because weights are large. Raises ParseError, without a place, as
-    `upgrade_read_net` does.
+    Raises:
+        ParseError: As in `upgrade_read_net`, without a location.
     """
     nowhere = Source(Location("", 0))
     draft = Draft(message, nowhere, [nowhere] * len(message.layer), [nowhere] * len(message.layers))
@@ -45,23 +44,16 @@ def upgrade_net(message: schema.NetParameter) -> schema.NetParameter:
 
 
 def _upgrade(draft: Draft) -> None:
-    _refuse_mixture(draft)
+    if draft.layers and draft.old_layers:
+        both = (("layer", draft.layers[0].location), ("layers", draft.old_layers[0].location))
+        (first, first_location), (second, location) = sorted(both, key=lambda entry: entry[1].line)
+        text = f"{quoted(second)} and {quoted(first)} (line {first_location.line}) cannot be mixed in a net"
+        raise ParseError(f'{text}; write every layer as layer {{ type: "..." }}', location=location)
     upgrade_v0(draft)
     move_transform_fields(draft)
     upgrade_v1(draft)
     _upgrade_inputs(draft)
     _upgrade_batch_norm(draft)
-
-
-def _refuse_mixture(draft: Draft) -> None:
-    if draft.layers and draft.old_layers:
-        first, second = sorted((draft.layers[0].location, draft.old_layers[0].location), key=lambda place: place.line)
-        names = ("layer", "layers") if first is draft.layers[0].location else ("layers", "layer")
-        raise ParseError(
-            f"'{names[1]}' beside '{names[0]}' (line {first.line}): the dialects cannot be mixed; "
-            'write every layer as layer { type: "..." }',
-            location=second,
-        )
 
 
 def _upgrade_inputs(draft: Draft) -> None:
@@ -76,9 +68,9 @@ def _upgrade_inputs(draft: Draft) -> None:
         unknown = draft.source.renamed(_shape_path).unknown
         moved = tuple((path, raw) for path, raw in unknown if path.startswith("input_param."))
         draft.layers.insert(0, Source(draft.source.find("input[0]"), fields, moved))
-        draft.notes.append("input fields replaced by a layer 'input' of type Input")
+        draft.notes.append("input fields replaced by the layer 'input' of type Input")
     else:
-        draft.notes.append("input fields dropped: they come without extents")
+        draft.notes.append("input fields dropped: they have no shapes")
     for name in ("input", "input_shape", "input_dim"):
         net.ClearField(name)
     draft.source = draft.source.without("input", "input_shape", "input_dim")
@@ -89,17 +81,16 @@ def _shape_path(path: str) -> str:
 
 
 def _take_shapes(draft: Draft, layer: schema.LayerParameter, fields: dict[str, Location]) -> None:
-    """Shapes from `input_shape`, or four `input_dim` an input where there is none; more than are needed are ignored."""
+    """Copy `input_shape`, or four `input_dim` for each input if there are no shapes. Superfluous ones are ignored."""
     net = draft.message
-    count, wanted = len(net.input), "input_shape" if net.input_shape else "input_dim"
-    given = len(net.input_shape) if net.input_shape else len(net.input_dim) // 4
-    if given < count:
-        needed = f"{count} input_shape, one" if net.input_shape else f"{4 * count} input_dim, four"
-        raise ParseError(
-            f"expected {needed} for each input, found {len(getattr(net, wanted))}",
-            location=draft.source.find(f"input[{given}]"),
-            field=f"input[{given}]",
-        )
+    count = len(net.input)
+    name, per_input = ("input_shape", 1) if net.input_shape else ("input_dim", 4)
+    available = len(getattr(net, name))
+    if available < per_input * count:
+        at = f"input[{available // per_input}]"
+        each = {1: "one", 4: "four"}[per_input]
+        text = f"expected {per_input * count} {name}, {each} for each input, got {available}"
+        raise ParseError(text, location=draft.source.find(at), field=at)
     for i in range(count):
         shape = layer.input_param.shape.add()
         if net.input_shape:
@@ -113,10 +104,10 @@ def _take_shapes(draft: Draft, layer: schema.LayerParameter, fields: dict[str, L
 
 
 def _upgrade_batch_norm(draft: Draft) -> None:
-    """Statistics are not learned; files from the time when Caffe did not see to that itself state three `param`."""
+    """Set the multipliers of BatchNorm statistics to 0; old files have three `param` that say so."""
     for layer in draft.message.layer:
         if layer.type == "BatchNorm" and len(layer.param) == 3:
-            if any(param.lr_mult != 0 for param in layer.param):  # what is not learned does not decay either
+            if any(param.lr_mult != 0 for param in layer.param):  # with lr_mult 0, decay_mult has no effect
                 draft.notes.append(
                     f"layer {quoted(layer.name)}: lr_mult and decay_mult of BatchNorm statistics set to 0"
                 )

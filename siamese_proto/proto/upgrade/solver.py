@@ -1,4 +1,4 @@
-"""Solver settings with `solver_type: ADAM` to today's `type: "Adam"` (upgrade_proto.cpp)."""
+"""Upgrade `solver_type: ADAM` of solver settings to `type: "Adam"` (upgrade_proto.cpp)."""
 
 from __future__ import annotations
 
@@ -19,24 +19,21 @@ _TYPES = {
 def upgrade_read_solver(
     message: schema.SolverParameter, source: Source, *, notes: tuple[str, ...] = ()
 ) -> ParsedSolver:
-    """Bring solver settings to today's dialect; the message is changed. ParseError where both types are given."""
-    unknown = [
-        (path, raw) for path, raw in source.unknown if path == "" and raw.name == "solver_type" and not raw.fault
-    ]
+    """Upgrade solver settings to the current format, in place. Raises ParseError if both kinds of type are given."""
+    unknown = [entry for entry in source.unknown if entry[0] == "" and entry[1].name == "solver_type"]
+    unknown = [entry for entry in unknown if not entry[1].fault]
     if not message.HasField("solver_type") and not unknown:
         return ParsedSolver(message, source, notes)
-    place = unknown[0][1].location if unknown else source.find("solver_type")
+    location = unknown[0][1].location if unknown else source.find("solver_type")
     if message.HasField("type"):
-        raise ParseError(
-            f"'solver_type' beside 'type' (line {source.find('type').line}): they say the same; keep 'type'",
-            location=place,
-        )
+        text = f"both 'solver_type' and 'type' (line {source.find('type').line}) are given; keep 'type'"
+        raise ParseError(text, location=location)
     if unknown:
-        message.type = str(unknown[0][1].value)  # of a fork: the solver says which types there are
+        message.type = str(unknown[0][1].value)  # a type of a fork: the solver checks it
     else:
         message.type = _TYPES[schema.SolverParameter.SolverType.Name(message.solver_type)]
     message.ClearField("solver_type")
     fields = {path: at for path, at in source.fields.items() if path != "solver_type"}
     rest = tuple(entry for entry in source.unknown if entry not in unknown)
     note = f'solver_type replaced by type: "{message.type}"'
-    return ParsedSolver(message, Source(source.location, {**fields, "type": place}, rest), (*notes, note))
+    return ParsedSolver(message, Source(source.location, {**fields, "type": location}, rest), (*notes, note))

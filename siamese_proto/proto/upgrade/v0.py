@@ -1,4 +1,4 @@
-"""V0 layers (`layers { layer { name: "c" type: "conv" kernelsize: 5 } bottom: "x" top: "y" }`) to V1 ones."""
+"""Upgrade V0 layers (`layers { layer { name: "c" type: "conv" kernelsize: 5 } bottom: "x" top: "y" }`) to V1."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from google.protobuf.message import Message
 
 from siamese_proto.errors import Location, ParseError, quoted
 from siamese_proto.proto import schema
-from siamese_proto.proto.parsed import RawField, Source
-from siamese_proto.proto.upgrade.draft import Draft
+from siamese_proto.proto.parsed import Draft, RawField, Source
 
 # V0 types and their names in the V1 enum.
 _TYPES = {
@@ -45,7 +44,7 @@ _TYPES = {
     "window_data": "WINDOW_DATA",
 }
 
-# What a net as a whole keeps; what Caffe drops is noted.
+# Fields of the net that V0 has. Caffe drops the others; we note that.
 _NET_FIELDS = {"name", "layers", "input", "input_dim", "force_backward"}
 
 _CONV, _INNER, _POOL = {"conv": "convolution_param"}, {"innerproduct": "inner_product_param"}, {"pool": "pooling_param"}
@@ -54,7 +53,7 @@ _DATA, _IMAGES, _WINDOWS = {"data": "data_param"}, {"images": "image_data_param"
 _SOURCES = {**_DATA, **_IMAGES, **_WINDOWS, "hdf5_data": "hdf5_data_param"}
 _ANY = dict.fromkeys(_TYPES, "transform_param")
 
-# V0 field: its name today, and for each type it suits the message it goes to.
+# V0 field: its current name, and for each type that has it the message that holds it.
 _FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     "num_output": ("num_output", {**_CONV, **_INNER}),
     "biasterm": ("bias_term", {**_CONV, **_INNER}),
@@ -88,15 +87,18 @@ _FIELDS: dict[str, tuple[str, dict[str, str]]] = {
     "mirror": ("mirror", _ANY),
     "hdf5_output_param": ("hdf5_output_param", {"hdf5_output": ""}),
 }
-_CARRIED = {"name", "blobs", "blobs_lr", "weight_decay"}  # the same for every type
+_COMMON = {"name", "blobs", "blobs_lr", "weight_decay"}  # fields of every type
 _STEP = re.compile(r"layer\.(\w+)(.*)")
 
 
 def upgrade_v0(draft: Draft) -> None:
-    """Turn V0 layers into V1 ones, in place; nothing happens where there are none.
+    """Upgrade V0 layers to V1 layers, in place.
 
-    Padding layers become the `pad` of the convolution or pooling that reads them. A field that does not suit its
-    layer's type is dropped with a note. ParseError for padding that nothing can take over.
+    Padding layers become the `pad` of the convolution or pooling that reads them. A field that the type of a layer does
+    not have is dropped with a note.
+
+    Raises:
+        ParseError: No layer can take over the padding.
     """
     old = draft.message.layers
     if not any(layer.HasField("layer") for layer in old):
@@ -114,12 +116,12 @@ def upgrade_v0(draft: Draft) -> None:
         if field.name not in _NET_FIELDS:
             draft.message.ClearField(field.name)
             draft.source = draft.source.without(field.name)
-            draft.notes.append(f"{field.name} dropped: nets of the V0 dialect have none")
-    draft.notes.append(f"layers of the V0 dialect brought to V1 ({len(layers)})")
+            draft.notes.append(f"{field.name} dropped: V0 nets do not have this field")
+    draft.notes.append(f"layers upgraded from V0 to V1 ({len(layers)})")
 
 
 def _fold_padding(draft: Draft) -> None:
-    """Remove padding layers and give their `pad` and their bottom to the layers that read them."""
+    """Remove padding layers. The layers that read them get their `pad` and their bottom."""
     layers = list(draft.message.layers)
     maker: dict[str, int] = {}
     for i, message in enumerate(layers):
@@ -134,11 +136,11 @@ def _fold_padding(draft: Draft) -> None:
             places["layer.pad"] = draft.old_layers[maker[bottom]].find("layer.pad")
             draft.old_layers[i] = dataclasses.replace(draft.old_layers[i], fields=places)
         maker.update(dict.fromkeys(message.top, i))
-    kept = [i for i, message in enumerate(layers) if message.layer.type != "padding"]
-    if len(kept) < len(layers):
-        draft.notes.append(f"padding layers folded into the layers that read them ({len(layers) - len(kept)})")
-    draft.old_layers = [draft.old_layers[i] for i in kept]
-    for i in sorted(set(range(len(layers))) - set(kept), reverse=True):
+    others = [i for i, message in enumerate(layers) if message.layer.type != "padding"]
+    if len(others) < len(layers):
+        draft.notes.append(f"padding layers merged into the layers that read them ({len(layers) - len(others)})")
+    draft.old_layers = [draft.old_layers[i] for i in others]
+    for i in sorted(set(range(len(layers))) - set(others), reverse=True):
         del draft.message.layers[i]
 
 
@@ -146,11 +148,11 @@ def _check_padding(padding: schema.V1LayerParameter, reader: schema.V1LayerParam
     name = quoted(padding.layer.name)
     problem = ""
     if reader.layer.type not in ("conv", "pool"):
-        problem = f"reads the padding layer {name}, which only conv and pool layers can"
+        problem = f"reads the padding layer {name}, but only conv and pool layers have padding"
     elif len(reader.bottom) != 1:
-        problem = f"reads the padding layer {name} and has {len(reader.bottom)} bottoms, expected one"
+        problem = f"reads the padding layer {name}: expected one bottom, got {len(reader.bottom)}"
     elif len(padding.bottom) != 1 or len(padding.top) != 1:
-        problem = f"reads the padding layer {name}, which must have one bottom and one top"
+        problem = f"reads the padding layer {name}, which needs one bottom and one top"
     if problem:
         raise ParseError(problem, location=source.location, layer=reader.layer.name)
 
@@ -162,7 +164,7 @@ def _upgrade_layer(
     layer.bottom.extend(message.bottom)
     layer.top.extend(message.top)
     if old.HasField("type") and old.type not in _TYPES:
-        return _kept_as_written(old, layer, source)
+        return _keep_custom_layer(old, layer, source)
     if old.HasField("type"):
         layer.type = cast(schema.V1LayerParameter.LayerType, getattr(schema.V1LayerParameter, _TYPES[old.type]))
     dropped = [field.name for field, _ in message.ListFields() if field.name not in ("bottom", "top", "layer")]
@@ -173,8 +175,10 @@ def _upgrade_layer(
         elif field.name != "type":
             dropped.append(field.name)
     for name in dropped:
-        places = (source.fields.get(path) for path in (f"layer.{name}", name, f"{name}[0]"))
-        notes.append(_drop_note(next(filter(None, places), None), old, name))
+        paths = (f"layer.{name}", name, f"{name}[0]")
+        where = next((f"{source.fields[path]}: " for path in paths if path in source.fields), "")
+        reason = f"V0 layers of type {quoted(old.type)} do not have this field"
+        notes.append(f"{where}layer {quoted(old.name)}: {quoted(name)} dropped: {reason}")
     moved = _moved(source, old.type)
     for path, _ in moved.unknown:  # an unknown value may be all there was in a message
         if path:
@@ -182,11 +186,11 @@ def _upgrade_layer(
     return moved
 
 
-def _kept_as_written(old: schema.V0LayerParameter, layer: schema.V1LayerParameter, source: Source) -> Source:
-    """A layer of a type that is not Caffe's: its settings go to a message named for the type, `of_a_fork_param`."""
+def _keep_custom_layer(old: schema.V0LayerParameter, layer: schema.V1LayerParameter, source: Source) -> Source:
+    """Keep a layer whose type is not Caffe's. Its settings go to a message named after the type, `of_a_fork_param`."""
     settings: list[RawField] = []
     for field, value in old.ListFields():
-        if field.name in _CARRIED:
+        if field.name in _COMMON:
             _put(layer, field.name, value)
         elif field.name != "type":
             settings.extend(_raw(field, value, source.find(f"layer.{field.name}")))
@@ -201,7 +205,7 @@ def _kept_as_written(old: schema.V0LayerParameter, layer: schema.V1LayerParamete
 
 
 def _raw(field: FieldDescriptor, value: object, place: Location) -> list[RawField]:
-    """A field of a message as it would have been written."""
+    """Return a field of a message as if it were written in a file."""
     if isinstance(value, Message):
         inside = [raw for below, one in value.ListFields() for raw in _raw(below, one, place)]
         return [RawField(field.name, tuple(inside), place)]
@@ -214,14 +218,9 @@ def _raw(field: FieldDescriptor, value: object, place: Location) -> list[RawFiel
     return [RawField(field.name, out.getvalue(), place)]
 
 
-def _drop_note(place: Location | None, old: schema.V0LayerParameter, name: str) -> str:
-    where = f"{place}: " if place else ""
-    return f"{where}layer {quoted(old.name)}: {quoted(name)} dropped: V0 layers of type {quoted(old.type)} have none"
-
-
 def _target(name: str, layer_type: str) -> str | None:
-    """The path in a V1 layer of the V0 field `name`, None where the layer's type has no such field."""
-    if name in _CARRIED:
+    """Return the path of the V0 field `name` in a V1 layer, None if the type of the layer does not have it."""
+    if name in _COMMON:
         return name
     new_name, suits = _FIELDS.get(name, ("", {}))
     if layer_type not in suits:
@@ -246,7 +245,7 @@ def _put(layer: schema.V1LayerParameter, path: str, value: object) -> None:
 
 
 def _moved(source: Source, layer_type: str) -> Source:
-    """The places of a V0 layer under the paths of the V1 layer made of it."""
+    """Return the locations of a V0 layer under the paths of its V1 layer."""
 
     def rename(path: str) -> str | None:
         if path in ("layer", ""):

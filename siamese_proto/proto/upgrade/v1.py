@@ -1,15 +1,13 @@
-"""V1 layers (`layers { type: CONVOLUTION blobs_lr: 1 param: "w" }`) to today's."""
+"""Upgrade V1 layers (`layers { type: CONVOLUTION blobs_lr: 1 param: "w" }`) to the current format."""
 
 from __future__ import annotations
 
-import functools
 import re
 
 from siamese_proto.proto import schema
-from siamese_proto.proto.parsed import Source
-from siamese_proto.proto.upgrade.draft import Draft
+from siamese_proto.proto.parsed import Draft, Source
 
-# Every other name of the V1 enum becomes the type of today by writing its words in capitals: HINGE_LOSS, HingeLoss.
+# All other names of the V1 enum become types by capitalizing their words: HINGE_LOSS is HingeLoss. (Im2col as well.)
 _TYPES = {
     "NONE": "",
     "ABSVAL": "AbsVal",
@@ -23,7 +21,6 @@ _TYPES = {
     "SOFTMAX_LOSS": "SoftmaxWithLoss",
     "TANH": "TanH",
 }
-# Caffe writes Im2col, which is what capitalising IM2COL gives.
 _TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 _DATA_PARAMS = {
     schema.V1LayerParameter.DATA: "data_param",
@@ -35,15 +32,15 @@ _SPEC_PATH = re.compile(rf"({'|'.join(_SPEC_FIELDS)})\[(\d+)\]")
 
 
 def modern_type(old: str) -> str:
-    """Today's name of a layer type of the V1 enum: `INNER_PRODUCT` is `InnerProduct`."""
+    """Return the type for a name of the V1 enum: `INNER_PRODUCT` is `InnerProduct`."""
     return _TYPES.get(old, "".join(word.capitalize() for word in old.split("_")))
 
 
 def move_transform_fields(draft: Draft) -> None:
     """Move scale, mean_file, crop_size and mirror of V1 data layers to transform_param.
 
-    As in Caffe, one layer that needs it gives every data layer both messages, empty ones where there is nothing to say.
-    Today's data layers still have those fields, and Caffe ignores them there.
+    As in Caffe, if one data layer has such a field, all data layers get both messages, perhaps empty. The fields still
+    exist in data_param of the current format, where Caffe ignores them.
     """
     data_layers = [i for i, layer in enumerate(draft.message.layers) if layer.type in _DATA_PARAMS]
     if not any(_has_transform_fields(draft.message.layers[i]) for i in data_layers):
@@ -60,12 +57,8 @@ def move_transform_fields(draft: Draft) -> None:
                 setattr(layer.transform_param, field, getattr(data, field))
                 data.ClearField(field)
                 renames[f"{name}.{field}"] = f"transform_param.{field}"
-        draft.old_layers[i] = draft.old_layers[i].renamed(functools.partial(_look_up, renames))
+        draft.old_layers[i] = draft.old_layers[i].renamed(lambda path, names=renames: names.get(path, path))  # type: ignore[misc]
     draft.notes.append("transform fields of data layers moved to transform_param")
-
-
-def _look_up(renames: dict[str, str], path: str) -> str:
-    return renames.get(path, path)
 
 
 def _has_transform_fields(layer: schema.V1LayerParameter) -> bool:
@@ -74,7 +67,7 @@ def _has_transform_fields(layer: schema.V1LayerParameter) -> bool:
 
 
 def upgrade_v1(draft: Draft) -> None:
-    """Turn every V1 layer into one of today's."""
+    """Upgrade every V1 layer."""
     old = draft.message.layers
     if not old:
         return
@@ -82,7 +75,7 @@ def upgrade_v1(draft: Draft) -> None:
         layer = draft.message.layer.add()
         _upgrade_layer(message, layer)
         draft.layers.append(_take_unknown_type(layer, source.renamed(_new_path)))
-    draft.notes.append(f"layers of the V1 dialect brought to today's ({len(old)})")
+    draft.notes.append(f"layers upgraded from V1 to the current format ({len(old)})")
     draft.message.ClearField("layers")
     draft.old_layers = []
 
@@ -113,11 +106,11 @@ def _new_path(path: str) -> str:
 
 
 def _take_unknown_type(layer: schema.LayerParameter, source: Source) -> Source:
-    """A type that is not in the enum is one of a fork, or today's written in an old file: it is kept as it stands."""
-    for at in source.unknown:
-        path, raw = at
+    """Keep a type that is not in the enum: it is one of a fork, or one of the current format in an old file."""
+    for entry in source.unknown:
+        path, raw = entry
         if path == "" and raw.name == "type" and isinstance(raw.value, str) and not raw.fault:
             layer.type = raw.value
-            rest = tuple(other for other in source.unknown if other is not at)
+            rest = tuple(other for other in source.unknown if other is not entry)
             return Source(source.location, {**source.fields, "type": raw.location}, rest)
     return source
