@@ -61,12 +61,12 @@ def time(
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.precision import execution
-    from siamese_proto.solver.profile import made_up_batch, time_net
+    from siamese_proto.solver.profile import random_batch, time_net
 
     device = chosen_device(gpu)
     allowed = allow_python_layers
     graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
-    batch = made_up_batch(graph)
+    batch = random_batch(graph)
     net = Net(graph, phase, split(weights), fuse=fuse, allow_python_layers=allowed, writes_files=False)
     net.to(device)
     execution(precision, net.device).apply(net, compiled=compiled)

@@ -1,9 +1,11 @@
-"""How long a net takes, layer by layer and as a whole (caffe time)."""
+"""The time that a net takes, layer by layer and in total (caffe time)."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +18,13 @@ from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.net.net import Net
 from siamese_proto.net.program import is_source
 
+_WARM_UP = 2  # passes that allocate memory and choose kernels, and are not counted
+_TOTAL = ""  # the layer of times of whole passes
+
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One layer's mean times, in milliseconds; of towers that run as one, the towers' together."""
+    """The mean times of one layer in milliseconds; of towers that run as one, of all together."""
 
     name: str
     type: str
@@ -29,7 +34,7 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class NetTime:
-    """The mean times of a net, in milliseconds: of each layer run by itself, and of the passes as they are run."""
+    """The mean times of a net in milliseconds: of each layer run by itself, and of whole passes."""
 
     layers: tuple[LayerTime, ...]
     forward: float
@@ -42,8 +47,8 @@ class NetTime:
         return self.forward + self.backward
 
 
-def made_up_batch(graph: Graph) -> dict[str, Tensor]:
-    """Random numbers for every blob that comes from outside, zeros where they are labels. Raises GraphError."""
+def random_batch(graph: Graph) -> dict[str, Tensor]:
+    """Return random numbers for every input blob, and zeros for labels. Raises GraphError if a shape is unknown."""
     labels = {
         node.bottoms[index].id
         for node in graph.nodes
@@ -55,7 +60,7 @@ def made_up_batch(graph: Graph) -> dict[str, Tensor]:
     for node in graph.nodes:
         for top in node.tops if is_source(node) else ():
             if top.shape is None:
-                note = graph.notes[0] if graph.notes else "its shape is not known"
+                note = graph.notes[0] if graph.notes else "its shape is unknown"
                 raise GraphError(f"{note}; give its shape with --shape {top.name}=N,C,H,W")
             is_label = top.id in labels or len(top.shape) < 2
             batch[top.name] = (torch.zeros if is_label else torch.rand)(top.shape)
@@ -63,56 +68,57 @@ def made_up_batch(graph: Graph) -> dict[str, Tensor]:
 
 
 def time_net(net: Net, batch: Mapping[str, Tensor], iterations: int, *, fuse: bool = True) -> NetTime:
-    """Run a net `iterations` times, after a few that do not count; a backward pass only where something has a loss.
+    """Run a net `iterations` times, after some passes that are not counted.
 
-    Layers that write files write nothing.
+    The backward pass runs only if something has a loss. Layers write no files.
     """
     graph = net.fused_graph if fuse else net.graph
-    spent = _Spent(net.device)
-    layers = {node.id: [0.0, 0.0] for node in graph.nodes if not is_source(node)}
-    whole = [0.0, 0.0]
-    for turn in range(iterations + 2):
-        if turn == 2:  # the first passes take memory and choose kernels
-            layers = {name: [0.0, 0.0] for name in layers}
-            whole = [0.0, 0.0]
+    timer = _Timer(net.device)
+    for turn in range(iterations + _WARM_UP):
+        if turn == _WARM_UP:
+            timer.seconds.clear()
         with net.run.writing_nothing():
-            _layer_by_layer(net, graph, batch, layers, spent)
-            outputs = spent.on(whole, 0, lambda: net(**batch))
+            _time_layers(net, graph, batch, timer)
+            with timer.measure(_TOTAL, "forward"):
+                outputs = net(**batch)
         loss = net.loss(outputs)
         if loss.requires_grad:
-            spent.on(whole, 1, loss.backward)
+            with timer.measure(_TOTAL, "backward"):
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         net.zero_grad()
-    mean = 1e3 / iterations
-    times = tuple(
-        LayerTime(node.name, node.type, *(mean * seconds for seconds in layers[node.id]))
-        for node in graph.nodes
-        if node.id in layers
-    )
-    return NetTime(times, whole[0] * mean, whole[1] * mean, iterations)
+
+    def mean(layer: str) -> tuple[float, float]:
+        forward, backward = (
+            1e3 * timer.seconds[layer, direction] / iterations for direction in ("forward", "backward")
+        )
+        return forward, backward
+
+    layers = tuple(LayerTime(node.name, node.type, *mean(node.id)) for node in graph.nodes if not is_source(node))
+    return NetTime(layers, *mean(_TOTAL), iterations)
 
 
-class _Spent:
-    """Adds up the seconds of calls; a GPU is waited for."""
+class _Timer:
+    """Adds up seconds by layer and direction; waits for the GPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.seconds: dict[tuple[str, str], float] = defaultdict(float)
+        self._is_gpu = device.type == "cuda"
 
-    def on(self, seconds: list[float], index: int, work: Callable[[], object]) -> dict[str, Tensor]:
-        """Call, and add the time to `seconds[index]`."""
-        self._wait()
+    @contextmanager
+    def measure(self, layer: str, direction: str) -> Iterator[None]:
+        if self._is_gpu:
+            torch.cuda.synchronize()
         begin = time.perf_counter()
-        result = work()
-        self._wait()
-        seconds[index] += time.perf_counter() - begin
-        return result  # type: ignore[return-value]  # the caller knows what it asked for
+        yield
+        if self._is_gpu:
+            torch.cuda.synchronize()
+        self.seconds[layer, direction] += time.perf_counter() - begin
 
 
-def _layer_by_layer(
-    net: Net, graph: Graph, batch: Mapping[str, Tensor], times: dict[str, list[float]], spent: _Spent
-) -> None:
-    """One pass forward, and one back, each layer with tensors of its own."""
+def _time_layers(net: Net, graph: Graph, batch: Mapping[str, Tensor], timer: _Timer) -> None:
+    """One forward and one backward pass, in which each layer has its own tensors."""
     values = dict(batch)
-    passed: list[tuple[Node, list[Tensor], Sequence[Tensor]]] = []
+    passed: list[tuple[Node, list[Tensor], list[Tensor]]] = []
     for node in graph.nodes:
         layer = node.layer
         if is_source(node) or not isinstance(layer, Layer):
@@ -121,27 +127,18 @@ def _layer_by_layer(
             values[blob.id].detach().requires_grad_(blob.needs_gradient and not cut)
             for blob, cut in zip(node.bottoms, node.cut, strict=True)
         ]
-        params = [net.weights[use.param.id] for use in node.params]
-        params = [p.view(use.shape or p.shape) for p, use in zip(params, node.params, strict=True)]
-        tops: list[Tensor] = []
-        is_changed = isinstance(layer, ElementWise) and layer.overwrites
-        work = _forward(layer, [x.clone() for x in bottoms] if is_changed else bottoms, params, net, tops)
-        spent.on(times[node.id], 0, work)
+        weights = [net.weights[use.param.id] for use in node.params]
+        params = [p.view(use.shape or p.shape) for p, use in zip(weights, node.params, strict=True)]
+        is_in_place = isinstance(layer, ElementWise) and layer.overwrites
+        inputs = [x.clone() for x in bottoms] if is_in_place else bottoms
+        with timer.measure(node.id, "forward"):
+            tops = list(layer.forward(inputs, params, net.run))
         values.update(zip((top.id for top in node.tops), tops, strict=True))
         passed.append((node, [*bottoms, *params], tops))
-    for node, leaves, made_tops in reversed(passed):
-        wanted = [leaf for leaf in leaves if leaf.requires_grad]
-        made = [top for top in made_tops if top.requires_grad]
-        if wanted and made:
-            spent.on(times[node.id], 1, _backward(made, wanted))
-
-
-def _forward(
-    layer: Layer, bottoms: Sequence[Tensor], params: Sequence[Tensor], net: Net, tops: list[Tensor]
-) -> Callable[[], None]:
-    return lambda: tops.extend(layer.forward(bottoms, params, net.run))
-
-
-def _backward(tops: Sequence[Tensor], leaves: Sequence[Tensor]) -> Callable[[], object]:
-    gradients = [torch.ones_like(top) for top in tops]
-    return lambda: torch.autograd.grad(tops, leaves, gradients, allow_unused=True)
+    for node, leaves, tops in reversed(passed):
+        leaves = [leaf for leaf in leaves if leaf.requires_grad]
+        tops = [top for top in tops if top.requires_grad]
+        if leaves and tops:
+            gradients = [torch.ones_like(top) for top in tops]
+            with timer.measure(node.id, "backward"):
+                torch.autograd.grad(tops, leaves, gradients, allow_unused=True)

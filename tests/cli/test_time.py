@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 import siamese_proto as sp
 from siamese_proto.cli import main
-from siamese_proto.solver.profile import made_up_batch, time_net
+from siamese_proto.solver.profile import random_batch, time_net
 
 
 def test_lines_are_those_of_caffe_time_and_no_database_is_needed(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_timing_does_not_change_the_net() -> None:
     shapes = {"pairs": (7, 2, 5, 4), "sim": (7,)}
     net = sp.Net(NET, "TRAIN", shapes=shapes, seed=1)
     before = {name: tensor.detach().clone() for name, tensor in net.tensors.items()}
-    batch = made_up_batch(net.graph)
+    batch = random_batch(net.graph)
     assert not batch["sim"].any()
     time_net(net, batch, 1)
     for name, tensor in net.tensors.items():
