@@ -77,3 +77,23 @@ def test_every_module_but_the_running_ones_is_imported_without_torch() -> None:
             names.append(".".join(("siamese_proto", *parts)).removesuffix(".__init__"))
     code = f"import sys\nfor name in {names!r}: __import__(name)\nassert 'torch._C' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checkers count too."""
+    names = {".".join(("siamese_proto", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+    imported: dict[str, set[str]] = {}
+    for name, path in names.items():
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                targets.update((inner & names.keys()) or {node.module})
+        imported[name] = (targets & names.keys()) - {name}
+    while free := [name for name, targets in imported.items() if not targets & imported.keys()]:
+        for name in free:
+            del imported[name]
+    assert imported == {}

@@ -97,10 +97,10 @@ def _recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
 def _lost_gradient(wiring: Wiring) -> Iterator[Difference]:
     """flatten_layer.cpp gives its bottom other memory for the gradient; reshape_layer.cpp had lent it its own."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
-        if node.type != "Flatten" or not node.needs_backward or wiring.uses(node.bottoms[0]) > 1:
+        if node.type != "Flatten" or node.id not in wiring.gradients.nodes or wiring.uses(node.bottoms[0]) > 1:
             continue
         maker = wiring.before_in_place(node.bottoms[0])
-        if maker is not None and lends_gradient(maker) and maker.needs_backward:
+        if maker is not None and lends_gradient(maker) and maker.id in wiring.gradients.nodes:
             text = (
                 f"flattens the top of layer {quoted(maker.name)} ({maker.type}); Caffe loses the gradient between the "
                 "two, so nothing before them learns from this path"
@@ -126,7 +126,7 @@ def _gradient_from_changed(wiring: Wiring) -> Iterator[Difference]:
     forward = {(found.by.id, found.needed_by.id) for found in memory.read_later}
     for node in wiring.graph.nodes:
         needed = [*(node.tops if _needs_tops(node) else ()), *(node.bottoms if _needs_bottoms(node) else ())]
-        for blob in needed if node.needs_backward else ():
+        for blob in needed if node.id in wiring.gradients.nodes else ():
             for found in memory.overwritten(blob, node):
                 # Layers that lose their own bottom have a rule of their own; what Caffe refuses has no gradient.
                 own = found.by.id == node.id or blob.id in {bottom.id for _, bottom, _ in wiring.in_place(node)}
@@ -173,7 +173,7 @@ def _in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
             name = quoted(bottom.name)
             if node.type in _READS_WHILE_WRITING:
                 yield node, f"top[{index}]", f"works in place; Caffe writes over {name} while it still has to read it"
-            elif node.needs_backward and wiring.graph.phase == "TRAIN" and _loses_its_bottom(node):
+            elif node.id in wiring.gradients.nodes and wiring.graph.phase == "TRAIN" and _loses_its_bottom(node):
                 text = f"works in place; Caffe computes the gradient from {name}, which it has written over by then"
                 yield node, f"top[{index}]", text
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.graph.select import PHASES
 
@@ -18,6 +19,7 @@ class Wiring:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.gradients = gradient_flow(graph)
         self.maker: dict[str, Node] = {top.id: node for node in graph.nodes for top in node.tops}
         self.readers: defaultdict[str, list[Node]] = defaultdict(list)  # a layer that reads it twice stands here twice
         self.weighted: set[str] = set()  # ids of blobs with a loss_weight in the file

@@ -8,17 +8,15 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from siamese_proto.errors import GraphError, Names, NetError, did_you_mean, quoted
-from siamese_proto.graph.gradient_flow import Flow, flow_of_gradients
 from siamese_proto.graph.ir import (
     Blob,
     Graph,
     LayerContext,
     LayerLike,
     Node,
-    Param,
     Shape,
     SourceMissingError,
 )
@@ -33,19 +31,6 @@ OnProblem = Callable[[NetError], None]
 _INT_MAX = 2**31 - 1
 # Sources whose settings hold the shapes of all their tops.
 _STATE_THEIR_SHAPES = ("Input", "DummyData", "MemoryData")
-
-
-@dataclass
-class DraftNode:
-    """A node before its parameters and gradients are settled."""
-
-    id: str
-    selected: SelectedLayer
-    layer: LayerLike | None
-    bottoms: list[Blob]
-    tops: list[Blob]
-    uses: list[DraftUse]
-    loss_weights: tuple[float, ...]
 
 
 def stop_at_once(problem: NetError) -> None:
@@ -103,7 +88,7 @@ class _Builder:
         self.latest: dict[str, Blob] = {}
         self.known = Names()  # those of `latest`, for hints
         self.read: set[str] = set()  # ids of blobs that some layer reads
-        self.nodes: list[DraftNode] = []
+        self.nodes: list[tuple[Node, list[DraftUse]]] = []  # without parameters, whose multipliers may still change
         self.ids: set[str] = set()
         self.counts: dict[str, int] = {}  # of the ids made of one name
         self.sharing = Sharing()
@@ -139,7 +124,7 @@ class _Builder:
         tops = [self._top(selected, index, name, shapes[index]) for index, name in enumerate(top_names)]
         self.ids.add(node_id)
         self.read.update(bottom.id for bottom in bottoms)
-        self.nodes.append(DraftNode(node_id, selected, layer, bottoms, tops, uses, weights))
+        self.nodes.append((self._node(node_id, selected, layer, bottoms, tops, weights), uses))
 
     def skip(self, selected: SelectedLayer) -> None:
         """Keep a layer at fault as one of an unknown type: it is drawn, and the layers after it are checked.
@@ -156,7 +141,7 @@ class _Builder:
         self.ids.add(node_id)
         self.read.update(bottom.id for bottom in bottoms)
         uses = self.sharing.unchecked_uses(node_id, message)
-        self.nodes.append(DraftNode(node_id, selected, None, bottoms, tops, uses, (0.0,) * len(tops)))
+        self.nodes.append((self._node(node_id, selected, None, bottoms, tops, (0.0,) * len(tops)), uses))
 
     def _make(self, selected: SelectedLayer) -> LayerLike | None:
         context = LayerContext(
@@ -270,9 +255,12 @@ class _Builder:
     def graph(self) -> Graph:
         """The finished graph."""
         message = self.parsed.message
+        forced = message.force_backward
         params = {draft.id: draft.finished() for draft in self.sharing.drafts}
-        flow = flow_of_gradients(self.nodes, params, force_backward=message.force_backward)
-        nodes = tuple(self._finished(node, params, flow) for node in self.nodes)
+        nodes = tuple(
+            replace(node, params=tuple(use.finished(params[use.draft.id], force_backward=forced) for use in uses))
+            for node, uses in self.nodes
+        )
         last = {top.name: top for node in nodes for top in node.tops}
         outputs = sorted(
             (blob for blob in last.values() if blob.id not in self.read and not blob.automatic),
@@ -291,37 +279,33 @@ class _Builder:
             debug_info=message.debug_info,
         )
 
-    def _finished(self, node: DraftNode, params: Mapping[str, Param], flow: Flow) -> Node:
-        def with_gradient(blob: Blob) -> Blob:
-            return replace(blob, needs_gradient=blob.id in flow.blobs)
-
-        return Node(
-            id=node.id,
-            name=node.selected.message.name,
-            type=node.selected.message.type,
-            layer=node.layer,
-            bottoms=tuple(with_gradient(blob) for blob in node.bottoms),
-            tops=tuple(with_gradient(blob) for blob in node.tops),
-            params=tuple(
-                use.finished(params[use.draft.id], force_backward=self.parsed.message.force_backward)
-                for use in node.uses
-            ),
-            loss_weights=node.loss_weights,
-            propagate_down=flow.bottoms[node.id],
-            cut=self._cut(node),
-            needs_backward=node.id in flow.nodes,
-            location=node.selected.source.location,
-            message=node.selected.message,
-            phases=node.selected.phases,
-        )
-
-    def _cut(self, node: DraftNode) -> tuple[bool, ...]:
-        labels = node.layer.labels if node.layer is not None else ()
+    def _node(
+        self,
+        node_id: str,
+        selected: SelectedLayer,
+        layer: LayerLike | None,
+        bottoms: Sequence[Blob],
+        tops: Sequence[Blob],
+        loss_weights: tuple[float, ...],
+    ) -> Node:
+        """Return the node without its parameters."""
+        labels = layer.labels if layer is not None else ()
+        message = selected.message
+        passes = [*message.propagate_down, *(True,) * (len(bottoms) - len(message.propagate_down))]
         forced = self.parsed.message.force_backward
-        spoken = list(node.selected.message.propagate_down)
-        return tuple(
-            index in labels or not (forced or index >= len(spoken) or spoken[index])
-            for index in range(len(node.bottoms))
+        return Node(
+            id=node_id,
+            name=message.name,
+            type=message.type,
+            layer=layer,
+            bottoms=tuple(bottoms),
+            tops=tuple(tops),
+            params=(),
+            loss_weights=loss_weights,
+            cut=tuple(index in labels or not (forced or passes[index]) for index in range(len(bottoms))),
+            location=selected.source.location,
+            message=message,
+            phases=selected.phases,
         )
 
 

@@ -1,74 +1,82 @@
-"""Where gradients flow: forward over what needs one, then back over what stands under a loss (net.cpp: Init)."""
+"""Where Caffe computes gradients (net.cpp: Init). Values and gradients of a net do not depend on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from siamese_proto.graph.ir import Param
-
-if TYPE_CHECKING:
-    from siamese_proto.graph.build import DraftNode
+from siamese_proto.graph.ir import Graph
 
 
 @dataclass(frozen=True)
-class Flow:
-    """Which nodes compute gradients, to which of their bottoms, and which blobs have one."""
+class GradientFlow:
+    """Where gradients are computed.
 
-    nodes: frozenset[str]  # ids
-    blobs: frozenset[str]  # ids
-    bottoms: Mapping[str, tuple[bool, ...]]  # node id -> one flag a bottom
+    Attributes:
+        nodes: Ids of the nodes that run backward.
+        blobs: Ids of the blobs that have a gradient.
+        bottoms: For each node id, whether the gradient of each bottom is computed.
+    """
+
+    nodes: frozenset[str]
+    blobs: frozenset[str]
+    bottoms: Mapping[str, tuple[bool, ...]]
 
 
-def flow_of_gradients(nodes: Sequence[DraftNode], params: Mapping[str, Param], *, force_backward: bool) -> Flow:
-    """Caffe's two sweeps; with `force_backward` every bottom that is not a label gets a gradient."""
-    if force_backward:
-        return _everywhere(nodes)
-    needing: set[str] = set()  # blobs that depend on something that learns
-    bottoms: dict[str, list[bool]] = {}
+def gradient_flow(graph: Graph) -> GradientFlow:
+    """Follow gradients as Caffe does: forward from what learns, then backward from the losses.
+
+    With `force_backward`, every bottom that is not a label has a gradient.
+    """
+    if graph.force_backward:
+        backward = {node.id for node in graph.nodes}
+        flags = {
+            node.id: [node.layer is None or index not in node.layer.labels for index in range(len(node.bottoms))]
+            for node in graph.nodes
+        }
+    else:
+        backward, flags = _depends_on_learning(graph)
+        _drop_what_no_loss_needs(graph, backward, flags)
+    blobs = {blob.id for node in graph.nodes for blob, flag in zip(node.bottoms, flags[node.id], strict=True) if flag}
+    bottoms = {node: tuple(of_node) for node, of_node in flags.items()}
+    return GradientFlow(frozenset(backward), frozenset(blobs), bottoms)
+
+
+def _depends_on_learning(graph: Graph) -> tuple[set[str], dict[str, list[bool]]]:
+    """Return the ids of nodes that depend on something that learns, and for each node which of its bottoms do."""
+    learning: set[str] = set()  # ids of blobs
+    flags: dict[str, list[bool]] = {}
     backward: set[str] = set()
-    for node in nodes:
-        flags = [blob.id in needing for blob in node.bottoms]
-        for index, forced in enumerate(node.selected.message.propagate_down[: len(flags)]):
-            flags[index] = forced
-        bottoms[node.id] = flags
-        if any(flags) or any(use.lr_mult != 0 and not params[use.draft.id].statistic for use in node.uses):
+    for node in graph.nodes:
+        of_node = [blob.id in learning for blob in node.bottoms]
+        for index, forced in enumerate(node.message.propagate_down[: len(of_node)]):
+            of_node[index] = forced
+        flags[node.id] = of_node
+        if any(of_node) or any(use.lr_mult != 0 and not use.param.statistic for use in node.params):
             backward.add(node.id)
-            needing.update(top.id for top in node.tops)
-    _sweep_back(nodes, bottoms, backward)
-    wanted = {blob.id for node in nodes for blob, flag in zip(node.bottoms, bottoms[node.id], strict=True) if flag}
-    return Flow(frozenset(backward), frozenset(wanted), {node_id: tuple(flags) for node_id, flags in bottoms.items()})
+            learning.update(top.id for top in node.tops)
+    return backward, flags
 
 
-def _sweep_back(nodes: Sequence[DraftNode], bottoms: dict[str, list[bool]], backward: set[str]) -> None:
-    """Drop what no loss depends on, and what lies behind blobs whose every reader wants no gradient for them."""
+def _drop_what_no_loss_needs(graph: Graph, backward: set[str], flags: dict[str, list[bool]]) -> None:
+    """Drop nodes that no loss depends on, and nodes whose tops have readers that all need no gradient."""
     under_loss: set[str] = set()
     read: set[str] = set()
-    wanted: set[str] = set()
-    for node in reversed(nodes):
+    needed: set[str] = set()
+    for node in reversed(graph.nodes):
         weighted = [weight != 0 for weight in node.loss_weights]
         contributes = any(weighted) or any(top.id in under_loss for top in node.tops)
-        # A blob with a loss weight counts as one more reader that wants a gradient.
+        # A loss weight counts as one more reader that needs the gradient.
         dead_end = all(
-            top.id in read and top.id not in wanted and not has_weight
+            top.id in read and top.id not in needed and not has_weight
             for top, has_weight in zip(node.tops, weighted, strict=True)
         )
         if dead_end or not contributes:
             backward.discard(node.id)
-            bottoms[node.id] = [False] * len(node.bottoms)
-        for blob, flag in zip(node.bottoms, bottoms[node.id], strict=True):
+            flags[node.id] = [False] * len(node.bottoms)
+        for blob, flag in zip(node.bottoms, flags[node.id], strict=True):
             read.add(blob.id)
             if contributes:
                 under_loss.add(blob.id)
             if flag:
-                wanted.add(blob.id)
-
-
-def _everywhere(nodes: Sequence[DraftNode]) -> Flow:
-    bottoms = {
-        node.id: tuple(node.layer is None or index not in node.layer.labels for index in range(len(node.bottoms)))
-        for node in nodes
-    }
-    wanted = {blob.id for node in nodes for blob, flag in zip(node.bottoms, bottoms[node.id], strict=True) if flag}
-    return Flow(frozenset(node.id for node in nodes), frozenset(wanted), bottoms)
+                needed.add(blob.id)

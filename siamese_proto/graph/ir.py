@@ -130,7 +130,6 @@ class Blob:
     name: str
     version: int = 0
     shape: Shape | None = None  # None: not known, because a database is missing or a layer type is unknown
-    needs_gradient: bool = False
     automatic: bool = False  # the loss of a layer that names no top
 
     @property
@@ -180,9 +179,7 @@ class Node:
     tops: tuple[Blob, ...]
     params: tuple[ParamUse, ...]
     loss_weights: tuple[float, ...]  # one a top
-    propagate_down: tuple[bool, ...]  # whether Caffe would compute the gradient of each bottom
     cut: tuple[bool, ...]  # bottoms that no gradient may pass: labels, and propagate_down: false
-    needs_backward: bool
     location: Location
     message: schema.LayerParameter  # as read, for the writer of caffemodels; everybody else reads the fields above
     phases: tuple[Phase, ...] = ("TRAIN", "TEST")  # those the layer's rules admit it in

@@ -36,7 +36,6 @@ def merge_scales(graph: Graph) -> Rewritten:
                 tops=scale.tops,
                 params=(*node.params, *scale.params),
                 loss_weights=scale.loss_weights,
-                needs_backward=scale.needs_backward,
             )
         nodes.append(node)
     return Rewritten(replace(graph, nodes=tuple(nodes)), frozenset(replaced))

@@ -216,7 +216,6 @@ def _by_tower(node: Node, layer: Layer | None, source: tuple[Blob, ...], name: s
         id=name,
         layer=layer,
         bottoms=(*node.bottoms, *source),
-        propagate_down=(*node.propagate_down, *more),
         cut=(*node.cut, *more),
     )
 
@@ -226,7 +225,7 @@ def _joined_blob(blobs: Sequence[Blob]) -> Blob:
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     # No blob of a file has a version below 0, so this name cannot be one of the file's.
     name = " + ".join(blob.id for blob in blobs)
-    return Blob(name, -1, shape, needs_gradient=any(blob.needs_gradient for blob in blobs))
+    return Blob(name, -1, shape)
 
 
 def _new_node(
@@ -245,7 +244,6 @@ def _new_node(
         tops=tuple(tops),
         params=(),
         loss_weights=(0.0,) * len(tops),
-        propagate_down=(like.needs_backward,) * len(bottoms),
         cut=(False,) * len(bottoms),
         message=message,
     )

@@ -46,10 +46,8 @@ def pool_before_relu(graph: Graph) -> Rewritten:
         (bottom,) = relu.bottoms
         # No blob of a file has a version below 0, so this name cannot be one of the file's.
         name = f"{relu.tops[0].id} pooled"
-        between = replace(pool.tops[0], name=name, version=-1, needs_gradient=bottom.needs_gradient)
-        rewritten[relu.id] = replace(
-            pool, bottoms=(bottom,), tops=(between,), loss_weights=(0.0,), needs_backward=relu.needs_backward
-        )
+        between = replace(pool.tops[0], name=name, version=-1)
+        rewritten[relu.id] = replace(pool, bottoms=(bottom,), tops=(between,), loss_weights=(0.0,))
         rewritten[pool.id] = replace(relu, bottoms=(between,), tops=pool.tops, loss_weights=pool.loss_weights)
     nodes = tuple(rewritten.get(node.id, node) for node in graph.nodes)
     return Rewritten(replace(graph, nodes=nodes), frozenset(rewritten))

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Node, ParamUse
 from siamese_proto.graph.splits import insert_splits
 from siamese_proto.layers.base import Layer
@@ -44,6 +45,7 @@ class DebugPass:
             node = net.graph.nodes[index] if index is not None else None
             tops = message.top if node is None else ["(automatic)" if t.automatic else t.name for t in node.tops]
             self._steps.append(_Step(message.name, node, tuple(message.bottom), tuple(tops)))
+        self._gradients = gradient_flow(net.graph)
         self._earlier: dict[str, Tensor] = {}  # gradients of the previous passes of the iteration, by parameter
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -55,7 +57,7 @@ class DebugPass:
         for node in graph.nodes:
             for top in node.tops if is_source(node) else ():
                 # Caffe computes the gradient of data too, if force_backward or propagate_down asks for it.
-                if top.needs_gradient and not sources[top.name].requires_grad:
+                if top.id in self._gradients.blobs and not sources[top.name].requires_grad:
                     sources[top.name] = sources[top.name].detach().requires_grad_()
         by_name: dict[str, Tensor] = {}
         by_id: dict[str, Tensor] = {}
@@ -106,9 +108,9 @@ class DebugPass:
             node = step.node
             # Caffe has a backward pass for a Split if its blob has a gradient; with force_backward even for labels.
             splits = node is None and (step.inputs[0].requires_grad or self.net.graph.force_backward)
-            if not (node.needs_backward if node is not None else splits):
+            if not (node.id in self._gradients.nodes if node is not None else splits):
                 continue
-            passes = node.propagate_down if node is not None else (True,)
+            passes = self._gradients.bottoms[node.id] if node is not None else (True,)
             for name, tensor, goes_down in zip(step.bottoms, step.inputs, passes, strict=True):
                 if goes_down:
                     mean = _mean(tensor.grad)

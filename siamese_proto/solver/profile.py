@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import GraphError
+from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import Layer
 from siamese_proto.layers.element_wise import ElementWise
@@ -117,6 +118,7 @@ class _Timer:
 
 def _time_layers(net: Net, graph: Graph, batch: Mapping[str, Tensor], timer: _Timer) -> None:
     """One forward and one backward pass, in which each layer has its own tensors."""
+    has_gradient = gradient_flow(graph).blobs
     values = dict(batch)
     passed: list[tuple[Node, list[Tensor], list[Tensor]]] = []
     for node in graph.nodes:
@@ -124,7 +126,7 @@ def _time_layers(net: Net, graph: Graph, batch: Mapping[str, Tensor], timer: _Ti
         if is_source(node) or not isinstance(layer, Layer):
             continue
         bottoms = [
-            values[blob.id].detach().requires_grad_(blob.needs_gradient and not cut)
+            values[blob.id].detach().requires_grad_(blob.id in has_gradient and not cut)
             for blob, cut in zip(node.bottoms, node.cut, strict=True)
         ]
         weights = [net.weights[use.param.id] for use in node.params]

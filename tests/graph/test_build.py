@@ -10,6 +10,7 @@ import torch
 import siamese_proto as sp
 from siamese_proto.check.lint import lint
 from siamese_proto.errors import Names
+from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Graph
 
 INPUT = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }\n'
@@ -132,20 +133,22 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
     ],
 )
 def test_gradients_flow_as_in_caffe(layers: str, needing: str, flags: dict[str, tuple[bool, ...]]) -> None:
-    nodes = {node.name: node for node in build(layers).nodes}
-    assert [name for name, node in nodes.items() if node.needs_backward] == needing.split()
-    assert {name: nodes[name].propagate_down for name in flags} == flags
-    wanted = {
-        blob.id for node in nodes.values() for blob, flag in zip(node.bottoms, node.propagate_down, strict=True) if flag
+    graph = build(layers)
+    gradients = gradient_flow(graph)
+    assert [node.name for node in graph.nodes if node.id in gradients.nodes] == needing.split()
+    assert {name: gradients.bottoms[name] for name in flags} == flags
+    assert gradients.blobs == {
+        blob.id
+        for node in graph.nodes
+        for blob, flag in zip(node.bottoms, gradients.bottoms[node.id], strict=True)
+        if flag
     }
-    for blob in (blob for node in nodes.values() for blob in (*node.bottoms, *node.tops)):
-        assert blob.needs_gradient == (blob.id in wanted)
 
 
 def test_statistics_learn_nothing_whoever_shares_them() -> None:
     text = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n" param { name: "mean" } }\n'
     text += product("c", "n", "param { lr_mult: 0 } param { name: 'mean' }") + LOSS
-    assert not any(node.needs_backward for node in build(text).nodes)
+    assert not gradient_flow(build(text)).nodes
 
 
 def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
@@ -155,11 +158,11 @@ def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
     layer { name: "s" type: "SoftmaxWithLoss" bottom: "x" bottom: "l" top: "loss" }
     """
     graph = sp.build_graph(sp.parse_net(text))
-    assert graph.nodes[1].propagate_down == (True, False)
+    assert gradient_flow(graph).bottoms["s"] == (True, False)
     assert graph.nodes[1].cut == (False, True)
-    assert [blob.needs_gradient for blob in graph.nodes[0].tops] == [True, False]
+    assert gradient_flow(graph).blobs == {"x"}
     unknown = sp.build_graph(sp.parse_net(text.replace("SoftmaxWithLoss", "Nobody")))
-    assert unknown.nodes[1].propagate_down == (True, True)
+    assert gradient_flow(unknown).bottoms["s"] == (True, True)
 
 
 def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:

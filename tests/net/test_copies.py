@@ -201,7 +201,7 @@ def test_a_solver_says_how_it_is_copied() -> None:
         layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 4 } } }"""
     )
     for way in WAYS.values():
-        with pytest.raises(SolverError, match=r"solver.snapshot\(\) and give it to a new Solver, or copy solver.net"):
+        with pytest.raises(SolverError, match=r"give solver.snapshot\(\) to a new Solver, or copy solver.net"):
             way(solver)
     assert list(copy.deepcopy(solver.net).params) == ["ip"]
 

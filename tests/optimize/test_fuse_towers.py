@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import siamese_proto as sp
+from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Phase
 from siamese_proto.net.program import is_source
 from siamese_proto.optimize.fuse_towers import fuse_towers
@@ -431,8 +432,9 @@ def test_a_gradient_flows_to_the_only_tower_that_has_one_to_pass_on() -> None:
     text += 'layer { name: "loss" type: "EuclideanLoss" bottom: "t0" bottom: "t1" top: "loss" }\n'
     fused, _ = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(3, 6)})
     join = next(node for node in fused.fused_graph.nodes if node.type == "JoinBatches")
-    assert [blob.needs_gradient for blob in join.bottoms] == [True, False]
-    assert join.tops[0].needs_gradient
+    has_gradient = gradient_flow(fused.graph).blobs
+    assert [blob.id in has_gradient for blob in join.bottoms] == [True, False]
+    assert join.tops[0].id in gradient_flow(fused.fused_graph).blobs
 
 
 def test_towers_that_share_weights_but_differ_in_settings_are_not_fused() -> None:

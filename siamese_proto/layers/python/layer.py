@@ -1,79 +1,22 @@
-"""Layers written in Python for pycaffe: a class with setup, reshape, forward and backward in a user's module."""
+"""Python layers written for pycaffe."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.graph.ir import Arity, LayerContext, ParamRole, Phase, Shape, SourceMissingError
-from siamese_proto.graph.select import PHASES
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState, layer
-from siamese_proto.layers.python.blobs import Blob, Blobs
-from siamese_proto.layers.python.user_code import import_module, importing, running
+from siamese_proto.layers.python.blobs import Blob
+from siamese_proto.layers.python.worker import PythonSettings, Worker
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HOW_TO_ALLOW = "allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
-
-
-class Worker:
-    """An object of the user's class, and the blobs it sees."""
-
-    def __init__(self, of: PythonLayer) -> None:
-        self.of = of
-        self.blobs = Blobs()
-        self.bottoms: list[Blob] = []
-        self.tops = [Blob() for _ in range(of.top_count)]
-        self.is_set_up = False
-        self.passes = 0  # forward passes so far: backward needs the state that its own left behind
-        module = import_module(of.module, of.context.folder)
-        self.file = os.path.realpath(module.__file__) if module.__file__ else None
-        kind = getattr(module, of.kind, None)
-        if not isinstance(kind, type):
-            raise GraphError(f"module {quoted(of.module)} has no class {quoted(of.kind)}", field="python_param.layer")
-        with self.running("making"):
-            self.object = _instance(kind)
-            self.object.param_str = self.object.param_str_ = of.param_str  # the second is what it was called at first
-            self.object.phase = PHASES.index(of.phase)
-            self.object.blobs = self.blobs
-
-    def running(self, what: str) -> running:
-        """A context for the user's code."""
-        of = self.of
-        name = f"{what} of the Python layer {quoted(f'{of.module}.{of.kind}')}"
-        return running(name, self.file, location=of.context.location, layer=of.name)
-
-    def set_up(self, shapes: Sequence[Shape]) -> None:
-        """Call the user's setup with bottoms of these shapes."""
-        self.bottoms = [Blob(shape) for shape in shapes]
-        folders = [os.getcwd(), *([self.of.context.folder] if self.of.context.folder is not None else [])]
-        with self.running("setup"), importing(folders):
-            self.object.setup(self.bottoms, self.tops)
-        self.is_set_up = True
-
-    def reshape(self) -> list[Shape]:
-        """Call the user's reshape; the shapes of the tops."""
-        with self.running("reshape"):
-            self.object.reshape(self.bottoms, self.tops)
-        return [top.shape for top in self.tops]
-
-    def forward(self, phase: Phase) -> None:
-        """Reshape, as Caffe does before every pass, and compute the tops."""
-        self.object.phase = PHASES.index(phase)
-        self.reshape()
-        with self.running("forward"):
-            self.object.forward(self.bottoms, self.tops)
-        self.passes += 1
-
-    def backward(self, propagate_down: Sequence[bool]) -> None:
-        """Compute the gradients of the bottoms and of the layer's own blobs from those of the tops."""
-        with self.running("backward"):
-            self.object.backward(self.tops, list(propagate_down), self.bottoms)
 
 
 @layer("Python")
@@ -110,9 +53,12 @@ class PythonLayer(Layer):
 
     @cached_property
     def worker(self) -> Worker:
-        """The user's object; made when it is asked for, which takes leave."""
+        """The object of the user's class, made at the first use if the caller allows it."""
         self.prepare()
-        return Worker(self)
+        settings = PythonSettings(
+            self.name, self.module, self.kind, self.param_str, self.top_count, self.phase, self.context
+        )
+        return Worker(settings)
 
     def prepare(self) -> None:
         if not self.context.allow_python_layers:
@@ -215,27 +161,17 @@ class PythonFeeder:
         """One tensor a top."""
         import torch
 
-        self.worker.forward(self.worker.of.phase)
+        self.worker.forward(self.worker.settings.phase)
         self.batches += 1
         return [torch.from_numpy(top.data.copy()) for top in self.worker.tops]
 
     def skip(self, batches: int) -> None:
         """Run the layer until it has delivered `batches` batches: there is no other way to its state behind them."""
         if batches < self.batches:
-            raise DataError("a Python layer cannot go back to earlier batches", layer=self.worker.of.name)
+            raise DataError("a Python layer cannot go back to earlier batches", layer=self.worker.settings.name)
         while self.batches < batches:
-            self.worker.forward(self.worker.of.phase)
+            self.worker.forward(self.worker.settings.phase)
             self.batches += 1
 
     def close(self) -> None:
         """Nothing is held."""
-
-
-def _instance(kind: type) -> Any:
-    """An object of the user's class; where a real caffe.Layer is its base, without what only Caffe can give that."""
-    real = [base for base in kind.__mro__ if base.__module__.partition(".")[0] in ("caffe", "_caffe")]
-    if not real:
-        return kind()
-    # Its `blobs` is a property that cannot be set, and its __init__ takes a message of Caffe's own.
-    made: Any = type(kind.__name__, (kind,), {"blobs": None, "phase": 0, "param_str": ""})
-    return made.__new__(made)

@@ -13,7 +13,7 @@ from siamese_proto.layers.functional.once import differentiable_once
 if TYPE_CHECKING:
     from siamese_proto.graph.ir import Phase
     from siamese_proto.layers.python.blobs import Array
-    from siamese_proto.layers.python.layer import Worker
+    from siamese_proto.layers.python.worker import Worker
 
 
 def call(
