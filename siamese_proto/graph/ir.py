@@ -219,6 +219,10 @@ class Graph:
     def _blobs(self) -> Mapping[str, Blob]:
         return {top.name: top for node in self.nodes for top in node.tops}
 
+    def weighted_tops(self) -> list[tuple[Blob, float]]:
+        """Return the tops with a loss weight other than 0, and their weights."""
+        return [pair for node in self.nodes for pair in zip(node.tops, node.loss_weights, strict=True) if pair[1]]
+
     def output_name(self, blob: Blob) -> str:
         """The blob's key among outputs: its name, and `ip1@0` for a version that a later layer changes in place."""
         if self._blobs[blob.name].version == blob.version:

@@ -105,12 +105,7 @@ class Net(nn.Module):
         self._autocast: torch.dtype | None = None
         self._sources: dict[frozenset[str], tuple[Node, ...]] = {}
         self._blob_names = frozenset(graph.blobs())
-        self._loss_terms = [
-            (graph.output_name(top), weight)
-            for node in graph.nodes
-            for top, weight in zip(node.tops, node.loss_weights, strict=True)
-            if weight != 0
-        ]
+        self._loss_terms = [(graph.output_name(top), weight) for top, weight in graph.weighted_tops()]
         for path in [weights] if isinstance(weights, str | os.PathLike) else weights or ():
             self.load_weights(path)
 
@@ -309,12 +304,7 @@ class Net(nn.Module):
         todo = plan(form.graph, given)
         is_plain = every_blob or form.reaches_inside(todo)
         graph, modules = (form.graph, form.modules) if is_plain else (form.fused, form.fused_modules)
-        weighted = [
-            top
-            for node in self.graph.nodes
-            for top, weight in zip(node.tops, node.loss_weights, strict=True)
-            if weight != 0
-        ]
+        weighted = [top for top, _ in self.graph.weighted_tops()]
         wanted = [top for node in self.graph.nodes for top in node.tops] if every_blob else self._outputs(todo)
         outputs = [blob for blob in dict.fromkeys([*wanted, *weighted]) if todo.has(blob)]
         if not outputs and (self.graph.outputs or weighted):

@@ -68,8 +68,8 @@ class DebugPass:
             if step.node is not None:
                 by_id.update(zip((top.id for top in step.node.tops), tops, strict=True))
             self._log_forward(step, tops)
-        weighted = [top for node in graph.nodes for top, w in zip(node.tops, node.loss_weights, strict=True) if w]
-        return {graph.output_name(blob): by_id[blob.id] for blob in (*graph.outputs, *weighted)}
+        outputs = [*graph.outputs, *(top for top, _ in graph.weighted_tops())]
+        return {graph.output_name(blob): by_id[blob.id] for blob in outputs}
 
     def _run(self, step: _Step, values: Mapping[str, Tensor]) -> Sequence[Tensor]:
         step.inputs = [values[name] for name in step.bottoms]
@@ -129,13 +129,11 @@ class DebugPass:
     def _log_norms(self) -> None:
         tensors = list(self.net.tensors.values())
         diffs = [tensor.grad if tensor.grad is not None else torch.zeros(()) for tensor in tensors]
-        first, second = (
-            ", ".join(
-                number(sum(float(t.detach().double().norm(p)) ** p for t in ts) ** (1 / p)) for ts in (tensors, diffs)
-            )
-            for p in (1, 2)
-        )
-        text = f"    [Backward] All net params (data, diff): L1 norm = ({first}); L2 norm = ({second})"
+        norms = []
+        for p in (1, 2):
+            powers = (sum(float(t.detach().double().norm(p)) ** p for t in ts) for ts in (tensors, diffs))
+            norms.append(", ".join(number(power ** (1 / p)) for power in powers))
+        text = f"    [Backward] All net params (data, diff): L1 norm = ({norms[0]}); L2 norm = ({norms[1]})"
         log(Event.PARAM_NORMS, text, level=logging.ERROR)  # Caffe's level
 
 

@@ -106,13 +106,12 @@ def output_lines(graph: Graph, outputs: Mapping[str, Tensor]) -> list[str]:
     Returns:
         Lines such as `loss = 0.25 (* 2 = 0.5 loss)`. The part in brackets is for blobs with a loss weight.
     """
-    weights = {top.id: weight for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True)}
-    return [
-        output_line(blob.name, value, weights[blob.id])
-        for blob in graph.outputs
-        if blob.name in outputs
-        for value in outputs[blob.name].detach().flatten().tolist()
-    ]
+    weights = {top.id: weight for top, weight in graph.weighted_tops()}
+    lines = []
+    for blob in graph.outputs:
+        values = outputs[blob.name].detach().flatten().tolist() if blob.name in outputs else ()
+        lines += [output_line(blob.name, value, weights.get(blob.id, 0.0)) for value in values]
+    return lines
 
 
 def log_outputs(event: Event, phase: str, graph: Graph, outputs: Mapping[str, Tensor]) -> None:

@@ -51,12 +51,8 @@ def keep_best(solver: Solver, criterion: str) -> None:
     index = _find_output(solver, output)
     if direction not in ("", "min", "max"):
         raise SolverError(f"{quoted(criterion)}: unknown direction {quoted(direction)}; it is one of min, max")
-    is_loss = any(
-        top.name == output and weight != 0
-        for node in solver.test_nets[index].graph.nodes
-        for top, weight in zip(node.tops, node.loss_weights, strict=True)
-    )
-    if not direction and not is_loss:
+    losses = {top.name for top, _ in solver.test_nets[index].graph.weighted_tops()}
+    if not direction and output not in losses:
         raise SolverError(f"specify {output}:max or {output}:min: output {quoted(output)} is not a loss")
     check_folder(solver.settings.snapshot_prefix)
     sign = -1 if direction == "max" else 1

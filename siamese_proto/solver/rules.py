@@ -238,18 +238,9 @@ class SGD(UpdateRule):
         if self.settings.momentum == 0:  # torch then uses no history
             return False
         # torch's rule is h <- momentum h + (1 - dampening) grad;  weight <- weight - lr h.
-        torch._fused_sgd_(
-            weights,
-            grads,
-            histories[0],
-            weight_decay=0.0,
-            momentum=self.settings.momentum,
-            lr=1.0,
-            dampening=1 - rate,
-            nesterov=False,
-            maximize=False,
-            is_first_step=False,
-        )
+        options: dict[str, Any] = {"weight_decay": 0.0, "nesterov": False, "maximize": False, "is_first_step": False}
+        momentum = self.settings.momentum
+        torch._fused_sgd_(weights, grads, histories[0], lr=1.0, momentum=momentum, dampening=1 - rate, **options)
         return True
 
 
@@ -335,27 +326,16 @@ class Adam(UpdateRule):
         return divided_by_roots(first, second, rate * correction / (1 - beta1**updates), delta)
 
     def update_at_once(self, weights: list[Tensor], grads: list[Tensor], rate: float, *histories: list[Tensor]) -> bool:
-        first, second = histories
         updates = self.iteration + 1
         # torch adds its eps to the corrected root, so it must be scaled like the root.
         correction = 1.0 if self.corrects_delta else math.sqrt(1 - self.settings.momentum2**updates)
         if correction == 0:
             return False
-        torch._fused_adam_(
-            weights,
-            grads,
-            first,
-            second,
-            [],
-            [torch.tensor(float(updates), device=weights[0].device)] * len(weights),
-            lr=rate,
-            beta1=self.settings.momentum,
-            beta2=self.settings.momentum2,
-            weight_decay=0.0,
-            eps=self.settings.delta / correction,
-            amsgrad=False,
-            maximize=False,
-        )
+        steps = [torch.tensor(float(updates), device=weights[0].device)] * len(weights)
+        options: dict[str, Any] = {"weight_decay": 0.0, "amsgrad": False, "maximize": False}
+        options |= {"beta1": self.settings.momentum, "beta2": self.settings.momentum2}
+        eps = self.settings.delta / correction
+        torch._fused_adam_(weights, grads, histories[0], histories[1], [], steps, lr=rate, eps=eps, **options)
         return True
 
 

@@ -70,7 +70,7 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     check_graph(net.graph, group)
     net.run.rank, net.run.ranks = group.rank, group.size
     check_sources(net.graph, net.run, given={feeder.layer for feeder in given})
-    if not any(weight for node in net.graph.nodes for weight in node.loss_weights):
+    if not net.graph.weighted_tops():
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
         log(Event.TRAIN_NET, text, level=logging.WARNING)
     return net, BatchSource(net, given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -95,15 +95,5 @@ def _row(layer: str, kind: str, index: int, array: Array, same_as: str = "") -> 
             least, most = min(least, float(finite.min())), max(most, float(finite.max()))
             total += float(finite.sum(dtype=np.float64))
             count += finite.size
-    return Row(
-        layer,
-        kind,
-        index,
-        array.shape,
-        array.dtype.name,
-        least if count else None,
-        most if count else None,
-        total / count if count else None,
-        array.size - count,
-        same_as,
-    )
+    row = Row(layer, kind, index, array.shape, array.dtype.name, least, most, 0.0, array.size - count, same_as)
+    return replace(row, mean=total / count) if count else replace(row, least=None, most=None, mean=None)

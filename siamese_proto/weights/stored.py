@@ -169,14 +169,9 @@ def list_entry(layer: StoredLayer, names: Sequence[str], blobs: Sequence[Array])
 def listed_layer(entry: Mapping[str, Any], arrays: Mapping[str, Array]) -> StoredLayer:
     """Return the layer of an entry. Raises ValueError, KeyError or TypeError if the entry is invalid."""
     blobs = [(str(key), arrays[key].reshape([int(size) for size in shape])) for key, shape in entry["blobs"]]
-    return StoredLayer(
-        name=str(entry["name"]),
-        type=str(entry["type"]),
-        bottoms=tuple(map(str, entry["bottoms"])),
-        tops=tuple(map(str, entry["tops"])),
-        blobs=tuple(blob for _, blob in blobs),
-        keys=tuple(key for key, _ in blobs),
-    )
+    bottoms, tops = (tuple(map(str, entry[field])) for field in ("bottoms", "tops"))
+    keys, arrays_of_blobs = tuple(key for key, _ in blobs), tuple(blob for _, blob in blobs)
+    return StoredLayer(str(entry["name"]), str(entry["type"]), bottoms, tops, arrays_of_blobs, keys)
 
 
 def named_layer(file: str, name: str, arrays: Mapping[str, Array]) -> StoredLayer:

@@ -108,9 +108,7 @@ def outputs_of(graph: Graph) -> tuple[Blob, ...]:
     """
     if graph.problems:
         raise graph.problems[0]
-    weighted = [
-        top for node in graph.nodes for top, weight in zip(node.tops, node.loss_weights, strict=True) if weight != 0
-    ]
+    weighted = [top for top, _ in graph.weighted_tops()]
     from_outside = {top.id for node in graph.nodes if is_source(node) for top in node.tops}
     outputs = tuple(blob for blob in dict.fromkeys([*graph.outputs, *weighted]) if blob.id not in from_outside)
     if not outputs:
