@@ -68,10 +68,8 @@ class ProcessGroup:
 
     def mean_outputs(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Average outputs that are one number over all processes; other outputs are those of this process."""
-        return {
-            name: self.all_reduce_mean(value.detach()) if value.numel() == 1 else value
-            for name, value in outputs.items()
-        }
+        scalars = {name: self.all_reduce_mean(value.detach()) for name, value in outputs.items() if value.numel() == 1}
+        return {**outputs, **scalars}
 
 
 class DistributedGroup(ProcessGroup):
@@ -82,7 +80,6 @@ class DistributedGroup(ProcessGroup):
         self.size = dist.get_world_size()
         # Requests and objects are exchanged on the CPU, so that no process waits for a GPU.
         self._cpu_group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-        self._flat: Tensor | None = None
 
     def broadcast_object(self, value: Value) -> Value:
         values = [value]
@@ -106,20 +103,12 @@ class DistributedGroup(ProcessGroup):
             if param.grad is None:  # a layer that is not used here may be used in another process
                 param.grad = torch.zeros_like(param)
         grads = [param.grad for param in trained if param.grad is not None]
-        size = sum(grad.numel() for grad in grads) + 1
-        if self._flat is None or self._flat.numel() != size:
-            self._flat = torch.empty(size, dtype=loss.dtype, device=loss.device)
-        flat = self._flat
-        pieces = [
-            piece.view(grad.shape)
-            for piece, grad in zip(torch.split(flat[:-1], [grad.numel() for grad in grads]), grads, strict=True)
-        ]
-        torch._foreach_copy_(pieces, grads)
-        flat[-1] = loss
+        flat = torch.cat([*(grad.reshape(-1) for grad in grads), loss.reshape(1)])
         with _lost_processes_reported():
             dist.all_reduce(flat)
         flat.div_(self.size)
-        torch._foreach_copy_(grads, pieces)
+        pieces = torch.split(flat[:-1], [grad.numel() for grad in grads])
+        torch._foreach_copy_(grads, [piece.view(grad.shape) for piece, grad in zip(pieces, grads, strict=True)])
         return flat[-1].clone()
 
     def all_reduce_mean(self, value: Tensor) -> Tensor:
@@ -190,8 +179,5 @@ def check_graph(graph: Graph, group: ProcessGroup) -> None:
     """Raise SolverError if a layer of the training net cannot run in several processes."""
     for node in graph.nodes if group.size > 1 else ():
         if isinstance(node.layer, Layer) and node.layer.writes_files:
-            raise SolverError(
-                f"each of {group.size} processes would write its file; train with one, or write in the TEST phase",
-                location=node.location,
-                layer=node.name,
-            )
+            text = f"each of {group.size} processes would write its file; train with one, or write in the TEST phase"
+            raise SolverError(text, location=node.location, layer=node.name)
