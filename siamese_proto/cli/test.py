@@ -80,7 +80,7 @@ def test(
             print_and_log(Event.MEAN_LOSS, f"Loss: {number(scores.loss())}")
             for line in output_lines(net.graph, scores.means()):
                 print_and_log(Event.MEAN_OUTPUT, line)
-            bad_records = count_of([net.run])
+            bad_records = count_of([net.run_state])
             if bad_records is not None:
                 print_and_log(Event.BAD_RECORDS, bad_records)
         finally:

@@ -108,7 +108,7 @@ def measure_data_layers(
     Raises:
         GraphError: the net has no data layer, or no label of the pairs.
     """
-    comparison, run = twin.comparison, twin.net.run
+    comparison, run = twin.comparison, twin.net.run_state
     sources = _data_layers(twin.net.graph, comparison)
     if not comparison.triplets and comparison.label is None:
         raise GraphError("which blob is the label of the pairs cannot be determined; name it with --label")

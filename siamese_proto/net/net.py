@@ -65,7 +65,7 @@ class Net(nn.Module):
     lets towers that share all their parameters run as one over their joined batches, and layers in the shortest way,
     with the same results to rounding. `seed` settles the first values of parameters and what random layers draw;
     without it both differ from run to run. With `skip_bad_records` data layers leave out records that cannot be used,
-    in place of raising a DataError; `run.bad_records` names them by layer. Without `writes_files` its
+    in place of raising a DataError; `run_state.bad_records` names them by layer. Without `writes_files` its
     HDF5Output layers write nothing. Raises NetError for whatever is wrong with the net or its files.
     """
 
@@ -91,12 +91,12 @@ class Net(nn.Module):
             raise graph.problems[0]
         prepare(graph, writes_files=writes_files)
         first_seed = seed if seed is not None else int(torch.randint(2**62, ()))
-        self.run = RunState(first_seed, skip_bad_records=skip_bad_records, writes_files=writes_files)
-        self.weights = make_weights(graph, share_with._by_layer() if share_with is not None else {}, self.run)
+        self.run_state = RunState(first_seed, skip_bad_records=skip_bad_records, writes_files=writes_files)
+        self.weights = make_weights(graph, share_with._by_layer() if share_with is not None else {}, self.run_state)
         self._fuse = fuse
         self.train(graph.phase == "TRAIN")
         # By mode; the other one is made when it is asked for.
-        self._forms = {self.training: Form.of(in_phase(graph, graph.phase), self.run, fuse=fuse)}
+        self._forms = {self.training: Form.of(in_phase(graph, graph.phase), self.run_state, fuse=fuse)}
         self.feeders: dict[str, Feeder] = {}  # by node id: files repeat layer names
         self._positions: dict[str, int] = {}  # of sources to open again: batches that the net was copied after
         self._param_ids = [param.id for param in self.graph.params]
@@ -123,7 +123,7 @@ class Net(nn.Module):
     def _form(self) -> Form:
         if self.training not in self._forms:
             other = in_phase(self._forms[not self.training].graph, "TRAIN" if self.training else "TEST")
-            self._forms[self.training] = Form.of(other, self.run, fuse=self._fuse)
+            self._forms[self.training] = Form.of(other, self.run_state, fuse=self._fuse)
         return self._forms[self.training]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Net(nn.Module):
         if self._pulled(frozenset(given)):
             given.update(self.pull(given))
         outputs = self._run(given, every_blob=False)
-        self.run.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
+        self.run_state.draw += 1  # the next pass draws anew; a Solver says itself which pass it is
         return outputs
 
     def train_as_built(self) -> None:
@@ -207,7 +207,7 @@ class Net(nn.Module):
         """Every blob by name, for looking inside; of one changed in place the last version. Writes no files."""
         given = self._given(blobs)
         given.update(self.pull(given))
-        with self.run.writing_nothing():
+        with self.run_state.writing_nothing():
             return self._run(given, every_blob=True)
 
     def loss(self, outputs: Mapping[str, Tensor]) -> Tensor:
@@ -223,7 +223,7 @@ class Net(nn.Module):
             try:
                 feeder = self.feeders.get(node.id)
                 if feeder is None:
-                    feeder = self.feeders[node.id] = node.layer.open(self.run)
+                    feeder = self.feeders[node.id] = node.layer.open(self.run_state)
                     feeder.skip(self._positions.pop(node.id, 0))
                 tensors = feeder.next_batch()
             except NetError as problem:
@@ -239,8 +239,8 @@ class Net(nn.Module):
         self._positions.clear()
         while self.feeders:
             self.feeders.popitem()[1].close()
-        while self.run.files:
-            self.run.files.popitem()[1].close()
+        while self.run_state.files:
+            self.run_state.files.popitem()[1].close()
 
     @property
     def device(self) -> torch.device:

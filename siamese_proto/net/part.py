@@ -27,7 +27,7 @@ class Part:
         graph = in_phase(net.graph, "TEST")  # evaluation, whatever mode the net is in
         nodes, constants = _needed(graph, given, wanted)
         modules = {
-            module_name(node): LayerModule(node.layer, net.run) for node in nodes if isinstance(node.layer, Layer)
+            module_name(node): LayerModule(node.layer, net.run_state) for node in nodes if isinstance(node.layer, Layer)
         }
         self._constants = [tensor for node in constants for tensor in _made_up(net, node)]
         inputs = (*given, *(top for node in constants for top in node.tops))
@@ -73,7 +73,7 @@ def _needed(graph: Graph, given: Sequence[Blob], wanted: Sequence[Blob]) -> tupl
 
 def _made_up(net: Net, node: Node) -> Sequence[Tensor]:
     assert isinstance(node.layer, DataLayer)  # of type DummyData
-    feeder = node.layer.open(net.run)
+    feeder = node.layer.open(net.run_state)
     try:
         return [tensor.to(net.device) for tensor in feeder.next_batch()]
     finally:

@@ -35,12 +35,12 @@ class BatchSource:
         self.net = net
         self.given = {feeder.layer: feeder for feeder in given}
         for feeder in given:
-            feeder.rank, feeder.ranks = net.run.rank, net.run.ranks
+            feeder.rank, feeder.ranks = net.run_state.rank, net.run_state.ranks
 
     def next_batch(self) -> dict[str, Any]:
         """Return the next batch of every data layer, by blob."""
         batch = {top: array for feeder in self.given.values() for top, array in feeder.next_batch().items()}
-        for node in self.net.graph.nodes if self.net.run.ranks > 1 else ():
+        for node in self.net.graph.nodes if self.net.run_state.ranks > 1 else ():
             is_read = isinstance(node.layer, DataLayer) and node.name not in self.given
             if is_read and node.id not in self.net.feeders:
                 self.net.feeders[node.id] = open_feeder(self.net, node)
@@ -55,7 +55,7 @@ class BatchSource:
             NetError: A source can no longer be read.
         """
         positions = self.positions()
-        ranks = self.net.run.ranks
+        ranks = self.net.run_state.ranks
         for node in self.net.graph.nodes:
             given = self.given.get(node.name)
             position = positions.get(node.name if given is not None else node.id, 0)
@@ -64,7 +64,7 @@ class BatchSource:
                 for number in numbers:
                     yield DeliveredBatch(node, given.delivered(number), None, number)
             elif isinstance(node.layer, DataLayer) and numbers:
-                feeder = node.layer.open(self.net.run)
+                feeder = node.layer.open(self.net.run_state)
                 try:
                     feeder.skip(numbers.start)
                     for number in numbers:
@@ -99,10 +99,10 @@ def open_feeder(net: Net, node: Node) -> Feeder:
     """Begin to read a data layer; if several processes train the net, the share of this one."""
     assert isinstance(node.layer, DataLayer)  # as the callers check
     try:
-        feeder = node.layer.open(net.run)
+        feeder = node.layer.open(net.run_state)
     except NetError as problem:
         raise problem.at(location=node.location, layer=node.name) from None
-    return SharedFeeder(feeder, net.run.rank, net.run.ranks) if net.run.ranks > 1 else feeder
+    return SharedFeeder(feeder, net.run_state.rank, net.run_state.ranks) if net.run_state.ranks > 1 else feeder
 
 
 class SharedFeeder:

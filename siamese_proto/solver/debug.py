@@ -81,7 +81,7 @@ class DebugPass:
         assert isinstance(step.node.layer, Layer)  # a net with unknown layers is not built
         bottoms = [x.detach() if cut else x for x, cut in zip(step.inputs, step.node.cut, strict=True)]
         step.params = [self._own_view(use) for use in step.node.params]
-        return step.node.layer.forward(bottoms, step.params, self.net.run)
+        return step.node.layer.forward(bottoms, step.params, self.net.run_state)
 
     def _own_view(self, use: ParamUse) -> Tensor:
         """A parameter as one layer uses it, with a separate gradient."""

@@ -78,7 +78,7 @@ def time_net(net: Net, batch: Mapping[str, Tensor], iterations: int, *, fuse: bo
     for turn in range(iterations + _WARM_UP):
         if turn == _WARM_UP:
             timer.seconds.clear()
-        with net.run.writing_nothing():
+        with net.run_state.writing_nothing():
             _time_layers(net, graph, batch, timer)
             with timer.measure(_TOTAL, "forward"):
                 outputs = net(**batch)
@@ -134,7 +134,7 @@ def _time_layers(net: Net, graph: Graph, batch: Mapping[str, Tensor], timer: _Ti
         is_in_place = isinstance(layer, ElementWise) and layer.overwrites
         inputs = [x.clone() for x in bottoms] if is_in_place else bottoms
         with timer.measure(node.id, "forward"):
-            tops = list(layer.forward(inputs, params, net.run))
+            tops = list(layer.forward(inputs, params, net.run_state))
         values.update(zip((top.id for top in node.tops), tops, strict=True))
         passed.append((node, [*bottoms, *params], tops))
     for node, leaves, tops in reversed(passed):

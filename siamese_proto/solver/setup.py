@@ -68,8 +68,8 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
         seed = group.broadcast_object(int.from_bytes(os.urandom(4), "little"))
     net = _net(source, options, shapes=shapes, seed=seed).to(device(settings))
     check_graph(net.graph, group)
-    net.run.rank, net.run.ranks = group.rank, group.size
-    check_sources(net.graph, net.run, given={feeder.layer for feeder in given})
+    net.run_state.rank, net.run_state.ranks = group.rank, group.size
+    check_sources(net.graph, net.run_state, given={feeder.layer for feeder in given})
     if not net.graph.weighted_tops():
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
         log(Event.TRAIN_NET, text, level=logging.WARNING)
@@ -81,8 +81,8 @@ def test_nets(settings: Settings, net: Net, options: NetOptions) -> list[Net]:
     nets = []
     for index, test in enumerate(settings.test_nets):
         log(Event.TEST_NET, f"Creating test net (#{index}) specified by {test.source.description}")
-        nets.append(_net(test.source, options, seed=net.run.seed, share_with=net).to(net.device))
-        check_sources(nets[-1].graph, nets[-1].run)
+        nets.append(_net(test.source, options, seed=net.run_state.seed, share_with=net).to(net.device))
+        check_sources(nets[-1].graph, nets[-1].run_state)
     return nets
 
 
@@ -106,7 +106,7 @@ def update_rule(settings: Settings, net: Net) -> UpdateRule:
 
 def log_bad_records(nets: Iterable[Net]) -> None:
     """Log the number of records that were left out, if bad records are allowed."""
-    summary = count_of(net.run for net in nets)
+    summary = count_of(net.run_state for net in nets)
     if summary is not None:
         log(Event.BAD_RECORDS, summary)
 

@@ -118,7 +118,7 @@ def write_files(
         run.net.save_weights(weights, diffs=settings.snapshot_diff)
         log(Event.STATE_SNAPSHOT, f"Snapshotting solver state to {kind} file {state}")
         resume = schema.ResumeState(
-            random_seed=run.net.run.seed,
+            random_seed=run.net.run_state.seed,
             data=[schema.DataPosition(layer=layer, batches=n) for layer, n in run.batches.positions().items()],
             recent_loss=run.loss_history.recent(settings.average_loss),
             type=settings.rule.type,
@@ -140,25 +140,25 @@ def recurrent_states(nets: Sequence[Net]) -> list[schema.CarriedState]:
             layer=node.id,
             state=[
                 schema.BlobProto(shape=schema.BlobShape(dim=tensor.shape), data=tensor.detach().flatten().tolist())
-                for tensor in net.run.carried[node.layer.key]
+                for tensor in net.run_state.carried[node.layer.key]
             ],
         )
         for index, net in enumerate(nets)
         for node in net.graph.nodes
-        if isinstance(node.layer, Layer) and node.layer.key in net.run.carried
+        if isinstance(node.layer, Layer) and node.layer.key in net.run_state.carried
     ]
 
 
 def restore_recurrent_states(nets: Sequence[Net], states: Iterable[schema.CarriedState]) -> None:
     """Set the states that `recurrent_states` returned; layers without one start from zero."""
     for net in nets:
-        net.run.carried.clear()
+        net.run_state.carried.clear()
     for state in states:
         for net in nets[state.net : state.net + 1]:
             for node in net.graph.nodes:
                 if node.id == state.layer and isinstance(node.layer, Layer):
                     blobs = (torch.tensor(list(blob.data)).reshape(tuple(blob.shape.dim)) for blob in state.state)
-                    net.run.carried[node.layer.key] = tuple(blob.to(net.device) for blob in blobs)
+                    net.run_state.carried[node.layer.key] = tuple(blob.to(net.device) for blob in blobs)
 
 
 def restore_parameters(run: TrainingState, path: PathLike) -> StoredState:

@@ -222,7 +222,7 @@ class Solver:
         return self.group.all_reduce_gradients(self.rule.params, mean)
 
     def _forward(self, draw: int, debug: DebugPass | None = None) -> Tensor:
-        self.net.run.iteration, self.net.run.draw = self.iteration, draw
+        self.net.run_state.iteration, self.net.run_state.draw = self.iteration, draw
         self.net.train_as_built()
         self.last_batch = self.batches.next_batch()
         self.outputs = self.net(**self.last_batch) if debug is None else debug.forward(self.last_batch)
@@ -238,7 +238,7 @@ class Solver:
     def _test(self, index: int) -> dict[str, Tensor]:
         net = self.test_nets[index]
         scores = Scores(net, self._debug.get(net))
-        scores.net.run.iteration = self.iteration
+        scores.net.run_state.iteration = self.iteration
         for _ in range(self.settings.test_nets[index].iterations):
             self._handle(set(self._requests))
             if self.stopped:
@@ -328,11 +328,11 @@ class Solver:
         self.snapshot_iterations = list(resume.kept) if Path(path).resolve() == own_path.resolve() else []
         self.best_scores = {score.output: score.value for score in resume.best}
         if stored.resume is not None:
-            self.net.run.seed = resume.random_seed
+            self.net.run_state.seed = resume.random_seed
         self.batches.go_to({position.layer: position.batches for position in resume.data})
         tests = snapshots.tests_before(self.iteration, self.settings) if stored.resume is not None else 0
         for net, test in zip(self.test_nets, self.settings.test_nets, strict=True):
-            net.run.seed = self.net.run.seed
+            net.run_state.seed = self.net.run_state.seed
             sources = [node.id for node in net.graph.nodes if isinstance(node.layer, DataLayer)]
             place_feeders(net, dict.fromkeys(sources, tests * test.iterations))
         states = resume.carried if self.group.is_first else ()

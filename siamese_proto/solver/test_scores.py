@@ -30,7 +30,7 @@ class Scores:
         """Run the net over its next batch; returns the outputs for this batch alone."""
         if not self.batches:
             _warn_about_new_statistics(self.net)
-        self.net.run.draw = self.batches
+        self.net.run_state.draw = self.batches
         self.net.train_as_built()
         outputs: dict[str, Tensor] = self.net() if self.debug is None else self.debug.forward(self.net.pull())
         self._loss += self.net.loss(outputs)

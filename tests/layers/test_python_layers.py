@@ -225,10 +225,10 @@ def test_a_data_layer_goes_on_behind_the_batches_it_has_delivered(folder):
     net = allowed(TRIPLETS)
     net()
     net.close()
-    feeder = net.graph.nodes[0].layer.open(net.run)
+    feeder = net.graph.nodes[0].layer.open(net.run_state)
     feeder.skip(3)
     assert float(feeder.next_batch()[0].flatten()[0]) == 30
-    again = net.graph.nodes[0].layer.open(net.run)
+    again = net.graph.nodes[0].layer.open(net.run_state)
     assert float(again.next_batch()[0].flatten()[0]) == 0
 
 

@@ -203,7 +203,7 @@ def test_what_is_carried_keeps_no_history_alive():
     del x
     gc.collect()
     assert start() is None
-    assert all(not state.requires_grad for states in net.run.carried.values() for state in states)
+    assert all(not state.requires_grad for states in net.run_state.carried.values() for state in states)
     net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()
     net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()  # the first pass's graph is gone, and not missed
 
@@ -213,7 +213,7 @@ def test_layers_of_one_name_carry_their_own_state():
     net = sp.Net(text, seed=1)
     assert len({id(param) for param in net.parameters()}) == 10
     net(x=sequence(4, 3), cont=torch.ones(4, 3))
-    first, second = net.run.carried.values()
+    first, second = net.run_state.carried.values()
     assert not torch.equal(first[0], second[0])
 
 
@@ -274,7 +274,7 @@ def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, 
         out = net(x=given, cont=torch.tensor(cont))["y"]
         weights = torch.arange(1.0, out.numel() + 1).view(out.shape)
         (out * weights).sum().backward()
-        states = next(iter(net.run.carried.values()))
+        states = next(iter(net.run_state.carried.values()))
         found.append([t.double() for t in (out.detach(), given.grad, *states, *(p.grad for p in net.parameters()))])
     assert len(taken) == 1 + by_torch
     for way in found[1:]:
@@ -288,7 +288,7 @@ def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, 
 def test_what_a_caller_does_to_the_output_does_not_change_what_is_carried(kind):
     net = sp.Net(NET.replace("KIND", "LSTM"), phase="TEST", seed=1).to(kind)
     y = net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"]
-    (h, _) = next(iter(net.run.carried.values()))
+    (h, _) = next(iter(net.run_state.carried.values()))
     assert torch.equal(h, y[-1])
     y.zero_()
     assert h.abs().min() > 0

@@ -117,7 +117,7 @@ def test_a_train_net_in_eval_mode_computes_what_a_test_net_does(layer: str, fuse
     for seed in range(3):
         net(**batch(seed))
     test = sp.Net(text, "TEST", seed=1, fuse=fuse, share_with=net)
-    test.run.draw = net.run.draw
+    test.run_state.draw = net.run_state.draw
     before = state(net)
     found = net.eval()(**batch())
     mine = state(net)

@@ -250,7 +250,7 @@ def test_modules_in_the_working_folder_are_not_run(write_run: WriteRun, argument
 def share(rank: int, ranks: int, solver: Path) -> Solver:
     """A solver whose net reads its share of the data, without other processes."""
     part = Solver(solver)
-    part.net.run.rank, part.net.run.ranks = rank, ranks
+    part.net.run_state.rank, part.net.run_state.ranks = rank, ranks
     return part
 
 

@@ -207,7 +207,7 @@ def test_the_state_of_recurrent_layers_is_restored(in_tmp: Path) -> None:
     assert resumed.losses == first.losses[3:]
     assert_same(tensors(resumed), tensors(first))
     stateless = Solver("solver.prototxt", snapshot="snap_iter_3.solverstate", data={"in": batches})
-    stateless.net.run.carried.clear()
+    stateless.net.run_state.carried.clear()
     stateless.step(1)
     assert stateless.losses != first.losses[3:4]
 

@@ -117,7 +117,7 @@ def test_a_test_returns_the_mean_over_its_batches(write_run) -> None:
 def test_random_layers_know_the_iteration_and_the_pass(write_run) -> None:
     solver = Solver(write_run(iter_size=3))
     passes = []
-    run = solver.net.run
+    run = solver.net.run_state
     solver.net.register_forward_pre_hook(lambda net, args: passes.append((run.iteration, run.draw)))
     solver.step(2)
     assert passes == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]

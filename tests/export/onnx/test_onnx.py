@@ -115,7 +115,7 @@ def test_recurrent_layers_begin_anew_and_that_is_said() -> None:
     net = sp.Net(text, seed=1)
     made = compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})
     assert (made.begins_anew, made.any_batch) == (("lstm",), False)
-    net.run.carried.clear()
+    net.run_state.carried.clear()
     compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})  # what was traced is not kept
 
 
