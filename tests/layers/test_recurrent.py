@@ -224,7 +224,7 @@ def test_the_carried_state_goes_on_when_traced_whole():
     layer = traced.graph.nodes[1].layer
 
     def forward(x, cont, *params):
-        return layer.forward((x, cont), params, traced.run)[0]
+        return layer.forward((x, cont), params, traced.run_state)[0]
 
     compiled = torch.compile(forward, backend="aot_eager", fullgraph=True)
     for seed in range(3):

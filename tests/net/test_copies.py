@@ -208,12 +208,12 @@ def test_a_solver_says_how_it_is_copied() -> None:
 
 TEXT = 'layer { name: "in" type: "Input" top: "x" }'
 MISTAKES = {
-    "bytes": (TEXT.encode(), "got bytes; decode it first: data.decode()"),
-    "BytesIO": (io.BytesIO(TEXT.encode()), "got a file object (BytesIO); give its path, or what it holds as text"),
-    "StringIO": (io.StringIO(TEXT), "got a file object (StringIO); give its path, or what it holds as text"),
-    "None": (None, "got None"),
-    "number": (3, "got int"),
-    "dict": ({}, "got dict"),
+    "bytes": (TEXT.encode(), "got an object of type bytes; decode it first: data.decode()"),
+    "BytesIO": (io.BytesIO(TEXT.encode()), "got an object of type BytesIO; pass the path of the file, or file.read()"),
+    "StringIO": (io.StringIO(TEXT), "got an object of type StringIO; pass the path of the file, or file.read()"),
+    "None": (None, "got an object of type NoneType"),
+    "number": (3, "got an object of type int"),
+    "dict": ({}, "got an object of type dict"),
 }
 MAKERS = {"Net": sp.Net, "build_graph": sp.build_graph, "parse_net": sp.parse_net, "Solver": sp.Solver}
 
@@ -230,7 +230,7 @@ def test_what_is_no_path_or_text_is_refused_in_one_line(maker: str, mistake: str
 @pytest.mark.parametrize("maker", MAKERS)
 def test_an_open_file_is_refused_in_one_line(maker: str, tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(TEXT)
-    with (tmp_path / "net.prototxt").open() as file, pytest.raises(sp.NetError, match="got a file object"):
+    with (tmp_path / "net.prototxt").open() as file, pytest.raises(sp.NetError, match=r"got an object of type TextIOWrapper; pass the path of the file"):
         MAKERS[maker](file)
 
 
