@@ -44,7 +44,7 @@ def device(settings: Settings) -> torch.device:
     return torch.device("cuda", settings.device_id)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NetOptions:
     """Options of every net of a solver."""
 

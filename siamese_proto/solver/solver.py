@@ -81,7 +81,9 @@ class Solver:
             raise SolverError("both weights and a snapshot are given; a snapshot has its own weights, so give only one")
         log_lines(Event.SETTINGS, f"Initializing solver from parameters: \n{self.settings.text}")
         setup.warn_about_settings(self.settings)
-        options = setup.NetOptions(fuse, allow_python_layers, skip_bad_records)
+        options = setup.NetOptions(
+            fuse=fuse, allow_python_layers=allow_python_layers, skip_bad_records=skip_bad_records
+        )
         if self.settings.snapshot:
             snapshots.check_folder(self.settings.snapshot_prefix)
         self.net, self.batches = setup.train_net(self.settings, data or {}, options)
