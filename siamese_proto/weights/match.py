@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,26 +125,20 @@ def match_weights(
         for node in graph.nodes
         if node.id not in loaded | mismatched and any(use.param.id not in values for use in node.params)
     )
-    repeated = tuple(
-        name for name, count in Counter(loaded.values()).items() if count > 1 and _are_distinct(graph, name)
-    )
-    report = LoadReport(
-        stored.file, tuple(loaded.values()), missing, tuple(ignored), _repeats(graph, copies), repeated, skipped
-    )
-    return values, report
+    names = Counter(loaded.values())
+    repeated = tuple(name for name, count in names.items() if count > 1 and _are_distinct(graph, name))
+    twice = _stored_twice(graph, copies)
+    return values, LoadReport(stored.file, tuple(loaded.values()), missing, tuple(ignored), twice, repeated, skipped)
 
 
-def _repeats(graph: Graph, copies: dict[str, list[tuple[str, Array]]]) -> tuple[WrittenTwice, ...]:
-    params = {use.param.id: use.param for node in graph.nodes for use in node.params}
-    return tuple(
-        WrittenTwice(
-            param.name or param.id,
-            tuple(layer for layer, _ in copies[param.id]),
-            max(_distance(one, other) for (_, one), (_, other) in itertools.pairwise(copies[param.id])),
-        )
-        for param in params.values()
-        if len(copies[param.id]) > 1
-    )
+def _stored_twice(graph: Graph, copies: Mapping[str, Sequence[tuple[str, Array]]]) -> tuple[WrittenTwice, ...]:
+    twice = []
+    for param in {use.param.id: use.param for node in graph.nodes for use in node.params}.values():
+        arrays = copies.get(param.id, ())
+        if len(arrays) > 1:
+            difference = max(_distance(one, other) for (_, one), (_, other) in itertools.pairwise(arrays))
+            twice.append(WrittenTwice(param.name or param.id, tuple(layer for layer, _ in arrays), difference))
+    return tuple(twice)
 
 
 def _are_distinct(graph: Graph, name: str) -> bool:
