@@ -35,23 +35,37 @@ state_flags = section(
 
 
 def split(names: str | None) -> tuple[str, ...]:
-    """The parts of a list with commas, without the spaces around them."""
+    """Split a list at its commas, without the spaces around them."""
     return tuple(part.strip() for part in (names or "").split(",") if part.strip())
 
 
 def chosen_device(gpu: str | None) -> torch.device:
-    """Where `--gpu` wants a net to run: the CPU where it is not given. Raises NetError where there is no such GPU."""
+    """Return the device of `--gpu`, the CPU without the option. Raises NetError if the GPU does not exist."""
     import torch
 
     if gpu is None:
         return torch.device("cpu")
-    number = _first_gpu(gpu)
-    check_gpus([number])
-    return torch.device("cuda", number)
+    first, *others = gpu_ids(gpu)
+    if others and gpu != "all":  # Caffe would divide the work among them
+        log(Event.GPU, f"running on GPU {first} alone", level=logging.WARNING)
+    check_gpus([first])
+    return torch.device("cuda", first)
+
+
+def gpu_ids(gpu: str) -> list[int]:
+    """Return the GPUs that a value of `--gpu` names; all those of this machine for "all"."""
+    if gpu == "all":
+        import torch
+
+        return list(range(torch.cuda.device_count())) or [0]
+    ids = split(gpu)
+    if not ids or not all(part.isdecimal() for part in ids):
+        raise click.BadParameter(f"{gpu!r} is neither a list of GPU numbers nor 'all'", param_hint="--gpu")
+    return [whole_number(part) for part in ids]
 
 
 def check_gpus(ids: Sequence[int]) -> None:
-    """Raise NetError where this machine lacks a GPU that `--gpu` asks for."""
+    """Raise NetError if this machine does not have a GPU that `--gpu` names."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -59,16 +73,6 @@ def check_gpus(ids: Sequence[int]) -> None:
     if missing:
         present = f"the GPUs here are numbered 0 to {count - 1}" if count else "torch finds no GPU here"
         raise NetError(f"--gpu {missing[0]}: {present}; leave --gpu out to run on the CPU")
-
-
-def _first_gpu(gpu: str) -> int:
-    """The id of the GPU to run on; of several, which Caffe would split the work over, the first."""
-    ids = ["0"] if gpu == "all" else list(split(gpu))
-    if not ids or not all(part.isdecimal() for part in ids):
-        raise click.BadParameter(f"{gpu!r} is neither a GPU's number nor 'all'", param_hint="--gpu")
-    if len(ids) > 1:
-        log(Event.GPU, f"running on GPU {ids[0]} alone", level=logging.WARNING)
-    return whole_number(ids[0])
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import click
 
-from siamese_proto.cli.caffe_flags import check_gpus, split
-from siamese_proto.proto.values import whole_number
+from siamese_proto.cli.caffe_flags import check_gpus, gpu_ids
 from siamese_proto.solver.settings import Settings
 
 _GRACE = 30.0  # seconds in which the other processes must end when one has failed
@@ -26,16 +25,7 @@ def chosen_gpus(gpu: str | None) -> list[int]:
     """Return the GPUs that `--gpu` names, [] without the option. Raises NetError if one does not exist."""
     if gpu is None:
         return []
-    if gpu == "all":
-        import torch
-
-        ids = list(range(torch.cuda.device_count())) or [0]
-        check_gpus(ids)
-        return ids
-    parts = split(gpu)
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise click.BadParameter(f"{gpu!r} is neither a list of GPU numbers nor 'all'", param_hint="--gpu")
-    ids = [whole_number(part) for part in parts]
+    ids = gpu_ids(gpu)
     if len(set(ids)) < len(ids):
         raise click.BadParameter(f"{gpu!r} names a GPU twice", param_hint="--gpu")
     check_gpus(ids)

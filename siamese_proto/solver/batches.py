@@ -31,17 +31,17 @@ class DeliveredBatch(NamedTuple):
 class BatchSource:
     """The batches of a training net: those given by the caller, and those that the other data layers read."""
 
-    def __init__(self, net: Net, given: Sequence[GivenBatches]) -> None:
+    def __init__(self, net: Net, given_batches: Sequence[GivenBatches]) -> None:
         self.net = net
-        self.given = {feeder.layer: feeder for feeder in given}
-        for feeder in given:
+        self.given_batches = {feeder.layer: feeder for feeder in given_batches}
+        for feeder in given_batches:
             feeder.rank, feeder.ranks = net.run_state.rank, net.run_state.ranks
 
     def next_batch(self) -> dict[str, Any]:
         """Return the next batch of every data layer, by blob."""
-        batch = {top: array for feeder in self.given.values() for top, array in feeder.next_batch().items()}
+        batch = {top: array for feeder in self.given_batches.values() for top, array in feeder.next_batch().items()}
         for node in self.net.graph.nodes if self.net.run_state.ranks > 1 else ():
-            is_read = isinstance(node.layer, DataLayer) and node.name not in self.given
+            is_read = isinstance(node.layer, DataLayer) and node.name not in self.given_batches
             if is_read and node.id not in self.net.feeders:
                 self.net.feeders[node.id] = open_feeder(self.net, node)
         return {**batch, **self.net.pull(batch)}
@@ -57,12 +57,12 @@ class BatchSource:
         positions = self.positions()
         ranks = self.net.run_state.ranks
         for node in self.net.graph.nodes:
-            given = self.given.get(node.name)
-            position = positions.get(node.name if given is not None else node.id, 0)
+            own = self.given_batches.get(node.name)
+            position = positions.get(node.name if own is not None else node.id, 0)
             numbers = range(max(0, position - ago * ranks), max(0, position - (ago - passes) * ranks))
-            if given is not None:
+            if own is not None:
                 for number in numbers:
-                    yield DeliveredBatch(node, given.delivered(number), None, number)
+                    yield DeliveredBatch(node, own.delivered(number), None, number)
             elif isinstance(node.layer, DataLayer) and numbers:
                 feeder = node.layer.open(self.net.run_state)
                 try:
@@ -76,14 +76,14 @@ class BatchSource:
     def positions(self) -> dict[str, int]:
         """Return the number of batches each data layer has delivered: by node id, and by layer name for given ones."""
         read = {node_id: feeder.batches for node_id, feeder in self.net.feeders.items()}
-        return {**read, **{layer: feeder.batches for layer, feeder in self.given.items()}}
+        return {**read, **{layer: feeder.batches for layer, feeder in self.given_batches.items()}}
 
     def go_to(self, positions: Mapping[str, int]) -> None:
         """Continue after the given numbers of batches; layers without one begin with their first record."""
-        for layer, feeder in self.given.items():
+        for layer, feeder in self.given_batches.items():
             feeder.skip(positions.get(layer, feeder.batches))
-        given = {node.id for node in self.net.graph.nodes if node.name in self.given}
-        place_feeders(self.net, {node_id: count for node_id, count in positions.items() if node_id not in given})
+        skipped = {node.id for node in self.net.graph.nodes if node.name in self.given_batches}
+        place_feeders(self.net, {node_id: count for node_id, count in positions.items() if node_id not in skipped})
 
 
 def place_feeders(net: Net, positions: Mapping[str, int]) -> None:

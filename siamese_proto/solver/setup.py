@@ -58,22 +58,22 @@ def train_net(settings: Settings, data: Mapping[str, Iterable[Any]], options: Ne
     source, group = settings.net, current_group()
     log(Event.TRAIN_NET, f"Creating training net from {source.description}")
     allowed = options.allow_python_layers
-    given: list[GivenBatches] = []
+    own_batches: list[GivenBatches] = []
     if data:
         graph = build_graph(source.parsed, source.phase, source.level, source.stages, allow_python_layers=allowed)
-        given = given_batches(graph, data)
-    shapes = {top: shape for feeder in given for top, shape in feeder.shapes().items()}
+        own_batches = given_batches(graph, data)
+    shapes = {top: shape for feeder in own_batches for top, shape in feeder.shapes().items()}
     seed = settings.random_seed
     if seed < 0:  # snapshots record it, so that a resumed run draws the same numbers
         seed = group.broadcast_object(int.from_bytes(os.urandom(4), "little"))
     net = _net(source, options, shapes=shapes, seed=seed).to(device(settings))
     check_graph(net.graph, group)
     net.run_state.rank, net.run_state.ranks = group.rank, group.size
-    check_sources(net.graph, net.run_state, given={feeder.layer for feeder in given})
+    check_sources(net.graph, net.run_state, given={feeder.layer for feeder in own_batches})
     if not net.graph.weighted_tops():
         text = f"{net.graph.file}: no layer of the training net has a loss, so nothing is learned"
         log(Event.TRAIN_NET, text, level=logging.WARNING)
-    return net, BatchSource(net, given)
+    return net, BatchSource(net, own_batches)
 
 
 def test_nets(settings: Settings, net: Net, options: NetOptions) -> list[Net]:
