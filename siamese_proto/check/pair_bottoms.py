@@ -9,8 +9,7 @@ from siamese_proto.check.faults import has_gap
 from siamese_proto.check.place import Place, warning
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Finding, Graph, Node
-from siamese_proto.graph.joins import compared_features
-from siamese_proto.graph.towers import Towers
+from siamese_proto.graph.towers import Towers, compared_features
 
 PAIR_LOSSES = ("ContrastiveLoss",)
 # What else compares features, and what its bottoms are called. Less is certain of these than of a pair's loss: two of

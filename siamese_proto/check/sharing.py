@@ -10,9 +10,8 @@ from itertools import takewhile
 from siamese_proto.check.place import Place, warning
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Finding, Graph, Node
-from siamese_proto.graph.joins import compared_features
 from siamese_proto.graph.sizes import needs_unlike_bottoms, sizes_of
-from siamese_proto.graph.towers import Row, Towers, shared_blobs
+from siamese_proto.graph.towers import Row, Towers, compared_features, shared_blobs
 
 Compared = Mapping[str, Sequence[Sequence[str]]]  # by blob id what is compared with the blob, itself included
 

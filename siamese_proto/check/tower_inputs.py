@@ -8,8 +8,7 @@ from siamese_proto.check.faults import has_gap
 from siamese_proto.check.place import Place, warning
 from siamese_proto.errors import did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Finding, Graph, Node
-from siamese_proto.graph.joins import compared_features
-from siamese_proto.graph.towers import Row, Towers, built_alike
+from siamese_proto.graph.towers import Row, Towers, built_alike, compared_features
 from siamese_proto.proto import schema
 
 # So many layers at most may stand between two layers of one tower and not of another.

@@ -19,8 +19,8 @@ from siamese_proto.evaluation.preprocess import Picture, to_pictures
 from siamese_proto.evaluation.twin import Floats, Twin, learned_distance
 from siamese_proto.evaluation.verification import Distances, check_pairs
 from siamese_proto.graph.comparison import Comparison
-from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.traversal import nodes_before
 from siamese_proto.layers.base import DataLayer
 from siamese_proto.layers.pair_labels import PairLabels, check_sources, mapping_for, nonzero, odd_labels
 from siamese_proto.net.part import Part
@@ -163,8 +163,7 @@ def _hard_pair(twin: Twin, pairs: Distances, row: int, images: Sequence[Tensor],
 def _data_layers(graph: Graph, comparison: Comparison) -> list[Node]:
     """The data layers that features, scores and labels are computed from; DummyData only if there are no others."""
     blobs = [*comparison.features, *(blob for blob in (comparison.score, comparison.label) if blob is not None)]
-    before = Ancestry(graph).nodes_before(*blobs)
-    sources = [node for node in graph.nodes if node.id in before and isinstance(node.layer, DataLayer)]
+    sources = [node for node in nodes_before(graph, blobs) if isinstance(node.layer, DataLayer)]
     if not sources:
         raise GraphError("the net has no data layer in phase TEST; give pairs with --pairs, or images with --labelled")
     return [node for node in sources if node.type != "DummyData"] or sources

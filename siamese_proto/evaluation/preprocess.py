@@ -15,8 +15,8 @@ from siamese_proto.data.transform import Transform, load_mean, read_mean, read_t
 from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import find_path
 from siamese_proto.graph.comparison import data_node
-from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.traversal import Ancestry
 
 Floats = NDArray[numpy.float32]
 Pixels = NDArray[Any]  # uint8 or float32
@@ -116,7 +116,7 @@ def find_preprocessing(
             "or give its shape with --shape"
         )
     size = (image.shape[1], image.shape[2], image.shape[3])
-    ancestry = Ancestry(graph)
+    ancestry = Ancestry(graph.nodes)
     node = data_node(image, ancestry)
     transform = replace(read_transform(node.message.transform_param, "TEST"), mirror=False)
     if mean_values:
@@ -144,7 +144,7 @@ def find_preprocessing(
 
 def _first_channel(image: Blob, node: Node, ancestry: Ancestry) -> int:
     """The channel of the records where the image begins that is sliced from them."""
-    producer = ancestry.maker[image.id]
+    producer = ancestry.producer[image.id]
     if producer is node:
         return 0
     before = producer.tops[: [top.id for top in producer.tops].index(image.id)]

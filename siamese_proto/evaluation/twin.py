@@ -17,8 +17,8 @@ from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
 from siamese_proto.evaluation.preprocess import Preprocessing, Resolution, find_preprocessing
 from siamese_proto.graph.comparison import Comparison, Metric, find_comparison, image_blobs
-from siamese_proto.graph.features import Ancestry
 from siamese_proto.graph.ir import Blob
+from siamese_proto.graph.traversal import nodes_before
 from siamese_proto.layers.distance import measure
 from siamese_proto.net.net import Net
 from siamese_proto.net.part import Part
@@ -185,12 +185,10 @@ class Twin:
         """Whether the towers compute different features of an image: they have different parameters, for example."""
         if len(self.comparison.features) == 1:
             return False
-        ancestry = Ancestry(self.net.graph)
-        layers = []
-        for feature in self.comparison.features[:2]:
-            before = ancestry.nodes_before(feature)
-            nodes = [node for node in self.net.graph.nodes if node.id in before]
-            layers.append([(node.type, [use.param.id for use in node.params]) for node in nodes])
+        layers = [
+            [(node.type, [use.param.id for use in node.params]) for node in nodes_before(self.net.graph, [feature])]
+            for feature in self.comparison.features[:2]
+        ]
         return layers[0] != layers[1] or self.preprocessing(0).mean is not None
 
     def embed(self, images: Floats, side: int = 0) -> Floats:

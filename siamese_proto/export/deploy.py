@@ -15,10 +15,11 @@ from google.protobuf.message import Message
 
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
-from siamese_proto.graph.features import Ancestry, predictions, tower_difference, twin_features, whole_towers
+from siamese_proto.graph.features import predictions, tower_difference, twin_features, whole_towers
 from siamese_proto.graph.ir import Blob, Graph, Node, Shape
 from siamese_proto.graph.select import PHASES
-from siamese_proto.layers.base import DataLayer, Layer
+from siamese_proto.graph.traversal import Ancestry
+from siamese_proto.layers.base import Layer
 from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
@@ -70,7 +71,7 @@ def deploy(
     given = dict(shapes or {})
     notes: tuple[str, ...] = ()
     graph = _graph(parsed, given, level, tuple(stages))
-    ancestry = Ancestry(graph)
+    ancestry = Ancestry(graph.nodes)
     features = (twin_features(graph) or _compared(graph)) if not outputs else ()
     if tower is not None and not 1 <= tower <= len(features):
         raise GraphError(f"the net has {_towers(len(features))}, got tower {tower}")
@@ -80,12 +81,12 @@ def deploy(
     elif features and not both:
         place = (tower or 1) - 1
         others = [blob for index, blobs in enumerate(features) if index != place for blob in blobs]
-        draft = _Draft(graph, ancestry, given, common=ancestry.nodes_before(*others))
+        draft = _Draft(graph, ancestry, given, common=ancestry.before(*others))
         draft.take(features[place])
         towers = whole_towers(graph, ancestry, features)
         difference = tower_difference(graph, towers)
         if difference:
-            longer = any(tower - ancestry.nodes_before(*blobs) for tower, blobs in zip(towers, features, strict=True))
+            longer = any(tower - ancestry.before(*blobs) for tower, blobs in zip(towers, features, strict=True))
             end = f", up to {', '.join(quoted(blob.name) for blob in features[place])}" if longer else ""
             notes = (f"the towers differ: {difference}; the net holds tower {place + 1} of {len(features)}{end}",)
     elif features and _only_compared(graph, features):
@@ -143,9 +144,9 @@ def _only_compared(graph: Graph, features: Sequence[Sequence[Blob]]) -> bool:
 
 def _parted(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Set[str]:
     """The layers that only cut records in parts, one for each tower: then every tower can have an input of its own."""
-    before = [ancestry.nodes_before(*tower) for tower in features]
+    before = [ancestry.before(*tower) for tower in features]
     common = before[0].intersection(*before[1:])
-    cuts = all(_is_source(node) or node.type == "Slice" for node in graph.nodes if node.id in common)
+    cuts = all(node.is_source or node.type == "Slice" for node in graph.nodes if node.id in common)
     return common if cuts else frozenset()
 
 
@@ -167,9 +168,9 @@ class _Draft:
 
     def take(self, targets: Sequence[Blob]) -> None:
         """Keep what the targets are computed from, down to the net's inputs."""
-        wanted = self.ancestry.nodes_before(*targets)
+        wanted = self.ancestry.before(*targets)
         for node in self.graph.nodes:
-            if node.id in wanted and node.id not in self.common and not _is_source(node):
+            if node.id in wanted and node.id not in self.common and not node.is_source:
                 self.kept.append(node)
         made = {top.id for node in self.kept for top in node.tops}
         self.kept += [
@@ -178,7 +179,7 @@ class _Draft:
             if node.type == "Silence" and all(blob.id in made for blob in node.bottoms)
         ]
         outside = {blob.id: blob for node in self.kept for blob in node.bottoms if blob.id not in made}
-        made_up = {id: self.ancestry.maker[id] for id in outside if self._is_made_up(id)}
+        made_up = {id: self.ancestry.producer[id] for id in outside if self._is_made_up(id)}
         for id, blob in outside.items():
             if len(made_up) == len(outside) or id not in made_up:
                 self._input(blob)
@@ -188,16 +189,16 @@ class _Draft:
             raise GraphError("nothing of the net is left: it computes nothing from its data that needs no labels")
 
     def _is_made_up(self, blob: str) -> bool:
-        maker = self.ancestry.maker.get(blob)
+        maker = self.ancestry.producer.get(blob)
         return maker is not None and maker.type == "DummyData"
 
     def _input(self, blob: Blob) -> None:
         """A blob from outside the tower: an input, or the end of layers that work on all towers' data at once."""
         shape = blob.shape
-        maker = self.ancestry.maker.get(blob.id)
+        maker = self.ancestry.producer.get(blob.id)
         chain: list[Node] = []
         current = blob
-        while maker is not None and not _is_source(maker):
+        while maker is not None and not maker.is_source:
             if isinstance(maker.layer, ElementWise) and not maker.params:
                 chain.insert(0, maker)
             elif maker.type not in ("Slice", "Split"):
@@ -207,7 +208,7 @@ class _Draft:
                     location=maker.location,
                 )
             current = maker.bottoms[0]
-            maker = self.ancestry.maker.get(current.id)
+            maker = self.ancestry.producer.get(current.id)
         self.inputs[blob.id] = current if chain else blob
         self.input_shapes[(current if chain else blob).name] = shape
         if chain:
@@ -314,7 +315,7 @@ class _Draft:
         return message
 
     def _comments(self) -> Iterator[str]:
-        needed = self.ancestry.nodes_before(*self.inputs.values())
+        needed = self.ancestry.before(*self.inputs.values())
         for node in self.graph.nodes:
             if node.id in needed and node.message.HasField("transform_param"):
                 settings = text_format.MessageToString(node.message.transform_param, as_one_line=True).strip()
@@ -323,10 +324,6 @@ class _Draft:
                         f"The data layer {quoted(node.name)} prepared its images with "
                         f"transform_param {{ {settings} }}; whoever fills the inputs must do the same."
                     )
-
-
-def _is_source(node: Node) -> bool:
-    return isinstance(node.layer, DataLayer) or (not node.bottoms and not node.params)
 
 
 def _without_fillers(message: Message) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from siamese_proto.errors import GraphError, did_you_mean, quoted
-from siamese_proto.graph.features import Ancestry, predictions, twin_features
+from siamese_proto.graph.features import predictions, twin_features
 from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.traversal import Ancestry
 from siamese_proto.proto import schema
 
 Metric = Literal["EUCLIDEAN", "SQUARED", "L1", "COSINE", "DOT", "LEARNED"]
@@ -68,7 +69,7 @@ def find_comparison(graph: Graph, features: Sequence[str] = (), label: str = "")
     if features:
         found = _named(graph, features)
     else:
-        ancestry = Ancestry(graph)
+        ancestry = Ancestry(graph.nodes)
         candidates = [*_compared(graph), *_by_distance(graph)]
         if len({comparison.features for comparison in candidates}) > 1:
             raise _ambiguous(candidates)
@@ -145,11 +146,11 @@ def _by_towers(graph: Graph, ancestry: Ancestry) -> Comparison:
             "--feature"
         )
     for blob, loss in predictions(graph, ancestry):
-        scored = _as_score(blob, loss, ancestry.maker[blob.id])
-        before = ancestry.nodes_before(blob)
-        if scored is not None and all(ancestry.maker[feature.id].id in before for feature in features):
+        scored = _as_score(blob, loss, ancestry.producer[blob.id])
+        before = ancestry.before(blob)
+        if scored is not None and all(ancestry.producer[feature.id].id in before for feature in features):
             label = _label_of(loss) if loss is not None else None
-            told_by = loss or ancestry.maker[blob.id]
+            told_by = loss or ancestry.producer[blob.id]
             if scored == "PROBABILITY" and told_by.type in _BEFORE:  # what it is made of is not rounded to 0 or 1
                 blob, scored = told_by.bottoms[0], _BEFORE[told_by.type]
             return Comparison(features, "LEARNED", blob, scored, label, told_by=told_by)
@@ -179,8 +180,8 @@ def _label_of(loss: Node) -> Blob | None:
 
 def _label_behind(graph: Graph, found: Comparison) -> Blob | None:
     """The label of the one loss that depends on all features."""
-    ancestry = Ancestry(graph)
-    makers = {ancestry.maker[feature.id].id for feature in found.features}
+    ancestry = Ancestry(graph.nodes)
+    makers = {ancestry.producer[feature.id].id for feature in found.features}
     before: dict[str, Set[str]] = {}  # for each blob those of the makers that it depends on
     labels = set()
     for node in graph.nodes:
@@ -205,8 +206,12 @@ def image_blobs(graph: Graph, features: Sequence[Blob], inputs: Sequence[str] = 
         if len(inputs) != len(features):
             raise GraphError(f"{len(inputs)} inputs are named for {len(features)} features; give one --input for each")
         return tuple((_blob(graph, name),) for name in inputs)
-    ancestry = Ancestry(graph)
-    before = [_blobs_before(graph, feature) for feature in features]
+    ancestry = Ancestry(graph.nodes)
+    nodes = {node.id: node for node in graph.nodes}
+    before = [
+        {feature.id, *(blob.id for node_id in ancestry.before(feature) for blob in nodes[node_id].bottoms)}
+        for feature in features
+    ]
     found = []
     for index, feature in enumerate(features):
         others = set[str]().union(*(ids for place, ids in enumerate(before) if place != index))
@@ -234,14 +239,6 @@ def _no_input(feature: Blob, begins: Sequence[Blob]) -> GraphError:
     )
 
 
-def _blobs_before(graph: Graph, blob: Blob) -> set[str]:
-    wanted = {blob.id}
-    for node in reversed(graph.nodes):
-        if any(top.id in wanted for top in node.tops):
-            wanted.update(bottom.id for bottom in node.bottoms)
-    return wanted
-
-
 def _begins(graph: Graph, ids: set[str]) -> tuple[Blob, ...]:
     """The blobs among these that are computed from none of the others."""
     return tuple(
@@ -264,14 +261,14 @@ def _joined(graph: Graph, ids: set[str], ancestry: Ancestry) -> tuple[Blob, ...]
 
 def data_node(blob: Blob, ancestry: Ancestry) -> Node:
     """The layer that an image comes from, however it is cut from a record."""
-    node = ancestry.maker[blob.id]
+    node = ancestry.producer[blob.id]
     while node.bottoms:
-        node = ancestry.maker[node.bottoms[0].id]
+        node = ancestry.producer[node.bottoms[0].id]
     return node
 
 
 def _check_untouched(blob: Blob, ancestry: Ancestry) -> None:
-    node = ancestry.maker[blob.id]
+    node = ancestry.producer[blob.id]
     while node.bottoms:
         if node.type not in ("Slice", "Split"):
             raise GraphError(
@@ -279,4 +276,4 @@ def _check_untouched(blob: Blob, ancestry: Ancestry) -> None:
                 "handed in; name the blob that takes it with --input",
                 location=node.location,
             )
-        node = ancestry.maker[node.bottoms[0].id]
+        node = ancestry.producer[node.bottoms[0].id]

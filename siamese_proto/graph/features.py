@@ -1,4 +1,4 @@
-"""Which blobs of a net are worth computing once it is trained, and what they are computed from."""
+"""The blobs of a net that are worth computing once it is trained: features of towers and predictions."""
 
 from __future__ import annotations
 
@@ -7,33 +7,8 @@ from collections.abc import Sequence, Set
 
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
-from siamese_proto.graph.joins import compared_features
-from siamese_proto.graph.towers import Towers, find_towers
-
-
-class Ancestry:
-    """Who makes each blob, and what that needs."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.maker: dict[str, Node] = {}
-        self.learned: set[str] = set()  # ids of blobs that some parameter has a part in
-        for node in graph.nodes:
-            learned = bool(node.params) or any(blob.id in self.learned for blob in node.bottoms)
-            for top in node.tops:
-                self.maker[top.id] = node
-                if learned:
-                    self.learned.add(top.id)
-
-    def nodes_before(self, *blobs: Blob) -> frozenset[str]:
-        """Ids of the layers that blobs are computed by, their makers included."""
-        before: set[str] = set()
-        waiting = list(blobs)
-        while waiting:
-            maker = self.maker.get(waiting.pop().id)
-            if maker is not None and maker.id not in before:
-                before.add(maker.id)
-                waiting.extend(maker.bottoms)
-        return frozenset(before)
+from siamese_proto.graph.towers import Towers, compared_features, find_towers
+from siamese_proto.graph.traversal import Ancestry
 
 
 def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
@@ -94,7 +69,7 @@ def _judges(node: Node) -> bool:
 
 def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Sequence[Set[str]]:
     """For each tower the ids of its layers: up to its features, and after these up to where towers are compared."""
-    found = [set(ancestry.nodes_before(*blobs)) for blobs in features]
+    found = [set(ancestry.before(*blobs)) for blobs in features]
     towers = {blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs}  # that blobs depend on
     for node in graph.nodes:
         passed = set[int]().union(*(towers.get(blob.id, ()) for blob in node.bottoms))
@@ -103,8 +78,8 @@ def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[B
         for blob in compared_features(node) if len(passed) > 1 else ():
             own = towers.get(blob.id, set())
             for tower in own if len(own) == 1 else ():
-                if ancestry.maker[blob.id].id not in found[tower]:
-                    found[tower] |= ancestry.nodes_before(blob)
+                if ancestry.producer[blob.id].id not in found[tower]:
+                    found[tower] |= ancestry.before(blob)
     return found
 
 

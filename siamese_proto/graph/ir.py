@@ -84,6 +84,7 @@ class LayerLike(Protocol):
     bottom_names: ClassVar[Sequence[str]]  # what the first bottoms are, for messages: `label`
     tops: Arity
     same_count: ClassVar[bool]  # as many tops as bottoms
+    is_source: ClassVar[bool]  # its tops come from outside the net
     is_loss: ClassVar[bool]  # its first top counts with weight 1 unless loss_weight says otherwise
     labels: Sequence[int]  # bottoms that never take a gradient
     differentiable: ClassVar[bool]  # gradients flow through it
@@ -183,6 +184,13 @@ class Node:
     location: Location
     message: schema.LayerParameter  # as read, for the writer of caffemodels; everybody else reads the fields above
     phases: tuple[Phase, ...] = ("TRAIN", "TEST")  # those the layer's rules admit it in
+
+    @property
+    def is_source(self) -> bool:
+        """Whether the tops come from outside the net: from a data layer, or from the caller (Input)."""
+        if self.layer is None:
+            return self.type == "Input" or not (self.bottoms or self.params)
+        return self.layer.is_source
 
     def __str__(self) -> str:
         tops = ", ".join(top.id for top in self.tops)

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from siamese_proto.graph.ir import Blob, Graph, Node
-from siamese_proto.graph.joins import compared_features
 
 Row = tuple[Node, ...]
+# The number of first bottoms that are features.
+_FEATURE_COUNTS = {"ContrastiveLoss": 2, "TripletLoss": 3, "Distance": 2}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,15 @@ class Towers:
     def shares_all(self) -> bool:
         """Whether the towers use one set of parameters: then they compute the same function."""
         return all(shared for row in self.rows for shared in shared_blobs(row))
+
+
+def compared_features(node: Node) -> tuple[Blob, ...]:
+    """Return the features that a pair or triplet loss, a distance or a difference compares; empty for other layers."""
+    if node.type == "Eltwise":
+        signs = {coefficient > 0 for coefficient in node.message.eltwise_param.coeff}
+        return node.bottoms if len(node.bottoms) == 2 and len(signs) == 2 else ()
+    count = _FEATURE_COUNTS.get(node.type, 0)
+    return node.bottoms[:count] if len(node.bottoms) >= count else ()
 
 
 def shared_blobs(row: Row) -> tuple[bool, ...]:

@@ -123,6 +123,7 @@ class Layer:
     bottom_names: ClassVar[Sequence[str]] = ()
     tops: Arity = exactly(1)
     same_count: ClassVar[bool] = False
+    is_source: ClassVar[bool] = False
     is_loss: ClassVar[bool] = False
     labels: Sequence[int] = ()
     differentiable: ClassVar[bool] = True
@@ -244,6 +245,7 @@ class Coverage(NamedTuple):
 class DataLayer(Layer):
     """A layer whose tops come from outside the net."""
 
+    is_source = True
     bottoms = exactly(0)
 
     def coverage(self, most: int | None = None) -> Coverage | None:

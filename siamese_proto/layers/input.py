@@ -18,6 +18,7 @@ class Input(Layer):
     Caffe: input_layer.cpp
     """
 
+    is_source = True
     bottoms = exactly(0)
     tops = Arity(1, None)
 

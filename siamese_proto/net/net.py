@@ -16,9 +16,10 @@ from torch import Tensor, fx, nn
 from siamese_proto.compiler import load_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
+from siamese_proto.graph.traversal import Ancestry
 from siamese_proto.layers.base import DataLayer, Feeder, Layer, RunState
 from siamese_proto.net.parameters import Weights, make_weights
-from siamese_proto.net.program import Form, Plan, bare, build_program, in_phase, is_source, plan, prepare
+from siamese_proto.net.program import Form, Plan, bare, build_program, in_phase, plan, prepare
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet
 
@@ -272,14 +273,10 @@ class Net(nn.Module):
     def _pulled(self, given: frozenset[str]) -> tuple[Node, ...]:
         """The data layers that have no blob in `given`, nor any blob computed from it there."""
         if given not in self._sources:
-            wanted: set[str] = set()
-            nodes: set[str] = set()
-            for node in reversed(self.graph.nodes):
-                if any(top.name in given or top.id in wanted for top in node.tops):
-                    nodes.add(node.id)
-                    wanted.update(bottom.id for bottom in node.bottoms)
+            blobs = [top for node in self.graph.nodes for top in node.tops if top.name in given]
+            ids = Ancestry(self.graph.nodes).before(*blobs)
             self._sources[given] = tuple(
-                node for node in self.graph.nodes if isinstance(node.layer, DataLayer) and node.id not in nodes
+                node for node in self.graph.nodes if isinstance(node.layer, DataLayer) and node.id not in ids
             )
         return self._sources[given]
 
@@ -319,7 +316,7 @@ class Net(nn.Module):
 
     def _lacking(self, given: Mapping[str, Tensor]) -> NetError:
         """Why nothing can be computed: Input layers, which nobody feeds but the caller, got nothing."""
-        sources = [node for node in self.graph.nodes if is_source(node)]
+        sources = [node for node in self.graph.nodes if node.is_source]
         names = ", ".join(quoted(top.name) for node in sources for top in node.tops) or "none"
         if given or not sources:
             fault = f"nothing can be computed from {', '.join(map(quoted, given)) or 'nothing'}"

@@ -9,69 +9,73 @@ import torch
 from torch import Tensor
 
 from siamese_proto.errors import GraphError, quoted
-from siamese_proto.graph.ir import Blob, Graph, Node
+from siamese_proto.graph.ir import Blob, Node
+from siamese_proto.graph.traversal import nodes_before
 from siamese_proto.layers.base import DataLayer, Layer
 from siamese_proto.net.net import Net
-from siamese_proto.net.program import LayerModule, Plan, build_program, in_phase, is_source, module_name
+from siamese_proto.net.program import LayerModule, Plan, build_program, in_phase, module_name
 
-_MADE_UP = "DummyData"  # the one source that needs nobody to feed it
-_VALUES_AT_ONCE = 2**24  # of the largest blob, 64 MiB
-_ROWS_AT_ONCE = 256
+_CONSTANT = "DummyData"  # the only source that can run without input
+_VALUES_PER_BATCH = 2**24  # of the largest blob, 64 MiB
+_ROWS_PER_BATCH = 256
 
 
 class Part:
-    """The layers between `given` and `wanted`. Raises GraphError where more than `given` would have to be known."""
+    """The layers between some blobs, `inputs`, and others, `outputs`, in evaluation mode.
 
-    def __init__(self, net: Net, given: Sequence[Blob], wanted: Sequence[Blob]) -> None:
+    Attributes:
+        batch: The largest number of rows of one call.
+
+    Raises:
+        GraphError: the outputs depend on more than the inputs.
+    """
+
+    def __init__(self, net: Net, inputs: Sequence[Blob], outputs: Sequence[Blob]) -> None:
         self._net = net
-        graph = in_phase(net.graph, "TEST")  # evaluation, whatever mode the net is in
-        nodes, constants = _needed(graph, given, wanted)
+        graph = in_phase(net.graph, "TEST")
+        nodes = nodes_before(graph, outputs, inputs)
+        _check_sources(nodes, inputs, outputs)
+        constants = [node for node in nodes if node.is_source]
+        layers = tuple(node for node in nodes if not node.is_source)
         modules = {
-            module_name(node): LayerModule(node.layer, net.run_state) for node in nodes if isinstance(node.layer, Layer)
+            module_name(node): LayerModule(node.layer, net.run_state)
+            for node in layers
+            if isinstance(node.layer, Layer)
         }
-        self._constants = [tensor for node in constants for tensor in _made_up(net, node)]
-        inputs = (*given, *(top for node in constants for top in node.tops))
-        self._program = build_program(graph, Plan(inputs, tuple(nodes), ()), wanted, modules)
-        self.batch = _fixed_batch(given, nodes, constants) or _rows(nodes)
-        self._padded = bool(_fixed_batch(given, nodes, constants))
+        self._constants = [tensor for node in constants for tensor in _values(net, node)]
+        plan = Plan((*inputs, *(top for node in constants for top in node.tops)), layers, ())
+        self._program = build_program(graph, plan, outputs, modules)
+        by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in layers)
+        shape = inputs[0].shape
+        self._is_padded = bool(shape and shape[0]) and not (by_row and not constants)
+        self.batch = shape[0] if self._is_padded and shape else _rows_per_batch(layers)
 
-    def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """The blobs wanted, of at most `batch` rows; without gradients."""
-        rows = len(given[0])
-        device = self._net.device
-        inputs = [_filled_up(tensor, self.batch) if self._padded else tensor for tensor in given]
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs of at most `batch` rows, without gradients."""
+        rows = len(inputs[0])
+        if self._is_padded:  # with copies of the first row
+            inputs = tuple(torch.cat([x, x[:1].expand(self.batch - rows, *x.shape[1:])]) for x in inputs)
         tensors = [self._net.weights[param.id] for param in self._net.graph.params]
         with torch.no_grad():
-            found = self._program(*(tensor.to(device) for tensor in inputs), *self._constants, *tensors)
-        return tuple(tensor[:rows] if self._padded and tensor.dim() else tensor for tensor in found)
+            outputs = self._program(*(x.to(self._net.device) for x in inputs), *self._constants, *tensors)
+        return tuple(tensor[:rows] if self._is_padded and tensor.dim() else tensor for tensor in outputs)
 
 
-def _needed(graph: Graph, given: Sequence[Blob], wanted: Sequence[Blob]) -> tuple[list[Node], list[Node]]:
-    """The layers to run, and those that make values up."""
-    there = {blob.id for blob in given}
-    missing = {blob.id for blob in wanted} - there
-    nodes: list[Node] = []
-    constants: list[Node] = []
-    for node in reversed(graph.nodes):
-        if not any(top.id in missing for top in node.tops):
-            continue
-        if node.type == _MADE_UP:
-            constants.append(node)
-        elif is_source(node):
-            names = ", ".join(quoted(top.name) for top in node.tops if top.id in missing)
+def _check_sources(nodes: Sequence[Node], inputs: Sequence[Blob], outputs: Sequence[Blob]) -> None:
+    read = {blob.id for blob in (*outputs, *(bottom for node in nodes for bottom in node.bottoms))}
+    read -= {blob.id for blob in inputs}
+    for node in reversed(nodes):
+        if node.is_source and node.type != _CONSTANT:
+            names = ", ".join(quoted(top.name) for top in node.tops if top.id in read)
             raise GraphError(
-                f"{', '.join(quoted(blob.name) for blob in wanted)} cannot be computed from "
-                f"{', '.join(quoted(blob.name) for blob in given)} alone: it takes {names} too",
+                f"{', '.join(quoted(blob.name) for blob in outputs)} cannot be computed from "
+                f"{', '.join(quoted(blob.name) for blob in inputs)} alone: it takes {names} too",
                 location=node.location,
                 layer=node.name,
             )
-        else:
-            nodes.append(node)
-            missing.update(bottom.id for bottom in node.bottoms if bottom.id not in there)
-    return nodes[::-1], constants[::-1]
 
 
-def _made_up(net: Net, node: Node) -> Sequence[Tensor]:
+def _values(net: Net, node: Node) -> Sequence[Tensor]:
     assert isinstance(node.layer, DataLayer)  # of type DummyData
     feeder = node.layer.open(net.run_state)
     try:
@@ -80,18 +84,6 @@ def _made_up(net: Net, node: Node) -> Sequence[Tensor]:
         feeder.close()
 
 
-def _fixed_batch(given: Sequence[Blob], nodes: Sequence[Node], constants: Sequence[Node]) -> int:
-    """How many rows must come at once; 0 where any number may."""
-    free = not constants and all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in nodes)
-    shape = given[0].shape
-    return 0 if free or not shape else shape[0]
-
-
-def _rows(nodes: Sequence[Node]) -> int:
+def _rows_per_batch(nodes: Sequence[Node]) -> int:
     sizes = [math.prod(top.shape[1:]) for node in nodes for top in node.tops if top.shape]
-    return max(1, min(_ROWS_AT_ONCE, _VALUES_AT_ONCE // max(sizes, default=1)))
-
-
-def _filled_up(tensor: Tensor, rows: int) -> Tensor:
-    """With copies of the first row behind it, up to so many."""
-    return torch.cat([tensor, tensor[:1].expand(rows - len(tensor), *tensor.shape[1:])])
+    return max(1, min(_ROWS_PER_BATCH, _VALUES_PER_BATCH // max(sizes, default=1)))

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase
-from siamese_proto.layers.base import DataLayer, Layer, RunState
+from siamese_proto.layers.base import Layer, RunState
 from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.optimize.passes import optimize
 from siamese_proto.optimize.rewriting import Rewritten
@@ -115,11 +115,6 @@ class Plan:
         return {blob.id for blobs in (self.inputs, *(node.tops for node in self.nodes)) for blob in blobs}
 
 
-def is_source(node: Node) -> bool:
-    """Whether the node's tops come from outside: a data layer or an Input."""
-    return isinstance(node.layer, DataLayer) or node.type == "Input"
-
-
 def plan(graph: Graph, given: Collection[str]) -> Plan:
     """Which layers can run when the blobs named in `given` are handed in; these replace what would compute them."""
     inputs: list[Blob] = []
@@ -130,7 +125,7 @@ def plan(graph: Graph, given: Collection[str]) -> Plan:
         handed_in = [top for top in node.tops if top.name in given and top.version == 0]
         inputs.extend(handed_in)
         there.update(top.id for top in handed_in)
-        if is_source(node) or (node.tops and len(handed_in) == len(node.tops)):
+        if node.is_source or (node.tops and len(handed_in) == len(node.tops)):
             continue
         if all(bottom.id in there for bottom in node.bottoms):
             nodes.append(node)

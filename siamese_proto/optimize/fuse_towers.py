@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from siamese_proto.graph.ir import Blob, Graph, LayerContext, Node, Phase, Shape
 from siamese_proto.graph.towers import Row, find_towers
+from siamese_proto.graph.traversal import topological_order
 from siamese_proto.layers.base import Layer
 from siamese_proto.optimize.joined_layers import JoinBatches, PartBatches, joined_layer
 from siamese_proto.optimize.rewriting import Rewritten, free_id
@@ -260,18 +260,5 @@ def _in_order(units: Sequence[list[Node]], priority: Sequence[int]) -> list[list
         for param in {use.param.id for node in units[index] for use in node.params if use.param.statistic}:
             waits[index] |= {writers[param]} - {index} if param in writers else set()
             writers[param] = index
-    readers: Mapping[int, list[int]] = {index: [] for index in range(len(units))}
-    for index, needed in enumerate(waits):
-        for other in needed:
-            readers[other].append(index)
-    ready = [(priority[index], index) for index, needed in enumerate(waits) if not needed]
-    heapq.heapify(ready)
-    ordered: list[list[Node]] = []
-    while ready:
-        _, index = heapq.heappop(ready)
-        ordered.append(units[index])
-        for reader in readers[index]:
-            waits[reader].discard(index)
-            if not waits[reader]:
-                heapq.heappush(ready, (priority[reader], reader))
-    return ordered if len(ordered) == len(units) else None
+    order = topological_order(waits, priority)
+    return [units[index] for index in order] if order is not None else None

@@ -15,7 +15,6 @@ from siamese_proto.graph.ir import Node, ParamUse
 from siamese_proto.graph.splits import insert_splits
 from siamese_proto.layers.base import Layer
 from siamese_proto.net.net import Net
-from siamese_proto.net.program import is_source
 from siamese_proto.solver.log import Event, log, number
 
 
@@ -55,14 +54,14 @@ class DebugPass:
         dtype = next(iter(tensors.values()), torch.zeros(())).dtype
         sources = {name: torch.as_tensor(value).to(self.net.device, dtype) for name, value in batch.items()}
         for node in graph.nodes:
-            for top in node.tops if is_source(node) else ():
+            for top in node.tops if node.is_source else ():
                 # Caffe computes the gradient of data too, if force_backward or propagate_down asks for it.
                 if top.id in self._gradients.blobs and not sources[top.name].requires_grad:
                     sources[top.name] = sources[top.name].detach().requires_grad_()
         by_name: dict[str, Tensor] = {}
         by_id: dict[str, Tensor] = {}
         for step in self._steps:
-            is_input = step.node is not None and is_source(step.node)
+            is_input = step.node is not None and step.node.is_source
             tops = [sources[top] for top in step.tops] if is_input else self._run(step, by_name)
             by_name.update(zip(step.tops, tops, strict=True))
             if step.node is not None:

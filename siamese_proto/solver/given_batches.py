@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from siamese_proto.errors import SolverError, did_you_mean, quoted
 from siamese_proto.graph.ir import Graph, Node
-from siamese_proto.net.program import is_source
 
 Kind = tuple[torch.Size, torch.dtype, torch.layout]
 
@@ -104,7 +103,7 @@ def _kind(tensor: Tensor) -> Kind:
 
 def given_batches(graph: Graph, data: Mapping[str, Iterable[Any]]) -> list[GivenBatches]:
     """Check the caller's batches, which are by the name of their data or Input layer. Raises SolverError."""
-    sources = {node.name: node for node in graph.nodes if is_source(node)}
+    sources = {node.name: node for node in graph.nodes if node.is_source}
     for name in data:
         if name not in sources:
             names = ", ".join(map(quoted, sources)) or "none"

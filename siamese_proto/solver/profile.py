@@ -17,7 +17,6 @@ from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import Layer
 from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.net.net import Net
-from siamese_proto.net.program import is_source
 
 _WARM_UP = 2  # passes that allocate memory and choose kernels, and are not counted
 _TOTAL = ""  # the layer of times of whole passes
@@ -59,7 +58,7 @@ def random_batch(graph: Graph) -> dict[str, Tensor]:
     }
     batch = {}
     for node in graph.nodes:
-        for top in node.tops if is_source(node) else ():
+        for top in node.tops if node.is_source else ():
             if top.shape is None:
                 note = graph.notes[0] if graph.notes else "its shape is unknown"
                 raise GraphError(f"{note}; give its shape with --shape {top.name}=N,C,H,W")
@@ -94,7 +93,7 @@ def time_net(net: Net, batch: Mapping[str, Tensor], iterations: int, *, fuse: bo
         )
         return forward, backward
 
-    layers = tuple(LayerTime(node.name, node.type, *mean(node.id)) for node in graph.nodes if not is_source(node))
+    layers = tuple(LayerTime(node.name, node.type, *mean(node.id)) for node in graph.nodes if not node.is_source)
     return NetTime(layers, *mean(_TOTAL), iterations)
 
 
@@ -123,7 +122,7 @@ def _time_layers(net: Net, graph: Graph, batch: Mapping[str, Tensor], timer: _Ti
     passed: list[tuple[Node, list[Tensor], list[Tensor]]] = []
     for node in graph.nodes:
         layer = node.layer
-        if is_source(node) or not isinstance(layer, Layer):
+        if node.is_source or not isinstance(layer, Layer):
             continue
         bottoms = [
             values[blob.id].detach().requires_grad_(blob.id in has_gradient and not cut)

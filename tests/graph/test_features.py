@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from nets import net
 
 from siamese_proto import build_graph, parse_net
-from siamese_proto.graph.features import Ancestry, predictions, twin_features
+from siamese_proto.graph.features import predictions, twin_features
+from siamese_proto.graph.traversal import Ancestry
 
 TWIN = """
     in Input > x y ; ; 2x3 2x3
@@ -42,13 +41,13 @@ def test_towers_hand_on_what_others_read_or_nobody_does(text: str, expected: lis
 
 def test_a_blob_is_learned_when_one_of_its_bottoms_is() -> None:
     text = "in Input > x y ; ; 2x5 2x3\n a InnerProduct y ; ; num_output: 5\n s Eltwise x a\n t Eltwise x x"
-    assert sorted(Ancestry(build_graph(parse_net(net(text)))).learned) == ["a", "s"]
+    assert sorted(Ancestry(build_graph(parse_net(net(text))).nodes).learned) == ["a", "s"]
 
 
 def test_layers_before_a_blob_end_where_no_layer_makes_one() -> None:
     graph = build_graph(parse_net(net("in Input > x ; ; 2x3\n a ReLU x\n b Eltwise a x\n c ReLU x")))
-    ancestry = Ancestry(replace(graph, nodes=graph.nodes[1:]))
-    assert ancestry.nodes_before(graph.nodes[2].tops[0]) == {"a", "b"}
+    ancestry = Ancestry(graph.nodes[1:])
+    assert ancestry.before(graph.nodes[2].tops[0]) == {"a", "b"}
 
 
 HEAD = """    in Input > x y ; ; 2x3 2x3
@@ -73,7 +72,7 @@ HEAD = """    in Input > x y ; ; 2x3 2x3
 )
 def test_predictions_are_what_losses_compare_and_learned_outputs(text: str, expected: list[tuple[str, str]]) -> None:
     graph = build_graph(parse_net(net(HEAD + text)))
-    pairs = predictions(graph, Ancestry(graph))
+    pairs = predictions(graph, Ancestry(graph.nodes))
     assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == expected
 
 
@@ -84,13 +83,13 @@ layer { name: "a" type: "InnerProduct" bottom: "x" top: "a" inner_product_param 
 layer { name: "s" type: "Slice" bottom: "a" top: "l" top: "r" loss_weight: 1 loss_weight: 0 }
 """
     graph = build_graph(parse_net(text))
-    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph))] == [("a", None)]
+    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph.nodes))] == [("a", None)]
 
 
 def test_a_loss_of_weight_0_judges_and_is_no_prediction() -> None:
     unweighted = net(HEAD + "s SoftmaxWithLoss a t").replace('top: "s"', 'top: "s" loss_weight: 0')
     graph = build_graph(parse_net(unweighted))
-    pairs = predictions(graph, Ancestry(graph))
+    pairs = predictions(graph, Ancestry(graph.nodes))
     assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == [("a", "s")]
 
 
@@ -99,4 +98,4 @@ def test_an_unknown_layer_with_one_weighted_top_judges() -> None:
     unknown = net(text).replace('top: "q"', 'top: "q" loss_weight: 1 loss_weight: 0')
     graph = build_graph(parse_net(unknown))
     assert graph.problems
-    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph))] == [("a", None)]
+    assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph.nodes))] == [("a", None)]

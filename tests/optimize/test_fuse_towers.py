@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import siamese_proto as sp
 from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Phase
-from siamese_proto.net.program import is_source
 from siamese_proto.optimize.fuse_towers import fuse_towers
 from siamese_proto.optimize.rewriting import Rewritten
 
@@ -203,7 +202,7 @@ def test_every_net_of_the_project_gives_the_same_both_ways(path: Path, phase: Ph
     side = SIDES.get(path.parent.name, (50 if path.parent.name == "pseudo_siamese" else 3, 1, 28, 28))
     named = {"pair_data": (3, 2, 28, 28), "sim": (3,), "same": side[:1], "first": (1, 50), "later": (27, 50)}
     graph = sp.build_graph(sp.parse_net(path), phase=phase)
-    tops = [top.name for node in graph.nodes if is_source(node) for top in node.tops]
+    tops = [top.name for node in graph.nodes if node.is_source for top in node.tops]
     torch.manual_seed(2)
     batch = {top: torch.rand(named.get(top, side)) for top in tops}
     for label in ("sim", "same"):

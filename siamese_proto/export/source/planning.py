@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from siamese_proto.errors import GraphError, NetError, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, Param, ParamUse
 from siamese_proto.graph.towers import Row, find_towers
-from siamese_proto.layers.base import DataLayer, Layer
+from siamese_proto.graph.traversal import Ancestry, nodes_before, topological_order
+from siamese_proto.layers.base import Layer
 from siamese_proto.layers.torch_source import Source
 
 
@@ -61,11 +60,6 @@ class Plan:
         return next((blob.shape[0] for blob in self.inputs if blob.shape), None)
 
 
-def is_source(node: Node) -> bool:
-    """Whether the node's tops come from outside."""
-    return isinstance(node.layer, DataLayer) or node.type == "Input"
-
-
 def make_plan(graph: Graph) -> Plan:
     """Raises NetError for nets that cannot run, and for layers without a plain PyTorch form."""
     outputs = outputs_of(graph)
@@ -97,7 +91,7 @@ def make_plan(graph: Graph) -> Plan:
         frozen=frozen,
         regions=tuple(regions),
         steps=tuple(steps),
-        learned=_learned(nodes),
+        learned=frozenset(Ancestry(nodes).learned),
     )
 
 
@@ -109,7 +103,7 @@ def outputs_of(graph: Graph) -> tuple[Blob, ...]:
     if graph.problems:
         raise graph.problems[0]
     weighted = [top for top, _ in graph.weighted_tops()]
-    from_outside = {top.id for node in graph.nodes if is_source(node) for top in node.tops}
+    from_outside = {top.id for node in graph.nodes if node.is_source for top in node.tops}
     outputs = tuple(blob for blob in dict.fromkeys([*graph.outputs, *weighted]) if blob.id not in from_outside)
     if not outputs:
         raise GraphError("the net computes nothing: no layer has an output that is not read")
@@ -119,26 +113,12 @@ def outputs_of(graph: Graph) -> tuple[Blob, ...]:
 def inputs_of(graph: Graph, nodes: Sequence[Node]) -> tuple[Blob, ...]:
     """What these layers read from outside."""
     read = {bottom.id for node in nodes for bottom in node.bottoms}
-    return tuple(top for node in graph.nodes if is_source(node) for top in node.tops if top.id in read)
+    return tuple(top for node in graph.nodes if node.is_source for top in node.tops if top.id in read)
 
 
 def needed(graph: Graph, outputs: Sequence[Blob]) -> tuple[Node, ...]:
     """The layers that the outputs depend on, in their order."""
-    wanted = {blob.id for blob in outputs}
-    found: list[Node] = []
-    for node in reversed(graph.nodes):
-        if not is_source(node) and any(top.id in wanted for top in node.tops):
-            found.append(node)
-            wanted.update(bottom.id for bottom in node.bottoms)
-    return tuple(reversed(found))
-
-
-def _learned(nodes: Sequence[Node]) -> frozenset[str]:
-    learned: set[str] = set()
-    for node in nodes:
-        if node.params or any(bottom.id in learned for bottom in node.bottoms):
-            learned.update(top.id for top in node.tops)
-    return frozenset(learned)
+    return tuple(node for node in nodes_before(graph, outputs) if not node.is_source)
 
 
 def _source(graph: Graph, node: Node) -> Source:
@@ -282,21 +262,8 @@ def _in_order(nodes: Sequence[Node], regions: Sequence[Region]) -> list[Step] | 
             steps.append((place[node.id], node, reads, makes))
     maker = {blob: index for index, (*_, makes) in enumerate(steps) for blob in makes}
     waits = [{maker[blob] for blob in reads if blob in maker} for _, _, reads, _ in steps]
-    readers: defaultdict[int, list[int]] = defaultdict(list)
-    for index, needed in enumerate(waits):
-        for other in needed:
-            readers[other].append(index)
-    ready = [(steps[index][0], index) for index, needed in enumerate(waits) if not needed]
-    heapq.heapify(ready)
-    ordered: list[Step] = []
-    while ready:
-        _, index = heapq.heappop(ready)
-        ordered.append(steps[index][1])
-        for reader in readers[index]:
-            waits[reader].discard(index)
-            if not waits[reader]:
-                heapq.heappush(ready, (steps[reader][0], reader))
-    return ordered if len(ordered) == len(steps) else None
+    order = topological_order(waits, [place for place, *_ in steps])
+    return [steps[index][1] for index in order] if order is not None else None
 
 
 def shape_of(param: Param) -> tuple[int, ...]:
