@@ -57,18 +57,18 @@ class Eltwise(Layer):
             return [_largest(bottoms)]
         if self.stable:
             return [reduce(mul, bottoms)]
-        from siamese_proto.layers.functional.product import quotient_product
+        from siamese_proto.layers.functional.element_wise import quotient_product
 
         return [quotient_product(bottoms)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         names = [f"{{{index}}}" for index in range(len(bottoms))]
         if self.operation == "MAX":
-            return expression(call("largest", *names), "functional.choices.largest")
+            return expression(call("largest", *names), "functional.element_wise.largest")
         if self.operation == "PROD":
             if self.stable:
                 return expression(" * ".join(names))
-            return expression(f"quotient_product(({', '.join(names)}))", "functional.product.quotient_product")
+            return expression(f"quotient_product(({', '.join(names)}))", "functional.element_wise.quotient_product")
         factors = self.coefficients or (1.0,) * len(bottoms)
         signs = {1.0: "", -1.0: "-"}
         terms = [signs.get(c, f"{literal(c)} * ") + name for name, c in zip(names, factors, strict=True)]

@@ -38,7 +38,7 @@ class Im2col(Windowed):
         return [(*lead, channels * prod(self.windows(len(spatial))[0]), *self.slid(spatial))]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.functional.windows import windows_as_channels
+        from siamese_proto.layers.functional.pooling import windows_as_channels
 
         x = bottoms[0]
         axis = canonical_axis(self.axis, x.shape)
@@ -55,7 +55,7 @@ class Im2col(Windowed):
             return expression(f"{unfolded}.unflatten(2, {self.slid(spatial)})")
         kernels, strides, dilations, pads = self._each_way(spatial)
         windows = call("windows_as_channels", "{0}", axis, kernels, strides, pads, dilations)
-        return expression(windows, "functional.windows.windows_as_channels")
+        return expression(windows, "functional.pooling.windows_as_channels")
 
     def _each_way(self, spatial: Shape) -> tuple[Shape, Shape, Shape, tuple[tuple[int, int], ...]]:
         """Kernel, stride, dilation, and the pads before and behind, of each dimension."""

@@ -10,42 +10,13 @@ from siamese_proto.errors import GraphError
 from siamese_proto.graph.ir import Shape, exactly
 from siamese_proto.layers.base import Layer, RunState, layer
 from siamese_proto.layers.checks import check_batches
+from siamese_proto.layers.label_indices import divisor, pair_divisor, read_ignored, read_normalization
 from siamese_proto.layers.pair_labels import look_at_labels, nonzero
 from siamese_proto.layers.torch_source import Source, call
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def read_ignored(message: schema.LayerParameter) -> int | None:
-    """The label that does not count, None where every label counts."""
-    return message.loss_param.ignore_label if message.loss_param.HasField("ignore_label") else None
-
-
-def read_normalization(message: schema.LayerParameter, default: str) -> str:
-    """FULL, VALID, BATCH_SIZE or NONE; where it is unset the old flag `normalize` says VALID or BATCH_SIZE."""
-    settings = message.loss_param
-    if settings.HasField("normalization"):
-        return schema.LossParameter.NormalizationMode.Name(settings.normalization)
-    if settings.HasField("normalize"):
-        return "VALID" if settings.normalize else "BATCH_SIZE"
-    return default
-
-
-def divisor(normalization: str, outer: int, total: int, counted: Tensor | None) -> Tensor | int:
-    """What a sum over labels is divided by, at least 1.
-
-    `outer` rows hold `total` labels; `counted` is 1 for labels that count and 0 for the others, None if all count.
-    """
-    if normalization == "VALID" and counted is not None:
-        return counted.sum().clamp(min=1)
-    return max(1, {"FULL": total, "VALID": total, "BATCH_SIZE": outer, "NONE": 1}[normalization])
-
-
-def pair_divisor(normalization: str, pairs: int) -> int:
-    """What a sum over N pairs or triplets is divided by: 2 N (HALF_MEAN), N (MEAN) or 1 (SUM)."""
-    return {"HALF_MEAN": 2 * pairs, "MEAN": pairs, "SUM": 1}[normalization]
 
 
 @layer("ContrastiveLoss")
@@ -91,7 +62,7 @@ class ContrastiveLoss(Layer):
         return [()]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        from siamese_proto.layers.functional.contrastive import contrastive_loss
+        from siamese_proto.layers.functional.loss_rules import contrastive_loss
 
         rows = bottoms[0].shape[0]
         a, b = (bottom if bottom.dim() == 2 else bottom.reshape(rows, -1) for bottom in bottoms[:2])

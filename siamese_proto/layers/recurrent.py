@@ -201,7 +201,7 @@ class LSTM(Recurrent):
         elif self._is_for_torch(bottoms[0], cont):
             out, h, c = self._by_torch(bottoms[0], cont[0], params, h, c)
         else:
-            from siamese_proto.layers.functional.lstm import lstm_steps
+            from siamese_proto.layers.functional.recurrent import lstm_steps
 
             transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # other than that under autocast
             out, c = lstm_steps(transformed, cont, h, c, params[-1])
@@ -284,7 +284,7 @@ class LSTMUnit(Layer):
 
 def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
     """The next c and h (.., D) of c before it (.., D), gates (.., 4 D) and cont (.., 1)."""
-    from siamese_proto.layers.functional.forget_gate import forget_gate
+    from siamese_proto.layers.functional.recurrent import forget_gate
 
     i, f, o, g = x.chunk(4, -1)
     c = forget_gate(f, cont) * before + i.sigmoid() * g.tanh()

@@ -108,7 +108,7 @@ class ArgMax(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"axis": (self.axis, None), "with_values": (self.with_values, False)}
-        return expression(call("highest", "{0}", self.top_k, **settings), "functional.choices.highest")
+        return expression(call("highest", "{0}", self.top_k, **settings), "functional.element_wise.highest")
 
     def rows_independent(self) -> bool:
         return self.axis is None or self.axis > 0

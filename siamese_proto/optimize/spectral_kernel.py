@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from siamese_proto.layers.functional.once import differentiable_once
+from siamese_proto.layers.functional.element_wise import differentiable_once
 
 Pair = tuple[int, int]
 _FEW_TILES, _MANY_TILES = 32, 64  # at once, as measured; many where the kernels' spectra are large

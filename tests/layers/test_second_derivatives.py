@@ -8,7 +8,7 @@ from layer_harness import make, run
 from torch import Tensor
 from torch.autograd import gradgradcheck
 
-from siamese_proto.layers.functional.lstm import lstm_steps
+from siamese_proto.layers.functional.recurrent import lstm_steps
 from siamese_proto.optimize.per_tower_bias import add_bias
 from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
 

@@ -1,14 +1,31 @@
-"""Element-wise functions whose backward pass reads a blob that the layer has overwritten."""
+"""Element-wise functions with Caffe's gradients and rules for ties."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import mul
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from siamese_proto.layers.functional.once import differentiable_once
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Refuse `create_graph` where only a first derivative is known: RuntimeError.
+
+    torch's own `once_differentiable` leaves out silently what a second derivative gets by way of a rule's inputs.
+    """
+
+    @functools.wraps(backward)
+    def refusing(ctx: Any, *gradients: Any) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(f"{ctx.name()} has no second derivative: leave create_graph out")
+        return backward(ctx, *gradients)
+
+    return refusing
 
 
 def with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -41,3 +58,54 @@ def clip_in_place(x: Tensor, low: float, high: float) -> Tensor:
     """`y = max(low, min(high, x))` with the gradient that Caffe has in place: it passes wherever y is within both."""
     y = x.detach().clamp(max=high).clamp(min=low)
     return with_slope(x, y, ((y >= low) & (y <= high)).to(y.dtype))
+
+
+def quotient_product(bottoms: Sequence[Tensor]) -> Tensor:
+    """The product of tensors of one shape."""
+    return cast(Tensor, QuotientProduct.apply(*bottoms))  # type: ignore[no-untyped-call]  # torch leaves apply without types
+
+
+class QuotientProduct(torch.autograd.Function):
+    """`y = product of x_i`, `dy/dx_i = y / x_i` (eltwise_layer.cpp, stable_prod_grad: false)."""
+
+    @staticmethod
+    def forward(ctx: Any, *bottoms: Tensor) -> Tensor:
+        product = reduce(mul, bottoms)
+        ctx.save_for_backward(product, *bottoms)
+        return product
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        product, *bottoms = ctx.saved_tensors
+        return tuple(
+            product / bottom * gradient if needed else None
+            for bottom, needed in zip(bottoms, ctx.needs_input_grad, strict=True)
+        )
+
+
+def largest(*bottoms: Tensor) -> Tensor:
+    """The maximum of several tensors; the gradient goes to one of equal ones, as Caffe's does.
+
+    To the second rather than the first, to these rather than later ones, of later ones to the earliest.
+    """
+    y = bottoms[0].where(bottoms[0] > bottoms[1], bottoms[1])
+    for bottom in bottoms[2:]:
+        y = bottom.where(bottom > y, y)
+    return y
+
+
+def highest(x: Tensor, top_k: int, axis: int | None = None, *, with_values: bool = False) -> Tensor:
+    """Where the `top_k` highest values are, the highest first; of equal ones the later counts as higher.
+
+    Without `axis` among all values of a row: (N, *K) -> (N, 1, top_k), or (N, 2, top_k): the places, then the values.
+    With `axis` (.., C, ..) -> (.., top_k, ..), the places, or the values instead.
+    """
+    along = -1 if axis is None else axis
+    flat = x.detach().reshape(x.shape[0], -1) if axis is None else x.detach()
+    values, places = flat.flip(along).sort(dim=along, descending=True, stable=True)
+    values = values.narrow(along, 0, top_k)
+    places = (flat.shape[along] - 1 - places.narrow(along, 0, top_k)).to(x.dtype)
+    if axis is not None:
+        return values if with_values else places
+    found = torch.stack((places, values) if with_values else (places,), 1)  # (N, 1 or 2, top_k)
+    return found.reshape(*found.shape, *(1,) * (x.dim() - 3))

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from siamese_proto.layers.functional.contrastive import contrastive_loss
-from siamese_proto.layers.functional.floored_log import floored_log, infogain_loss
-from siamese_proto.layers.functional.softmax_loss import softmax_loss
-from siamese_proto.layers.label_indices import labels_along
-from siamese_proto.layers.loss import divisor
+from siamese_proto.layers.functional.loss_rules import contrastive_loss, floored_log, infogain_loss, softmax_loss
+from siamese_proto.layers.label_indices import divisor, labels_along, pair_divisor
 
 
 class ContrastiveLoss(nn.Module):
@@ -179,3 +176,37 @@ class Accuracy(nn.Module):
             for values in (hit * counts, counts)
         )
         return accuracy, hits / totals.clamp(min=1)
+
+
+class TripletLoss(nn.Module):
+    """`1 / (2 N) sum of max(0, margin + d(a, p) - d(a, n))` with `d(a, b) = |a - b|^2`.
+
+    anchor a, positive p, negative n (N, *K) each -> ()
+    With `distance` EUCLIDEAN d is |a - b|. With `form` RATIO the terms are max(0, 1 - d(a, n) / (d(a, p) + margin)),
+    with SOFTMAX s^2 + (1 - t)^2, (s, t) the softmax of the two distances. `normalization`: HALF_MEAN 1 / (2 N), MEAN
+    1 / N, SUM 1.
+    """
+
+    def __init__(
+        self, margin: float = 1.0, *, form: str = "HINGE", distance: str = "SQUARED", normalization: str = "HALF_MEAN"
+    ) -> None:
+        super().__init__()
+        self.margin = margin
+        self.form = form
+        self.is_squared = distance == "SQUARED"
+        self.normalization = normalization
+
+    def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        """The loss of the triplets."""
+        rows = len(anchor)
+        sides = [(anchor.reshape(rows, -1) - other.reshape(rows, -1)) for other in (positive, negative)]  # (N, K)
+        near, far = (
+            side.square().sum(1) if self.is_squared else torch.linalg.vector_norm(side, dim=1) for side in sides
+        )
+        if self.form == "SOFTMAX":
+            losses = 2 * (near - far).sigmoid().square()
+        elif self.form == "RATIO":
+            losses = (1 - far / (near + self.margin)).relu()
+        else:
+            losses = (self.margin + near - far).relu()
+        return losses.sum() / pair_divisor(self.normalization, rows)

@@ -1,6 +1,8 @@
-"""Caffe's pooling where torch's kernels do other windows, or none."""
+"""Windows: pooling that torch's kernels do not compute, and the windows of a convolution as channels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -128,3 +130,24 @@ def pyramid_pool(x: Tensor, levels: int, method: str) -> Tensor:
         pool = functional.max_pool2d if method == "MAX" else functional.avg_pool2d
         pooled.append(pool(padded, (height, width)))
     return pooled[0] if levels == 1 else torch.cat([bins.flatten(1) for bins in pooled], 1)
+
+
+def windows_as_channels(
+    x: Tensor,
+    axis: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+) -> Tensor:
+    """`y[n, (c, *k), t] = x[n, c, stride t + dilation k - pad]`, 0 in the pads, which are given as (before, behind).
+
+    (*N, C, *S) with C at `axis` -> (*N, C x prod kernel, *T)
+    """
+    rank = x.dim() - axis - 1
+    x = functional.pad(x, [size for pad in reversed(pads) for size in pad])
+    for i in range(rank):
+        x = x.unfold(axis + 1 + i, dilation[i] * (kernel[i] - 1) + 1, stride[i])[..., :: dilation[i]]
+    counts = range(axis + 1, axis + 1 + rank)
+    inside = range(axis + 1 + rank, axis + 1 + 2 * rank)
+    return x.permute(*range(axis + 1), *inside, *counts).flatten(axis, axis + rank)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from siamese_proto.layers.functional.once import differentiable_once
+from siamese_proto.layers.functional.element_wise import differentiable_once
 
 if TYPE_CHECKING:
     from siamese_proto.graph.ir import Phase
