@@ -128,6 +128,7 @@ class Layer:
     labels: Sequence[int] = ()
     differentiable: ClassVar[bool] = True
     writes_files: ClassVar[bool] = False
+    value_bottoms: ClassVar[int | None] = None  # number of bottoms whose values are read; later ones give only shapes
     own_settings: ClassVar[OwnSettings | None] = None  # set by @layer
     parameters: Any = None
 

@@ -1,4 +1,4 @@
-"""Functions of one number whose gradient is another where they work in place."""
+"""Element-wise layers, and those whose gradient differs when they work in place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class ElementWise(Layer):
-    """A layer whose top has the shape of its bottom, each element computed from the one at its place.
+    """A layer that computes each element of its top from the same element of its bottom.
 
-    `overwrites` says that the tensor of the bottom may become that of the top, for nobody else reads it (optimize.py).
+    If `overwrites` is set, the layer may write its top over the bottom, because nothing else reads the bottom.
     """
 
     overwrites = False

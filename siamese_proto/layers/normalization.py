@@ -58,7 +58,7 @@ class BatchNorm(Layer):
 
         x = bottoms[0]
         mean, variance, factor, *scale = params
-        weight, bias = (*scale, None, None)[:2]  # of a Scale layer that was taken in, see optimize.py
+        weight, bias = (*scale, None, None)[:2]  # two optional parameters per channel
         if self.uses_stored:
             share = torch.where(factor == 0, 0.0, 1 / factor)
             return [functional.batch_norm(x, mean * share, variance * share, weight, bias, eps=self.eps)]

@@ -41,6 +41,7 @@ class ByTower(Layer):
     """A layer that distinguishes towers: its bottoms after the first only give the number of rows of each."""
 
     bottoms = Arity(3, None)
+    value_bottoms = 1
 
 
 class PartBatches(ByTower):

@@ -12,7 +12,7 @@ from siamese_proto.export.drawing.palette import Paint, Style
 from siamese_proto.export.summary import Row, Summary, summarize
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.graph.towers import Towers, find_towers, shared_blobs
-from siamese_proto.optimize.joined_layers import ByTower
+from siamese_proto.layers.base import Layer
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +198,8 @@ def picture(graph: Graph, style: Style) -> Picture:
 
 
 def _computed_from(node: Node) -> tuple[Blob, ...]:
-    """What a layer computes its tops from: without blobs that only tell, of towers run as one, numbers of rows."""
-    return node.bottoms[:1] if isinstance(node.layer, ByTower) else node.bottoms
+    """Return the bottoms whose values a layer reads, without those of which it reads only the shape."""
+    return node.bottoms[: node.layer.value_bottoms] if isinstance(node.layer, Layer) else node.bottoms
 
 
 def _fold(graph: Graph) -> tuple[Box, ...]:
