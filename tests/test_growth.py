@@ -14,7 +14,7 @@ from siamese_proto.export.deploy import deploy
 from siamese_proto.export.summary import summarize
 from siamese_proto.graph.comparison import find_comparison
 from siamese_proto.graph.ir import Graph
-from siamese_proto.net.program import plan
+from siamese_proto.net.program import make_plan
 from siamese_proto.optimize.passes import optimize
 
 
@@ -83,8 +83,8 @@ def graph(text: str) -> Graph:
 
 def plan_all(text: str) -> None:
     net = graph(text)
-    todo = plan(net, [blob for blob in net.blobs() if blob.startswith(("x", "sim"))])
-    assert all(todo.has(top) for node in todo.nodes for top in node.tops)
+    todo = make_plan(net, [blob for blob in net.blobs() if blob.startswith(("x", "sim"))])
+    assert all(top.id in todo.available for node in todo.nodes for top in node.tops)
 
 
 def calls(function: Callable[[str], Any], text: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
-from siamese_proto.errors import Location, NetError
+from siamese_proto.errors import GraphError, Location, NetError
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 
@@ -230,6 +230,12 @@ class Graph:
     def weighted_tops(self) -> list[tuple[Blob, float]]:
         """Return the tops with a loss weight other than 0, and their weights."""
         return [pair for node in self.nodes for pair in zip(node.tops, node.loss_weights, strict=True) if pair[1]]
+
+    def unknown_shapes(self, node: Node) -> NetError:
+        """Return the problem of a node whose bottoms have unknown shapes: the missing source, if there is one."""
+        if self.notes:
+            return GraphError(self.notes[0])
+        return GraphError("the shapes of its bottoms are not known", location=node.location, layer=node.name)
 
     def output_name(self, blob: Blob) -> str:
         """The blob's key among outputs: its name, and `ip1@0` for a version that a later layer changes in place."""

@@ -1,4 +1,4 @@
-"""The first values of parameters (include/caffe/filler.hpp)."""
+"""The first values of parameters (caffe: filler.hpp)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def fan(shape: Shape, variance_norm: str) -> float:
-    """The n of xavier and msra: values per output (FAN_IN), per input (FAN_OUT), or the mean of both.
+    """Return the n of xavier and msra: values per output (FAN_IN), per input (FAN_OUT), or the mean of both.
 
-    Counted from the blob's shape alone, so a transposed InnerProduct has them swapped, in Caffe too.
+    It depends on the shape alone, so a transposed InnerProduct swaps them, as in Caffe.
     """
     count = math.prod(shape)
     fan_in = count / shape[0]
@@ -25,7 +25,7 @@ def fan(shape: Shape, variance_norm: str) -> float:
 
 
 def fill(tensor: Tensor, filler: Filler, generator: Generator) -> None:
-    """Fill a parameter in place; raises GraphError for a filler nobody knows or that does not suit the shape."""
+    """Fill a parameter in place. Raises GraphError for an unknown filler, or one that does not fit the shape."""
     if filler.type not in _FILLERS:
         raise GraphError(f"unknown filler type {quoted(filler.type)}{did_you_mean(filler.type, _FILLERS)}")
     if filler.sparse != -1 and filler.type != "gaussian":
@@ -48,7 +48,7 @@ def _uniform(tensor: Tensor, filler: Filler, generator: Generator) -> None:
 
 
 def _gaussian(tensor: Tensor, filler: Filler, generator: Generator) -> None:
-    """N(mean, std^2); with `sparse` each value is kept with probability sparse / shape[0], else 0."""
+    """N(mean, std^2); with `sparse` each value is drawn with probability sparse / shape[0], else 0."""
     if filler.std < 0:
         raise GraphError(f"std {filler.std:g} of the filler 'gaussian' is below 0")
     tensor.normal_(filler.mean, filler.std, generator=generator)
@@ -97,4 +97,4 @@ _FILLERS: dict[str, Callable[[Tensor, Filler, Generator], None]] = {
     "bilinear": _bilinear,
 }
 
-_COUNTING = ("positive_unitball", "xavier", "msra")  # those that ask for the size of the first axis
+_COUNTING = ("positive_unitball", "xavier", "msra")  # those that read the size of the first axis

@@ -1,4 +1,4 @@
-"""The tensors of a net: each once, under the id of its parameter, filled as its layer says."""
+"""The tensors of a net, each once, by the id of its parameter; filled with the first values of its layer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from siamese_proto.net.fillers import fill
 
 
 class Weights(nn.Module):
-    """The tensors of a net, each once, under the id of the parameter: what is learned, and statistics as buffers."""
+    """The tensors of a net, each once, by the id of the parameter. Statistics are buffers, the others Parameters."""
 
     def hold(self, param: Param, tensor: Tensor) -> None:
-        """Register a tensor; one that is a Parameter already (of the training net, say) is taken as it is."""
+        """Register a tensor; a Parameter (of the training net, for example) is registered unchanged."""
         if param.statistic:
             self.register_buffer(param.id, tensor)
         elif isinstance(tensor, nn.Parameter):
@@ -27,7 +27,7 @@ class Weights(nn.Module):
             self.register_parameter(param.id, nn.Parameter(tensor))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Weights:
-        """Convert or move the tensors; a buffer stays the tensor it is, as a Parameter does, for who shares it."""
+        """Convert or move the tensors; buffers stay the same objects, as Parameters do, for nets that share them."""
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it without types
         for name, buffer in before.items():
@@ -38,37 +38,37 @@ class Weights(nn.Module):
         return self
 
     def __getitem__(self, param_id: str) -> Tensor:
-        # Not by getattr: torch looks it up in three places, and a pass asks for every tensor.
+        # Not by getattr: torch searches three places, and a pass reads every tensor.
         tensor = self._parameters.get(param_id, self._buffers.get(param_id))
         assert tensor is not None  # only tensors are registered
         return tensor
 
 
-def make_weights(graph: Graph, taken: Mapping[tuple[str, int], Tensor], run: RunState) -> Weights:
-    """Every tensor of a graph: from `taken`, by layer name and index, or filled. Raises GraphError."""
+def make_weights(graph: Graph, shared: Mapping[tuple[str, int], Tensor], run: RunState) -> Weights:
+    """Return every tensor of a graph: from `shared`, by layer name and blob index, or new. Raises GraphError."""
     weights = Weights()
     nodes = {node.id: node for node in graph.nodes}
-    # A tensor that somebody sees in another shape keeps its numbers in their written order.
-    seen_otherwise = {use.param.id for node in graph.nodes for use in node.params if use.shape != use.param.shape}
+    # A tensor that some layer uses in another shape keeps its numbers in their written order.
+    is_reshaped = {use.param.id for node in graph.nodes for use in node.params if use.shape != use.param.shape}
     for param in graph.params:
         owner = nodes[param.owner]
-        found = taken.get((param.owner_name, param.index))
         if param.shape is None:
-            raise _unknown_shape(graph, owner)
-        if found is not None and tuple(found.shape) != param.shape:
+            raise graph.unknown_shapes(owner)
+        tensor = shared.get((param.owner_name, param.index))
+        if tensor is not None and tuple(tensor.shape) != param.shape:
             raise GraphError(
-                f"its {param.role} has shape {param.shape} here, but {tuple(found.shape)} in the training net",
+                f"its {param.role} has shape {param.shape} here, but {tuple(tensor.shape)} in the training net",
                 location=owner.location,
                 layer=owner.name,
             )
-        assert isinstance(owner.layer, Layer)  # a net with unknown layers is not made
-        if found is None:
-            found = owner.layer.first_values(param.index)
-        if found is None:
-            found = _filled(param, owner, run)
-            if param.id not in seen_otherwise:
-                found = owner.layer.laid_out(param.index, found)
-        weights.hold(param, found)
+        assert isinstance(owner.layer, Layer)  # a net with unknown layers is not built
+        if tensor is None:
+            tensor = owner.layer.first_values(param.index)
+        if tensor is None:
+            tensor = _filled(param, owner, run)
+            if param.id not in is_reshaped:
+                tensor = owner.layer.laid_out(param.index, tensor)
+        weights.hold(param, tensor)
     return weights
 
 
@@ -79,14 +79,8 @@ def _filled(param: Param, owner: Node, run: RunState) -> Tensor:
         fill(tensor, param.filler, run.generator(f"{owner.id}/{param.index}", tensor.device))
     except NetError as problem:
         raise problem.at(location=owner.location, layer=owner.name) from None
-    except RuntimeError:  # torch's, when memory is short
+    except RuntimeError:  # torch's, if memory is short
         size = f"{4 * math.prod(shape) / 2**30:.1f} GiB"
-        fault = f"there is no memory for its {param.role} of shape {shape}, {size}"
+        fault = f"not enough memory for its {param.role} of shape {shape}, {size}"
         raise GraphError(fault, location=owner.location, layer=owner.name) from None
     return tensor
-
-
-def _unknown_shape(graph: Graph, owner: Node) -> NetError:
-    if graph.notes:
-        return GraphError(graph.notes[0])
-    return GraphError("the shapes of its bottoms are not known", location=owner.location, layer=owner.name)

@@ -13,7 +13,7 @@ from siamese_proto.graph.ir import Blob, Node
 from siamese_proto.graph.traversal import nodes_before
 from siamese_proto.layers.base import DataLayer, Layer
 from siamese_proto.net.net import Net
-from siamese_proto.net.program import LayerModule, Plan, build_program, in_phase, module_name
+from siamese_proto.net.program import Plan, build_program, in_phase, layer_modules
 
 _CONSTANT = "DummyData"  # the only source that can run without input
 _VALUES_PER_BATCH = 2**24  # of the largest blob, 64 MiB
@@ -37,13 +37,9 @@ class Part:
         _check_sources(nodes, inputs, outputs)
         constants = [node for node in nodes if node.is_source]
         layers = tuple(node for node in nodes if not node.is_source)
-        modules = {
-            module_name(node): LayerModule(node.layer, net.run_state)
-            for node in layers
-            if isinstance(node.layer, Layer)
-        }
+        modules = layer_modules(layers, net.run_state)
         self._constants = [tensor for node in constants for tensor in _values(net, node)]
-        plan = Plan((*inputs, *(top for node in constants for top in node.tops)), layers, ())
+        plan = Plan((*inputs, *(top for node in constants for top in node.tops)), layers)
         self._program = build_program(graph, plan, outputs, modules)
         by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in layers)
         shape = inputs[0].shape

@@ -1,4 +1,4 @@
-"""From a graph to straight-line torch code: one call a layer, no interpretation when it runs (torch.fx)."""
+"""From a graph to straight-line torch code (torch.fx): one call for each layer, nothing is interpreted at run time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from siamese_proto.optimize.rewriting import Rewritten
 
 
 class LayerModule(nn.Module):
-    """A configured layer as a module without state: bottoms and parameters come in, tops go out."""
+    """A configured layer as a module without parameters: it takes bottoms and parameters, and returns tops."""
 
     def __init__(self, layer: Layer, run: RunState) -> None:
         super().__init__()
@@ -27,51 +27,62 @@ class LayerModule(nn.Module):
         self.run = run
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> Sequence[Tensor]:
-        """One tensor a top."""
+        """Return one tensor for each top."""
         return self.layer.forward(bottoms, params, self.run)
 
     def extra_repr(self) -> str:
-        """The layer's type, for printing."""
+        """Return the layer's type, for printing."""
         return self.layer.type
+
+
+def layer_modules(nodes: Sequence[Node], run: RunState) -> dict[str, LayerModule]:
+    """Return a module for each node, by `module_name`."""
+    return {module_name(node): LayerModule(node.layer, run) for node in nodes if isinstance(node.layer, Layer)}
 
 
 @dataclass(frozen=True)
 class Form:
-    """A net in one of its modes, training or evaluation: its graph as written, and the graph that runs instead."""
+    """A net in one of its modes, training or evaluation.
+
+    Attributes:
+        graph: The graph as written.
+        optimized: The graph that runs instead.
+        replaced: Ids of nodes of `graph` that are part of others in `optimized`.
+        modules: The layers of `graph`, by `module_name`.
+        optimized_modules: Those of `optimized`.
+        overwritten: Ids of blobs of `optimized` that a layer overwrites.
+    """
 
     graph: Graph
-    fused: Graph
-    gone: frozenset[str]  # ids of nodes of `graph` that are part of others in `fused`
+    optimized: Graph
+    replaced: frozenset[str]
     modules: dict[str, LayerModule]
-    fused_modules: dict[str, LayerModule]
-    overwritten: frozenset[str]  # ids of blobs of `fused` that a layer changes where they lie
+    optimized_modules: dict[str, LayerModule]
+    overwritten: frozenset[str]
 
     @staticmethod
     def of(graph: Graph, run: RunState, *, fuse: bool) -> Form:
-        """The form of a graph whose layers act in the mode already."""
+        """Return the form of a graph whose layers are in the mode already."""
         rewritten = optimize(graph) if fuse else Rewritten(graph)
-        fused = rewritten.graph
+        nodes = rewritten.graph.nodes
         overwritten = (
-            node.bottoms[0].id for node in fused.nodes if isinstance(node.layer, ElementWise) and node.layer.overwrites
+            node.bottoms[0].id for node in nodes if isinstance(node.layer, ElementWise) and node.layer.overwrites
         )
-        modules = _modules(graph, run), _modules(fused, run)
-        return Form(graph, fused, rewritten.replaced, *modules, frozenset(overwritten))
+        modules = layer_modules(graph.nodes, run), layer_modules(nodes, run)
+        return Form(graph, rewritten.graph, rewritten.replaced, *modules, frozenset(overwritten))
 
-    def reaches_inside(self, todo: Plan) -> bool:
-        """Whether a layer that became part of another is left out or its top given, or a blob that would be changed.
-
-        Then each layer runs by itself, as written.
-        """
-        given = {blob.id for blob in todo.inputs}
+    def must_run_as_written(self, plan: Plan) -> bool:
+        """Return whether the plan skips or replaces a part of an optimized node, or hands in a blob it overwrites."""
+        input_ids = {blob.id for blob in plan.inputs}
         return (
-            not self.gone <= {node.id for node in todo.nodes}
-            or any(top.id in given for node in todo.nodes if node.id in self.gone for top in node.tops)
-            or not self.overwritten.isdisjoint(given)
+            not self.replaced <= {node.id for node in plan.nodes}
+            or any(top.id in input_ids for node in plan.nodes if node.id in self.replaced for top in node.tops)
+            or not self.overwritten.isdisjoint(input_ids)
         )
 
 
 def prepare(graph: Graph, *, writes_files: bool) -> None:
-    """Tell the layers of a graph that they are to run; NetError, with its place, where one may not."""
+    """Let the layers of a graph prepare to run. Raises NetError, with its place, for a layer that cannot."""
     for node in graph.nodes:
         try:
             if isinstance(node.layer, Layer) and (writes_files or not node.layer.writes_files):
@@ -81,7 +92,7 @@ def prepare(graph: Graph, *, writes_files: bool) -> None:
 
 
 def in_phase(graph: Graph, phase: Phase) -> Graph:
-    """The graph with its layers acting in a phase. Which layers, sources and crops it has stays as it was built."""
+    """Return the graph with its layers in a phase. It keeps its selection of layers, its sources and their crops."""
     nodes = []
     for node in graph.nodes:
         layer = node.layer.in_phase(phase, node.message) if isinstance(node.layer, Layer) else node.layer
@@ -89,64 +100,58 @@ def in_phase(graph: Graph, phase: Phase) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _modules(graph: Graph, run: RunState) -> dict[str, LayerModule]:
-    """The layers by their nodes' names; those of the graph as written and of what runs may be named alike."""
-    return {
-        module_name(node): LayerModule(node.layer, run)
-        for node in graph.nodes
-        if isinstance(node.layer, Layer)  # all are: an unknown layer is among the problems
-    }
-
-
 @dataclass(frozen=True)
 class Plan:
-    """What is computed from a choice of given blobs."""
+    """What is computed from a choice of inputs.
+
+    Attributes:
+        inputs: The blobs that the caller passes.
+        nodes: The nodes that run, in order.
+        skipped: Nodes that cannot run, because a bottom is missing.
+    """
 
     inputs: tuple[Blob, ...]
     nodes: tuple[Node, ...]
-    left_out: tuple[Node, ...]  # because something they read is not there
-
-    def has(self, blob: Blob) -> bool:
-        """Whether the blob is given or computed."""
-        return blob.id in self._there
+    skipped: tuple[Node, ...] = ()
 
     @functools.cached_property
-    def _there(self) -> Set[str]:
+    def available(self) -> Set[str]:
+        """Ids of the blobs that are passed or computed."""
         return {blob.id for blobs in (self.inputs, *(node.tops for node in self.nodes)) for blob in blobs}
 
 
-def plan(graph: Graph, given: Collection[str]) -> Plan:
-    """Which layers can run when the blobs named in `given` are handed in; these replace what would compute them."""
+def make_plan(graph: Graph, names: Collection[str]) -> Plan:
+    """Return which nodes can run if the blobs of these names are passed; these are not computed."""
     inputs: list[Blob] = []
     nodes: list[Node] = []
-    left_out: list[Node] = []
-    there: set[str] = set()
+    skipped: list[Node] = []
+    available: set[str] = set()
     for node in graph.nodes:
-        handed_in = [top for top in node.tops if top.name in given and top.version == 0]
-        inputs.extend(handed_in)
-        there.update(top.id for top in handed_in)
-        if node.is_source or (node.tops and len(handed_in) == len(node.tops)):
+        passed = [top for top in node.tops if top.name in names and top.version == 0]
+        inputs.extend(passed)
+        available.update(top.id for top in passed)
+        if node.is_source or (node.tops and len(passed) == len(node.tops)):
             continue
-        if all(bottom.id in there for bottom in node.bottoms):
+        if all(bottom.id in available for bottom in node.bottoms):
             nodes.append(node)
-            there.update(top.id for top in node.tops)
+            available.update(top.id for top in node.tops)
         else:
-            left_out.append(node)
-    return Plan(tuple(inputs), tuple(nodes), tuple(left_out))
+            skipped.append(node)
+    return Plan(tuple(inputs), tuple(nodes), tuple(skipped))
 
 
-def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: dict[str, LayerModule]) -> fx.GraphModule:
-    """A pure function of the plan's inputs and then of `graph.params`; it returns the blobs asked for, as a tuple.
+def build_program(graph: Graph, plan: Plan, outputs: Sequence[Blob], modules: dict[str, LayerModule]) -> fx.GraphModule:
+    """Return a pure function of the plan's inputs and then of `graph.params`, which returns the outputs as a tuple.
 
-    Built node by node: symbolic tracing would lose the backward rules that are Caffe's own.
+    It is built node by node: symbolic tracing would lose the backward rules that are Caffe's.
     """
     code = fx.Graph()
     values: dict[str, fx.Node] = {}
-    for index, blob in enumerate(todo.inputs):
-        # fx pastes this name into its code: it must not be one from a file, nor be like a parameter's, `x_0`.
+    for index, blob in enumerate(plan.inputs):
+        # fx inserts this name into its code: it must not come from a file, nor look like a parameter's, `x_0`.
         values[blob.id] = code.placeholder(f"blob{index}")
     params = {param.id: code.placeholder(param.id) for param in graph.params}
-    for node in todo.nodes:
+    for node in plan.nodes:
         bottoms = tuple(
             code.call_method("detach", (values[blob.id],)) if cut else values[blob.id]
             for blob, cut in zip(node.bottoms, node.cut, strict=True)
@@ -154,16 +159,16 @@ def build_program(graph: Graph, todo: Plan, outputs: Sequence[Blob], modules: di
         uses = tuple(_use(code, params[use.param.id], use) for use in node.params)
         tops = code.call_module(module_name(node), (bottoms, uses))
         for index, top in enumerate(node.tops):
-            if top.id not in values:  # given instead
+            if top.id not in values:  # else it is an input
                 values[top.id] = code.call_function(operator.getitem, (tops, index))
     code.output(tuple(values[blob.id] for blob in outputs))
     return fx.GraphModule(dict(modules), code, class_name="Program")
 
 
-def bare(program: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
-    """The program's code with the layers' own functions in it: the same, without what torch does at a call of a module.
+def without_module_calls(program: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the program's code with the `forward` of each layer's module in it, which skips hooks of modules.
 
-    In a small net that is a third of the time. Hooks on the layers' modules are not called.
+    Calling modules takes a third of the time of a small net.
     """
     layers = {name: module.forward for name, module in program.named_children() if isinstance(module, LayerModule)}
     code: Callable[..., tuple[Tensor, ...]] = type(program).forward
@@ -171,12 +176,12 @@ def bare(program: fx.GraphModule) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def module_name(node: Node) -> str:
-    """The attribute a node's module gets; the prefix keeps it apart from what every torch module has."""
+    """Return the attribute of a node's module; the prefix avoids the attributes of every torch module."""
     return f"layer_{node.id}"
 
 
 def _use(code: fx.Graph, param: fx.Node, use: ParamUse) -> fx.Node:
-    """The parameter as a layer sees it: in its own shape, and without gradient where its lr_mult is 0."""
+    """Return the parameter as a layer reads it: in its shape, and detached if its lr_mult is 0."""
     if not use.takes_gradient and not use.param.statistic:
         param = code.call_method("detach", (param,))
     if use.shape != use.param.shape and use.shape is not None:

@@ -23,7 +23,7 @@ from siamese_proto.export.source.planning import inputs_of, needed, outputs_of
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.layers.base import Layer, RunState
 from siamese_proto.layers.recurrent import Recurrent
-from siamese_proto.net.program import LayerModule, Plan, build_program, in_phase, module_name
+from siamese_proto.net.program import LayerModule, Plan, build_program, in_phase, layer_modules
 
 Numbers = NDArray[np.floating]
 
@@ -131,11 +131,9 @@ def _prepared(graph: Graph, values: Mapping[str, Tensor]) -> _Task:
     inputs = inputs_of(graph, nodes)
     for node in nodes:
         if any(blob.shape is None for blob in node.bottoms):
-            note = graph.notes[0] if graph.notes else "the shapes of its bottoms are not known"
-            raise GraphError(note, location=node.location, layer=node.name)
+            raise graph.unknown_shapes(node)
     run = RunState()
-    layers = {module_name(node): LayerModule(node.layer, run) for node in nodes if isinstance(node.layer, Layer)}
-    program = build_program(graph, Plan(inputs, nodes, ()), outputs, layers)
+    program = build_program(graph, Plan(inputs, nodes), outputs, layer_modules(nodes, run))
     held = {param.id: values[param.id].detach().cpu().contiguous() for param in graph.params}
     # Statistics change when a net runs, and those of the caller must not.
     held.update({param.id: held[param.id].clone() for param in graph.params if param.statistic})

@@ -125,9 +125,7 @@ def _source(graph: Graph, node: Node) -> Source:
     assert isinstance(node.layer, Layer)  # a layer that is unknown or at fault is among the problems
     shapes = [bottom.shape for bottom in node.bottoms if bottom.shape is not None]
     if len(shapes) < len(node.bottoms):
-        if graph.notes:
-            raise GraphError(graph.notes[0])
-        raise GraphError("the shapes of its bottoms are not known", location=node.location, layer=node.name)
+        raise graph.unknown_shapes(node)
     try:
         source = node.layer.torch_source(shapes)
     except NetError as problem:
