@@ -327,7 +327,7 @@ class Net(nn.Module):
             raise self._nothing_to_compute(names)
         if plan.skipped:
             skipped = ", ".join(quoted(node.name) for node in plan.skipped)
-            logger.warning("left out, because what they read is not given: %s", skipped)
+            logger.warning("skipped layers that lack an input: %s", skipped)
         by_key = {form.graph.output_name(blob): blob for blob in outputs}
         program = build_program(graph, make_plan(graph, names), list(by_key.values()), modules)
         call = self._compiler(program) if self._compiler is not None else without_module_calls(program)

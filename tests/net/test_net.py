@@ -80,7 +80,7 @@ def test_layers_whose_label_is_missing_are_left_out_and_named(caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         blobs = net.blobs(**batch)
     assert set(blobs) == {"x", "x_p", "f", "f_p"}
-    assert caplog.messages == ["left out, because what they read is not given: 'loss'"]
+    assert caplog.messages == ["skipped layers that lack an input: 'loss'"]
 
 
 def test_a_blob_in_the_middle_can_be_given() -> None:
@@ -261,7 +261,7 @@ def test_features_come_out_where_the_label_is_missing(caplog: pytest.LogCaptureF
     batch = pair()
     outputs = sp.Net(TWIN, phase="TRAIN")(x=batch["x"], x_p=batch["x_p"])
     assert list(outputs) == ["f", "f_p"]
-    assert caplog.messages == ["left out, because what they read is not given: 'loss'"]
+    assert caplog.messages == ["skipped layers that lack an input: 'loss'"]
     assert list(sp.Net(TWIN, phase="TRAIN")(x=batch["x"])) == ["f"]
 
 
