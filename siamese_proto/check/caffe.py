@@ -1,7 +1,7 @@
-"""What real Caffe does otherwise with a net: it computes something else, or refuses it.
+"""Warn where Caffe computes something else for a net, or refuses it.
 
-Each rule is a function of the graph. docs/decisions/0005 lists them; the reasons are in Caffe's source, in the file
-that each rule names.
+Each rule is a function of the graph. Its docstring names the file of Caffe's source with the reason. See
+docs/decisions/0005.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 
-from siamese_proto.check.place import Place, warning
-from siamese_proto.check.wiring import Memory, Wiring, lends_gradient
+from siamese_proto.check.findings import LayerWarning
+from siamese_proto.check.wiring import Memory, Wiring, shares_gradient
 from siamese_proto.errors import quoted
-from siamese_proto.graph.ir import Blob, Finding, Graph, Node
+from siamese_proto.graph.ir import Blob, Graph, Node
 
-Difference = tuple[Node, str, str]  # the layer, the path of the field in it, and what differs
-DIFFERS = "caffe-differs"
-REFUSES = "caffe-refuses"
+Difference = tuple[Node, str, str]  # a layer, the path of a field in it, and the text
 
 # Layers that compute their gradient from their own top, and those that compute it from a bottom.
 _NEEDS_TOP = ("Sigmoid", "TanH", "ELU", "Swish", "Exp", "Softmax", "LRN", "MVN")
 _NEEDS_BOTTOM = ("Convolution", "Deconvolution", "InnerProduct", "Scale", "PReLU", "ReLU", "AbsVal", "BNLL", "Clip")
-_LOSES_ITS_BOTTOM = ("Log", "LRN", "MVN")  # in place; the others keep a copy, or need no more than its sign
+_LOSES_ITS_BOTTOM = ("Log", "LRN", "MVN")  # in place; others keep a copy or need only its sign
 _READS_WHILE_WRITING = ("Eltwise", "Pooling", "InnerProduct")
-# Layers that stop when they are asked for the gradient of this bottom (None: of any).
+# Layers that stop Caffe if the gradient of this bottom is needed (None: of any).
 _NO_BACKWARD = {"Accuracy": None, "ArgMax": None, "Threshold": None, "Embed": 0, "BatchReindex": 1, "InfogainLoss": 2}
 
 
-def differences(graph: Graph, place: Place) -> Iterator[Finding]:
-    """Yield a warning for everything in which real Caffe differs on this net, or why it refuses it."""
+def caffe_differences(graph: Graph) -> Iterator[LayerWarning]:
+    """Yield a warning for everything that Caffe does differently for a net, or that it refuses."""
     wiring = Wiring(graph)
-    for code, rules in ((REFUSES, _REFUSED), (DIFFERS, _DIFFERENT)):
+    for code, rules in (("caffe-refuses", _REFUSED), ("caffe-differs", _DIFFERENT)):
         for rule in rules:
             for node, path, text in rule(wiring):
-                yield warning(node, place(node, path), code, text)
+                yield LayerWarning(node, path, code, text)
 
 
 def _read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
@@ -42,42 +40,34 @@ def _read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
         for index, bottom in wiring.refused(node):
             other = next((reader for reader in wiring.readers[bottom.id] if reader.id != node.id), None)
             also = f"layer {quoted(other.name)} reads it too" if other is not None else "it has a loss_weight"
-            yield (
-                node,
-                f"top[{index}]",
-                f"changes {quoted(bottom.name)} in place, but {also}; Caffe stops (produced by multiple sources): "
-                "give the top a name of its own",
-            )
+            text = f"changes {quoted(bottom.name)} in place, but {also}; Caffe stops (produced by multiple sources)"
+            yield node, f"top[{index}]", f"{text}: rename the top"
 
 
 def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
-    """softmax_loss_layer.cpp hands its loss_weight entries to a Softmax inside, which has one top."""
+    """softmax_loss_layer.cpp passes its loss_weight entries to an inner Softmax, which has one top."""
     for node in wiring.graph.nodes:
         if node.type == "SoftmaxWithLoss" and len(node.message.top) == 2 and node.message.loss_weight:
-            text = "has two tops with a loss_weight each; Caffe stops: the Softmax inside has one top. Leave one out"
+            text = "has two tops with a loss_weight each; Caffe stops: the inner Softmax has one top. Remove one"
             yield node, "loss_weight[1]", text
 
 
 def _loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
-    """loss_layer.cpp adds one loss_weight where none is given; layer.hpp wants one for each top."""
+    """loss_layer.cpp adds one loss_weight if there is none; layer.hpp requires one for each top."""
     for node in wiring.graph.nodes:
         is_loss = node.layer is not None and node.layer.is_loss
         if is_loss and len(node.message.top) > 1 and not node.message.loss_weight:
-            yield (
-                node,
-                "top[1]",
-                "has several tops and no loss_weight; Caffe stops: it wants a loss_weight for each top",
-            )
+            yield node, "top[1]", "has several tops and no loss_weight; Caffe stops: write a loss_weight for each top"
 
 
 def _backward_refused(wiring: Wiring) -> Iterator[Difference]:
-    """net.cpp: with force_backward, every layer has to give gradients; accuracy_layer.hpp and others stop."""
+    """net.cpp: with force_backward, every layer needs a backward pass; accuracy_layer.hpp and others stop."""
     if not wiring.graph.force_backward or wiring.graph.phase != "TRAIN":
         return
     for node in wiring.graph.nodes:
         bottom = _NO_BACKWARD.get(node.type)
         if node.type in _NO_BACKWARD and (bottom is None or bottom < len(node.bottoms)):
-            text = f"stops Caffe's backward pass: force_backward asks {node.type} for a gradient that it does not have"
+            text = f"stops Caffe's backward pass: force_backward needs a gradient of {node.type}, which has none"
             yield node, "", text
 
 
@@ -89,65 +79,66 @@ def _recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
         if node.type in ("LSTM", "RNN") and sharer is not None and steps != 1:
             text = (
                 f"shares parameters with layer {quoted(sharer.param.owner_name)}; in TRAIN, Caffe uses the shared ones "
-                "at the first time step only, and values of its own after that"
+                "at the first time step only, and separate values after that"
             )
             yield node, "param[0]", text
 
 
 def _lost_gradient(wiring: Wiring) -> Iterator[Difference]:
-    """flatten_layer.cpp gives its bottom other memory for the gradient; reshape_layer.cpp had lent it its own."""
+    """flatten_layer.cpp gives its bottom other memory for the gradient than reshape_layer.cpp shares with it."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
         if node.type != "Flatten" or node.id not in wiring.gradients.nodes or wiring.uses(node.bottoms[0]) > 1:
             continue
-        maker = wiring.before_in_place(node.bottoms[0])
-        if maker is not None and lends_gradient(maker) and maker.id in wiring.gradients.nodes:
+        producer = wiring.before_in_place(node.bottoms[0])
+        if producer is not None and shares_gradient(producer) and producer.id in wiring.gradients.nodes:
             text = (
-                f"flattens the top of layer {quoted(maker.name)} ({maker.type}); Caffe loses the gradient between the "
-                "two, so nothing before them learns from this path"
+                f"flattens the top of layer {quoted(producer.name)} ({producer.type}); Caffe loses the gradient "
+                "between the two, so nothing before them learns from this path"
             )
             yield node, "", text
 
 
 def _read_after_change(wiring: Wiring) -> Iterator[Difference]:
-    """Split, Flatten, Reshape and others copy nothing: what changes one of these blobs in place changes all."""
-    for found in Memory(wiring).read_later:
+    """Split, Flatten, Reshape and others do not copy: a change of one of these blobs in place changes all."""
+    for change in Memory(wiring).read_later:
         text = (
-            f"changes {quoted(found.of.name)} in place; in Caffe {quoted(found.blob.name)} lies in the same memory, so "
-            f"layer {quoted(found.needed_by.name)} reads the changed numbers"
+            f"changes {quoted(change.of.name)} in place; in Caffe, {quoted(change.blob.name)} uses the same memory, so "
+            f"layer {quoted(change.needed_by.name)} reads the changed values"
         )
-        yield found.by, "top[0]", text
+        yield change.by, "top[0]", text
 
 
 def _gradient_from_changed(wiring: Wiring) -> Iterator[Difference]:
-    """Layers that compute their gradient from numbers which a layer after them has changed in place by then."""
+    """Layers that compute their gradient from values that a layer after them changes in place."""
     if wiring.graph.phase != "TRAIN":
         return
     memory = Memory(wiring)
-    forward = {(found.by.id, found.needed_by.id) for found in memory.read_later}
+    forward = {(change.by.id, change.needed_by.id) for change in memory.read_later}
     for node in wiring.graph.nodes:
         needed = [*(node.tops if _needs_tops(node) else ()), *(node.bottoms if _needs_bottoms(node) else ())]
         for blob in needed if node.id in wiring.gradients.nodes else ():
-            for found in memory.overwritten(blob, node):
-                # Layers that lose their own bottom have a rule of their own; what Caffe refuses has no gradient.
-                own = found.by.id == node.id or blob.id in {bottom.id for _, bottom, _ in wiring.in_place(node)}
-                known = own or (found.by.id, node.id) in forward or wiring.is_refused(found.by)
-                if not known and not _only_masked(wiring, node, blob, found.by):
+            for change in memory.overwritten(blob, node):
+                by = change.by
+                # Another rule is about layers that overwrite their own bottom; what Caffe refuses has no gradient.
+                is_own = by.id == node.id or blob.id in {bottom.id for _, bottom, _ in wiring.in_place(node)}
+                is_reported = is_own or (by.id, node.id) in forward or wiring.is_refused(by)
+                if not is_reported and not _only_masked(wiring, node, blob, by):
                     text = (
-                        f"changes {quoted(found.of.name)} in place; in Caffe, layer {quoted(node.name)} ({node.type}) "
-                        f"computes its gradient from the changed numbers"
+                        f"changes {quoted(change.of.name)} in place; in Caffe, layer {quoted(node.name)} ({node.type}) "
+                        f"computes its gradient from the changed values"
                     )
-                    yield found.by, "top[0]", text
+                    yield by, "top[0]", text
 
 
 def _only_masked(wiring: Wiring, node: Node, top: Blob, by: Node) -> bool:
-    """Whether a ReLU changes only numbers whose gradient it has made zero. MVN needs those numbers for others too."""
+    """Return whether a ReLU changes only values whose gradient is zero. MVN needs them for other gradients too."""
     is_mask = by.type == "ReLU" and not by.message.relu_param.negative_slope and node.type != "MVN"
     reads_all = top in node.tops and by.bottoms[0].id == top.id and wiring.uses(top) == 1
     return is_mask and reads_all and not any(list(wiring.in_place(next_)) for next_ in wiring.readers[by.tops[0].id])
 
 
 def _needs_tops(node: Node) -> bool:
-    """Whether the gradient is computed from the top."""
+    """Return whether the gradient is computed from the top."""
     if node.type == "Eltwise":
         eltwise = node.message.eltwise_param
         return eltwise.operation == eltwise.PROD and not eltwise.stable_prod_grad
@@ -155,26 +146,26 @@ def _needs_tops(node: Node) -> bool:
 
 
 def _needs_bottoms(node: Node) -> bool:
-    """Whether the gradient is computed from a bottom; of layers with parameters only where these learn."""
+    """Return whether the gradient is computed from a bottom: with parameters, only if these learn."""
     if node.type in _NEEDS_BOTTOM:
         return not node.params or any(use.takes_gradient for use in node.params)
     return _loses_its_bottom(node)
 
 
 def _loses_its_bottom(node: Node) -> bool:
-    """Whether it needs its bottom for the gradient and keeps no copy where it works in place."""
+    """Return whether the layer needs its bottom for the gradient and keeps no copy when it works in place."""
     return node.type in _LOSES_ITS_BOTTOM or (node.type == "Power" and node.message.power_param.power != 1)
 
 
 def _in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
-    """Layers that need what they have written over: power_layer.cpp, eltwise_layer.cpp and others."""
+    """Layers that need what they overwrite: power_layer.cpp, eltwise_layer.cpp and others."""
     for node in wiring.graph.nodes:
         for index, bottom, _ in wiring.in_place(node):
             name = quoted(bottom.name)
             if node.type in _READS_WHILE_WRITING:
-                yield node, f"top[{index}]", f"works in place; Caffe writes over {name} while it still has to read it"
+                yield node, f"top[{index}]", f"works in place; Caffe overwrites {name} before it has read all of it"
             elif node.id in wiring.gradients.nodes and wiring.graph.phase == "TRAIN" and _loses_its_bottom(node):
-                text = f"works in place; Caffe computes the gradient from {name}, which it has written over by then"
+                text = f"works in place; Caffe computes the gradient from {name}, which is overwritten by then"
                 yield node, f"top[{index}]", text
 
 
@@ -186,7 +177,7 @@ def _dropped_loss_weights(wiring: Wiring) -> Iterator[Difference]:
         for index, top in weighted if moved else ():
             if not wiring.readers[top.id]:
                 text = (
-                    f"has several tops with a loss_weight, of which other layers read {moved[0]}; Caffe then drops the "
+                    f"has several tops with a loss_weight, and other layers read {moved[0]}; Caffe then ignores the "
                     f"loss_weight of {quoted(top.name)}"
                 )
                 yield node, f"loss_weight[{index}]", text
@@ -203,8 +194,8 @@ def _repeated_names(wiring: Wiring) -> Iterator[Difference]:
         for node in others:
             if not owned.issuperset(use.param.id for use in node.params):
                 text = (
-                    f"has the name of the layer in line {first.location.line} and parameters of its own; Caffe loads "
-                    "every entry of this name in a weights file into the first of them, here each gets its own entry"
+                    f"has the same name as the layer in line {first.location.line}, but other parameters; Caffe loads "
+                    "every entry of this name in a weights file into the first of these layers (here: each its own)"
                 )
                 yield node, "name", text
 

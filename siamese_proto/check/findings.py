@@ -1,76 +1,94 @@
-"""Problems as findings, and findings that say the same thing as one."""
+"""Findings: made from problems and warnings, and merged if they say the same."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
-from siamese_proto.errors import Location, NetError
+from siamese_proto.errors import Location, NetError, quoted
 from siamese_proto.graph.build import UnknownLayerError
-from siamese_proto.graph.ir import Finding, Phase
+from siamese_proto.graph.ir import Finding, Node, Phase
 from siamese_proto.graph.select import PHASES
+from siamese_proto.proto.parsed import ParsedNet, ParsedSolver
 from siamese_proto.proto.reader import InvalidValueError, UnknownFieldError
+
+FindField: TypeAlias = Callable[[Node, str], Location]
+"""Returns the location of a field of a layer, by its path (`param[1].name`)."""
+
+
+class LayerWarning(NamedTuple):
+    """A warning about a field of a layer, by its path, or about the layer itself (path "")."""
+
+    node: Node
+    path: str
+    code: str
+    text: str
+
+    def finding(self, find_field: FindField) -> Finding:
+        """Return the warning as a finding."""
+        text = f"layer {quoted(self.node.name)}: {self.text}"
+        return Finding(find_field(self.node, self.path), "warning", self.code, text)
 
 
 def as_finding(problem: NetError, code: str, file: str) -> Finding:
-    """Return a problem as an error with this code, or with the code of its own kind.
+    """Return a problem as an error with this code, or with the code of its class.
 
-    `file` is the place of a problem that has none.
+    A problem without a location is reported at the first line of `file`.
     """
     location = problem.location or Location(file, 1)
     text = str(problem).removeprefix(f"{problem.location}: ").removeprefix(f"{file}: ")
-    kinds = ((UnknownLayerError, "unknown-layer"), (UnknownFieldError, "unknown-field"), (InvalidValueError, "syntax"))
-    code = next((name for kind, name in kinds if isinstance(problem, kind)), code)
+    codes = {UnknownLayerError: "unknown-layer", UnknownFieldError: "unknown-field", InvalidValueError: "syntax"}
+    code = next((name for kind, name in codes.items() if isinstance(problem, kind)), code)
     return Finding(location, "error", code, text)
 
 
-def old_dialect(notes: Sequence[str], file: str) -> str:
-    """What was changed to bring a file to today's dialect, and the command that does it for good."""
-    more = f", and {len(notes) - 2} changes more" if len(notes) > 3 else ""
-    told = notes[:2] if more else notes
-    source = Path(file)
+def old_format(parsed: ParsedNet | ParsedSolver, location: Location) -> Finding:
+    """Return a warning that lists the first changes of an upgrade, with the command that upgrades the file."""
+    notes = parsed.upgrades
+    shown = notes if len(notes) <= 3 else (*notes[:2], f"and {len(notes) - 2} more changes")
+    source = Path(parsed.file)
     target = source.with_name(f"{source.stem}_new{source.suffix or '.prototxt'}")
-    return f"{'; '.join(told)}{more}. For good: siamese-proto upgrade {shlex.quote(file)} {shlex.quote(str(target))}"
+    command = f"siamese-proto upgrade {shlex.quote(parsed.file)} {shlex.quote(str(target))}"
+    return Finding(location, "warning", "old-dialect", f"{'; '.join(shown)}. To upgrade the file: {command}")
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Each finding once, in the order of the text."""
-    once = {str(finding): finding for finding in findings}
-    return sorted(once.values(), key=lambda finding: (finding.location.line, finding.location.column))
+    """Return each finding once, in the order of the text."""
+    unique = {str(finding): finding for finding in findings}
+    return sorted(unique.values(), key=lambda finding: (finding.location.line, finding.location.column))
 
 
 _VARIES = re.compile(r"\b(?:TRAIN|TEST)\b|\d+")
 _PHASE = re.compile(r"\bphase (?:TRAIN|TEST)\b")
 
 
-def merge_phases(found: Iterable[tuple[Phase, Finding]]) -> list[Finding]:
-    """Findings of both phases, where those that differ only in the phase are one finding that names both."""
+def merge_phases(findings: Iterable[tuple[Phase, Finding]]) -> list[Finding]:
+    """Merge findings that differ only in the phase into one that names both."""
     groups: dict[tuple[Location, str, str, str], dict[Phase, dict[str, Finding]]] = {}
-    for phase, finding in found:
+    for phase, finding in findings:
         key = (finding.location, finding.severity, finding.code, _VARIES.sub("#", finding.text))
         groups.setdefault(key, {}).setdefault(phase, {})[finding.text] = finding
     merged: list[Finding] = []
     for by_phase in groups.values():
-        texts = {text: finding for findings in by_phase.values() for text, finding in findings.items()}
-        one_each = all(len(findings) == 1 for findings in by_phase.values())
-        merged.extend([_in_both(next(iter(texts.values())))] if len(texts) == 2 and one_each else texts.values())
+        texts = {text: finding for by_text in by_phase.values() for text, finding in by_text.items()}
+        if len(texts) == 2 and all(len(by_text) == 1 for by_text in by_phase.values()):
+            first = next(iter(texts.values()))
+            both = f"phases {' and '.join(PHASES)}"
+            text, count = _PHASE.subn(both, first.text)
+            merged.append(replace(first, text=text if count else f"{first.text} ({both}; the numbers are for TRAIN)"))
+        else:
+            merged.extend(texts.values())
     return merged
 
 
-def _in_both(finding: Finding) -> Finding:
-    """The finding of one phase as that of both; the numbers in its text are those of its own phase."""
-    both = " and ".join(PHASES)
-    text, count = _PHASE.subn(f"phases {both}", finding.text)
-    return replace(finding, text=text if count else f"{finding.text} (phases {both}; the numbers are those of TRAIN)")
-
-
-def count_kinds(found: Iterable[tuple[str, Finding]]) -> list[Finding]:
-    """One finding for each kind: the first in the text, with the number of places where there is another."""
+def count_kinds(findings: Iterable[tuple[str, Finding]]) -> list[Finding]:
+    """Return the first finding of each kind, with the number of other places in the file."""
     groups: dict[str, dict[Location, Finding]] = {}
-    for kind, finding in found:
+    for kind, finding in findings:
         groups.setdefault(kind, {}).setdefault(finding.location, finding)
     return [_counted(in_order(group.values())) for group in groups.values()]
 

@@ -1,4 +1,4 @@
-"""Who makes and who reads each blob of a graph, and which of its memory Caffe lets several blobs share."""
+"""The producers and readers of the blobs of a graph, and which blobs share memory in Caffe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ _RECURRENT = ("LSTM", "RNN")
 _NEVER_NEGATIVE = ("Sigmoid", "Exp", "Softmax", "AbsVal", "BNLL")
 
 
+def has_gap(node: Node) -> bool:
+    """Return whether a layer with errors lacks a bottom or top in the graph: a bottom is unknown, or a top is taken."""
+    if node.layer is not None:
+        return False
+    read = node.message.bottom
+    return len(node.bottoms) < len(read) or any(top.version and top.name not in read for top in node.tops)
+
+
 class Wiring:
-    """The makers and readers of the blobs of one graph."""
+    """The producers and readers of the blobs of one graph."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.gradients = gradient_flow(graph)
-        self.maker: dict[str, Node] = {top.id: node for node in graph.nodes for top in node.tops}
-        self.readers: defaultdict[str, list[Node]] = defaultdict(list)  # a layer that reads it twice stands here twice
+        self.producer: dict[str, Node] = {top.id: node for node in graph.nodes for top in node.tops}
+        self.readers: defaultdict[str, list[Node]] = defaultdict(list)  # twice if a layer reads a blob twice
         self.weighted: set[str] = set()  # ids of blobs with a loss_weight in the file
         for node in graph.nodes:
             for bottom in node.bottoms:
@@ -30,100 +38,101 @@ class Wiring:
             self.weighted |= {top.id for top, weight in weights if weight}
 
     def uses(self, blob: Blob) -> int:
-        """How often Caffe counts a blob as used; it makes a Split for one that is used more than once."""
+        """Return how often Caffe counts a blob as used. It inserts a Split for more than one use."""
         return len(self.readers[blob.id]) + (blob.id in self.weighted)
 
     def in_place(self, node: Node) -> Iterator[tuple[int, Blob, Blob]]:
-        """Index, bottom and top of each blob that a layer changes in place."""
+        """Yield index, bottom and top of each blob that a layer changes in place."""
         for index, (bottom, top) in enumerate(zip(node.bottoms, node.tops, strict=False)):
             if bottom.name == top.name:
                 yield index, bottom, top
 
     def refused(self, node: Node) -> Iterator[tuple[int, Blob]]:
-        """Index and bottom of each blob that a layer changes in place and that others use too, which stops Caffe."""
+        """Yield index and bottom of each blob that a layer changes in place and others use too, which stops Caffe."""
         for index, bottom, _ in self.in_place(node):
             if self.uses(bottom) > 1:
                 yield index, bottom
 
     def is_refused(self, node: Node) -> bool:
-        """Whether Caffe stops at the layer, because of a blob that it changes in place."""
+        """Return whether Caffe stops at the layer, because of a blob that it changes in place."""
         return any(self.refused(node))
 
     def changes(self, node: Node) -> bool:
-        """Whether the layer computes other numbers than it reads: Dropout in TEST and ReLU of a Sigmoid do not."""
+        """Return whether the layer changes the values it reads. Dropout in TEST and ReLU of a Sigmoid do not."""
         if node.type == "ReLU" and node.bottoms:
-            maker = self.maker.get(node.bottoms[0].id)
-            return maker is None or maker.type not in _NEVER_NEGATIVE
+            producer = self.producer.get(node.bottoms[0].id)
+            return producer is None or producer.type not in _NEVER_NEGATIVE
         phase = PHASES[node.message.phase] if node.message.HasField("phase") else self.graph.phase
         return not (node.type == "Dropout" and phase == "TEST")
 
     def before_in_place(self, blob: Blob) -> Node | None:
-        """The layer that made a blob, before layers changed it in place."""
-        maker = self.maker.get(blob.id)
-        while maker is not None:
-            earlier = next((bottom for _, bottom, top in self.in_place(maker) if top.id == blob.id), None)
+        """Return the layer that computes a blob, before layers change it in place."""
+        producer = self.producer.get(blob.id)
+        while producer is not None:
+            earlier = next((bottom for _, bottom, top in self.in_place(producer) if top.id == blob.id), None)
             if earlier is None:
-                return maker
-            blob, maker = earlier, self.maker.get(earlier.id)
+                return producer
+            blob, producer = earlier, self.producer.get(earlier.id)
         return None
 
 
-def shares_numbers(node: Node) -> bool:
-    """Whether the tops of a layer lie in the memory of its bottom in Caffe, which copies nothing."""
-    if node.type in ("Slice", "Concat"):
-        return len(node.bottoms) == len(node.tops) == 1
-    return node.type in ("Split", "Flatten", "Reshape")
+def shares_memory(node: Node) -> bool:
+    """Return whether the tops of a layer use the memory of its bottom in Caffe, without a copy."""
+    return node.type in ("Split", "Flatten", "Reshape") or _passes_on(node)
 
 
-def lends_gradient(node: Node) -> bool:
-    """Whether Caffe takes the gradient of the layer from its top's memory without a copy in the backward pass."""
-    if node.type in ("Slice", "Concat"):
-        return len(node.bottoms) == len(node.tops) == 1
-    return node.type in ("Reshape", "Parameter", *_RECURRENT)
+def shares_gradient(node: Node) -> bool:
+    """Return whether Caffe's backward pass uses the gradient memory of the layer's top, without a copy."""
+    return node.type in ("Reshape", "Parameter", *_RECURRENT) or _passes_on(node)
+
+
+def _passes_on(node: Node) -> bool:
+    """Return whether a Slice or Concat has one bottom and one top."""
+    return node.type in ("Slice", "Concat") and len(node.bottoms) == len(node.tops) == 1
 
 
 class Overwritten(NamedTuple):
-    """Numbers that a layer needs and that another layer has changed by then."""
+    """Values that a layer needs after another layer has changed them."""
 
     by: Node
     of: Blob  # the blob as the layer that changes it names it
     needed_by: Node
-    blob: Blob  # as the layer that needs it names it
+    blob: Blob  # the blob as the layer that needs it names it
 
 
 class Memory:
-    """What lies in Caffe's memory of each blob while the layers of a graph run."""
+    """The contents of the memory of each blob in Caffe while the layers of a graph run."""
 
     def __init__(self, wiring: Wiring) -> None:
         self.read_later: list[Overwritten] = []  # in the forward pass
         self._wiring = wiring
-        self._place: dict[str, str] = {}  # blob -> the blob whose memory it lies in
-        self._numbers: dict[str, str] = {}  # blob -> the blob whose numbers it has
-        self._content: dict[str, str] = {}  # memory -> the blob whose numbers are in it
-        self._changed: dict[str, tuple[Node, Blob]] = {}  # numbers -> the layer that wrote over them
+        self._memory: dict[str, str] = {}  # blob -> the blob whose memory it uses
+        self._values: dict[str, str] = {}  # blob -> the blob whose values it has
+        self._content: dict[str, str] = {}  # memory -> the blob whose values it holds
+        self._changed: dict[str, tuple[Node, Blob]] = {}  # values -> the layer that overwrites them
         for node in wiring.graph.nodes:
             for bottom in node.bottoms:
                 self.read_later.extend(self.overwritten(bottom, node))
             self._run(node)
 
     def overwritten(self, blob: Blob, node: Node) -> Iterator[Overwritten]:
-        """What is wrong with the numbers of a blob now; nothing where they are what the layer needs."""
-        numbers = self._numbers.get(blob.id)
-        if numbers is not None and self._content[self._place[blob.id]] != numbers:
-            by, changed = self._changed[numbers]
+        """Yield what has overwritten the values of a blob that the layer needs now, if anything."""
+        values = self._values.get(blob.id)
+        if values is not None and self._content[self._memory[blob.id]] != values:
+            by, changed = self._changed[values]
             yield Overwritten(by, changed, node, blob)
 
     def _run(self, node: Node) -> None:
-        shared = node.bottoms[0] if node.bottoms and shares_numbers(node) else None
+        shared = node.bottoms[0] if node.bottoms and shares_memory(node) else None
         in_place = {top.id: bottom for _, bottom, top in self._wiring.in_place(node)}
         for top in node.tops:
             below = in_place.get(top.id, shared)
-            if below is None or below.id not in self._place:
-                self._place[top.id] = self._numbers[top.id] = self._content[top.id] = top.id
+            if below is None or below.id not in self._memory:
+                self._memory[top.id] = self._values[top.id] = self._content[top.id] = top.id
                 continue
-            place = self._place[top.id] = self._place[below.id]
+            memory = self._memory[top.id] = self._memory[below.id]
             if top.id in in_place and self._wiring.changes(node):
-                self._changed[self._content[place]] = (node, top)
-                self._numbers[top.id] = self._content[place] = top.id
+                self._changed[self._content[memory]] = (node, top)
+                self._values[top.id] = self._content[memory] = top.id
             else:
-                self._numbers[top.id] = self._numbers[below.id]
+                self._values[top.id] = self._values[below.id]

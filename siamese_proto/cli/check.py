@@ -1,4 +1,4 @@
-"""siamese-proto check: errors and likely mistakes in files."""
+"""siamese-proto check: report errors and likely mistakes in files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from siamese_proto.check.findings import as_finding
 from siamese_proto.check.formats import as_github, as_json, as_sarif
-from siamese_proto.check.net import Given, check_net
+from siamese_proto.check.net import InputShapes, check_net
 from siamese_proto.check.solver import check_solver
 from siamese_proto.cli.group import Command, section
 from siamese_proto.cli.options import OUTPUT, net_argument, net_state
@@ -47,29 +47,31 @@ def check(
     *,
     strict: bool,
 ) -> None:
-    """Report every problem of nets and solver files: `file:line: error|warning|note[code]: text`.
+    """Check nets and solver files: print `file:line: error|warning|note[code]: text` for each problem.
 
-    Each problem is shown with its source line. A note says what could not be checked, and which shapes to give for
-    that; with the formats text and json, notes go to stderr. The file `-` is the standard input.
+    Each problem is followed by its source line. A note says what could not be checked, and which shapes to pass to
+    check it. In the formats text and json, notes go to stderr. The file `-` is the standard input.
 
-    Exit status 1 if there is an error, 0 if there are only warnings and notes. The nets that a solver names are checked
-    for the phases, level and stages that the solver builds them for.
+    The exit status is 1 if there is an error, and 0 if there are only warnings and notes. A net that a solver names is
+    checked for the phases, level and stages that the solver builds it for.
     """
-    given = Given(shapes)
-    by_file = {file: findings(file, level, stages, given) for file in files}
-    unused = sorted(shapes.keys() - given.used)
+    input_shapes = InputShapes(shapes)
+    by_file = {file: findings(file, level, stages, input_shapes) for file in files}
+    unused = sorted(shapes.keys() - input_shapes.used)
     if unused:
         raise click.BadParameter(f"no net has a blob named {quoted(unused[0])}", param_hint="--shape")
-    if text_format in ("text", "json"):  # with the notes apart, so that no output means no problems
-        notes, by_file = _without_notes(by_file)
-        for note in notes:
-            click.echo(str(note), err=True)
-    found = [finding for of_file in by_file.values() for finding in of_file]
-    text = _FORMATS[text_format](found) if text_format in _FORMATS else _as_text(by_file)
+    if text_format in ("text", "json"):  # notes go to stderr, so that no output means no problems
+        for finding in (finding for of_file in by_file.values() for finding in of_file if finding.severity == "note"):
+            click.echo(str(finding), err=True)
+        by_file = {
+            file: [finding for finding in of_file if finding.severity != "note"] for file, of_file in by_file.items()
+        }
+    all_findings = [finding for of_file in by_file.values() for finding in of_file]
+    text = _FORMATS[text_format](all_findings) if text_format in _FORMATS else _as_text(by_file)
     if text:
         click.echo(text)
     failing = ("error", "warning") if strict else ("error",)
-    ctx.exit(1 if any(finding.severity in failing for finding in found) else 0)
+    ctx.exit(1 if any(finding.severity in failing for finding in all_findings) else 0)
 
 
 def _as_text(by_file: Mapping[Path, list[Finding]]) -> str:
@@ -82,20 +84,16 @@ def _as_text(by_file: Mapping[Path, list[Finding]]) -> str:
     return "\n".join(lines)
 
 
-def _without_notes(by_file: Mapping[Path, list[Finding]]) -> tuple[list[Finding], dict[Path, list[Finding]]]:
-    notes = [finding for of_file in by_file.values() for finding in of_file if finding.severity == "note"]
-    others = {file: [finding for finding in found if finding.severity != "note"] for file, found in by_file.items()}
-    return notes, others
-
-
-def findings(file: Path, level: int = 0, stages: tuple[str, ...] = (), given: Given | None = None) -> list[Finding]:
-    """Return what there is to say about a file, whatever it holds."""
+def findings(
+    file: Path, level: int = 0, stages: tuple[str, ...] = (), shapes: InputShapes | None = None
+) -> list[Finding]:
+    """Return the findings about a file of any content."""
     try:
         if kind_of(file) == "solver":
-            return check_solver(file, given, notes=True)
-        return check_net(file, level, stages or None, given, notes=True)
+            return check_solver(file, shapes, notes=True)
+        return check_net(file, level, stages or None, shapes, notes=True)
     except NetError as problem:  # not a prototxt
         return [as_finding(problem, "syntax", str(file))]
-    except Exception as problem:  # a fault of ours or of a library's: the other files are reported all the same
+    except Exception as problem:  # a bug of ours or of a library: the other files are checked anyway
         text = f"cannot be checked: {type(problem).__name__}: {' '.join(str(problem).split())}"
         return [Finding(Location(str(file), 1), "error", "internal", text)]

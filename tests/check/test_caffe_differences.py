@@ -56,7 +56,7 @@ def recurrent(name: str, kind: str = "LSTM", param: str = 'param { name: "w" }')
 DISTANCE = 'layer { name: "d" type: "EuclideanLoss" bottom: "l" bottom: "m" top: "d" }\n'
 FIRST_STEP = (
     "3 differs layer 'm': shares parameters with layer 'l'; in TRAIN, Caffe uses the shared ones at the first time "
-    "step only, and values of its own after that"
+    "step only, and separate values after that"
 )
 
 
@@ -69,36 +69,36 @@ def loses(line: int, maker: str, kind: str) -> str:
 
 def shared(line: int, layer: str, changed: str, other: str, reader: str) -> str:
     return (
-        f"{line} differs layer '{layer}': changes '{changed}' in place; in Caffe '{other}' lies in the same memory, so "
-        f"layer '{reader}' reads the changed numbers"
+        f"{line} differs layer '{layer}': changes '{changed}' in place; in Caffe, '{other}' uses the same memory, so "
+        f"layer '{reader}' reads the changed values"
     )
 
 
 def computed(line: int, layer: str, changed: str, maker: str, kind: str) -> str:
     return (
         f"{line} differs layer '{layer}': changes '{changed}' in place; in Caffe, layer '{maker}' ({kind}) computes "
-        "its gradient from the changed numbers"
+        f"its gradient from the changed values"
     )
 
 
 def refused(line: int, layer: str, why: str) -> str:
     return (
-        f"{line} refuses layer '{layer}': changes 'a' in place, but {why}; Caffe stops (produced by multiple sources): "
-        "give the top a name of its own"
+        f"{line} refuses layer '{layer}': changes 'a' in place, but {why}; Caffe stops (produced by multiple "
+        f"sources): rename the top"
     )
 
 
 def without(line: int, layer: str, name: str) -> str:
     return (
-        f"{line} differs layer '{layer}': works in place; Caffe computes the gradient from '{name}', which it has "
-        "written over by then"
+        f"{line} differs layer '{layer}': works in place; Caffe computes the gradient from '{name}', which is "
+        f"overwritten by then"
     )
 
 
 FLAT = one("Flatten", "a", "f")
 RELU_F = one("ReLU", "f", "f")
 DROPS = (
-    "3 differs layer 'p': has several tops with a loss_weight, of which other layers read 'p'; Caffe then drops the "
+    "3 differs layer 'p': has several tops with a loss_weight, and other layers read 'p'; Caffe then ignores the "
     "loss_weight of 'q'"
 )
 FORCED = "force_backward: true\n"
@@ -247,28 +247,25 @@ CASES = {
     "Log in place": (NET + one("Log", "a", "a") + total("a"), [without(3, "log", "a")]),
     "Eltwise in place": (
         NET + one("Eltwise", "a", "a", 'bottom: "x"') + total("a"),
-        ["3 differs layer 'eltwise': works in place; Caffe writes over 'a' while it still has to read it"],
+        ["3 differs layer 'eltwise': works in place; Caffe overwrites 'a' before it has read all of it"],
     ),
     "Softmax with two weighted tops": (
         NET + LABEL + SOFTMAX.replace("MORE", 'top: "prob" loss_weight: 1 loss_weight: 2'),
         [
-            "4 refuses layer 'loss': has two tops with a loss_weight each; Caffe stops: the Softmax inside has one "
-            "top. Leave one out"
+            "4 refuses layer 'loss': has two tops with a loss_weight each; Caffe stops: the inner Softmax has one "
+            "top. Remove one"
         ],
     ),
     "Softmax with two tops": (
         NET + LABEL + SOFTMAX.replace("MORE", 'top: "prob"'),
-        [
-            "4 refuses layer 'loss': has several tops and no loss_weight; Caffe stops: it wants a loss_weight for each "
-            "top"
-        ],
+        ["4 refuses layer 'loss': has several tops and no loss_weight; Caffe stops: write a loss_weight for each top"],
     ),
     "Softmax with one top": (NET + LABEL + SOFTMAX.replace("MORE", "loss_weight: 2"), []),
     "force_backward through Accuracy": (
         FORCED + NET + LABEL + SOFTMAX.replace("MORE", "") + ACCURACY,
         [
-            "6 refuses layer 'acc': stops Caffe's backward pass: force_backward asks Accuracy for a gradient that it "
-            "does not have"
+            "6 refuses layer 'acc': stops Caffe's backward pass: force_backward needs a gradient of Accuracy, which "
+            "has none"
         ],
     ),
     "Accuracy without force_backward": (NET + LABEL + SOFTMAX.replace("MORE", "") + ACCURACY, []),
@@ -279,8 +276,8 @@ CASES = {
     "layers of one name": (
         NET + one("InnerProduct", "a", "b", DENSE).replace('name: "b"', 'name: "a"') + total("b"),
         [
-            "3 differs layer 'a': has the name of the layer in line 2 and parameters of its own; Caffe loads every "
-            "entry of this name in a weights file into the first of them, here each gets its own entry"
+            "3 differs layer 'a': has the same name as the layer in line 2, but other parameters; Caffe loads every "
+            "entry of this name in a weights file into the first of these layers (here: each its own)"
         ],
     ),
     "layers of one name that share": (
@@ -333,6 +330,6 @@ def test_snapshots_that_caffe_cannot_write_as_hdf5_are_reported(
     (tmp_path / "solver.prototxt").write_text('net: "net.prototxt"\n' + solver)
     line = 1 + solver.partition("snapshot_format")[0].count("\n") + 1
     findings = [(f.location.line, f.text) for f in check_solver(tmp_path / "solver.prototxt") if "caffe-" in f.code]
-    end = "; Caffe stops at the first snapshot. Rename them, or use BINARYPROTO"
+    end = "; Caffe stops at the first snapshot; rename them or use BINARYPROTO"
     full = f"snapshot_format HDF5: {expected}{end}".replace("NET", str(tmp_path / "net.prototxt"))
     assert findings == ([(line, full)] if expected else [])

@@ -60,7 +60,7 @@ CASES = {
     "only the last layers share": (
         (TWIN + OTHER).replace(BOTH, "") + loss("two", "two_p"),
         [
-            "10: warning[unshared-twin]: layer 'one_p': stands where layer 'one' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
+            "10: warning[unshared-twin]: layer 'one_p': is the counterpart of layer 'one' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names"
         ],
     ),
     "a half-twin whose upper layers have names of their own": (
@@ -78,20 +78,20 @@ CASES = {
     "a single layer with names of its own": (
         TWIN + OTHER.replace(DEEP, named("w3", "b3")) + loss("two", "two_p"),
         [
-            "14: warning[unshared-twin]: layer 'two_p': stands where layer 'two' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names",
+            "14: warning[unshared-twin]: layer 'two_p': is the counterpart of layer 'two' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names",
         ],
     ),
     "three towers, one of them apart": (
         dense("a", "x", BOTH) + dense("b", "y", BOTH) + dense("c", "x")
         + "".join(dense(f"{name}2", name, DEEP, 3) for name in "abc"),
         [
-            "9: warning[unshared-twin]: layer 'c': stands where layer 'a' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
+            "9: warning[unshared-twin]: layer 'c': is the counterpart of layer 'a' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names"
         ],
     ),
     "equal towers without a name": (
         TWIN.replace(BOTH, "").replace(DEEP, "") + OTHER.replace(BOTH, "").replace(DEEP, "") + loss("two", "two_p"),
         [
-            "10: warning[unshared-towers]: layer 'one_p': the tower of 2 layers that begins here is built like that of layer 'one', but they share no parameters and will learn apart; give their layers the same param names"
+            "10: warning[unshared-towers]: layer 'one_p': the tower of 2 layers that starts here has the same structure as the tower of layer 'one', but they share no parameters and will learn different weights; give their layers the same param names"
         ],
     ),
     "equal towers that do not learn": (
@@ -102,14 +102,14 @@ CASES = {
     "lr_mult in one tower": (
         TWIN.replace('"w"', '"w" lr_mult: 3 decay_mult: 0') + OTHER + loss("two", "two_p"),
         [
-            "11: warning[one-sided-multiplier]: layer 'one_p': has no lr_mult for param 'w', which has lr_mult 3 in layer 'one'; Caffe takes that for both: write it here too",
-            "11: warning[one-sided-multiplier]: layer 'one_p': has no decay_mult for param 'w', which has decay_mult 0 in layer 'one'; Caffe takes that for both: write it here too",
+            "11: warning[one-sided-multiplier]: layer 'one_p': has no lr_mult for param 'w', but layer 'one' has lr_mult 3; Caffe uses that value for both: write it here too",
+            "11: warning[one-sided-multiplier]: layer 'one_p': has no decay_mult for param 'w', but layer 'one' has decay_mult 0; Caffe uses that value for both: write it here too",
         ],
     ),
     "lr_mult in the second tower alone": (
         TWIN + OTHER.replace('"b"', '"b" lr_mult: 2') + loss("two", "two_p"),
         [
-            "4: warning[one-sided-multiplier]: layer 'one': has no lr_mult for param 'b', which has lr_mult 2 in layer 'one_p'; Caffe takes that for both: write it here too"
+            "4: warning[one-sided-multiplier]: layer 'one': has no lr_mult for param 'b', but layer 'one_p' has lr_mult 2; Caffe uses that value for both: write it here too"
         ],
     ),
     "the default multiplier written out": (TWIN + OTHER.replace('"b"', '"b" lr_mult: 1') + loss("two", "two_p"), []),
@@ -118,13 +118,13 @@ CASES = {
         + dense("one_p", "y", BOTH, more='weight_filler {\n    type: "xavier" }')
         + loss("one", "one_p"),
         [
-            "8: warning[other-filler]: layer 'one_p': param 'w' is filled as its owner, layer 'one', says (gaussian std 0.01); the filler written here (xavier) has no effect"
+            "8: warning[other-filler]: layer 'one_p': the filler of the shared param 'w' (xavier) has no effect: its owner, layer 'one', fills it (gaussian std 0.01)"
         ],
     ),
     "a filler in the second tower alone": (
         dense("one", "x", BOTH) + dense("one_p", "y", BOTH, more='weight_filler { type: "xavier" }') + loss("one", "one_p"),
         [
-            "8: warning[other-filler]: layer 'one_p': param 'w' is filled as its owner, layer 'one', says (constant); the filler written here (xavier) has no effect"
+            "8: warning[other-filler]: layer 'one_p': the filler of the shared param 'w' (xavier) has no effect: its owner, layer 'one', fills it (constant)"
         ],
     ),
     "a filler in the first tower alone": (
@@ -133,33 +133,33 @@ CASES = {
     ),
     "one feature twice": (
         TWIN + OTHER + loss("two", "two"),
-        ["19: warning[pair-bottoms]: layer 'loss': both its features are 'two', so all distances are 0; give one of each tower"],
+        ["19: warning[pair-bottoms]: layer 'loss': both features are 'two', so all distances are 0; use one of each tower"],
     ),
     "a feature and what it is made of": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 5") + loss("one", "two"),
-        ["19: warning[pair-bottoms]: layer 'loss': its feature 'two' is computed from its other one, 'one'; give one of each tower"],
+        ["19: warning[pair-bottoms]: layer 'loss': the feature 'two' is computed from the other feature, 'one'; use one of each tower"],
     ),
     "two features of one tower": (
         TWIN + OTHER
         + dense("side", "one", named("w3", "b3"), 3) + dense("side_p", "one_p", named("w3", "b3"), 3) + loss("two", "side"),
-        ["25: warning[pair-bottoms]: layer 'loss': its features 'two' and 'side' come from the same tower; give one of each"],
+        ["25: warning[pair-bottoms]: layer 'loss': the features 'two' and 'side' come from the same tower; use one of each tower"],
     ),
     "features of different depth": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 5") + loss("one", "two_p"),
-        ["19: warning[pair-bottoms]: layer 'loss': its features 'one' and 'two_p' are made at different places of their towers"],
+        ["19: warning[pair-bottoms]: layer 'loss': the features 'one' and 'two_p' are outputs of different layers of their towers; use the same layer of each"],
     ),
     "a feature and an input": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 7") + loss("two", "y"),
-        ["19: warning[pair-bottoms]: layer 'loss': its feature 'y' comes from none of the towers that 'two' comes from"],
+        ["19: warning[pair-bottoms]: layer 'loss': the feature 'y' comes from no tower, but 'two' does; use one of each tower"],
     ),
     "a label that is a feature": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 1") + loss("two", "two_p", "two_p"),
-        ["20: warning[pair-bottoms]: layer 'loss': its label is 'two_p', which is one of its features; give the labels of the pairs"],
+        ["20: warning[pair-bottoms]: layer 'loss': the label 'two_p' is also one of the features; use the labels of the pairs"],
     ),
     "a label that a tower computes": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 1") + dense("to_one", "two", outputs=1)
         + loss("two", "two_p", "to_one"),
-        ["23: warning[pair-bottoms]: layer 'loss': its label 'to_one' is computed by a tower; the order is feature, feature, label"],
+        ["23: warning[pair-bottoms]: layer 'loss': the label 'to_one' is computed by a tower; the bottoms must be feature, feature, label"],
     ),
     "features of different widths": (
         TWIN.replace(DEEP, "") + OTHER.replace("num_output: 3", "num_output: 4").replace(DEEP, "") + loss("two", "two_p"),
@@ -190,7 +190,7 @@ def test_check_says_of_each_near_miss(case: str) -> None:
 
 def test_old_dialects_are_told_with_the_command_that_upgrades_them() -> None:
     inputs = 'input: "x"\ninput_dim: 2 input_dim: 3\ninput_dim: 7 input_dim: 5\n\n'
-    command = ". For good: siamese-proto upgrade '<text>' '<text>_new.prototxt'"
+    command = ". To upgrade the file: siamese-proto upgrade '<text>' '<text>_new.prototxt'"
     v1 = 'layers { name: "r" type: RELU bottom: "x" top: "r" }\n'
     v0 = 'layers { layer { name: "r" type: "relu" } bottom: "x" top: "r" }\n'
     norm = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n"\n param { lr_mult: 1 } param { } param { } }\n'

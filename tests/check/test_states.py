@@ -79,4 +79,4 @@ def test_findings_that_differ_only_in_the_phase_are_one() -> None:
     concat = 'layer { name: "join" type: "Concat" bottom: "x" bottom: "y" top: "j" }\n'
     (finding,) = check_net(train + test + concat)
     assert "(8,)" in finding.text
-    assert finding.text.endswith(" (phases TRAIN and TEST; the numbers are those of TRAIN)")
+    assert finding.text.endswith(" (phases TRAIN and TEST; the numbers are for TRAIN)")

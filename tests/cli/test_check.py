@@ -98,7 +98,7 @@ def test_a_solver_of_the_old_dialect_is_told_with_the_command_that_upgrades_it(f
     assert done.exit_code == 0
     assert problem_lines(done.stdout) == [
         'solver.prototxt:5: warning[old-dialect]: solver_type replaced by type: "Adam". '
-        "For good: siamese-proto upgrade solver.prototxt solver_new.prototxt"
+        "To upgrade the file: siamese-proto upgrade solver.prototxt solver_new.prototxt"
     ]
 
 
@@ -107,7 +107,7 @@ def test_the_command_that_upgrades_an_old_net_works(folder: Path) -> None:
         'layers { name: "d" type: DUMMY_DATA top: "d" dummy_data_param { num: 2 channels: 3 height: 4 width: 5 } }'
     )
     done = check("my net.prototxt")
-    command = problem_lines(done.stdout)[0].partition("For good: siamese-proto ")[2]
+    command = problem_lines(done.stdout)[0].partition("To upgrade the file: siamese-proto ")[2]
     assert command == "upgrade 'my net.prototxt' 'my net_new.prototxt'"
     assert run("upgrade", "my net.prototxt", "my net_new.prototxt", folder=folder).returncode == 0
     assert check("my net_new.prototxt").stdout == "my net_new.prototxt: no problems\n"
@@ -203,9 +203,9 @@ def test_what_could_not_be_checked_is_a_note_on_stderr_with_the_shape_to_give(fo
         assert done.exit_code == 0  # a note is no warning
         assert done.stdout == ("net.prototxt: no problems\n" if form == "text" else "[]\n")
         assert done.stderr == (
-            "net.prototxt:2: note[not-checked]: layer 'pairs': what depends on the shapes of 'pairs', 'sim' was not "
-            "checked: database 'nowhere' is not there in the working directory; make it with 'siamese-proto data'. To "
-            "check it: --shape pairs=N,C,H,W\n"
+            "net.prototxt:2: note[not-checked]: layer 'pairs': layers that depend on the shapes of 'pairs', 'sim' "
+            "were not checked: database 'nowhere' is not there in the working directory; make it with 'siamese-proto "
+            "data'. To check them: --shape pairs=N,C,H,W\n"
         )
     done = check("net.prototxt", "--shape", "pairs=7,2,5,4")
     assert (done.stdout, done.stderr) == ("net.prototxt: no problems\n", "")
@@ -224,8 +224,8 @@ def test_the_note_names_a_shape_for_each_top_that_does_not_follow_from_another(f
         'layer { name: "cut" type: "Slice" bottom: "d_p" top: "u" top: "v" }\n'
     )
     first, second = check("net.prototxt").stderr.splitlines()
-    assert first.endswith("To check it: --shape e=N,C,H,W --shape f=N,C,H,W")
-    assert second.endswith("To check it: --shape d=N,C,H,W")
+    assert first.endswith("To check them: --shape e=N,C,H,W --shape f=N,C,H,W")
+    assert second.endswith("To check them: --shape d=N,C,H,W")
     (told,) = problem_lines(check("net.prototxt", "--shape", "d=7,3,5,4").stdout)
     assert told.startswith("net.prototxt:3: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3")
 
@@ -242,8 +242,7 @@ def test_a_solver_without_max_iter_is_a_warning(folder: Path) -> None:
     done = check("solver.prototxt", *SHAPES)
     assert done.exit_code == 0
     assert problem_lines(done.stdout) == [
-        "solver.prototxt:1: warning[solver]: max_iter is missing: `train` needs it; only `Solver.step`, which is given "
-        "a number of iterations, runs"
+        "solver.prototxt:1: warning[solver]: max_iter is missing: `train` needs it, only `Solver.step` does not"
     ]
 
 

@@ -33,24 +33,26 @@ def told(text: str) -> list[str]:
 
 
 DIFFERENCE = "eltwise_param { coeff: 1 coeff: -1 }"
-SAME = "are '{}', so their distance is always 0; give one of each tower"
+SAME = "are both {!r}, so their distance is always 0; use one of each tower"
 
 
 @pytest.mark.parametrize(
     ("count", "text", "message"),
     [
-        (3, join("TripletLoss", "b1", "b2", "b2"), f"its positive and its negative {SAME.format('b2')}"),
-        (3, join("TripletLoss", "b1", "b1", "b3"), f"its anchor and its positive {SAME.format('b1')}"),
+        (3, join("TripletLoss", "b1", "b2", "b2"), f"the positive and the negative {SAME.format('b2')}"),
+        (3, join("TripletLoss", "b1", "b1", "b3"), f"the anchor and the positive {SAME.format('b1')}"),
         (
             3,
             join("TripletLoss", "b1", "b2", "a3"),
-            "its anchor and its negative, 'b1' and 'a3', are made at different places of their towers",
+            "the anchor 'b1' and the negative 'a3' are outputs of different layers of "
+            "their towers; use the same layer of each",
         ),
-        (2, join("Distance", "b1", "b1"), f"its first bottom and its second bottom {SAME.format('b1')}"),
+        (2, join("Distance", "b1", "b1"), f"the first bottom and the second bottom {SAME.format('b1')}"),
         (
             2,
             join("Distance", "a1", "b2", settings="distance_param { metric: COSINE_SIMILARITY }"),
-            "its first bottom and its second bottom, 'a1' and 'b2', are made at different places of their towers",
+            "the first bottom 'a1' and the second bottom 'b2' are outputs of different layers of "
+            "their towers; use the same layer of each",
         ),
     ],
 )

@@ -157,11 +157,11 @@ WEIGHTS = (
 )
 ONCE = "{}: warning[shared-once]: layer '{}': param name '{}' is used by this layer only, so its {} is not shared; did you mean '{}', as in layer '{}'?"
 LACKS = "{}: warning[partly-shared]: layer '{}': shares parameters with layer '{}', but not its {} ('{}' there; give it this name here too)"
-STRANGER = "{}: warning[unshared-twin]: layer '{}': stands where layer '{}' stands in its tower, but shares no parameters with it, although other layers of these towers do; give both the same param names"
+STRANGER = "{}: warning[unshared-twin]: layer '{}': is the counterpart of layer '{}' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names"
 UNLIKE = "{}: error[net]: layer '{}': cannot share param '{}' with its owner, layer '{}': the owner's shape is {}, this layer's is {}"
-SAME_INPUT = "{}: warning[unread-input]: layer '{}': reads '{}', as layer '{}' does, and '{}' is read by no layer; should it read '{}'?"
-LEFT_OUT = "{}: warning[unlike-towers]: layer '{}': reads '{}', which lacks the counterpart of layer '{}' of type ReLU; that layer makes '{}', {}, so the towers compute different functions"
-APART = "9: warning[unshared-towers]: layer 'conv1_p': the tower of 5 layers that begins here is built like that of layer 'conv1', but they share no parameters and will learn apart; give their layers the same param names"
+SAME_INPUT = "{}: warning[unread-input]: layer '{}': reads '{}', as layer '{}' does, and no layer reads '{}'; should it read '{}'?"
+LEFT_OUT = "{}: warning[unlike-towers]: layer '{}': reads '{}', but another tower has layer '{}' of type ReLU there; it computes '{}', {}, so the towers compute different functions"
+APART = "9: warning[unshared-towers]: layer 'conv1_p': the tower of 5 layers that starts here has the same structure as the tower of layer 'conv1', but they share no parameters and will learn different weights; give their layers the same param names"
 BOTTOMS = "{}: warning[pair-bottoms]: layer '{}': {}"
 WIDE = SIAMESE.replace("num_output: 9", "num_output: 5")
 
@@ -195,7 +195,7 @@ FAULTS = {
     "another number of outputs": (SIAMESE, "ip_p ; feat_w feat_b ; num_output: 5", "ip_p ; feat_w feat_b ; num_output: 6", UNLIKE.format(15, "feat_p", "feat_w", "feat", "(5, 9)", "(6, 9)")),
     "another number of outputs, the database missing": (WITHOUT_DATABASE, "conv3_p ; ip_w ip_b ; num_output: 9", "conv3_p ; ip_w ip_b ; num_output: 8", UNLIKE.format(15, "ip_p", "ip_w", "ip", "(9, ?)", "(8, ?)")),
     "another kernel, the database missing": (WITHOUT_DATABASE, "pool1_p ; conv2_w conv2_b ; num_output: 7 kernel_size: 2", "pool1_p ; conv2_w conv2_b ; num_output: 7 kernel_size: 3", UNLIKE.format(12, "conv2_p", "conv2_w", "conv2", "(7, ?, 2, ...)", "(7, ?, 3, ...)")),
-    "another group, the database missing": (WITHOUT_DATABASE, "conv2_p ; conv3_w conv3_b ;", "conv2_p ; conv3_w conv3_b ; group: 7", "14: warning[unlike-towers]: layer 'conv3_p': shares its weight with layer 'conv3', but has other settings: their bottoms would have to differ in shape"),
+    "another group, the database missing": (WITHOUT_DATABASE, "conv2_p ; conv3_w conv3_b ;", "conv2_p ; conv3_w conv3_b ; group: 7", "14: warning[unlike-towers]: layer 'conv3_p': shares its weight with layer 'conv3', but their settings differ: one shape of the weight needs bottoms of different shapes"),
     "no bias in one tower": (SIAMESE, "conv2_p ; conv3_w conv3_b ;", "conv2_p ; conv3_w ; bias_term: false", "13: warning[partly-shared]: layer 'conv3_p': shares parameters with layer 'conv3', but has no bias, so the towers compute different functions"),
     "both towers read the first input": (SIAMESE, "conv1_p Convolution data_p", "conv1_p Convolution data", SAME_INPUT.format(9, "conv1_p", "data", "conv1", "data_p", "data_p")),
     "both towers read the second input": (SIAMESE, "conv1 Convolution data ", "conv1 Convolution data_p ", SAME_INPUT.format(2, "conv1", "data_p", "conv1_p", "data", "data")),
@@ -217,12 +217,12 @@ FAULTS = {
     "a misspelt bottom": (SIAMESE, "ip_p InnerProduct conv3_p", "ip_p InnerProduct conv3_q", "14: error[net]: layer 'ip_p': unknown bottom blob 'conv3_q' (index 0); did you mean 'conv3_p'?"),
     "a misspelt bottom of the last layer": (SIAMESE, "feat_p InnerProduct ip_p", "feat_p InnerProduct ip_q", "15: error[net]: layer 'feat_p': unknown bottom blob 'ip_q' (index 0); did you mean 'ip_p'?"),
     "a misspelt type": (SIAMESE, "relu2_p ReLU", "relu2_p Relu", "12: error[unknown-layer]: layer 'relu2_p': unknown layer type 'Relu'; did you mean 'ReLU'?"),
-    "one feature twice": (SIAMESE, "feat feat_p sim", "feat feat sim", BOTTOMS.format(16, "loss", "both its features are 'feat', so all distances are 0; give one of each tower")),
-    "features of different depth": (WIDE, "feat feat_p sim", "ip feat_p sim", BOTTOMS.format(16, "loss", "its features 'ip' and 'feat_p' are made at different places of their towers")),
-    "two features of one tower": (WIDE, "feat feat_p sim", "feat ip sim", BOTTOMS.format(16, "loss", "its feature 'feat' is computed from its other one, 'ip'; give one of each tower")),
+    "one feature twice": (SIAMESE, "feat feat_p sim", "feat feat sim", BOTTOMS.format(16, "loss", "both features are 'feat', so all distances are 0; use one of each tower")),
+    "features of different depth": (WIDE, "feat feat_p sim", "ip feat_p sim", BOTTOMS.format(16, "loss", "the features 'ip' and 'feat_p' are outputs of different layers of their towers; use the same layer of each")),
+    "two features of one tower": (WIDE, "feat feat_p sim", "feat ip sim", BOTTOMS.format(16, "loss", "the feature 'feat' is computed from the other feature, 'ip'; use one of each tower")),
     "a feature as the label": (SIAMESE, "feat feat_p sim", "feat sim feat_p", "16: error[net]: layer 'loss': bottom 2 has shape (2, 5), expected one label a pair: (N) or (N, 1, 1, 1)"),
-    "the difference of a feature and itself": (PAIR + TWIN + DIFFERENCE + DECISION.format("diff"), "diff Eltwise feat feat_p", "diff Eltwise feat feat", BOTTOMS.format(16, "diff", "both its bottoms are 'feat', so their difference is always 0; give one of each tower")),
-    "a label against itself": (PAIR + TWIN + "both Concat feat feat_p\ndecision InnerProduct both ; ; num_output: 1\nloss EuclideanLoss decision sim", "loss EuclideanLoss decision", "loss EuclideanLoss sim", BOTTOMS.format(18, "loss", "both its bottoms are 'sim'; give a prediction and a label")),
+    "the difference of a feature and itself": (PAIR + TWIN + DIFFERENCE + DECISION.format("diff"), "diff Eltwise feat feat_p", "diff Eltwise feat feat", BOTTOMS.format(16, "diff", "both bottoms are 'feat', so their difference is always 0; use one of each tower")),
+    "a label against itself": (PAIR + TWIN + "both Concat feat feat_p\ndecision InnerProduct both ; ; num_output: 1\nloss EuclideanLoss decision sim", "loss EuclideanLoss decision", "loss EuclideanLoss sim", BOTTOMS.format(18, "loss", "both bottoms are 'sim'; use a prediction and a label")),
     "towers without names and a pair loss": (PAIR + unnamed(TWIN) + LOSS, "", "", APART),
     "towers without names and a distance": (PAIR + unnamed(TWIN) + "d Distance feat feat_p\nloss EuclideanLoss d sim", "", "", APART),
     "towers without names and a difference": (PAIR + unnamed(TWIN) + DIFFERENCE + DECISION.format("diff"), "", "", APART),

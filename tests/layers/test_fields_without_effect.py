@@ -43,11 +43,11 @@ CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3"
 TABLE = [
     (
         layer("Convolution", CONVOLUTION + "\n engine: CUDNN }"),
-        ["6: convolution_param.engine has no effect: torch chooses how to compute"],
+        ["6: convolution_param.engine has no effect: torch chooses the implementation"],
     ),
     (
         layer("Convolution", CONVOLUTION + " force_nd_im2col: true }"),
-        ["5: convolution_param.force_nd_im2col has no effect: torch chooses how to compute"],
+        ["5: convolution_param.force_nd_im2col has no effect: torch chooses the implementation"],
     ),
     (layer("Convolution", CONVOLUTION + " engine: DEFAULT force_nd_im2col: false }"), []),
     (
@@ -64,7 +64,7 @@ TABLE = [
     ),
     (
         layer("SigmoidCrossEntropyLoss", "loss_param {\n normalize: true normalization: FULL }", bottoms=("x", "x")),
-        ["6: loss_param.normalize has no effect: normalization is given too"],
+        ["6: loss_param.normalize has no effect: normalization is set too"],
     ),
     (layer("SigmoidCrossEntropyLoss", "loss_param { normalize: true }", bottoms=("x", "x")), []),
     (
@@ -78,7 +78,7 @@ TABLE = [
     (layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler { type: "gaussian" std: 0.1 } }'), []),
     (
         layer("Embed", 'embed_param { num_output: 2 input_dim: 4 weight_filler { type: "msra" sparse: 3 } }'),
-        ["5: error[net]: layer 'it': embed_param.weight_filler.sparse is refused by a filler of type 'msra'"],
+        ["5: error[net]: layer 'it': embed_param.weight_filler.sparse is not valid for a filler of type 'msra'"],
     ),
     (
         layer("InnerProduct", 'inner_product_param { num_output: 2 weight_filler {\n type: "xaviar" } }'),
@@ -124,13 +124,13 @@ TABLE = [
     ),
     (
         layer("SigmoidCrossEntropyLoss", "propagate_down: true\n propagate_down: true", bottoms=("x", "x")),
-        ["6: propagate_down true has no effect: SigmoidCrossEntropyLoss gives bottom 1 no gradient"],
+        ["6: propagate_down true has no effect: SigmoidCrossEntropyLoss has no gradient for bottom 1"],
     ),
     # The first dialects: what is moved into transform_param has its effect there.
     (
         'layers { name: "it" type: DATA top: "y" data_param { source: "none" scale: 0.5 } }\n'
         'layers { name: "it" type: RELU bottom: "x" top: "z" relu_param {\n engine: CAFFE } }',
-        ["4: relu_param.engine has no effect: torch chooses how to compute"],
+        ["4: relu_param.engine has no effect: torch chooses the implementation"],
     ),
 ]
 
