@@ -1,4 +1,4 @@
-"""Convolution by spectra, where a training step costs less so (docs/decisions/0013)."""
+"""Compute convolutions by spectra if that makes a training step faster (docs/decisions/0013)."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
 Pair = tuple[int, int]
 _MANY_ROWS = 256  # of a batch
 
-# Nanoseconds on one core, forward and backward together, as measured; what matters is how they compare.
-_MULTIPLY_ADD = 3 / 45  # of products of matrices
-_DIRECT_MULTIPLY_ADD = 3 / 52  # of direct convolutions, of numbers inside the picture
-_VECTOR = 16  # channels that the direct way goes through at once
-_DIRECT_CALLS, _CALLS = 250_000, 1_000_000  # of all calls that a step takes
-_MOVED = 1.3  # a number of what lies between two products
-_OF_KERNELS = {False: 3, True: 8}  # a number of the kernels' spectra, while they fit into a cache, and beyond
+# Estimated nanoseconds on one core, forward and backward together; only their ratios matter.
+_MULTIPLY_ADD = 3 / 45  # in products of matrices
+_DIRECT_MULTIPLY_ADD = 3 / 52  # in direct convolutions, for numbers inside the image
+_VECTOR = 16  # channels that direct convolution processes together
+_DIRECT_CALLS, _CALLS = 250_000, 1_000_000  # overhead of the calls of a step
+_MOVED = 1.3  # per number read and written between two products
+_OF_KERNELS = {False: 3, True: 8}  # per number of the kernels' spectra, by whether they exceed the cache
 _CACHED = 8_000_000  # numbers
-_CUT = 1.3  # how much longer pictures take that are cut
-# How much longer the direct way must take to be left, on one thread and on several: these share it better.
+_CUT = 1.3  # factor for images cut into several tiles
+# Direct convolution must take longer by this factor, by whether there are several threads, which it uses better.
 WORTH = {False: 1.12, True: 1.3}
 _FEWEST_CHANNELS, _FEW_CHANNELS = 8, 32
-_MOST_TILES = 8  # a dimension
+_MOST_TILES = 8  # per dimension
 
 
 def convolve_by_spectra(graph: Graph) -> Rewritten:
-    """Replace each Convolution that can gain, with a large batch at least, by one that can use spectra."""
+    """Replace each Convolution that spectra make faster, at least for a large batch, by one that can use them."""
     ids = {node.id for node in graph.nodes}
     nodes = []
     for node in graph.nodes:
-        if _can_gain(node):
+        if _can_use_spectra(node):
             layer = ConvolutionBySpectrum(node.message, node.layer.context)  # type: ignore[union-attr]  # a Convolution
             node = replace(node, id=free_id(f"{node.id}_by_spectrum", ids), layer=layer)
         nodes.append(node)
     return Rewritten(replace(graph, nodes=tuple(nodes)))
 
 
-def _can_gain(node: Node) -> bool:
-    written, shape = node.layer, node.bottoms[0].shape if node.bottoms else None
-    if type(written) is not Convolution or written.axis != 1 or shape is None or len(shape) != 4:
+def _can_use_spectra(node: Node) -> bool:
+    layer, shape = node.layer, node.bottoms[0].shape if node.bottoms else None
+    if type(layer) is not Convolution or layer.axis != 1 or shape is None or len(shape) != 4:
         return False
-    layer = ConvolutionBySpectrum(node.message, written.context)
+    layer = ConvolutionBySpectrum(node.message, layer.context)
     return layer.tiling((_MANY_ROWS, *shape[1:]), layer.num_output, worth=min(WORTH.values())) is not None
 
 
@@ -78,14 +78,14 @@ class ConvolutionBySpectrum(Convolution):
                 return direct(x, weight, bias)
             shared = torch.get_num_threads() > 1
             if shared and x.shape[1] <= _FEW_CHANNELS:
-                return direct(x, weight, bias)  # many small products, for each of which threads wait for one another
+                return direct(x, weight, bias)  # threads would wait for one another at each of many small products
             tiling = self.tiling(tuple(x.shape), self.num_output, worth=WORTH[shared])
             return direct(x, weight, bias) if tiling is None else convolve_by_spectrum(x, weight, bias, tiling)
 
         return convolve
 
     def tiling(self, bottom: Shape, outputs: int, *, worth: float) -> Tiling | None:
-        """How to cut a bottom (N, C, H, W); None where the direct way is reckoned to take less than `worth` of it."""
+        """Return how to cut a bottom (N, C, H, W); None if direct convolution takes less than `worth` times as long."""
         kernel, stride, pad, dilation = self.windows(2)
         if self.group > 1 or {*stride, *dilation} != {1} or bottom[1] < _FEWEST_CHANNELS:
             return None
@@ -94,14 +94,22 @@ class ConvolutionBySpectrum(Convolution):
 
 @functools.lru_cache(maxsize=256)
 def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: float) -> Tiling | None:
-    """The tiles that cost least, for a bottom (N, C, H, W); None where the direct way costs less than `worth` of it."""
+    """Return the fastest tiles for a bottom (N, C, H, W); None if direct convolution is estimated to be fast enough.
+
+    Args:
+        bottom: Shape of the bottom.
+        outputs: Number of channels of the top.
+        kernel: Height and width of the kernel.
+        pad: Zeros above and left of the image.
+        worth: Minimum of the time of direct convolution divided by the time by spectra.
+    """
     from siamese_proto.optimize.spectral_kernel import Tiling
 
     rows, channels, height, width = bottom
     size = (height + 2 * pad[0] - kernel[0] + 1, width + 2 * pad[1] - kernel[1] + 1)
     if min(size) < 1:
         return None
-    most = _MOST_TILES if channels > _FEW_CHANNELS else 1  # cutting costs more than it gains where there are few
+    most = _MOST_TILES if channels > _FEW_CHANNELS else 1  # with few channels, cutting takes longer than it saves
     tilings = [
         Tiling((down, across), (-(-size[0] // down), -(-size[1] // across)), kernel, pad)
         for down, across in itertools.product(*(range(1, min(length, most) + 1) for length in size))
@@ -111,34 +119,34 @@ def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: 
 
 
 def _direct_cost(bottom: Shape, outputs: int, kernel: Pair, pad: Pair) -> float:
-    """Nanoseconds of a step by direct convolutions, which fill up channels to whole vectors and leave out pads."""
+    """Estimate the nanoseconds of a direct step, which fills channels up to whole vectors and skips pads."""
     rows, channels, height, width = bottom
-    inside = _seen(height, kernel[0], pad[0]) * _seen(width, kernel[1], pad[1])
-    # The forward pass fills up the outputs, that to the bottom the channels, that to the weight the worse of both.
+    inside = _numbers_inside(height, kernel[0], pad[0]) * _numbers_inside(width, kernel[1], pad[1])
+    # Forward fills up the outputs; backward to the bottom the channels, and to the weight the worse of both.
     filled = [-(-count // _VECTOR) * _VECTOR / count for count in (channels, outputs)]
     factor = (sum(filled) + max(filled)) / 3
     return _DIRECT_CALLS + _DIRECT_MULTIPLY_ADD * factor * rows * inside * channels * outputs
 
 
-def _seen(length: int, window: int, zeros: int) -> int:
-    """How many numbers of a picture all windows along one dimension see together, pads left out."""
-    whole = max(0, length - window + 1)  # windows inside the picture
+def _numbers_inside(length: int, window: int, zeros: int) -> int:
+    """Count the numbers of all windows along one dimension that are inside the image."""
+    whole = max(0, length - window + 1)  # windows inside the image
     over_the_edges = (*range(-zeros, min(0, length + zeros - window + 1)), *range(whole, length + zeros - window + 1))
-    total: int = whole * window + sum(max(0, min(length, at + window) - max(0, at)) for at in over_the_edges)
+    total: int = whole * window + sum(max(0, min(length, start + window) - max(0, start)) for start in over_the_edges)
     return total
 
 
 def _cost(tiling: Tiling, rows: int, channels: int, outputs: int) -> float:
-    """Nanoseconds of a step by spectra."""
+    """Estimate the nanoseconds of a step by spectra."""
     (height, width), (down, across), frequencies = tiling.lengths, tiling.outputs, tiling.frequencies
     half = height // 2 + 1
-    of_bottom = 2 * half * height * width + 4 * half * width * width  # multiply-adds of a channel's two transforms
+    of_bottom = 2 * half * height * width + 4 * half * width * width  # multiply-adds of two transforms, per channel
     of_top = 4 * half * across * width + 2 * half * down * across
     of_kernel = 2 * half * tiling.kernel[0] * tiling.kernel[1] + 4 * half * width * tiling.kernel[1]
     parts = rows * tiling.counts[0] * tiling.counts[1]
     products = 4 * frequencies * channels * outputs
     multiply_adds = parts * (products + channels * of_bottom + outputs * of_top) + channels * outputs * of_kernel
-    in_bottom = height * width + 2 * half * width + 2 * frequencies  # numbers of a channel, from step to step
+    in_bottom = height * width + 2 * half * width + 2 * frequencies  # numbers per channel after each step
     in_top = 2 * frequencies + 2 * half * across + down * across
     moved = parts * (channels * in_bottom + outputs * in_top)
     cost = _MULTIPLY_ADD * multiply_adds + _MOVED * moved + _OF_KERNELS[products > _CACHED] * products

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import siamese_proto as sp
 from siamese_proto.optimize import spectral_kernel as spectrum
-from siamese_proto.optimize.spectral_convolution import WORTH, _seen, best_tiling
+from siamese_proto.optimize.spectral_convolution import WORTH, _numbers_inside, best_tiling
 from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
 
 
@@ -105,7 +105,7 @@ def test_what_windows_see_of_a_picture_is_counted(length: int, window: int, pad:
     if length + 2 * pad >= window:
         picture = torch.ones(1, 1, length)
         windows = functional.conv1d(picture, torch.ones(1, 1, window), padding=pad)
-        assert _seen(length, window, pad) == int(windows.sum())
+        assert _numbers_inside(length, window, pad) == int(windows.sum())
 
 
 NET = """
