@@ -75,7 +75,13 @@ class GivenBatches:
         )
 
     def _named(self, batch: Any) -> dict[str, Any]:
-        if self._first and self._is_like_first(batch):  # the usual case, kept cheap for small nets
+        # The usual case, kept cheap for small nets: a batch in the form of the first one needs no checks.
+        if (
+            self._first
+            and isinstance(batch, dict)
+            and batch.keys() == self._first.keys()
+            and all(isinstance(array, Tensor) and _kind(array) == self._first[top] for top, array in batch.items())
+        ):
             return dict(batch)
         named = tensors_by_top(self.layer, self.tops, batch)
         self._first = self._first or {top: _kind(tensor) for top, tensor in named.items()}
@@ -87,14 +93,6 @@ class GivenBatches:
                     f"{quoted(top)}, but the first one had {shape}: only the number of rows may change"
                 )
         return named
-
-    def _is_like_first(self, batch: Any) -> bool:
-        """Whether a batch is already in the form of the first one, so that it needs no checks."""
-        return (
-            isinstance(batch, dict)
-            and batch.keys() == self._first.keys()
-            and all(isinstance(array, Tensor) and _kind(array) == self._first[top] for top, array in batch.items())
-        )
 
 
 def _kind(tensor: Tensor) -> Kind:

@@ -135,6 +135,10 @@ def test_batches_may_be_mappings_sequences_or_one_array(in_tmp: Path) -> None:
             "did you mean 'y'?",
         ),
         (
+            {"in": [{}]},
+            "a batch given for layer 'in' does not have one array for each of its tops, 'x', 'y'; it has none",
+        ),
+        (
             {"in": [(np.ones((2, 3)), "text")]},
             "top 'y' of a batch given for layer 'in' is a str; give a tensor or an array of numbers",
         ),
@@ -167,7 +171,7 @@ def test_batches_may_be_mappings_sequences_or_one_array(in_tmp: Path) -> None:
         ({"in": TensorDataset(torch.ones(1, 3))}, "the Dataset given for 'in' has 1 items, but a batch takes 2"),
     ],
     ids=[
-        *("another name", "none", "one of two", "another top", "text", "item", "rows", "number"),
+        *("another name", "none", "one of two", "another top", "empty mapping", "text", "item", "rows", "number"),
         *("complex", "sparse", "empty", "few items"),
     ],
 )
