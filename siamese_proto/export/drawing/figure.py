@@ -1,43 +1,58 @@
-"""From a graph to DOT text.
-
-What stands in an SVG made by `render` or `to_svg` can be found by its id and class; they hold numbers, never a name
-from the file. The numbers are places in the graph that is drawn, which `drawn_graph` gives for the same options:
-
-- `layer-3`: node 3 of `nodes`. A box is `<g id="layer-3" class="node layer layer-3 layer-4 param-0 param-1">`: its id
-  is its first layer's, its classes name every layer in it (those that work in place follow their producer; of
-  collapsed towers the layers of all towers) and every parameter that they use.
-- `param-0`: parameter 0 of `params`. Inside a box each parameter is a `<g class="chip param-0">`, shared or not.
-- `blob-5`: blob 5 of the blobs in the order they are made, each once (`blob_numbers`). A wire is
-  `<g id="wire-7" class="edge wire blob-5">`, a label's with `label` as well. Outputs are `<g id="output-0" class="node
-  output blob-5">`, and their wires `<g id="wire-output-0" class="edge wire blob-5">`.
-- ties, the dashed lines between layers that share, are `<g id="tie-0-2-0" class="edge tie param-0 param-1">`.
-- the legend is `<g id="legend" class="cluster legend">`, and each of its parameters a
-  `<g id="legend-0" class="chip entry param-0">` within (number: the parameter's). Boxes of towers drawn as one stand in
-  `<g id="tower-0" class="cluster tower">`.
-- the drawing as a whole is `<g id="net" class="graph style-plain detail-blobs">`.
-
-Classes of chips are there in what `render` and `to_svg` make; Graphviz by itself gives none to parts of a label.
-"""
+"""From a graph to DOT text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import graphviz
 
-from siamese_proto.export.drawing.alignment import align
 from siamese_proto.export.drawing.boxes import Box, Output, Picture, Wire, blob_numbers, picture
-from siamese_proto.export.drawing.collapse import collapsed
-from siamese_proto.export.drawing.contents import Detail, Look, box_markup, box_params, output_label, wire_label
-from siamese_proto.export.drawing.labels import label, styled
+from siamese_proto.export.drawing.contents import (
+    Detail,
+    Look,
+    box_markup,
+    box_params,
+    label,
+    output_label,
+    styled,
+    wire_label,
+)
 from siamese_proto.export.drawing.legend import legend, title
 from siamese_proto.export.drawing.palette import STYLES, StyleName
-from siamese_proto.export.drawing.phases import both_phases
 from siamese_proto.export.drawing.render import find_renderer
-from siamese_proto.graph.ir import Blob, Graph, Param
+from siamese_proto.export.drawing.towers import align, collapsed
+from siamese_proto.graph.ir import Blob, Graph, Node, Param
 from siamese_proto.optimize.fuse_towers import fuse_towers
+
+
+def both_phases(train: Graph, test: Graph) -> Graph:
+    """The layers of both phases in one, for drawing only: here a blob may have a maker in each phase."""
+
+    def written(node: Node) -> tuple[object, ...]:
+        return (node.location, node.name, node.type, tuple(top.name for top in node.tops))
+
+    known, ids = {written(node) for node in train.nodes}, {node.id for node in train.nodes}
+    extra = []
+    for node in test.nodes:
+        if written(node) not in known:
+            fresh = node.id
+            while fresh in ids:
+                fresh += "_test"
+            ids.add(fresh)
+            extra.append(replace(node, id=fresh))
+    owned = {param.id for param in train.params}
+    read = {bottom.name for node in (*train.nodes, *extra) for bottom in node.bottoms}
+    made_in_train = {top.name for node in train.nodes for top in node.tops}
+    outputs = [blob for blob in test.outputs if blob.name not in made_in_train | read]
+    return replace(
+        train,
+        nodes=tuple(sorted((*train.nodes, *extra), key=lambda node: (node.location.line, node.location.column))),
+        params=(*train.params, *(param for param in test.params if param.id not in owned)),
+        outputs=(*(blob for blob in train.outputs if blob.name not in read), *outputs),
+    )
+
 
 RankDir = Literal["TB", "BT", "LR", "RL"]
 TowerLayout = Literal["side-by-side", "collapsed"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from siamese_proto.export.drawing.boxes import Picture
-from siamese_proto.export.drawing.contents import DOT, Look, chip_markup
-from siamese_proto.export.drawing.labels import cell, row, styled, table, text
+from siamese_proto.export.drawing.contents import DOT, Look, cell, chip_markup, row, styled, table, text
 from siamese_proto.export.summary import count_text
 from siamese_proto.graph.ir import Graph, Node, Param
 

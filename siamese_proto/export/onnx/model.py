@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_proto.errors import GraphError, NetError, quoted
-from siamese_proto.export.onnx.naming import named_model
-from siamese_proto.export.onnx.tracing import REFUSALS, Program, converted, exported, quiet, reason
+from siamese_proto.export.onnx.conversion import REFUSALS, Program, converted, exported, named_model, quiet, reason
 from siamese_proto.export.source.planning import inputs_of, needed, outputs_of
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.layers.base import Layer, RunState

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from siamese_proto.export.source.layout import statement
 from siamese_proto.export.source.names import MODULE_ATTRIBUTES, OWN_ATTRIBUTES, Names, comment, common, text
 from siamese_proto.export.source.planning import Call, Plan, Region, Step, shape_of, takes_its_own_gradient
-from siamese_proto.export.source.scope import Line, Scope, function
+from siamese_proto.export.source.statements import Line, Scope, function, statement
 from siamese_proto.graph.ir import Blob, Node, ParamUse
 
 Calls = Mapping[int, Sequence[str]]  # by the identity of a region, what is called for each of its towers

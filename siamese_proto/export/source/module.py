@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from siamese_proto.export.source.classes import Class, common_names, docstring, ends, lines_of, result_type, tower_class
 from siamese_proto.export.source.helpers import Import, carried
-from siamese_proto.export.source.layout import statement
 from siamese_proto.export.source.names import VARIABLES, class_name, shortened, text
 from siamese_proto.export.source.planning import Call, Plan, Region, make_plan
-from siamese_proto.export.source.scope import Scope, function
+from siamese_proto.export.source.statements import Scope, function, statement
 from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.torch_source import literal
 

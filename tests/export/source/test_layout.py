@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from siamese_proto.export.source.layout import WIDTH, statement
+from siamese_proto.export.source.statements import WIDTH, statement
 
 LONG = [f"{letter * 24}" for letter in "abcdefg"]
 CALL = f"y = torch.cat(({', '.join(LONG[:4])}), dim=1)"
