@@ -1,4 +1,4 @@
-"""Draw the gallery anew: make_gallery.py writes docs/gallery and the picture of the README.
+"""Draw the gallery again: make_gallery.py writes docs/gallery and the picture of the README.
 
 It draws with graphviz-pure, which brings its own measures of letters: every machine makes the same files.
 """
@@ -118,12 +118,12 @@ def page() -> str:
         "# Gallery\n",
         "What `siamese-proto draw` makes of twins, triplets and large nets. The nets are those of "
         "[tools/gallery_nets.py](../../tools/gallery_nets.py) and the flagship, "
-        "[prototxt/mnist_siamese](../../prototxt/mnist_siamese); `python tools/make_gallery.py` draws all anew.\n",
+        "[prototxt/mnist_siamese](../../prototxt/mnist_siamese); `python tools/make_gallery.py` draws them again.\n",
     ]
     for name, picture in PICTURES.items():
         options = f" `{picture.options}`" if picture.options else ""
         parts.append(f"## {name.replace('_', ' ')}\n\n{picture.says}{options}\n\n![{picture.says}]({name}.svg)\n")
-    parts.append("## The networks that come along\n\nThose of [prototxt](../../prototxt/README.md), in few words.\n")
+    parts.append("## The included networks\n\nThe networks of [prototxt](../../prototxt/README.md), in short.\n")
     for name, picture in networks().items():
         parts.append(f"### {name}\n\n{picture.says}\n\n![{name}](networks/{name}.svg)\n")
     return "\n".join(parts)

@@ -1,4 +1,4 @@
-"""Bring a net file to today's dialect, as Caffe's tool does: upgrade_net_proto_text.py IN OUT."""
+"""Upgrade a net file to the current format, like Caffe's tool: upgrade_net_proto_text.py IN OUT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siamese_proto.proto.upgrade.files import upgrade_net_file
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 def main(source: Path, target: Path) -> None:
-    """Write the net in IN to OUT in today's dialect."""
+    """Upgrade the net file IN to the current format and write it to OUT."""
     for change in upgrade_net_file(source, target):
         click.echo(change)
 

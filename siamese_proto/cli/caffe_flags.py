@@ -1,4 +1,4 @@
-"""Flags that the commands of Caffe have too, in all of their spellings, and where a command's log lines go."""
+"""Flags of Caffe's commands, in all their spellings, and the handlers of log lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_proto.cli.group import section
+from siamese_proto.cli.group import CaffeFlag, section
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.proto.values import whole_number
 from siamese_proto.solver.log import CaffeFormatter, Event, log
@@ -23,7 +23,7 @@ def flag(spelling: str, *, name: str | None = None, **settings: Any) -> Callable
     """Return an option in Caffe's spellings too: `--sigint-effect`, `--sigint_effect`, `-sigint_effect`."""
     underscored = spelling.replace("-", "_")
     spellings = dict.fromkeys([f"--{spelling}", f"--{underscored}", f"-{underscored}"])
-    return click.option(*spellings, name or underscored, **settings)
+    return click.option(*spellings, name or underscored, cls=CaffeFlag, **settings)
 
 
 state_flags = section(
@@ -77,7 +77,7 @@ def check_gpus(ids: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def logging_to(handlers: Sequence[logging.Handler], file: str | None) -> Iterator[None]:
-    """Send what the library logs to these handlers and, with Caffe's prefix, to the end of a file."""
+    """Send log records of the library to these handlers and, with Caffe's prefix, to the end of a file."""
     chosen = [*handlers, *([_file_handler(file)] if file is not None else [])]
     logger = logging.getLogger("siamese_proto")
     before = logger.level
@@ -103,7 +103,7 @@ def _file_handler(file: str) -> logging.Handler:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file. When it cannot be written any more, a full disk say, it is given up and the command continues."""
+    """A log file. If writing fails, for example because the disk is full, the command continues without it."""
 
     def __init__(self, file: str) -> None:
         super().__init__(file, encoding="utf-8")
@@ -111,7 +111,7 @@ class _LogFile(logging.FileHandler):
         self.failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, or say once that the file cannot be written."""
+        """Write one record, or print once that the file cannot be written."""
         if self.failed or self.stream is None:
             return
         try:
@@ -123,13 +123,13 @@ class _LogFile(logging.FileHandler):
             click.echo(f"warning: {text}", err=True)
 
     def close(self) -> None:
-        """Close the file; what could not be written before cannot be written now."""
+        """Close the file, without a second error if writing has failed."""
         with contextlib.suppress(OSError) if self.failed else contextlib.nullcontext():
             super().close()
 
 
 def plain_lines() -> logging.Handler:
-    """Log lines with Caffe's prefix on stderr."""
+    """Return a handler that prints log lines with Caffe's prefix on stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(CaffeFormatter())
     return handler

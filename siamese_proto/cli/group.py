@@ -16,19 +16,19 @@ from siamese_proto._interrupt import outer_problem
 from siamese_proto.errors import NetError, did_you_mean, quoted
 from siamese_proto.proto.excerpt import excerpt
 
-PROBLEM = 1  # in the user's file or data; wrong usage is 2, as click has it
-INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+PROBLEM = 1  # exit status for errors in files or data; click uses 2 for usage errors
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
 
 class OneLineProblems(click.Command):
-    """A command that says in one line what is wrong with a user's file, and exits with 1."""
+    """A command that prints errors in user files as one line and exits with 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. A user's problem is one line on stderr, with the source line, never a traceback."""
+        """Run the command. Print a `NetError` as one line on stderr, with the source line, instead of a traceback."""
         warnings.showwarning = _show_warning
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # names that its encoding does not have
+                stream.reconfigure(errors="backslashreplace")  # for names that the encoding cannot represent
         try:
             return super().invoke(ctx)
         except NetError as problem:
@@ -39,7 +39,7 @@ class OneLineProblems(click.Command):
             ctx.exit(INTERRUPTED)
 
     def main(self, *args: Any, **settings: Any) -> Any:
-        """Run the whole program. Problems of the machine, such as a full disk under `--help`, are one line too."""
+        """Run the program. Print errors of the machine, such as a full disk, as one line too."""
         _open_closed_streams()
         try:
             return super().main(*args, **settings)
@@ -55,10 +55,10 @@ def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Add options to a command, in this order, under this title in its help."""
 
     def decorate(command: Any) -> Any:
-        known = len(getattr(command, "__click_params__", ()))
+        count = len(getattr(command, "__click_params__", ()))
         for option in reversed(options):
             command = option(command)
-        for param in command.__click_params__[known:]:
+        for param in command.__click_params__[count:]:
             vars(param).setdefault("section", title)
         return command
 
@@ -66,10 +66,22 @@ def section(title: str, *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class NetArgument(click.Argument):
-    """The net as a positional argument. `--model` gives the same value, and the other arguments then move up."""
+    """The net as a positional argument. `--model` replaces it, and the command then has one argument less."""
 
 
 MODEL_OPTION = "model_option"  # the parameter of --model
+
+
+class CaffeFlag(click.Option):
+    """An option with Caffe's spellings, of which the help shows only the first."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return the help for the first spelling."""
+        spellings, self.opts = self.opts, self.opts[:1]
+        try:
+            return super().get_help_record(ctx)
+        finally:
+            self.opts = spellings
 
 
 class Command(click.Command):
@@ -111,16 +123,16 @@ class Command(click.Command):
 
 
 def _open_closed_streams() -> None:
-    """Open the standard streams that the caller has closed, who wants none of them, as the null device.
+    """Open standard streams that the caller has closed as the null device.
 
-    Else the next file that is opened, a snapshot say, gets the number of the stream, and with it what libraries print.
+    Otherwise the next file that is opened, such as a snapshot, gets the number of the stream and everything printed.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             try:
                 os.fstat(number)
             except OSError:
-                os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for as long as the program runs
 
 
@@ -135,35 +147,35 @@ class LazyGroup(click.Group):
         self.package = package
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands, in the order in which one meets them."""
+        """Return the names of the commands, in the order of the help."""
         return list(self.commands_help)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name; imports its module."""
+        """Import the module of a command and return the command."""
         if cmd_name not in self.commands_help:
             return None
         command = getattr(import_module(f"{self.package}.{cmd_name}"), cmd_name)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{self.package}.{cmd_name}.{cmd_name} is no click command")
+            raise TypeError(f"{self.package}.{cmd_name}.{cmd_name} is not a click command")
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a hint where the name is not known."""
+        """Find the command like click, with a hint for unknown names."""
         if args and args[0] not in self.commands_help and not args[0].startswith("-"):
             hint = did_you_mean(args[0], self.commands_help)
             ctx.fail(f"no such command {quoted(args[0])}{hint or f'; `{ctx.command_path} --help` lists them'}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands, without importing any."""
+        """Write the list of commands, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.commands_help.items()))
 
 
 class MainGroup(OneLineProblems, LazyGroup):
-    """The group that all others stand in, and that tells the problems of all."""
+    """The main group, which prints the errors of all commands."""
 
 
 def _show_warning(

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share, and the graphs that they build."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from siamese_proto.proto.parsed import ParsedNet
 Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 PHASES = ("TRAIN", "TEST")
-ALL = "ALL"  # both in one drawing
+ALL = "ALL"  # both phases in one drawing
 
 # Sections of the help that several commands have.
 NET, RUN, DATA, OUTPUT = "Which net", "How to run", "Data", "Output"
@@ -167,13 +167,14 @@ def graph_to_show(
     *,
     allow_python_layers: bool = False,
 ) -> Graph:
-    """The graph of a net that is to be looked at: what is wrong with its layers is printed, and the rest shown."""
+    """Build the graph of a net for display. Errors in layers become warnings on stderr, and the rest is shown."""
 
-    def tell(problem: NetError) -> None:
+    def on_problem(problem: NetError) -> None:
         if problem.location is None:
-            raise problem  # not a fault of the net's
+            raise problem  # not an error in the net
 
-    graph = build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers, on_problem=tell)
+    allowed = allow_python_layers
+    graph = build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allowed, on_problem=on_problem)
     for problem in graph.problems:
         click.echo(f"warning: {problem}", err=True)
     _show_notes(graph)
@@ -183,7 +184,7 @@ def graph_to_show(
 def graph_to_write(
     parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...], shapes: dict[str, Shape]
 ) -> Graph:
-    """The graph of a net that is to be written in another form, which takes all of it: raises its first problem."""
+    """Build the graph of a net for export. Raises the first error of the net."""
     graph = build_graph(parsed, phase, level, stages, shapes)
     if graph.problems:
         raise graph.problems[0]
@@ -193,4 +194,4 @@ def graph_to_write(
 
 def _show_notes(graph: Graph) -> None:
     for note in graph.notes:
-        click.echo(f"note: {note}; the shapes behind it can be given with --shape BLOB=N,C,H,W", err=True)
+        click.echo(f"note: {note}; to set the shape, use --shape BLOB=N,C,H,W", err=True)

@@ -1,4 +1,4 @@
-"""siamese-proto upgrade: old dialects to today's."""
+"""siamese-proto upgrade: upgrade files to the current format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WEIGHTS = ".caffemodel"
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 def upgrade(source: Path, target: Path) -> None:
-    """Write IN, in whatever dialect, to OUT in today's: a net, a solver file, or a .caffemodel."""
+    """Upgrade IN, a net, a solver file or a .caffemodel, to the current format and write it to OUT."""
     check_writable(target)
     if source.suffix == WEIGHTS:
         from siamese_proto.weights.formats import read_weights, write_stored

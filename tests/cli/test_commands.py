@@ -74,7 +74,7 @@ def test_a_missing_database_is_noted_with_what_to_give(folder: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == (
         "note: net.prototxt:3: layer 'pairs': database 'nowhere' is not there in the working directory; make it with "
-        "'siamese-proto data'; the shapes behind it can be given with --shape BLOB=N,C,H,W\n"
+        "'siamese-proto data'; to set the shape, use --shape BLOB=N,C,H,W\n"
     )
 
 
@@ -183,9 +183,9 @@ def test_check_reports_every_problem_with_its_line(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace('bottom: "b"', 'bottom: "bb"').replace("axis: 1", "axes: 1"))
     done = run("check", "net.prototxt", folder=folder)
     assert done.returncode == 1
-    found = [line.split(": ")[:2] for line in done.stdout.splitlines()]
-    assert ["net.prototxt:4", "error[unknown-field]"] in found
-    assert ["net.prototxt:7", "error[net]"] in found
+    rows = [line.split(": ")[:2] for line in done.stdout.splitlines()]
+    assert ["net.prototxt:4", "error[unknown-field]"] in rows
+    assert ["net.prototxt:7", "error[net]"] in rows
     assert "unknown bottom blob 'bb'" in done.stdout
 
 
