@@ -1,4 +1,4 @@
-"""From layers to a graph: names become blobs, parameters get owners, shapes are worked out (net.cpp: Init)."""
+"""From layers to a graph: names become blobs, parameters get owners, shapes are inferred (net.cpp: Init)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from siamese_proto.errors import GraphError, Names, NetError, did_you_mean, quoted
@@ -17,10 +17,11 @@ from siamese_proto.graph.ir import (
     LayerContext,
     LayerLike,
     Node,
+    ParamUse,
     Shape,
     SourceMissingError,
 )
-from siamese_proto.graph.params import DraftUse, Sharing
+from siamese_proto.graph.params import Sharing, settled
 from siamese_proto.graph.select import NetState, SelectedLayer, left_out, select_layers
 from siamese_proto.graph.sizes import UNKNOWN, sizes_by_settings
 from siamese_proto.proto import schema
@@ -29,12 +30,12 @@ from siamese_proto.proto.parsed import ParsedNet
 MakeLayer = Callable[[schema.LayerParameter, LayerContext], LayerLike]
 OnProblem = Callable[[NetError], None]
 _INT_MAX = 2**31 - 1
-# Sources whose settings hold the shapes of all their tops.
-_STATE_THEIR_SHAPES = ("Input", "DummyData", "MemoryData")
+# Sources whose settings contain the shapes of all their tops.
+_HAVE_SHAPES = ("Input", "DummyData", "MemoryData")
 
 
 def stop_at_once(problem: NetError) -> None:
-    """The default of `build`: the first problem is raised."""
+    """Raise the problem: the default of `build`."""
     raise problem
 
 
@@ -47,12 +48,17 @@ def build(
     allow_python_layers: bool = False,
     on_problem: OnProblem = stop_at_once,
 ) -> Graph:
-    """The graph of a net for one state.
+    """Build the graph of a net for one state.
 
-    `make_layer` gives the configured layer of a message and raises GraphError for a type nobody knows; such layers are
-    kept, with unknown shapes, and listed in `Graph.problems`. `shapes` gives shapes of blobs that the net does not
-    compute. `on_problem` is called with every problem, with file, line and layer; where it returns, building goes on
-    behind the layer at fault.
+    Args:
+        parsed: The net as read.
+        state: The phase, level and stages that rules of layers are matched with.
+        make_layer: Returns the configured layer of a message. It raises UnknownLayerError for unknown types; such
+            layers are part of the graph, with unknown shapes, and listed in `Graph.problems`.
+        shapes: Shapes of blobs that the net does not compute, by name.
+        allow_python_layers: Whether Python layers may import their code.
+        on_problem: Called with every problem, with file, line and layer. If it returns, the layer at fault is handled
+            as one of an unknown type.
     """
     builder = _Builder(parsed, state, make_layer, dict(shapes), allow_python_layers)
     for selected in select_layers(parsed, state):
@@ -86,22 +92,22 @@ class _Builder:
         self.allow_python_layers = allow_python_layers
         self.folder = os.path.dirname(os.path.abspath(parsed.file)) if os.path.exists(parsed.file) else None
         self.latest: dict[str, Blob] = {}
-        self.known = Names()  # those of `latest`, for hints
+        self.names = Names()  # those of `latest`, for hints
         self.read: set[str] = set()  # ids of blobs that some layer reads
-        self.nodes: list[tuple[Node, list[DraftUse]]] = []  # without parameters, whose multipliers may still change
+        self.nodes: list[Node] = []  # with uses of parameters that are not settled
         self.ids: set[str] = set()
-        self.counts: dict[str, int] = {}  # of the ids made of one name
+        self.counts: dict[str, int] = {}  # of the ids from one name
         self.sharing = Sharing()
         self.notes: list[str] = []
         self.problems: list[NetError] = []
 
     @functools.cached_property
     def left_out(self) -> dict[str, SelectedLayer]:
-        """Makers of blobs that are not there for this state, by blob; worked out when a blob is missing."""
+        """The layers that are excluded in this state, by the blobs that they would compute."""
         return left_out(self.parsed, self.state)
 
     def add(self, selected: SelectedLayer) -> None:
-        """One more layer. Raises NetError without a place; the caller adds it."""
+        """Add a layer. Raises NetError without a place, which the caller adds."""
         message = selected.message
         if message.include and message.exclude:
             raise GraphError("has both include and exclude rules; give one kind only", field="exclude[0]")
@@ -117,19 +123,18 @@ class _Builder:
                 field="propagate_down[0]",
             )
         weights = _loss_weights(message, layer, len(top_names))
-        known = [bottom.shape for bottom in bottoms if bottom.shape is not None]
-        shapes = self._shapes(selected, layer, top_names, known if len(known) == len(bottoms) else None)
-        node_id = _identifier(message.name or message.type, self.ids, self.counts)
-        uses = self._uses(node_id, message, layer, known if len(known) == len(bottoms) else None)
-        tops = [self._top(selected, index, name, shapes[index]) for index, name in enumerate(top_names)]
-        self.ids.add(node_id)
-        self.read.update(bottom.id for bottom in bottoms)
-        self.nodes.append((self._node(node_id, selected, layer, bottoms, tops, weights), uses))
+        shapes = [bottom.shape for bottom in bottoms if bottom.shape is not None]
+        bottom_shapes = shapes if len(shapes) == len(bottoms) else None
+        top_shapes = self._shapes(selected, layer, top_names, bottom_shapes)
+        node_id = self._new_id(message)
+        uses = self._uses(node_id, message, layer, bottom_shapes)
+        tops = [self._top(selected, index, name, top_shapes[index]) for index, name in enumerate(top_names)]
+        self._add_node(node_id, selected, layer, bottoms, tops, uses, weights)
 
     def skip(self, selected: SelectedLayer) -> None:
-        """Keep a layer at fault as one of an unknown type: it is drawn, and the layers after it are checked.
+        """Add a layer at fault as one of an unknown type, so that it is drawn and the layers after it are checked.
 
-        It still uses the parameters that it names.
+        It uses the parameters that it names.
         """
         message = selected.message
         bottoms = [self.latest[name] for name in message.bottom if name in self.latest]
@@ -137,11 +142,9 @@ class _Builder:
             self.latest[name] = Blob(name, self.latest[name].version + 1 if name in self.latest else 0)
             self.shapes.pop(name, None)
         tops = [self.latest[name] for name in dict.fromkeys(message.top)]
-        node_id = _identifier(message.name or message.type, self.ids, self.counts)
-        self.ids.add(node_id)
-        self.read.update(bottom.id for bottom in bottoms)
+        node_id = self._new_id(message)
         uses = self.sharing.unchecked_uses(node_id, message)
-        self.nodes.append((self._node(node_id, selected, None, bottoms, tops, (0.0,) * len(tops)), uses))
+        self._add_node(node_id, selected, None, bottoms, tops, uses, (0.0,) * len(tops))
 
     def _make(self, selected: SelectedLayer) -> LayerLike | None:
         context = LayerContext(
@@ -150,7 +153,7 @@ class _Builder:
             selected.source.unknown,
             allow_python_layers=self.allow_python_layers,
             location=selected.source.location,
-            node_id=_identifier(selected.message.name or selected.message.type, self.ids, self.counts),
+            node_id=self._new_id(selected.message),
         )
         message = selected.message
         if not message.type:
@@ -164,7 +167,7 @@ class _Builder:
     def _bottom(self, name: str, index: int) -> Blob:
         if name not in self.latest:
             maker = self.left_out.get(name)
-            hint = _where_made(maker, self.state) if maker else self.known.with_all(self.latest).hint(name)
+            hint = _where_excluded(maker, self.state) if maker else self.names.with_all(self.latest).hint(name)
             problem = UnknownBottomError(
                 f"unknown bottom blob {quoted(name)} (index {index}){hint}", field=f"bottom[{index}]"
             )
@@ -173,7 +176,7 @@ class _Builder:
         return self.latest[name]
 
     def _top_names(self, message: schema.LayerParameter, layer: LayerLike | None) -> list[str | None]:
-        """The names of the tops; None for the loss of a loss layer that names none."""
+        """Return the names of the tops; None for the loss of a loss layer that names none."""
         names: list[str | None] = list(message.top)
         if not names and layer is not None and layer.is_loss:
             names = [None]
@@ -204,20 +207,20 @@ class _Builder:
         names: Sequence[str | None],
         bottoms: Sequence[Shape] | None,
     ) -> list[Shape | None]:
-        """The shape of each top; None where it cannot be known."""
-        given = [self.shapes.pop(name, None) if name is not None else None for name in names]
+        """Return the shape of each top; None if it cannot be known."""
+        specified = [self.shapes.pop(name, None) if name is not None else None for name in names]
         if layer is None or bottoms is None:
-            return given
-        if given and given[0] is not None and not selected.message.bottom:
-            others = layer.top_shapes([]) if layer.type in _STATE_THEIR_SHAPES else layer.tops_beside(given[0])
-            return [other if shape is None else shape for shape, other in zip(given, others, strict=False)]
+            return specified
+        if specified and specified[0] is not None and not selected.message.bottom:
+            others = layer.top_shapes([]) if layer.type in _HAVE_SHAPES else layer.tops_beside(specified[0])
+            return [other if shape is None else shape for shape, other in zip(specified, others, strict=False)]
         try:
             shapes: list[Shape | None] = list(layer.top_shapes(bottoms))
         except SourceMissingError as missing:
             missing.at(location=selected.source.find(missing.field), layer=selected.message.name)
             self.notes.append(str(missing))
-            return list(missing.shapes) or given
-        if any(shape is not None for shape in given):
+            return list(missing.shapes) or specified
+        if any(shape is not None for shape in specified):
             raise GraphError(
                 f"a shape is given for {quoted(str(names[0]))}, which this layer computes; give those of the net's "
                 "inputs only"
@@ -230,7 +233,7 @@ class _Builder:
 
     def _uses(
         self, node_id: str, message: schema.LayerParameter, layer: LayerLike | None, bottoms: Sequence[Shape] | None
-    ) -> list[DraftUse]:
+    ) -> list[ParamUse]:
         if layer is None:
             return self.sharing.unchecked_uses(node_id, message)
         roles = layer.params()
@@ -253,13 +256,12 @@ class _Builder:
         ]
 
     def graph(self) -> Graph:
-        """The finished graph."""
+        """Return the finished graph."""
         message = self.parsed.message
-        forced = message.force_backward
-        params = {draft.id: draft.finished() for draft in self.sharing.drafts}
+        params = {param.id: param for param in self.sharing.params()}
         nodes = tuple(
-            replace(node, params=tuple(use.finished(params[use.draft.id], force_backward=forced) for use in uses))
-            for node, uses in self.nodes
+            replace(node, params=settled(node.params, params, force_backward=message.force_backward))
+            for node in self.nodes
         )
         last = {top.name: top for node in nodes for top in node.tops}
         outputs = sorted(
@@ -279,34 +281,51 @@ class _Builder:
             debug_info=message.debug_info,
         )
 
-    def _node(
+    def _add_node(
         self,
         node_id: str,
         selected: SelectedLayer,
         layer: LayerLike | None,
         bottoms: Sequence[Blob],
         tops: Sequence[Blob],
+        uses: Sequence[ParamUse],
         loss_weights: tuple[float, ...],
-    ) -> Node:
-        """Return the node without its parameters."""
+    ) -> None:
         labels = layer.labels if layer is not None else ()
         message = selected.message
         passes = [*message.propagate_down, *(True,) * (len(bottoms) - len(message.propagate_down))]
         forced = self.parsed.message.force_backward
-        return Node(
-            id=node_id,
-            name=message.name,
-            type=message.type,
-            layer=layer,
-            bottoms=tuple(bottoms),
-            tops=tuple(tops),
-            params=(),
-            loss_weights=loss_weights,
-            cut=tuple(index in labels or not (forced or passes[index]) for index in range(len(bottoms))),
-            location=selected.source.location,
-            message=message,
-            phases=selected.phases,
+        self.ids.add(node_id)
+        self.read.update(bottom.id for bottom in bottoms)
+        self.nodes.append(
+            Node(
+                id=node_id,
+                name=message.name,
+                type=message.type,
+                layer=layer,
+                bottoms=tuple(bottoms),
+                tops=tuple(tops),
+                params=tuple(uses),
+                loss_weights=loss_weights,
+                cut=tuple(index in labels or not (forced or passes[index]) for index in range(len(bottoms))),
+                location=selected.source.location,
+                message=message,
+                phases=selected.phases,
+            )
         )
+
+    def _new_id(self, message: schema.LayerParameter) -> str:
+        """Return the layer's name as a Python identifier that no other node has: files repeat names."""
+        base = re.sub(r"[^0-9A-Za-z_]", "_", message.name or message.type) or "layer"
+        if base[0].isdigit() or keyword.iskeyword(base):
+            base = f"_{base}"
+        count = self.counts.get(base, 1)
+        identifier = base if count == 1 else f"{base}_{count}"
+        while identifier in self.ids:
+            count += 1
+            identifier = f"{base}_{count}"
+        self.counts[base] = count
+        return identifier
 
 
 class UnknownLayerError(GraphError):
@@ -314,12 +333,12 @@ class UnknownLayerError(GraphError):
 
 
 class UnknownBottomError(GraphError):
-    """A blob that no layer above makes; `left_out` where one does in another phase or stage."""
+    """A blob that no layer above computes. `left_out`: one does in another phase or stage."""
 
     left_out = False
 
 
-def _where_made(maker: SelectedLayer, state: NetState) -> str:
+def _where_excluded(maker: SelectedLayer, state: NetState) -> str:
     asks_for_stages = any(rule.stage for rule in maker.message.include)
     stages = f" and stage {', '.join(map(quoted, state.stages))}" if state.stages else ""
     without = " without stages" if asks_for_stages and not stages else ""
@@ -330,7 +349,7 @@ def _where_made(maker: SelectedLayer, state: NetState) -> str:
 
 
 def _check_size(shape: Shape | None, what: str) -> None:
-    """Caffe counts the values of a blob in an int (blob.cpp: Reshape); nothing larger is ever meant."""
+    """Caffe counts the values of a blob in an int (blob.cpp: Reshape); a larger size is a mistake."""
     if shape is not None and math.prod(shape) > _INT_MAX:
         raise GraphError(
             f"{what} of shape {shape} would have {math.prod(shape)} values, more than the {_INT_MAX} of Caffe"
@@ -338,17 +357,16 @@ def _check_size(shape: Shape | None, what: str) -> None:
 
 
 def _check_counts(message: schema.LayerParameter, layer: LayerLike) -> None:
-    for field, given, arity in (("bottom", message.bottom, layer.bottoms), ("top", message.top, layer.tops)):
-        count = len(given) or (1 if field == "top" and layer.is_loss else 0)
+    for field, names, arity in (("bottom", message.bottom, layer.bottoms), ("top", message.top, layer.tops)):
+        count = len(names) or (1 if field == "top" and layer.is_loss else 0)
         if count not in arity:
-            missing = layer.bottom_names[len(given) : arity.least] if field == "bottom" else ()
-            hint = (
-                f": the {' and the '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing" if missing else ""
-            )
-            many = "" if arity.least == arity.most == 1 else "s"
+            missing = layer.bottom_names[len(names) : arity.least] if field == "bottom" else ()
+            verb = "is" if len(missing) == 1 else "are"
+            hint = f": the {' and the '.join(missing)} {verb} missing" if missing else ""
+            plural = "" if arity.least == arity.most == 1 else "s"
             raise GraphError(
-                f"{layer.type} takes {arity} {field}{many}, got {len(given)}{hint}",
-                field=f"{field}[{len(given) - 1}]",
+                f"{layer.type} takes {arity} {field}{plural}, got {len(names)}{hint}",
+                field=f"{field}[{len(names) - 1}]",
             )
     if layer.same_count and len(message.bottom) != len(message.top):
         raise GraphError(
@@ -368,17 +386,3 @@ def _loss_weights(message: schema.LayerParameter, layer: LayerLike | None, tops:
             field="loss_weight[0]",
         )
     return tuple(message.loss_weight)
-
-
-def _identifier(name: str, taken: Set[str], counts: dict[str, int]) -> str:
-    """`name` as a Python identifier that nobody else has: real files repeat names and use every character."""
-    base = re.sub(r"[^0-9A-Za-z_]", "_", name) or "layer"
-    if base[0].isdigit() or keyword.iskeyword(base):
-        base = f"_{base}"
-    count = counts.get(base, 1)
-    found = base if count == 1 else f"{base}_{count}"
-    while found in taken:
-        count += 1
-        found = f"{base}_{count}"
-    counts[base] = count
-    return found
