@@ -1,1 +1,1 @@
-"""What is meant: blobs, parameters and nodes of a net, and the rules that make them from its layers."""
+"""The graph of a net: its blobs, parameters and nodes, and how they are built from its layers."""

@@ -1,7 +1,8 @@
-"""How a trained net tells whether two images are of one class: which blobs it compares, how, and against what label."""
+"""How a trained net compares two images: its features, its metric and its label, and the blobs that take the images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -14,7 +15,7 @@ from siamese_proto.proto import schema
 
 Metric = Literal["EUCLIDEAN", "SQUARED", "L1", "COSINE", "DOT", "LEARNED"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
-# What a learned score is: scores before a softmax or a sigmoid, or the probability itself.
+# The kind of a learned score: a score before a softmax or a sigmoid, or a probability.
 ScoreKind = Literal["SOFTMAX", "SIGMOID", "PROBABILITY"]
 
 _OF_LAYER: dict[str, Metric] = {
@@ -35,16 +36,21 @@ _OF_LOSS: dict[str, ScoreKind] = {
     "InfogainLoss": "PROBABILITY",
 }
 _BEFORE: dict[str, ScoreKind] = {"Softmax": "SOFTMAX", "Sigmoid": "SIGMOID"}
-_MADE_UP = ("DummyData", "Parameter")  # sources that deliver no images
+_WITHOUT_IMAGES = ("DummyData", "Parameter")  # layers without bottoms that return no images
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The blobs that tell two images apart.
+    """The blobs that a net compares two images with.
 
-    `features`: one of a net with a single tower, two of a twin, three (anchor, positive, negative) where triplets are
-    compared. `score` is what a learned metric puts out of two features. `label` tells of each pair whether it is alike:
-    by 1, or by 0 where `one_is_same` is False.
+    Attributes:
+        features: One of a net with a single tower, two of a twin, three (anchor, positive, negative) of triplets.
+        metric: How features are compared.
+        score: The output of a learned metric for two features.
+        score_kind: The kind of the score.
+        label: For each pair, whether it is of the same class.
+        one_is_same: Whether label 1 means "same"; else label 0 does.
+        node: The layer that all this is derived from.
     """
 
     features: tuple[Blob, ...]
@@ -53,7 +59,7 @@ class Comparison:
     score_kind: ScoreKind = "PROBABILITY"
     label: Blob | None = None
     one_is_same: bool = True
-    told_by: Node | None = None  # the layer that all this is read from
+    node: Node | None = None
 
     @property
     def triplets(self) -> bool:
@@ -62,23 +68,31 @@ class Comparison:
 
 
 def find_comparison(graph: Graph, features: Sequence[str] = (), label: str = "") -> Comparison:
-    """What the net compares, judged by its losses, its Distance layers and its towers, in this order.
+    """Return what the net compares, according to its losses, its Distance layers or its towers, in this order.
 
-    `features` and `label` name the blobs to take instead. Raises GraphError where it cannot be told.
+    Args:
+        graph: A net that is trained, tested or deployed.
+        features: Names of the blobs to compare instead: one, or one for each of two towers.
+        label: Name of the label to use instead.
+
+    Raises:
+        GraphError: the net does not determine it, or has no such blob.
     """
     if features:
-        found = _named(graph, features)
+        if len(features) > 2:
+            raise GraphError(f"{len(features)} features are named; give one, or one for each of two towers")
+        comparison = Comparison(tuple(_blob(graph, name) for name in features))
     else:
         ancestry = Ancestry(graph.nodes)
         candidates = [*_compared(graph), *_by_distance(graph)]
-        if len({comparison.features for comparison in candidates}) > 1:
+        if len({candidate.features for candidate in candidates}) > 1:
             raise _ambiguous(candidates)
-        found = candidates[0] if candidates else _by_towers(graph, ancestry)
+        comparison = candidates[0] if candidates else _by_towers(graph, ancestry)
     if label:
-        found = replace(found, label=_blob(graph, label))
-    elif found.label is None and len(found.features) > 1 and not found.triplets:
-        found = replace(found, label=_label_behind(graph, found))
-    return found
+        return replace(comparison, label=_blob(graph, label))
+    if comparison.label is None and len(comparison.features) == 2:
+        return replace(comparison, label=_label_of_features(graph, comparison.features))
+    return comparison
 
 
 def _blob(graph: Graph, name: str) -> Blob:
@@ -88,37 +102,28 @@ def _blob(graph: Graph, name: str) -> Blob:
     return blobs[name]
 
 
-def _named(graph: Graph, names: Sequence[str]) -> Comparison:
-    if len(names) > 2:
-        raise GraphError(f"{len(names)} features are named; give one, or one for each of two towers")
-    return Comparison(tuple(_blob(graph, name) for name in names))
-
-
 def _compared(graph: Graph) -> Iterator[Comparison]:
-    """What losses of pairs and of triplets compare."""
+    """Yield what losses of pairs and of triplets compare."""
     for node in graph.nodes:
         if node.type == "ContrastiveLoss" and len(node.bottoms) == 3:
             first, second, label = node.bottoms
             similar = node.message.contrastive_loss_param.label == schema.ContrastiveLossParameter.SIMILAR
-            yield Comparison((first, second), label=label, one_is_same=similar, told_by=node)
+            yield Comparison((first, second), label=label, one_is_same=similar, node=node)
         elif node.type == "TripletLoss" and len(node.bottoms) == 3:
             euclidean = node.message.triplet_loss_param.distance == schema.TripletLossParameter.EUCLIDEAN
-            yield Comparison(tuple(node.bottoms), "EUCLIDEAN" if euclidean else "SQUARED", told_by=node)
+            yield Comparison(tuple(node.bottoms), "EUCLIDEAN" if euclidean else "SQUARED", node=node)
 
 
 def _by_distance(graph: Graph) -> Iterator[Comparison]:
     for node in graph.nodes:
         if node.type == "Distance" and len(node.bottoms) == 2:
             metric = schema.DistanceParameter.Metric.Name(node.message.distance_param.metric)
-            yield Comparison(tuple(node.bottoms), _OF_LAYER[metric], told_by=node)
+            yield Comparison(tuple(node.bottoms), _OF_LAYER[metric], node=node)
 
 
 def _ambiguous(candidates: Sequence[Comparison]) -> GraphError:
-    told = "; ".join(
-        f"{quoted(comparison.told_by.name if comparison.told_by else '')} {_names(comparison.features)}"
-        for comparison in candidates[:4]
-    )
-    return GraphError(f"several layers compare features: {told}; say which with --feature, once for each tower")
+    layers = "; ".join(f"{quoted(c.node.name if c.node else '')} {_names(c.features)}" for c in candidates[:4])
+    return GraphError(f"several layers compare features: {layers}; choose with --feature, once for each tower")
 
 
 def _names(blobs: Sequence[Blob]) -> str:
@@ -126,17 +131,17 @@ def _names(blobs: Sequence[Blob]) -> str:
 
 
 def _by_towers(graph: Graph, ancestry: Ancestry) -> Comparison:
-    """The features that towers hand on and what is learned of them, or the one thing that a net without towers says."""
+    """Return the features of the towers and their learned score, or the only prediction of a net without towers."""
     towers = twin_features(graph)
     if not towers:
-        found = [blob for blob, _ in predictions(graph, ancestry)]
-        if len(found) != 1:
-            names = f"computes {_names(found)}" if found else "computes nothing with parameters"
+        blobs = [blob for blob, _ in predictions(graph, ancestry)]
+        if len(blobs) != 1:
+            names = f"computes {_names(blobs)}" if blobs else "computes nothing with parameters"
             raise GraphError(f"the net has no towers and {names}; name the blob that is its feature with --feature")
-        return Comparison((found[0],))
+        return Comparison((blobs[0],))
     if any(len(blobs) != 1 for blobs in towers):
         raise GraphError(
-            f"each tower hands on several blobs ({_names(towers[0])} the first one); name the features with --feature, "
+            f"each tower has several outputs ({_names(towers[0])} of the first one); name the features with --feature, "
             "once for each tower"
         )
     features = tuple(blobs[0] for blobs in towers)
@@ -150,39 +155,36 @@ def _by_towers(graph: Graph, ancestry: Ancestry) -> Comparison:
         before = ancestry.before(blob)
         if scored is not None and all(ancestry.producer[feature.id].id in before for feature in features):
             label = _label_of(loss) if loss is not None else None
-            told_by = loss or ancestry.producer[blob.id]
-            if scored == "PROBABILITY" and told_by.type in _BEFORE:  # what it is made of is not rounded to 0 or 1
-                blob, scored = told_by.bottoms[0], _BEFORE[told_by.type]
-            return Comparison(features, "LEARNED", blob, scored, label, told_by=told_by)
+            node = loss or ancestry.producer[blob.id]
+            if scored == "PROBABILITY" and node.type in _BEFORE:  # its bottom is not rounded to 0 or 1
+                blob, scored = node.bottoms[0], _BEFORE[node.type]
+            return Comparison(features, "LEARNED", blob, scored, label, node=node)
     return Comparison(features)
 
 
 def _as_score(blob: Blob, loss: Node | None, maker: Node) -> ScoreKind | None:
-    """What kind of a score for "same" a blob is; None where it is none: not one value, or two, a pair."""
+    """Return which kind of score for "same" a blob is; None if it is not one, or two, values for each pair."""
     if loss is not None:
         kind = _OF_LOSS.get(loss.type)
     else:
         kind = "PROBABILITY" if maker.type in ("Softmax", "Sigmoid") else None
     if kind is None or blob.shape is None:
         return kind
-    values = 1
-    for size in blob.shape[1:]:
-        values *= size
-    return kind if values in ((2,) if kind == "SOFTMAX" else (1, 2)) else None
+    return kind if math.prod(blob.shape[1:]) in ((2,) if kind == "SOFTMAX" else (1, 2)) else None
 
 
 def _label_of(loss: Node) -> Blob | None:
     labels = loss.layer.labels if loss.layer is not None else ()
     if loss.type == "EuclideanLoss":
-        return loss.bottoms[1]  # its two bottoms are alike to Caffe: the second is what the first is compared with
+        return loss.bottoms[1]  # Caffe does not distinguish its bottoms; by convention the second is the label
     return loss.bottoms[labels[0]] if labels else None
 
 
-def _label_behind(graph: Graph, found: Comparison) -> Blob | None:
-    """The label of the one loss that depends on all features."""
+def _label_of_features(graph: Graph, features: Sequence[Blob]) -> Blob | None:
+    """Return the label of the only loss that depends on all features."""
     ancestry = Ancestry(graph.nodes)
-    makers = {ancestry.producer[feature.id].id for feature in found.features}
-    before: dict[str, Set[str]] = {}  # for each blob those of the makers that it depends on
+    makers = {ancestry.producer[feature.id].id for feature in features}
+    before: dict[str, Set[str]] = {}  # for each blob the makers that it depends on
     labels = set()
     for node in graph.nodes:
         passed = frozenset[str]().union(*(before.get(blob.id, ()) for blob in node.bottoms))
@@ -193,14 +195,21 @@ def _label_behind(graph: Graph, found: Comparison) -> Blob | None:
     return labels.pop() if len(labels) == 1 else None
 
 
-# Where images come in
+# Inputs for images
 
 
 def image_blobs(graph: Graph, features: Sequence[Blob], inputs: Sequence[str] = ()) -> tuple[tuple[Blob, ...], ...]:
-    """For each feature the blobs that an image is handed in as, to compute it: parts of a record, or whole ones.
+    """Return for each feature the blobs that take an image to compute it: parts of a record, or whole ones.
 
-    It is one blob, but where one tower goes over the images of both sides joined in a batch: there it is all of them.
-    `inputs` names the blobs instead, one for each feature. Raises GraphError where they cannot be told.
+    It is one blob, unless one tower processes the images of both sides joined in a batch: then it is all of them.
+
+    Args:
+        graph: The net.
+        features: Blobs of the net.
+        inputs: Names of the blobs to use instead, one for each feature.
+
+    Raises:
+        GraphError: the net does not determine them.
     """
     if inputs:
         if len(inputs) != len(features):
@@ -212,7 +221,7 @@ def image_blobs(graph: Graph, features: Sequence[Blob], inputs: Sequence[str] = 
         {feature.id, *(blob.id for node_id in ancestry.before(feature) for blob in nodes[node_id].bottoms)}
         for feature in features
     ]
-    found = []
+    images = []
     for index, feature in enumerate(features):
         others = set[str]().union(*(ids for place, ids in enumerate(before) if place != index))
         begins = _begins(graph, before[index] - others)
@@ -220,38 +229,38 @@ def image_blobs(graph: Graph, features: Sequence[Blob], inputs: Sequence[str] = 
             begins = _joined(graph, before[index], ancestry)
             if len(begins) != len(features):
                 raise _no_input(feature, begins)
-            found.append(begins)
+            images.append(begins)
             continue
         if len(begins) > 1:
             begins = tuple(blob for blob in begins if blob.shape is not None and len(blob.shape) == 4)
         if len(begins) != 1:
             raise _no_input(feature, _begins(graph, before[index]))
         _check_untouched(begins[0], ancestry)
-        found.append(begins)
-    return tuple(found)
+        images.append(begins)
+    return tuple(images)
 
 
 def _no_input(feature: Blob, begins: Sequence[Blob]) -> GraphError:
-    names = _names(begins) or "no data of its own"
+    names = _names(begins) or "no separate data"
     return GraphError(
-        f"which input takes the image for {quoted(feature.name)} cannot be told: it is computed from {names}; name it "
-        "with --input, once for each feature"
+        f"cannot determine the input that takes the image for {quoted(feature.name)}: it is computed from {names}; "
+        "name it with --input, once for each feature"
     )
 
 
 def _begins(graph: Graph, ids: set[str]) -> tuple[Blob, ...]:
-    """The blobs among these that are computed from none of the others."""
+    """Return the blobs among these that are not computed from the others."""
     return tuple(
         top
         for node in graph.nodes
-        if node.type not in _MADE_UP and not any(bottom.id in ids for bottom in node.bottoms)
+        if node.type not in _WITHOUT_IMAGES and not any(bottom.id in ids for bottom in node.bottoms)
         for top in node.tops
         if top.id in ids
     )
 
 
 def _joined(graph: Graph, ids: set[str], ancestry: Ancestry) -> tuple[Blob, ...]:
-    """What the first layer that joins images to one batch joins."""
+    """Return the bottoms of the first layer that joins images in one batch."""
     for node in graph.nodes:
         unlearned = not any(bottom.id in ancestry.learned for bottom in node.bottoms)
         if node.type == "Concat" and unlearned and any(top.id in ids for top in node.tops):
@@ -260,7 +269,7 @@ def _joined(graph: Graph, ids: set[str], ancestry: Ancestry) -> tuple[Blob, ...]
 
 
 def data_node(blob: Blob, ancestry: Ancestry) -> Node:
-    """The layer that an image comes from, however it is cut from a record."""
+    """Return the data or Input layer that an image is cut from."""
     node = ancestry.producer[blob.id]
     while node.bottoms:
         node = ancestry.producer[node.bottoms[0].id]
@@ -272,8 +281,8 @@ def _check_untouched(blob: Blob, ancestry: Ancestry) -> None:
     while node.bottoms:
         if node.type not in ("Slice", "Split"):
             raise GraphError(
-                f"layer {quoted(node.name)} works on both images of a record before they part, so one image cannot be "
-                "handed in; name the blob that takes it with --input",
+                f"layer {quoted(node.name)} processes both images of a record before they are separated, so one image "
+                "cannot be passed alone; name the blob that takes it with --input",
                 location=node.location,
             )
         node = ancestry.producer[node.bottoms[0].id]

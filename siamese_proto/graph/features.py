@@ -12,9 +12,9 @@ from siamese_proto.graph.traversal import Ancestry
 
 
 def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
-    """For each tower the blobs that it hands on, in one order; empty where the net has no towers.
+    """Return the features of each tower: its blobs that are read outside, or by no layer; empty without towers.
 
-    Of several groups of towers the last: those before it lead to it.
+    Of several groups of towers, the last is used: the others lead to it.
     """
     groups = find_towers(graph)
     shared = [towers for towers in groups if towers.shares_any] or groups
@@ -22,55 +22,57 @@ def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
         return ()
     place = {node.id: index for index, node in enumerate(graph.nodes)}
     last = max(shared, key=lambda towers: max(place[node.id] for node in towers.tower(0)))
-    return _handed_on(graph, last)
+    return _features(graph, last)
 
 
-def _handed_on(graph: Graph, towers: Towers) -> Sequence[Sequence[Blob]]:
+def _features(graph: Graph, towers: Towers) -> Sequence[Sequence[Blob]]:
     inside = {node.id for row in towers.rows for node in row}
     readers = [node for node in graph.nodes if node.type != "Silence"]
     read = {blob.id for node in readers for blob in node.bottoms}
     outside = {blob.id for node in readers if node.id not in inside for blob in node.bottoms}
-    found: list[list[Blob]] = [[] for _ in range(towers.count)]
+    features: list[list[Blob]] = [[] for _ in range(towers.count)]
     for row in towers.rows:
         for tops in zip(*(node.tops for node in row), strict=False):
             if any(top.id in outside or top.id not in read for top in tops):
-                for blobs, top in zip(found, tops, strict=True):
+                for blobs, top in zip(features, tops, strict=True):
                     blobs.append(top)
-    return found
+    return features
 
 
 def predictions(graph: Graph, ancestry: Ancestry) -> list[tuple[Blob, Node | None]]:
-    """What losses compare with labels, each with its loss, and what nobody reads: only what parameters have part in."""
-    found: dict[str, tuple[Blob, Node | None]] = {}
+    """Return the blobs that losses compare with labels, with the loss, and learned blobs that no layer reads."""
+    blobs: dict[str, tuple[Blob, Node | None]] = {}
     for node in graph.nodes:
-        if not _judges(node):
+        if not _measures(node):
             continue
         labels = node.layer.labels if node.layer is not None else ()
         for index, blob in enumerate(node.bottoms):
             if index not in labels and blob.id in ancestry.learned:
-                known = found.get(blob.id, (blob, None))[1]
-                found[blob.id] = (blob, known or (node if node.layer is not None and node.layer.is_loss else None))
-    judgements: set[str] = set()  # ids of blobs that measure what the net computes, or are computed from such
+                loss = node if node.layer is not None and node.layer.is_loss else None
+                blobs[blob.id] = (blob, blobs.get(blob.id, (blob, None))[1] or loss)
+    measures: set[str] = set()  # ids of blobs that measure predictions, or are computed from such blobs
     for node in graph.nodes:
-        if _judges(node) or any(blob.id in judgements for blob in node.bottoms):
-            judgements.update(top.id for top in node.tops)
+        if _measures(node) or any(blob.id in measures for blob in node.bottoms):
+            measures.update(top.id for top in node.tops)
     for blob in graph.outputs:
-        if blob.id not in judgements and blob.id in ancestry.learned:
-            found.setdefault(blob.id, (blob, None))
-    return list(found.values())
+        if blob.id not in measures and blob.id in ancestry.learned:
+            blobs.setdefault(blob.id, (blob, None))
+    return list(blobs.values())
 
 
-def _judges(node: Node) -> bool:
-    """Whether a layer measures what the net computes, and adds nothing to it."""
+def _measures(node: Node) -> bool:
+    """Return whether a layer measures predictions: a loss, or Accuracy."""
     if node.layer is None:
         return any(node.loss_weights)
     return node.layer.is_loss or node.type == "Accuracy" or any(node.loss_weights)
 
 
 def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Sequence[Set[str]]:
-    """For each tower the ids of its layers: up to its features, and after these up to where towers are compared."""
-    found = [set(ancestry.before(*blobs)) for blobs in features]
-    towers = {blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs}  # that blobs depend on
+    """Return for each tower the ids of its layers, up to the layer that compares towers."""
+    layers = [set(ancestry.before(*blobs)) for blobs in features]
+    towers = {
+        blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs
+    }  # the towers that a blob depends on
     for node in graph.nodes:
         passed = set[int]().union(*(towers.get(blob.id, ()) for blob in node.bottoms))
         for top in node.tops:
@@ -78,13 +80,17 @@ def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[B
         for blob in compared_features(node) if len(passed) > 1 else ():
             own = towers.get(blob.id, set())
             for tower in own if len(own) == 1 else ():
-                if ancestry.producer[blob.id].id not in found[tower]:
-                    found[tower] |= ancestry.before(blob)
-    return found
+                if ancestry.producer[blob.id].id not in layers[tower]:
+                    layers[tower] |= ancestry.before(blob)
+    return layers
 
 
 def tower_difference(graph: Graph, towers: Sequence[Set[str]]) -> str:
-    """How towers differ, in one line; empty where all compute the same. `towers` holds the ids of each one's layers."""
+    """Describe how towers differ, in one line; empty if all compute the same.
+
+    Args:
+        towers: For each tower the ids of its layers.
+    """
     order = {node.id: index for index, node in enumerate(graph.nodes)}
     users = Counter(id for tower in towers for id in tower)
     in_order = (sorted((id for id in tower if users[id] < len(towers)), key=order.__getitem__) for tower in towers)
@@ -109,16 +115,16 @@ def _settings(node: Node) -> tuple[str, str]:
 
 
 def _without(nodes: Sequence[Node], others: Sequence[Node]) -> list[Node]:
-    """The layers that none of the others equals in settings and parameters."""
+    """Return the nodes without an equal one, in settings and parameters, among the others."""
 
     def key(node: Node) -> tuple[object, ...]:
         return (*_settings(node), tuple(use.param.id for use in node.params))
 
-    known = Counter(map(key, others))
-    known.subtract(map(key, nodes))
-    left: list[Node] = []
+    balance = Counter(map(key, others))
+    balance.subtract(map(key, nodes))
+    unmatched: list[Node] = []
     for node in reversed(nodes):
-        if known[key(node)] < 0:
-            known[key(node)] += 1
-            left.append(node)
-    return left[::-1]
+        if balance[key(node)] < 0:
+            balance[key(node)] += 1
+            unmatched.append(node)
+    return unmatched[::-1]

@@ -1,4 +1,4 @@
-"""The graph that every back end reads: what a net means, without protobuf and without torch."""
+"""The graph that every back end reads: what a net computes, independent of protobuf and torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VarianceNorm = Literal["FAN_IN", "FAN_OUT", "AVERAGE"]
 
 @dataclass(frozen=True)
 class Arity:
-    """How many bottoms or tops a layer takes: from `least` to `most` (None: any number)."""
+    """The number of bottoms or tops of a layer: from `least` to `most` (None: any number)."""
 
     least: int
     most: int | None
@@ -33,13 +33,13 @@ class Arity:
 
 
 def exactly(count: int) -> Arity:
-    """The arity of layers that take just this many."""
+    """Return the arity of exactly `count`."""
     return Arity(count, count)
 
 
 @dataclass(frozen=True)
 class Filler:
-    """How a parameter gets its first values (FillerParameter)."""
+    """The settings of a parameter's first values (FillerParameter)."""
 
     type: str = "constant"
     value: float = 0.0
@@ -53,9 +53,9 @@ class Filler:
 
 @dataclass(frozen=True)
 class ParamRole:
-    """A parameter blob that a layer declares: what it is to the layer and how it is filled.
+    """A parameter blob that a layer declares, its role and its filler.
 
-    Statistics are changed by the forward pass, not by the solver (the three blobs of BatchNorm).
+    Statistics are updated by the forward pass, not by the solver (the three blobs of BatchNorm).
     """
 
     role: str
@@ -65,28 +65,28 @@ class ParamRole:
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a layer may know of the net around it."""
+    """What a layer knows about the net."""
 
     phase: Phase
-    folder: str | None = None  # of the file that describes the net: paths are tried from there too
-    unknown: tuple[tuple[str, RawField], ...] = ()  # fields the schema does not know, as in proto.parsed.Source
+    folder: str | None = None  # of the net's file: relative paths are also resolved from it
+    unknown: tuple[tuple[str, RawField], ...] = ()  # unknown fields, as in proto.parsed.Source
     allow_python_layers: bool = False
     location: Location | None = None  # of the layer
     node_id: str = ""  # the layer's id in the graph
 
 
 class LayerLike(Protocol):
-    """What the graph asks of a configured layer; `layers.base.Layer` is the base class that has it all."""
+    """What the graph needs of a configured layer; `layers.base.Layer` is the base class."""
 
     type: ClassVar[str]
-    reads: ClassVar[Sequence[str]]  # the messages of settings that the type takes: `convolution_param`
+    reads: ClassVar[Sequence[str]]  # the names of its messages of settings: `convolution_param`
     bottoms: Arity
-    bottom_names: ClassVar[Sequence[str]]  # what the first bottoms are, for messages: `label`
+    bottom_names: ClassVar[Sequence[str]]  # names of the first bottoms for messages: `label`
     tops: Arity
     same_count: ClassVar[bool]  # as many tops as bottoms
     is_source: ClassVar[bool]  # its tops come from outside the net
-    is_loss: ClassVar[bool]  # its first top counts with weight 1 unless loss_weight says otherwise
-    labels: Sequence[int]  # bottoms that never take a gradient
+    is_loss: ClassVar[bool]  # the default loss_weight of its first top is 1
+    labels: Sequence[int]  # indices of bottoms that never have a gradient
     differentiable: ClassVar[bool]  # gradients flow through it
 
     def params(self) -> Sequence[ParamRole]: ...
@@ -99,9 +99,9 @@ class LayerLike(Protocol):
 
 
 class SourceMissingError(NetError):
-    """A data layer's database or list is not there. The net can be drawn all the same.
+    """The database or list of a data layer does not exist. The net can still be drawn.
 
-    `shapes` are those of the tops, where they are known from the settings.
+    `shapes` are those of the tops, if the settings determine them.
     """
 
     shapes: Sequence[Shape] = ()
@@ -109,15 +109,15 @@ class SourceMissingError(NetError):
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem or an oddity of a file.
+    """A problem or a likely mistake in a file.
 
-    `error`: a net cannot be made of it. `warning`: it can, but likely not as meant. `note`: something that could not be
+    `error`: the net cannot be built. `warning`: it can, but probably not as intended. `note`: something could not be
     checked.
     """
 
     location: Location
     severity: Literal["error", "warning", "note"]
-    code: str  # a short name of the kind of finding, `unknown-field`
+    code: str  # the kind of finding, `unknown-field`
     text: str
 
     def __str__(self) -> str:
@@ -126,22 +126,22 @@ class Finding:
 
 @dataclass(frozen=True)
 class Blob:
-    """A value. A layer that works in place makes a new version of the blob it changes."""
+    """A value. A layer that works in place creates a new version of its bottom."""
 
     name: str
     version: int = 0
-    shape: Shape | None = None  # None: not known, because a database is missing or a layer type is unknown
-    automatic: bool = False  # the loss of a layer that names no top
+    shape: Shape | None = None  # None: unknown, as a database is missing or a layer type is unknown
+    automatic: bool = False  # the loss of a layer without a top
 
     @property
     def id(self) -> str:
-        """`ip1`, and `ip1@1` once changed in place; unique in a graph, even where a file has a blob named `ip1@1`."""
+        """`ip1`, or `ip1@1` after an in-place layer; unique in a graph, even if a file has a blob named `ip1@1`."""
         return f"{self.name}@{self.version}" if self.version or "@" in self.name else self.name
 
 
 @dataclass(frozen=True)
 class Param:
-    """One tensor, known by the layer that owns it; the shared name is a label."""
+    """One tensor, identified by the layer that owns it; the shared name is only a label."""
 
     id: str  # unique in the graph, and a Python identifier
     owner: str  # id of the owning node
@@ -158,12 +158,12 @@ class Param:
 
 @dataclass(frozen=True)
 class ParamUse:
-    """A layer's use of a parameter, with its own shape (where sharing is PERMISSIVE another than the owner's)."""
+    """A layer's use of a parameter, in the shape that it has there (with PERMISSIVE it may differ from the owner's)."""
 
     param: Param
     role: str
     shape: Shape | None
-    lr_mult: float  # this use's own: 0 means that it adds nothing to the gradient
+    lr_mult: float  # of this use; 0: it adds nothing to the gradient
     takes_gradient: bool
     is_owner: bool
 
@@ -175,15 +175,15 @@ class Node:
     id: str  # unique in the graph, and a Python identifier
     name: str  # as written; real files repeat names
     type: str
-    layer: LayerLike | None  # None: nobody knows the type
+    layer: LayerLike | None  # None: the type is unknown
     bottoms: tuple[Blob, ...]
     tops: tuple[Blob, ...]
     params: tuple[ParamUse, ...]
     loss_weights: tuple[float, ...]  # one a top
-    cut: tuple[bool, ...]  # bottoms that no gradient may pass: labels, and propagate_down: false
+    cut: tuple[bool, ...]  # bottoms without a gradient: labels, and those with propagate_down: false
     location: Location
-    message: schema.LayerParameter  # as read, for the writer of caffemodels; everybody else reads the fields above
-    phases: tuple[Phase, ...] = ("TRAIN", "TEST")  # those the layer's rules admit it in
+    message: schema.LayerParameter  # as read; for settings that only one layer type has, and for caffemodel files
+    phases: tuple[Phase, ...] = ("TRAIN", "TEST")  # those that the layer's rules include it in
 
     @property
     def is_source(self) -> bool:
@@ -197,8 +197,10 @@ class Node:
         bottoms = ", ".join(bottom.id for bottom in self.bottoms)
         shapes = ", ".join(str(top.shape) if top.shape is not None else "(?)" for top in self.tops)
         params = ", ".join(use.param.name or use.param.id for use in self.params)
-        left = f"{tops} = " if tops else ""
-        return f"{left}{self.type}({bottoms})" + (f"  [{params}]" if params else "") + (f"  {shapes}" if shapes else "")
+        target = f"{tops} = " if tops else ""
+        return (
+            f"{target}{self.type}({bottoms})" + (f"  [{params}]" if params else "") + (f"  {shapes}" if shapes else "")
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,18 +211,18 @@ class Graph:
     phase: Phase
     nodes: tuple[Node, ...]
     params: tuple[Param, ...]
-    outputs: tuple[Blob, ...]  # those nobody reads, in alphabetical order as in Caffe
+    outputs: tuple[Blob, ...]  # blobs that no node reads, in alphabetical order as in Caffe
     force_backward: bool
     file: str
-    notes: tuple[str, ...] = ()  # why shapes are not known, one line each
-    problems: tuple[NetError, ...] = ()  # what is unknown or at fault: the net can be drawn and summarized, but not run
+    notes: tuple[str, ...] = ()  # why shapes are unknown, one line each
+    problems: tuple[NetError, ...] = ()  # with problems a net can be drawn and summarized, but not run
     debug_info: bool = False
 
     def __str__(self) -> str:
         return "\n".join([f"{self.name or 'net'} ({self.phase})", *(f"  {node}" for node in self.nodes)])
 
     def blobs(self) -> Mapping[str, Blob]:
-        """Every blob by name, in the order they are made; of one changed in place the last version."""
+        """Return every blob by name, in the order they are computed; the last version of one changed in place."""
         return self._blobs
 
     @cached_property
@@ -238,7 +240,7 @@ class Graph:
         return GraphError("the shapes of its bottoms are not known", location=node.location, layer=node.name)
 
     def output_name(self, blob: Blob) -> str:
-        """The blob's key among outputs: its name, and `ip1@0` for a version that a later layer changes in place."""
+        """Return the blob's key among outputs: its name, or `ip1@0` if a later layer changes it in place."""
         if self._blobs[blob.name].version == blob.version:
             return blob.name
         name = f"{blob.name}@{blob.version}"

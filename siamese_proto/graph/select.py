@@ -14,7 +14,7 @@ PHASES: tuple[Phase, Phase] = ("TRAIN", "TEST")
 
 @dataclass(frozen=True)
 class NetState:
-    """What a net is built for; rules of layers are matched against it."""
+    """The phase, level and stages that rules of layers are matched with."""
 
     phase: Phase = "TEST"
     level: int = 0
@@ -23,7 +23,7 @@ class NetState:
 
 @dataclass(frozen=True)
 class SelectedLayer:
-    """A layer of the net with its place in the text and the phases that its rules admit it in."""
+    """A layer of the net, its place in the text, and the phases that its rules include it in."""
 
     message: schema.LayerParameter
     source: Source
@@ -31,12 +31,12 @@ class SelectedLayer:
 
 
 def phase_name(number: int) -> Phase:
-    """The name of a value of the enum Phase."""
+    """Return the name of a value of the enum Phase."""
     return PHASES[number]
 
 
 def meets_rule(state: NetState, rule: schema.NetStateRule) -> bool:
-    """Whether all that the rule states holds; an empty rule always does."""
+    """Return whether the state meets every condition of the rule; an empty rule is always met."""
     return (
         (not rule.HasField("phase") or phase_name(rule.phase) == state.phase)
         and (not rule.HasField("min_level") or state.level >= rule.min_level)
@@ -47,9 +47,9 @@ def meets_rule(state: NetState, rule: schema.NetStateRule) -> bool:
 
 
 def is_included(layer: schema.LayerParameter, state: NetState, source: Source | None = None) -> bool:
-    """Without rules always; with `include` if any is met; with `exclude` unless any is met.
+    """Return whether the rules include the layer: no rules, a met `include`, or no met `exclude`.
 
-    A rule that asks for a phase which Caffe does not have (`source` knows of it) is met by none of Caffe's.
+    A rule for a phase that Caffe does not have (an unknown value in `source`) is never met.
     """
     foreign = {path for path, raw in source.unknown if raw.name == "phase"} if source is not None else set[str]()
     name, rules = ("include", layer.include) if layer.include else ("exclude", layer.exclude)
@@ -58,7 +58,7 @@ def is_included(layer: schema.LayerParameter, state: NetState, source: Source | 
 
 
 def select_layers(parsed: ParsedNet, state: NetState) -> Iterator[SelectedLayer]:
-    """The layers of the net for this state, in the order of the file."""
+    """Yield the layers of the net for this state, in the order of the file."""
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
         if is_included(message, state, source):
             phases = tuple(phase for phase in PHASES if is_included(message, replace(state, phase=phase), source))
@@ -66,7 +66,7 @@ def select_layers(parsed: ParsedNet, state: NetState) -> Iterator[SelectedLayer]
 
 
 def left_out(parsed: ParsedNet, state: NetState) -> dict[str, SelectedLayer]:
-    """The blobs of layers that are not there for this state, each with the first layer that makes it."""
+    """Return the blobs of layers that are excluded in this state, each with the first layer that computes it."""
     makers: dict[str, SelectedLayer] = {}
     for message, source in zip(parsed.message.layer, parsed.layers, strict=True):
         if not is_included(message, state, source):
@@ -76,13 +76,13 @@ def left_out(parsed: ParsedNet, state: NetState) -> dict[str, SelectedLayer]:
 
 
 def stages_asked_for(parsed: ParsedNet, phase: Phase) -> list[tuple[str, ...]]:
-    """The sets of stages that `include` rules for a phase ask for, each once, in the order of the file."""
+    """Return the sets of stages that `include` rules for a phase require, each once, in the order of the file."""
     rules = (rule for layer in parsed.message.layer for rule in layer.include)
-    asked = (tuple(rule.stage) for rule in rules if not rule.HasField("phase") or phase_name(rule.phase) == phase)
-    return [stages for stages in dict.fromkeys(asked) if stages]
+    required = (tuple(rule.stage) for rule in rules if not rule.HasField("phase") or phase_name(rule.phase) == phase)
+    return [stages for stages in dict.fromkeys(required) if stages]
 
 
 def names_phase(parsed: ParsedNet, phase: Phase) -> bool:
-    """Whether some layer is there for this phase alone, which a net that is never built for it has no use for."""
+    """Return whether a rule includes a layer for this phase, so that the net is meant to be built for it."""
     rules = (rule for layer in parsed.message.layer for rule in layer.include)
     return any(rule.HasField("phase") and phase_name(rule.phase) == phase for rule in rules)

@@ -1,6 +1,6 @@
 """The Split layers that Caffe inserts where a blob is read more than once (insert_splits.cpp).
 
-A graph needs none: autograd adds gradients up. They appear in files and logs that Caffe's users read.
+A graph needs none, as autograd adds gradients. They appear in the files and logs of Caffe.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Sequence
 
 from siamese_proto.proto import schema
 
-Source = tuple[int, int]  # the layer that makes a blob, and which of its tops the blob is
+Source = tuple[int, int]  # the indices of the layer that computes a blob and of its top
 
 
 def split_name(blob: str, layer: str, index: int) -> str:
-    """The name of the Split layer behind top `index` of `layer`; its tops are called `NAME_0`, `NAME_1`, ..."""
+    """Return the name of the Split layer after top `index` of `layer`; its tops are called `NAME_0`, `NAME_1`, ..."""
     return f"{blob}_{layer}_{index}_split"
 
 
 def insert_splits(layers: Sequence[schema.LayerParameter]) -> list[tuple[int | None, schema.LayerParameter]]:
-    """The layers of a net with Caffe's Split layers between them, each with its index in `layers` (None: inserted).
+    """Return the layers of a net and Caffe's Split layers, each with its index in `layers` (None: inserted).
 
-    A blob read more than once is split right after its producer; each version of a blob changed in place counts by
-    itself. A loss weight that was written and is not 0 counts as a read: it moves to the split's first top. A bottom
-    that no layer makes is left alone. The messages given are not changed.
+    A blob read more than once is split right after its producer; each version of a blob changed in place is
+    counted separately. A loss weight in the file that is not 0 counts as a read: it moves to the split's first top. A
+    bottom that no layer computes is left unchanged. The messages passed are not modified.
     """
     sources = _sources(layers)
     losses = _written_losses(layers)
     reads = Counter(source for row in sources for source in row)
     reads.update(losses.keys())
-    given_out = Counter(losses.keys())  # the first top of a split is the loss's own
+    used = Counter(losses.keys())  # the first top of a split is for the loss
     split: list[tuple[int | None, schema.LayerParameter]] = []
     for index, layer in enumerate(layers):
         copy = schema.LayerParameter()
@@ -37,8 +37,8 @@ def insert_splits(layers: Sequence[schema.LayerParameter]) -> list[tuple[int | N
         for position, source in enumerate(sources[index]):
             if source is not None and reads[source] > 1:
                 name = split_name(layer.bottom[position], layers[source[0]].name, source[1])
-                copy.bottom[position] = f"{name}_{given_out[source]}"
-                given_out[source] += 1
+                copy.bottom[position] = f"{name}_{used[source]}"
+                used[source] += 1
         split.append((index, copy))
         for top, blob in enumerate(layer.top):
             if reads[index, top] > 1:
@@ -50,7 +50,7 @@ def insert_splits(layers: Sequence[schema.LayerParameter]) -> list[tuple[int | N
 
 
 def _sources(layers: Sequence[schema.LayerParameter]) -> list[list[Source | None]]:
-    """Where each bottom of each layer comes from."""
+    """Return the source of each bottom of each layer."""
     latest: dict[str, Source] = {}
     sources: list[list[Source | None]] = []
     for index, layer in enumerate(layers):
@@ -60,7 +60,7 @@ def _sources(layers: Sequence[schema.LayerParameter]) -> list[list[Source | None
 
 
 def _written_losses(layers: Sequence[schema.LayerParameter]) -> dict[Source, float]:
-    """The loss weights that the text gives; the one that a loss layer has by default is no read in Caffe."""
+    """Return the loss weights in the text; Caffe does not count the default one of a loss layer as a read."""
     return {
         (index, top): weight
         for index, layer in enumerate(layers)

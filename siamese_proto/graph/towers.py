@@ -1,6 +1,6 @@
-"""Towers: copies of a part of a net that run side by side, found by what they share and how they are built.
+"""Towers: copies of a part of a net, detected by what they share and how they are built.
 
-Names play no part: `_p`, `_b`, `_left` and no system at all are all met in the wild.
+Names are not used: published nets have `_p`, `_b`, `_left`, or no system at all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FEATURE_COUNTS = {"ContrastiveLoss": 2, "TripletLoss": 3, "Distance": 2}
 class Towers:
     """Copies of one part of a net: `rows[i][t]` is layer i of tower t.
 
-    The layers of a row have one type, stand at the same place of their towers, and none depends on another. Rows are
+    The layers of a row have the same type and the same place in their towers, and none depends on another. Rows are
     in the order they run. A row may share all, some or none of its parameters.
     """
 
@@ -28,11 +28,11 @@ class Towers:
 
     @property
     def count(self) -> int:
-        """How many towers there are, two or more."""
+        """The number of towers, two or more."""
         return len(self.rows[0])
 
     def tower(self, index: int) -> tuple[Node, ...]:
-        """The layers of one tower, in the order they run."""
+        """Return the layers of one tower, in the order they run."""
         return tuple(row[index] for row in self.rows)
 
     @property
@@ -42,7 +42,7 @@ class Towers:
 
     @property
     def shares_all(self) -> bool:
-        """Whether the towers use one set of parameters: then they compute the same function."""
+        """Whether the towers share all their parameters, so that they compute the same function."""
         return all(shared for row in self.rows for shared in shared_blobs(row))
 
 
@@ -56,31 +56,31 @@ def compared_features(node: Node) -> tuple[Blob, ...]:
 
 
 def shared_blobs(row: Row) -> tuple[bool, ...]:
-    """For each parameter blob of the row's layers: whether all of them use one tensor for it."""
-    most = max(len(node.params) for node in row)
+    """Return for each parameter blob of the row's layers whether all of them use the same tensor."""
+    count = max(len(node.params) for node in row)
     return tuple(
         all(index < len(node.params) for node in row) and len({node.params[index].param.id for node in row}) == 1
-        for index in range(most)
+        for index in range(count)
     )
 
 
 def find_towers(graph: Graph) -> tuple[Towers, ...]:
-    """Every group of towers in the graph, the groups in the order they run; no layer is in two of them.
+    """Return the groups of towers in the graph, in the order they run; no layer is in two groups.
 
-    A group starts at layers that share a parameter, the most users first, and grows in step towards the inputs and
-    the outputs as long as all towers go on alike. Where nothing is shared by name, towers that start at different
-    inputs, are built alike, and meet in one layer are a group as well (a twin whose weights were copied). They may
-    start at one input where that layer is a loss of pairs or triplets, or a distance.
+    A group starts at layers that share a parameter, those with the most users first, and grows towards the inputs and
+    the outputs while all towers have the same layers. If nothing is shared by name, towers that start at different
+    inputs, are built alike, and meet in one layer form a group too (a twin whose weights were copied). They may start
+    at the same input if that layer is a loss of pairs or triplets, or a distance.
     """
     wiring = _Wiring(graph)
     groups: list[list[Row]] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     seeds = [(row, None) for row in _shared_seeds(graph)]
     for seed, meeting in [*seeds, *_structural_seeds(graph, wiring)]:
-        rows = _grow(seed, wiring, taken, alike=meeting is not None)
+        rows = _grow(seed, wiring, used, alike=meeting is not None)
         if not rows or (meeting is not None and not _from_different_inputs(rows, wiring, meeting)):
             continue
-        taken.update(node.id for row in rows for node in row)
+        used.update(node.id for row in rows for node in row)
         groups.append(rows)
     place = {node.id: index for index, node in enumerate(graph.nodes)}
     ordered = [sorted(rows, key=lambda row: min(place[node.id] for node in row)) for rows in groups]
@@ -89,13 +89,13 @@ def find_towers(graph: Graph) -> tuple[Towers, ...]:
 
 
 class _Wiring:
-    """Who makes and who reads each blob, and what depends on what."""
+    """The producer and the readers of each blob, and which layers depend on which."""
 
     def __init__(self, graph: Graph) -> None:
         self.producer: dict[str, tuple[Node, int]] = {}
         self.readers: defaultdict[str, list[Node]] = defaultdict(list)
         self._bit: dict[str, int] = {}
-        self._before: dict[str, int] = {}  # the set of all layers a layer depends on, one bit each
+        self._before: dict[str, int] = {}  # the set of layers that a layer depends on, one bit each
         self._learning = sum(1 << index for index, node in enumerate(graph.nodes) if node.params)
         for index, node in enumerate(graph.nodes):
             before = 0
@@ -108,23 +108,22 @@ class _Wiring:
             self.producer.update({top.id: (node, place) for place, top in enumerate(node.tops)})
 
     def learns_before(self, node: Node) -> bool:
-        """Whether this layer or one that it depends on has parameters."""
+        """Return whether this layer or one that it depends on has parameters."""
         return bool((self._bit[node.id] | self._before[node.id]) & self._learning)
 
     def parallel(self, row: Row) -> bool:
-        """Whether these are different layers, none of which depends on another."""
+        """Return whether these are different layers that do not depend on one another."""
         members = 0
         for node in row:
             members |= self._bit[node.id]
         return members.bit_count() == len(row) and not any(self._before[node.id] & members for node in row)
 
     def makers(self, blobs: Sequence[Blob]) -> Row | None:
-        """The layers that make these blobs, each as the same top; None where that is not so."""
-        made = [self.producer.get(blob.id) for blob in blobs]
-        found = [entry for entry in made if entry is not None]
-        if len(found) < len(made) or len({place for _, place in found}) != 1:
+        """Return the layers that compute these blobs, if each blob is the same top of its layer; else None."""
+        producers = [self.producer[blob.id] for blob in blobs if blob.id in self.producer]
+        if len(producers) < len(blobs) or len({place for _, place in producers}) != 1:
             return None
-        return tuple(node for node, _ in found)
+        return tuple(node for node, _ in producers)
 
 
 def _shared_seeds(graph: Graph) -> list[Row]:
@@ -133,12 +132,12 @@ def _shared_seeds(graph: Graph) -> list[Row]:
         for index, use in enumerate(node.params):
             users[(use.param.id, node.type, index)].append(node)
     rows = [tuple(nodes) for nodes in users.values() if len(nodes) > 1]
-    # the most users first: of three towers two may share more names than all three do
+    # The most users first: two of three towers may share more names than all three do.
     return sorted(rows, key=len, reverse=True)
 
 
 def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, Node]]:
-    """Layers that meet in one, which is the second of each pair."""
+    """Yield layers that meet in one layer, and that layer."""
     for node in reversed(graph.nodes):
         by_type: defaultdict[str, list[Node]] = defaultdict(list)
         for bottom in node.bottoms:
@@ -151,7 +150,7 @@ def _structural_seeds(graph: Graph, wiring: _Wiring) -> Iterator[tuple[Row, Node
 
 
 def built_alike(first: Node, other: Node) -> bool:
-    """Whether two layers are built alike: type, number of blobs, shapes of parameters and outputs."""
+    """Return whether two layers are built alike: type, settings, number of bottoms, shapes of parameters and tops."""
 
     def key(node: Node) -> tuple[object, ...]:
         return (
@@ -165,14 +164,14 @@ def built_alike(first: Node, other: Node) -> bool:
     return key(first) == key(other)
 
 
-def _grow(seed: Row, wiring: _Wiring, taken: set[str], *, alike: bool) -> list[Row]:
-    """All rows reached from the seed in step; `alike` asks for equal settings too, where no shared name vouches."""
+def _grow(seed: Row, wiring: _Wiring, used: set[str], *, alike: bool) -> list[Row]:
+    """Return the rows reached from the seed; `alike` requires equal settings, for layers that share no name."""
     rows: list[Row] = []
     tower_of: dict[str, int] = {}
     waiting = [seed]
     while waiting:
         row = waiting.pop(0)
-        if not _is_row(row, wiring, taken, tower_of, alike=alike):
+        if not _is_row(row, wiring, used, tower_of, alike=alike):
             continue
         rows.append(row)
         tower_of.update({node.id: tower for tower, node in enumerate(row)})
@@ -182,8 +181,8 @@ def _grow(seed: Row, wiring: _Wiring, taken: set[str], *, alike: bool) -> list[R
     return rows
 
 
-def _is_row(row: Row, wiring: _Wiring, taken: set[str], tower_of: Mapping[str, int], *, alike: bool) -> bool:
-    if any(node.id in taken or node.id in tower_of or not node.bottoms for node in row):
+def _is_row(row: Row, wiring: _Wiring, used: set[str], tower_of: Mapping[str, int], *, alike: bool) -> bool:
+    if any(node.id in used or node.id in tower_of or not node.bottoms for node in row):
         return False
     first = row[0]
     same = all(built_alike(first, node) if alike else node.type == first.type for node in row)
@@ -193,7 +192,7 @@ def _is_row(row: Row, wiring: _Wiring, taken: set[str], tower_of: Mapping[str, i
         for bottom in node.bottoms:
             maker = wiring.producer.get(bottom.id)
             if maker and tower_of.get(maker[0].id, tower) != tower:
-                return False  # it reads another tower: the towers have met
+                return False  # it reads another tower: the towers meet here
     return True
 
 
@@ -221,9 +220,9 @@ def _rows_after(row: Row, wiring: _Wiring) -> Iterator[Row]:
 
 
 def _from_different_inputs(rows: Sequence[Row], wiring: _Wiring, meeting: Node) -> bool:
-    """Whether every tower reads blobs of its own (a block's two paths read one) and there is something to learn.
+    """Return whether every tower reads other blobs (the two paths of a block read the same) and some have parameters.
 
-    Towers that are compared may read one blob: one of them was given the wrong one.
+    Towers that are compared may read the same blob, which is a mistake in one of them.
     """
     one_input = meeting.type != "Eltwise" and bool(compared_features(meeting))
     inside = {node.id for row in rows for node in row}
@@ -235,11 +234,11 @@ def _from_different_inputs(rows: Sequence[Row], wiring: _Wiring, meeting: Node) 
             if len({bottom.id for bottom in bottoms}) != len(bottoms) and not one_input:
                 return False
             if any(maker and wiring.learns_before(maker[0]) for maker in makers):
-                return False  # they are two parts of one net, as the two paths of a residual block
+                return False  # two parts of one net, such as the paths of a residual block
     return any(node.params for row in rows for node in row)
 
 
 def _in_file_order(rows: Sequence[Row], place: Mapping[str, int]) -> tuple[Row, ...]:
-    """The towers in the order in which their first layers stand in the file."""
+    """Return the rows with the towers in the order of their first layers in the file."""
     order = sorted(range(len(rows[0])), key=lambda tower: min(place[row[tower].id] for row in rows))
     return tuple(tuple(row[tower] for tower in order) for row in rows)

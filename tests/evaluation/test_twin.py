@@ -261,7 +261,7 @@ def test_specified_settings_replace_those_of_the_net() -> None:
         (
             DATA + TOWERS + CONTRASTIVE + MORE + CONTRASTIVE.replace('"loss"', '"again"').replace('"g"', '"h"'),
             None,
-            "several layers compare features: 'loss' 'f', 'g'; 'again' 'f', 'h'; say which with --feature, once for",
+            "several layers compare features: 'loss' 'f', 'g'; 'again' 'f', 'h'; choose with --feature, once for",
         ),
     ],
 )
