@@ -80,11 +80,11 @@ def main(
 def words(arguments: Sequence[str]) -> Iterator[str]:
     """Arguments with switches as click knows them: Caffe's users also write --gray=true and --nogray."""
     for word in arguments:
-        found = _SWITCH.fullmatch(word)
-        if found is None:
+        switch = _SWITCH.fullmatch(word)
+        if switch is None:
             yield word
-        elif (found[3] or "true").lower() in ("true", "t", "yes", "y", "1") and not found[1]:
-            yield f"--{found[2]}"
+        elif (switch[3] or "true").lower() in ("true", "t", "yes", "y", "1") and not switch[1]:
+            yield f"--{switch[2]}"
 
 
 if __name__ == "__main__":

@@ -109,12 +109,12 @@ def default_of(field: FieldDescriptor) -> str:
 
 def shared_messages(kinds: dict[str, type[Layer]]) -> Sequence[Descriptor]:
     """Messages that stand in others, and settings that no layer type bears the name of."""
-    found: dict[str, Descriptor] = {}
+    messages: dict[str, Descriptor] = {}
 
     def visit(fields: Iterable[FieldDescriptor]) -> None:
         for message in map(message_of, fields):
-            if message is not None and message.name != "BlobProto" and message.name not in found:
-                found[message.name] = message
+            if message is not None and message.name != "BlobProto" and message.name not in messages:
+                messages[message.name] = message
                 visit(message.fields)
 
     read = {settings for kind in kinds.values() for settings in kind.reads}
@@ -124,7 +124,7 @@ def shared_messages(kinds: dict[str, type[Layer]]) -> Sequence[Descriptor]:
         message = message_of(FIELDS[settings])
         visit(message.fields if message is not None else ())
     visit(plain_fields())
-    return [found[name] for name in sorted(found)]
+    return [messages[name] for name in sorted(messages)]
 
 
 def link_of(settings: str) -> str:

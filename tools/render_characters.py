@@ -82,12 +82,14 @@ def plan(fonts: Sequence[Path], alphabets: Sequence[str], writers: int) -> Itera
 @click.option("--seed", default=1, show_default=True)
 def render_characters(folder: Path, fonts: str | None, writers: int, alphabets: tuple[str, ...], seed: int) -> None:
     """Write FOLDER/CHARACTER/WRITER.png for each character that enough fonts have, the characters in random order."""
-    found = sorted(Path(path) for folder in folders(fonts) for path in font_manager.findSystemFonts(folder))
+    fonts_here = sorted(Path(path) for folder in folders(fonts) for path in font_manager.findSystemFonts(folder))
     generator = np.random.default_rng(seed)
-    planned = list(plan([found[i] for i in generator.permutation(len(found))], alphabets or list(ALPHABETS), writers))
+    planned = list(
+        plan([fonts_here[i] for i in generator.permutation(len(fonts_here))], alphabets or list(ALPHABETS), writers)
+    )
     if not planned:
         raise DataError(
-            f"no character is in {writers} of the {len(found)} fonts found; install more fonts, or give a smaller "
+            f"no character is in {writers} of the {len(fonts_here)} fonts; install more fonts, or give a smaller "
             "--writers or another folder by --fonts"
         )
     if folder.exists() and any(folder.iterdir()):

@@ -28,7 +28,7 @@ def total(bottom: str, top: str = "s") -> str:
     return one("Reduction", bottom, top, "loss_weight: 1")
 
 
-def found(text: str) -> list[str]:
+def caffe_findings(text: str) -> list[str]:
     return [
         f"{finding.location.line} {finding.code.removeprefix('caffe-')} {finding.text}"
         for finding in check_net(text)
@@ -297,7 +297,7 @@ CASES = {
 def test_what_caffe_does_otherwise_is_reported_with_the_reason(case: str) -> None:
     text, expected = CASES[case]
     assert [finding for finding in check_net(text) if finding.severity == "error"] == []
-    assert found(text) == expected
+    assert caffe_findings(text) == expected
 
 
 def test_what_caffe_does_otherwise_is_a_warning_at_the_field() -> None:

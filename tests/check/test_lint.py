@@ -188,7 +188,7 @@ def test_check_says_of_each_near_miss(case: str) -> None:
     assert [str(finding).removeprefix("<text>:") for finding in check_net(HEAD + text)] == expected
 
 
-def test_old_dialects_are_told_with_the_command_that_upgrades_them() -> None:
+def test_old_formats_are_reported_with_the_command_that_upgrades_them() -> None:
     inputs = 'input: "x"\ninput_dim: 2 input_dim: 3\ninput_dim: 7 input_dim: 5\n\n'
     command = ". To upgrade the file: siamese-proto upgrade '<text>' '<text>_new.prototxt'"
     v1 = 'layers { name: "r" type: RELU bottom: "x" top: "r" }\n'

@@ -113,7 +113,7 @@ PAGE = "\n\n<!DOCTYPE html>\n<html><body>layer {</body></html>"
 def test_a_file_of_another_kind_is_named_in_one_line(text: str, line: int, message: str, tmp_path: Path) -> None:
     file = tmp_path / "net.prototxt"
     file.write_text(text)
-    (finding, *_) = (found for found in findings(file) if found.severity == "error")
+    (finding, *_) = (each for each in findings(file) if each.severity == "error")
     assert (finding.location.line, finding.severity) == (line, "error")
     assert finding.text.startswith(message)
 

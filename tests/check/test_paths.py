@@ -53,7 +53,7 @@ def test_a_control_character_in_a_path_of_a_solver_is_a_warning_with_the_cause(f
 def test_other_control_characters_are_named_too() -> None:
     text = 'layer {{ name: "d" type: "Data" data_param {{ source: "C:{}x" }} }}'
     for written, name in (("\\t", "a tab"), ("\\r", "a carriage return"), ("\\b", "a control character")):
-        (finding,) = (found for found in check_net(text.format(written)) if found.code == "odd-path")
+        (finding,) = (each for each in check_net(text.format(written)) if each.code == "odd-path")
         assert f"it contains {name}: in quotes, " in finding.text
 
 

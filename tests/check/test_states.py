@@ -24,7 +24,7 @@ FIT = 'base_lr: 0.01\nlr_policy: "fixed"\nmax_iter: 10\n'
 TESTED = "test_iter: 1\ntest_interval: 5\n"
 
 
-def found(folder: Path, net: str, solver: str) -> list[str]:
+def findings(folder: Path, net: str, solver: str) -> list[str]:
     (folder / "net.prototxt").write_text(net)
     (folder / "solver.prototxt").write_text('net: "net.prototxt"\n' + FIT + solver)
     return [str(finding).replace(f"{folder}/", "") for finding in check_solver(folder / "solver.prototxt")]
@@ -44,7 +44,7 @@ def test_a_solver_alone_decides_which_states_of_its_net_are_looked_at(
     rules: tuple[str, str], solver: str, tmp_path: Path
 ) -> None:
     net = "".join(map(DATA.format, rules)) + HEAD + ACCURACY
-    assert found(tmp_path, net, solver) == []
+    assert findings(tmp_path, net, solver) == []
 
 
 def test_each_of_several_test_nets_is_looked_at_in_its_own_state(tmp_path: Path) -> None:
@@ -52,15 +52,15 @@ def test_each_of_several_test_nets_is_looked_at_in_its_own_state(tmp_path: Path)
     two = 'layer { name: "r" type: "ReLU" bottom: "ipp" top: "r" include { stage: "two" } }\n'
     solver = 'test_state { stage: "one" }\ntest_state { stage: "STAGE" }\ntest_iter: 1\n' + TESTED
     net = "".join(map(DATA.format, stages)) + HEAD + two
-    assert found(tmp_path, net, solver.replace("STAGE", "one")) == []
-    assert found(tmp_path, net, solver.replace("STAGE", "two")) == [
+    assert findings(tmp_path, net, solver.replace("STAGE", "one")) == []
+    assert findings(tmp_path, net, solver.replace("STAGE", "two")) == [
         "net.prototxt:9: error[net]: layer 'r': unknown bottom blob 'ipp' (index 0); did you mean 'ip'?"
     ]
 
 
 def test_a_phase_written_in_a_solvers_state_counts(tmp_path: Path) -> None:
     net = DATA.format("phase: TRAIN") + HEAD
-    assert found(tmp_path, net, "test_state { phase: TRAIN }\n" + TESTED) == []
+    assert findings(tmp_path, net, "test_state { phase: TRAIN }\n" + TESTED) == []
 
 
 def test_a_net_written_inside_the_solver_is_looked_at_too(tmp_path: Path) -> None:

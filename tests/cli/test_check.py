@@ -92,7 +92,7 @@ def test_the_state_of_a_solver_chooses_the_layers_of_its_nets(folder: Path) -> N
     ]
 
 
-def test_a_solver_of_the_old_dialect_is_told_with_the_command_that_upgrades_it(folder: Path) -> None:
+def test_an_old_solver_is_reported_with_the_command_that_upgrades_it(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "solver_type: ADAM\n")
     done = check("solver.prototxt")
     assert done.exit_code == 0
@@ -114,8 +114,10 @@ def test_the_command_that_upgrades_an_old_net_works(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["LMDB", "LEVELDB"])
-@pytest.mark.parametrize(("iterations", "told"), [(2, True), (3, False), (9, False)])
-def test_a_test_that_leaves_records_out_is_told(backend: Backend, iterations: int, told: bool, folder: Path) -> None:
+@pytest.mark.parametrize(("iterations", "is_reported"), [(2, True), (3, False), (9, False)])
+def test_a_test_that_skips_records_is_reported(
+    backend: Backend, iterations: int, is_reported: bool, folder: Path
+) -> None:
     database(folder / "nowhere", backend, 15)
     (folder / "net.prototxt").write_text(NET.replace("backend: LMDB", f"backend: {backend}"))
     (folder / "solver.prototxt").write_text(f"{SOLVER}test_iter: {iterations}\ntest_interval: 5\n")
@@ -125,7 +127,7 @@ def test_a_test_that_leaves_records_out_is_told(backend: Backend, iterations: in
         "solver.prototxt:5: warning[test-iter]: test_iter 2 with batches of 7 tests 14 of the 15 records of 'nowhere'; "
         "test_iter: 3 tests all"
     )
-    assert problem_lines(done.stdout) == [expected if told else "solver.prototxt: no problems"]
+    assert problem_lines(done.stdout) == [expected if is_reported else "solver.prototxt: no problems"]
 
 
 def test_lists_of_images_are_counted_too(folder: Path) -> None:
@@ -151,7 +153,7 @@ def test_lists_of_images_are_counted_too(folder: Path) -> None:
         ('"PairData" top: "d" top: "l" pair_data_param { source: "digits" tuples: 5 batch_size: 2 }', "digits"),
     ],
 )
-def test_a_test_that_leaves_rows_or_tuples_out_is_told(source: str, name: str, folder: Path) -> None:
+def test_a_test_that_skips_rows_or_tuples_is_reported(source: str, name: str, folder: Path) -> None:
     for file, rows in (("1.h5", 2), ("2.h5", 3)):
         with h5py.File(folder / file, "w") as written:
             written["d"], written["l"] = np.zeros((rows, 4), np.float32), np.zeros(rows, np.float32)
@@ -168,7 +170,7 @@ def test_a_test_that_leaves_rows_or_tuples_out_is_told(source: str, name: str, f
     )
 
 
-def test_a_damaged_test_set_is_told_once_and_stops_nothing(folder: Path) -> None:
+def test_a_damaged_test_set_is_reported_once_and_the_check_continues(folder: Path) -> None:
     (folder / "nowhere").mkdir()
     (folder / "nowhere" / "data.mdb").write_bytes(b"no database")
     (folder / "solver.prototxt").write_text(f"{SOLVER}test_iter: 2\ntest_interval: 5\n")
@@ -226,8 +228,8 @@ def test_the_note_names_a_shape_for_each_top_that_does_not_follow_from_another(f
     first, second = check("net.prototxt").stderr.splitlines()
     assert first.endswith("To check them: --shape e=N,C,H,W --shape f=N,C,H,W")
     assert second.endswith("To check them: --shape d=N,C,H,W")
-    (told,) = problem_lines(check("net.prototxt", "--shape", "d=7,3,5,4").stdout)
-    assert told.startswith("net.prototxt:3: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3")
+    (line,) = problem_lines(check("net.prototxt", "--shape", "d=7,3,5,4").stdout)
+    assert line.startswith("net.prototxt:3: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3")
 
 
 def test_strict_makes_warnings_fail(folder: Path) -> None:

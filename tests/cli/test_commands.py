@@ -35,7 +35,7 @@ def test_help_lists_every_command() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_listed_command_is_there(command: str) -> None:
+def test_every_listed_command_exists(command: str) -> None:
     done = CliRunner().invoke(main, [command, "--help"])
     assert done.exit_code == 0, done.output
     assert "Usage:" in done.output
@@ -78,7 +78,7 @@ def test_a_missing_database_is_noted_with_what_to_give(folder: Path) -> None:
     )
 
 
-def test_what_is_wrong_with_a_layer_is_told_and_the_rest_shown(folder: Path) -> None:
+def test_errors_of_a_layer_are_printed_and_the_rest_is_shown(folder: Path) -> None:
     (folder / "bad.prototxt").write_text(
         'layer { name: "r" type: "ReLU" bottom: "y" top: "z" }\n'
         'layer { name: "s" type: "ReLU" bottom: "z" top: "z" }\n'
@@ -108,7 +108,7 @@ def test_draw_takes_style_detail_towers_and_fusing(folder: Path) -> None:
     assert "style-dark detail-full" in (folder / "net.dot").read_text(encoding="utf-8")
 
 
-def test_fusing_where_nothing_can_be_fused_is_told(folder: Path) -> None:
+def test_drawing_prints_a_note_if_no_towers_can_be_fused(folder: Path) -> None:
     (folder / "plain.prototxt").write_text("""
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }""")
     done = run("draw", "plain.prototxt", "net.dot", "--fused", folder=folder)
@@ -118,7 +118,7 @@ def test_fusing_where_nothing_can_be_fused_is_told(folder: Path) -> None:
     )
 
 
-def test_shapes_given_stand_in_for_the_database(folder: Path) -> None:
+def test_shape_options_replace_the_database(folder: Path) -> None:
     assert run("draw", "net.prototxt", "net.dot", *SHAPES, folder=folder).returncode == 0
     assert "7\u00d72\u00d75\u00d74" in (folder / "net.dot").read_text(encoding="utf-8")
 
@@ -174,7 +174,7 @@ def test_summary_in_csv_and_markdown(folder: Path) -> None:
     assert "| ip\\_b | InnerProduct | 3 | 7x3 | 63 | ip | yes | 1, 1 | 420 | 84 B |" in table
 
 
-def test_check_tells_nets_from_solvers_and_finds_nothing_in_good_files(folder: Path) -> None:
+def test_check_recognizes_nets_and_solvers_and_reports_nothing_for_valid_files(folder: Path) -> None:
     done = run("check", "net.prototxt", "solver.prototxt", folder=folder)
     assert (done.returncode, done.stdout) == (0, "net.prototxt: no problems\nsolver.prototxt: no problems\n")
 
@@ -189,7 +189,7 @@ def test_check_reports_every_problem_with_its_line(folder: Path) -> None:
     assert "unknown bottom blob 'bb'" in done.stdout
 
 
-def test_check_warns_of_what_is_nearly_shared_and_exits_with_0(folder: Path) -> None:
+def test_check_warns_about_partly_shared_parameters_and_exits_with_0(folder: Path) -> None:
     text = NET.replace(
         'top: "ip_b" param { name: "w" } param { name: "c" }', 'top: "ip_b" param { name: "w" } param { }'
     )
@@ -233,7 +233,7 @@ def test_check_of_what_is_no_prototxt(content: bytes | None, line: str, tmp_path
     assert len(problem_lines(done.stdout)) == 1
 
 
-def test_upgrade_brings_old_nets_to_todays_dialect(tmp_path: Path) -> None:
+def test_upgrade_writes_old_nets_in_the_current_format(tmp_path: Path) -> None:
     old = next((GOLDEN / "upgrade").glob("legacy_input.prototxt"))
     done = run("upgrade", old, "new.prototxt", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -242,7 +242,7 @@ def test_upgrade_brings_old_nets_to_todays_dialect(tmp_path: Path) -> None:
     assert done.stdout.endswith("new.prototxt: written\n")
 
 
-def test_upgrade_brings_old_solvers_to_todays_dialect(tmp_path: Path) -> None:
+def test_upgrade_writes_old_solvers_in_the_current_format(tmp_path: Path) -> None:
     (tmp_path / "solver.prototxt").write_text(SOLVER + "solver_type: ADAM\n")
     assert run("upgrade", "solver.prototxt", "new.prototxt", folder=tmp_path).returncode == 0
     assert parse_solver(tmp_path / "new.prototxt").message.type == "Adam"

@@ -40,15 +40,15 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A folder whose names are nasty, and the same with plain ones."""
-    made = []
+    folders = []
     for name in (TEXT, "plain"):
         folder = tmp_path_factory.mktemp("names")
         (folder / "net.prototxt").write_text(NET.format(name))
         (folder / "wrong.prototxt").write_text(NET.format(name).replace('bottom: "ip"', f'bottom: "{name}"'))
         (folder / "solver.prototxt").write_text(SOLVER)
         assert run("train", "--solver", "solver.prototxt", folder=folder).returncode == 0
-        made.append(folder)
-    return made[0], made[1]
+        folders.append(folder)
+    return folders[0], folders[1]
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:1] + words[-1:]))

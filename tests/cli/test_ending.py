@@ -38,10 +38,10 @@ def shell(line: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("line", ['"$@" | true', '"$@" >&-'], ids=["a reader that is gone", "no output at all"])
-def test_output_that_nobody_takes_ends_a_command_in_silence(net: str, words: list[str], line: str) -> None:
+def test_a_closed_output_ends_a_command_without_a_message(net: str, words: list[str], line: str) -> None:
     done = shell(line, *words, net)
-    told = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]
-    assert (done.stdout, told) == ("", [])
+    lines = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]
+    assert (done.stdout, lines) == ("", [])
 
 
 WRITE_MUCH = [["check"], ["summary"], ["summary", "--format", "json"]]
@@ -50,7 +50,7 @@ HELP = [["--help"], ["-h"], ["--version"], ["train", "--help"], ["data", "--help
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 @pytest.mark.parametrize("words", [*WRITE_MUCH, *HELP, ["inspect"], ["data", "show"]], ids=" ".join)
-def test_a_full_disk_under_the_output_is_told_in_one_line(words: list[str], net: str, tmp_path: Path) -> None:
+def test_a_full_disk_under_the_output_is_one_line(words: list[str], net: str, tmp_path: Path) -> None:
     files = {"inspect": tmp_path / "w.caffemodel", "data show": tmp_path / "db"}
     if words == ["inspect"]:
         layer = schema.NetParameter().layer.add(name="ip", type="InnerProduct")
@@ -61,8 +61,8 @@ def test_a_full_disk_under_the_output_is_told_in_one_line(words: list[str], net:
             writer.put([(b"0", make_datum(numpy.zeros((1, 2, 3), numpy.uint8), 4).SerializeToString())])
     own = files.get(" ".join(words), net)
     done = shell('"$@" > /dev/full', *words, *([] if words in HELP else [str(own)]))
-    told = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]
-    assert (done.returncode, told) == (1, ["No space left on device"])
+    lines = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]
+    assert (done.returncode, lines) == (1, ["No space left on device"])
 
 
 @pytest.mark.parametrize("words", HELP, ids=" ".join)
@@ -71,7 +71,7 @@ def test_help_without_an_output_is_silent(words: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-BROKEN = [  # a package, what loading it does, the command that needs it, what is said
+BROKEN = [  # a package, what loading it does, the command that needs it, the message
     (
         "matplotlib",
         "raise ValueError('numpy.dtype size\\n changed')",
@@ -90,9 +90,9 @@ BROKEN = [  # a package, what loading it does, the command that needs it, what i
 ]
 
 
-@pytest.mark.parametrize(("package", "code", "words", "said"), BROKEN)
+@pytest.mark.parametrize(("package", "code", "words", "message"), BROKEN)
 def test_a_broken_or_missing_package_is_one_line(
-    package: str, code: str, words: list[str], said: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    package: str, code: str, words: list[str], message: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a.log").write_text("Iteration 1, loss = 3")
@@ -103,7 +103,7 @@ def test_a_broken_or_missing_package_is_one_line(
     done = shell('"$@"', *words)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"the package '.*\b{package}\b.*' cannot be imported: {said}.*; install it again\n", done.stderr
+        rf"the package '.*\b{package}\b.*' cannot be imported: {message}.*; install it again\n", done.stderr
     )
 
 

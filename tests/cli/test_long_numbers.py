@@ -83,14 +83,14 @@ def test_classes_up_to_a_long_number_are_all_there_are(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_iteration_of_5000_digits_in_a_log_is_left_out_and_told(folder: Path) -> None:
+def test_a_log_line_with_an_iteration_of_5000_digits_is_skipped_with_a_warning(folder: Path) -> None:
     done = CliRunner().invoke(main, ["plot", "train.log", "x.png"])
     assert done.stderr.startswith("warning: train.log:1: ")
     assert "looks like a result but cannot be read" in done.stderr
     assert done.stderr.endswith("is not a training log: expected lines such as 'Iteration 100, loss = 0.05'\n")
 
 
-def test_an_image_to_compare_that_is_not_there_is_told_without_a_list(folder: Path) -> None:
+def test_a_missing_image_to_compare_is_one_line_without_a_list(folder: Path) -> None:
     Path("tower.prototxt").write_text(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 2 dim: 2 } } }'
         'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 3 } }'

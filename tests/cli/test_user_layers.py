@@ -81,19 +81,19 @@ def test_every_command_that_builds_nets_says_that_the_file_is_run(command: str) 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("x = 1\ny = 1 / 0\n", "the file of layers 'bad.py' failed: ZeroDivisionError: division by zero ({file}:2)\n"),
         ("def f(:\n", "the file of layers 'bad.py' failed: SyntaxError: invalid syntax (bad.py, line 1) ({file}:1)\n"),
         (None, "there is no file of layers 'bad.py'\n"),
     ],
 )
-def test_a_file_of_layers_that_fails_is_one_line(folder: Path, text: str | None, told: str) -> None:
+def test_a_file_of_layers_that_fails_is_one_line(folder: Path, text: str | None, message: str) -> None:
     if text is not None:
         (folder / "bad.py").write_text(text)
     done = run("check", "net.prototxt", "--layers", "bad.py", folder=folder)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.replace("(bad.py, line 1) ", "") == told.replace("(bad.py, line 1) ", "").format(
+    assert done.stderr.replace("(bad.py, line 1) ", "") == message.replace("(bad.py, line 1) ", "").format(
         file=(folder / "bad.py").resolve()
     )
 

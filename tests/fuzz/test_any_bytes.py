@@ -32,7 +32,7 @@ def test_bytes_of_no_meaning(name: str, content: bytes) -> None:
 
 @SLOW
 @given(st.sampled_from(["net", "check", "solver"]), st.data())
-def test_files_of_people_put_together_anew(name: str, data: st.DataObject) -> None:
+def test_published_files_with_shuffled_parts(name: str, data: st.DataObject) -> None:
     """Lines of several files and odd marks in any order."""
     lines = st.sampled_from([line for content in CORPUS for line in content.split(b"\n")])
     pieces = data.draw(st.lists(st.one_of(lines, st.sampled_from(MARKS)), max_size=25))

@@ -97,13 +97,13 @@ def test_a_file_is_read_checked_and_drawn_or_refused_as_the_table_says(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FOLDER)
-    found, expected = described(name), EXPECTED[name].splitlines()
-    assert len(found) == len(expected), "\n".join(found)
-    for line, wanted in zip(found, expected, strict=True):
-        if wanted.endswith("..."):
-            assert line.startswith(wanted.removesuffix("..."))
+    actual, expected = described(name), EXPECTED[name].splitlines()
+    assert len(actual) == len(expected), "\n".join(actual)
+    for line, expected_line in zip(actual, expected, strict=True):
+        if expected_line.endswith("..."):
+            assert line.startswith(expected_line.removesuffix("..."))
         else:
-            assert line == wanted
+            assert line == expected_line
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -56,7 +56,7 @@ def test_a_field_that_was_not_written_is_found_at_what_is_around_it() -> None:
     assert conv.find(None).line == 3
 
 
-def test_file_names_are_as_they_were_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_names_are_those_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     monkeypatch.chdir(tmp_path)
     for path in ("net.prototxt", Path("net.prototxt"), "./net.prototxt"):
@@ -136,7 +136,7 @@ def test_unknown_fields_of_a_solver_are_named() -> None:
     ]
 
 
-def test_fields_of_today_in_an_old_layer_are_told_apart_from_misspelt_ones() -> None:
+def test_fields_of_the_current_format_in_an_old_layer_are_not_reported_as_misspelt() -> None:
     problems = unknown_problems(parse_net("layers { name: 'a' type: RELU phase: TRAIN prelu_param { } }"))
     assert [problem.message for problem in problems] == [
         "unknown field 'phase' in this old format; write the layer as layer { ... }",

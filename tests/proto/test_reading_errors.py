@@ -271,12 +271,12 @@ def first_problem(read: Callable[[str], ParsedNet | ParsedSolver], text: str) ->
 
 
 @pytest.mark.parametrize(("text", "message"), NETS)
-def test_what_is_wrong_with_a_net_is_told_in_one_line(text: str, message: str) -> None:
+def test_each_error_of_a_net_is_one_line(text: str, message: str) -> None:
     assert str(first_problem(parse_net, text)) == message
 
 
 @pytest.mark.parametrize(("text", "message"), SOLVERS)
-def test_what_is_wrong_with_solver_settings_is_told_in_one_line(text: str, message: str) -> None:
+def test_each_error_of_a_solver_file_is_one_line(text: str, message: str) -> None:
     assert str(first_problem(parse_solver, text)) == message
 
 

@@ -157,11 +157,11 @@ def test_what_protobuf_refuses_is_refused(text: str) -> None:
     try:
         _, source = read_message(text, schema.NetParameter)
     except ParseError as problem:
-        told = [str(problem)]
+        lines = [str(problem)]
     else:  # it is text format, with values that their fields cannot hold
-        told = [f"{raw.location}: {raw.fault}" for _, raw in source.unknown if raw.fault]
-    assert told
-    assert all(line.startswith("<text>:1: ") for line in told)
+        lines = [f"{raw.location}: {raw.fault}" for _, raw in source.unknown if raw.fault]
+    assert lines
+    assert all(line.startswith("<text>:1: ") for line in lines)
 
 
 def test_unquoted_words_and_quoted_enums_are_taken_although_protobuf_refuses_them() -> None:

@@ -312,7 +312,7 @@ def test_an_unknown_solver_type_is_kept_as_the_type() -> None:
     assert parsed.source.unknown == ()
 
 
-def test_a_file_that_is_upgraded_tells_how_many_comments_it_loses(tmp_path: Path) -> None:
+def test_an_upgrade_reports_the_number_of_lost_comments(tmp_path: Path) -> None:
     net, solver = tmp_path / "net.prototxt", tmp_path / "solver.prototxt"
     net.write_text('# one\nname: "a # no comment"  # two\nlayer { # three\n name: "r" type: "ReLU" }')
     solver.write_text("base_lr: 0.1 # the rate\n")
@@ -321,7 +321,7 @@ def test_a_file_that_is_upgraded_tells_how_many_comments_it_loses(tmp_path: Path
     assert (upgrade_net_file(net, net), upgrade_solver_file(solver, solver)) == ((), ())
 
 
-def test_layers_of_a_fork_of_the_oldest_dialect_keep_their_settings() -> None:
+def test_v0_layers_of_a_fork_keep_their_settings() -> None:
     written = write_net(parse_net(CORPUS / "v0_type_of_a_fork.prototxt"))
     local = written[written.index('name: "local"') : written.index('name: "prob"')]
     assert " ".join(local.split()) == (
