@@ -78,7 +78,7 @@ def main(
 
 
 def words(arguments: Sequence[str]) -> Iterator[str]:
-    """Arguments with switches as click knows them: Caffe's users also write --gray=true and --nogray."""
+    """Yield arguments with switches in the form of click. Users of Caffe also write --gray=true and --nogray."""
     for word in arguments:
         switch = _SWITCH.fullmatch(word)
         if switch is None:

@@ -16,7 +16,7 @@ def lenet_twin() -> str:
 def triplet() -> str:
     """Three towers that share everything, and a loss over triplets."""
     ends = ("_anchor", "_positive", "_negative")
-    data = [given(f"data{end}", 32, 3, 64, 64) for end in ends]
+    data = [input_layer(f"data{end}", 32, 3, 64, 64) for end in ends]
     towers = [_face_tower(end, lambda blob: blob) for end in ends]
     features = "".join(f' bottom: "norm{end}"' for end in ends)
     loss = f'layer {{ name: "loss" type: "TripletLoss"{features} top: "loss" triplet_loss_param {{ margin: 0.2 }} }}\n'
@@ -38,7 +38,7 @@ def half_twin() -> str:
     towers = [_match_tower(kind, shared(kind)) for kind in ("_photo", "_sketch")]
     loss = """layer { name: "loss" type: "ContrastiveLoss" bottom: "feat_photo" bottom: "feat_sketch" bottom: "sim"
                       top: "loss" contrastive_loss_param { margin: 1 } }\n"""
-    return 'name: "photo and sketch"\n' + "".join((*towers, given("sim", 48), loss))
+    return 'name: "photo and sketch"\n' + "".join((*towers, input_layer("sim", 48), loss))
 
 
 def nine_towers() -> str:
@@ -61,13 +61,13 @@ def nine_towers() -> str:
     joined = concat("joined", [f"ip{end}" for end in ends])
     end = product("scores", "joined", 81) + softmax_loss("loss", "scores", "order")
     return 'name: "nine patches"\n' + "".join(
-        (given("data", 16, 9, 28, 28), given("order", 16), cut, *towers, joined, end)
+        (input_layer("data", 16, 9, 28, 28), input_layer("order", 16), cut, *towers, joined, end)
     )
 
 
 def googlenet() -> str:
     """A net of GoogLeNet's size: nine inception modules, two classifiers on the way."""
-    text = [given("data", 32, 3, 224, 224), given("label", 32)]
+    text = [input_layer("data", 32, 3, 224, 224), input_layer("label", 32)]
     text += [*conv_relu("conv1/7x7_s2", "data", 64, 7, 2, 3), pooling("pool1/3x3_s2", "conv1/7x7_s2", "MAX", 3, 2)]
     text += [lrn("pool1/norm1", "pool1/3x3_s2"), *conv_relu("conv2/3x3_reduce", "pool1/norm1", 64, 1)]
     text += [*conv_relu("conv2/3x3", "conv2/3x3_reduce", 192, 3, 1, 1), lrn("conv2/norm2", "conv2/3x3")]
@@ -105,7 +105,7 @@ _INCEPTION: Mapping[str, tuple[int, int, int, int, int, int]] = {
 
 def resnet_152() -> str:
     """A net of ResNet-152's size: fifty bottleneck blocks, normalised and scaled in place."""
-    text = [given("data", 16, 3, 224, 224), *_normalised("conv1", "data", 64, 7, 2, 3, relu=True)]
+    text = [input_layer("data", 16, 3, 224, 224), *_normalised("conv1", "data", 64, 7, 2, 3, relu=True)]
     text.append(pooling("pool1", "conv1", "MAX", 3, 2))
     bottom = "pool1"
     for stage, (blocks, width) in enumerate(((3, 64), (8, 128), (36, 256), (3, 512)), start=2):
@@ -187,7 +187,7 @@ def _match_tower(kind: str, named: Callable[[str], str]) -> str:
 
     return "".join(
         (
-            given("data" + kind, 48, 1, 40, 56),
+            input_layer("data" + kind, 48, 1, 40, 56),
             convolution("conv1" + kind, "data" + kind, 24, (5, 7), names=names("conv1")),
             in_place("ReLU", "relu1" + kind, "conv1" + kind),
             pooling("pool1" + kind, "conv1" + kind, "MAX", 2, 2),
@@ -201,11 +201,11 @@ def _match_tower(kind: str, named: Callable[[str], str]) -> str:
 def _decision(kinds: Sequence[str]) -> str:
     joined = concat("pair", [f"feat{kind}" for kind in kinds])
     decide = product("match", "pair", 2)
-    return given("same", 48) + joined + decide + softmax_loss("loss", "match", "same")
+    return input_layer("same", 48) + joined + decide + softmax_loss("loss", "match", "same")
 
 
-def given(name: str, *shape: int) -> str:
-    """An Input layer."""
+def input_layer(name: str, *shape: int) -> str:
+    """Return the text of an Input layer."""
     dims = " ".join(f"dim: {size}" for size in shape)
     return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {dims} }} }} }}\n'
 
