@@ -1,9 +1,9 @@
-"""One training step of the LeNet twin, and of other nets: siamese_proto against PyTorch written by hand.
+"""Time one training step of the LeNet twin and of other nets: siamese_proto against hand-written PyTorch.
 
-By hand in four forms (one pass a tower or all towers as one batch, channels first or last), each with torch's foreach
-and its fused SGD. Three of each are made alike and run in turns in one process, from the same weights, over the same
-batch in memory; a round counts the median of the three. The ratio is by-hand time over ours, above 1 where we are
-faster. `--database` adds our step with records read from a LevelDB.
+There are four hand-written forms (one pass per tower or one batch for all, channels first or last), each with torch's
+foreach and fused SGD. Three equal copies of each run in turns in one process, from the same weights, over the same
+batch in memory; the time of a round is the median of the three. The ratio is hand-written time divided by ours, so we
+are faster if it is above 1. `--database` adds our step with records read from a LevelDB.
 
     python benchmarks/train_step.py [--threads 1 2] [--rounds 15] [--steps 5] [--only flagship] [--out DIR]
 """
@@ -25,6 +25,7 @@ from cases import SOLVER, Case, cases
 from measuring import Ratio, Work, fastest, milliseconds, of_alike, plot_ratios, ratio, write_json, write_table
 
 import siamese_proto as sp
+from siamese_proto.cli.train import keep_freed_memory
 from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 
 HERE = "siamese_proto"
@@ -32,7 +33,7 @@ DATABASE = "siamese_proto, reading a LevelDB"
 
 
 def flagship(case: Case, threads: int, rounds: int, steps: int, *, database: bool) -> dict[str, object]:
-    """Our step against every form by hand; the table's rows."""
+    """Time our step against every hand-written form; return the rows of the table."""
     torch.set_num_threads(threads)
     net = case.here()[1]
     makers: dict[str, Callable[[], Work]] = {HERE: lambda: case.here()[0]}
@@ -46,13 +47,15 @@ def flagship(case: Case, threads: int, rounds: int, steps: int, *, database: boo
     print(
         f"\n{case.name}, {threads} thread(s), {rounds} rounds of {steps} steps; {HERE} {milliseconds(seconds[HERE])} ms"
     )
-    for name, found in ratios.items():
-        print(f"  {name:48s} {milliseconds(seconds[name]):22s} ms  ratio {found}" + " <- best by hand" * (name == best))
+    for name, result in ratios.items():
+        print(
+            f"  {name:48s} {milliseconds(seconds[name]):22s} ms  ratio {result}" + " <- best by hand" * (name == best)
+        )
     return {"threads": threads, "case": case.name, "best": best, "seconds": seconds, "ratios": ratios}
 
 
 def write_database() -> None:
-    """Pairs as many as a hundred steps read."""
+    """Write as many pairs as a hundred steps read."""
     draw = np.random.default_rng(1)
     images = draw.integers(0, 256, (500, 28, 28), dtype=np.uint8)
     drawn = draw_pairs(draw.integers(0, 10, 500), 6400)
@@ -60,21 +63,21 @@ def write_database() -> None:
 
 
 def other(case: Case, threads: int, rounds: int) -> tuple[list[str], Ratio]:
-    """Our step against the best form by hand, found in a first run; a row of the table."""
+    """Time our step against the hand-written form that is fastest in a first run; return a row of the table."""
     torch.set_num_threads(threads)
     net = case.here()[1]
     forms = {str(form): form for form in FORMS if case.towers > 1 or not form.batched}
     makers: dict[str, Callable[[], Work]] = {
         name: functools.partial(case.by_hand, form, net) for name, form in forms.items()
     }
-    tried = of_alike(makers, 3, 3)
-    steps = max(3, round(0.03 / min(tried[fastest(tried)])))
+    first_run = of_alike(makers, 3, 3)
+    steps = max(3, round(0.03 / min(first_run[fastest(first_run)])))
     best = fastest(of_alike(makers, 5, steps))
     seconds = of_alike({best: makers[best], HERE: lambda: case.here()[0]}, rounds, steps)
-    found = ratio(seconds[best], seconds[HERE])
-    row = [case.name, str(threads), best, milliseconds(seconds[best]), milliseconds(seconds[HERE]), str(found)]
+    result = ratio(seconds[best], seconds[HERE])
+    row = [case.name, str(threads), best, milliseconds(seconds[best]), milliseconds(seconds[HERE]), str(result)]
     print("  " + " | ".join(row))
-    return row, found
+    return row, result
 
 
 def main() -> None:
@@ -88,6 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "siamese_proto_benchmarks")
     arguments = parser.parse_args()
     out = arguments.out.absolute()
+    keep_freed_memory()
     logging.getLogger("siamese_proto").setLevel(logging.ERROR)
     first, *others = cases()
     with tempfile.TemporaryDirectory() as folder:
@@ -99,27 +103,27 @@ def main() -> None:
             ]
             write_flagship(out, runs)
         if arguments.only != "flagship":
-            print("\nother nets, against the best form by hand")
+            print("\nother nets, against the best hand-written form")
             rows = [other(case, threads, arguments.rounds) for threads in arguments.threads for case in others]
             head = ["net", "threads", "best by hand", "its ms", "our ms", "by hand / here"]
             write_table(out, "other_nets", "Other nets", head, [row for row, _ in rows])
-            plot_ratios(out, "other_nets", "Other nets", {f"{row[0]}, {row[1]} thr.": found for row, found in rows})
-            write_json(out, "other_nets", [dict(zip(head, [*row[:-1], found], strict=True)) for row, found in rows])
+            plot_ratios(out, "other_nets", "Other nets", {f"{row[0]}, {row[1]} thr.": result for row, result in rows})
+            write_json(out, "other_nets", [dict(zip(head, [*row[:-1], result], strict=True)) for row, result in rows])
         os.chdir(out)
     print(f"\ntables and plots are in {out}")
 
 
 def write_flagship(out: Path, runs: list[dict[str, object]]) -> None:
-    """Table, plot and numbers of the flagship's runs."""
+    """Write table, plot and numbers of the flagship's runs."""
     rows, drawn = [], {}
     for run in runs:
         seconds, ratios = run["seconds"], run["ratios"]
         assert isinstance(seconds, dict)  # as made above
         assert isinstance(ratios, dict)
-        for name, found in ratios.items():
+        for name, result in ratios.items():
             mark = " (best by hand)" * (name == run["best"])
-            rows.append([str(run["threads"]), name + mark, milliseconds(seconds[name]), str(found)])
-            drawn[f"{name}, {run['threads']} thr."] = found
+            rows.append([str(run["threads"]), name + mark, milliseconds(seconds[name]), str(result)])
+            drawn[f"{name}, {run['threads']} thr."] = result
         rows.append([str(run["threads"]), f"**{HERE}**", milliseconds(seconds[HERE]), "1"])
     head = ["threads", "form", "ms a step", "ratio: median (least to most)"]
     write_table(out, "train_step", "Training step of the LeNet twin, batch 64", head, rows)
