@@ -14,13 +14,15 @@ from siamese_proto.layers.eltwise import Eltwise
 from siamese_proto.layers.inner_product import InnerProduct
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.pooling import Pooling
+from siamese_proto.optimize.pooled_convolution import PooledConvolution
 from siamese_proto.optimize.pooling import LeanPooling
 from siamese_proto.optimize.rewriting import Rewritten, is_read_once, reader_counts
 from siamese_proto.optimize.spectral_convolution import ConvolutionBySpectrum
 
 # Layers whose top is a new tensor that their backward pass does not read. torch saves the tops of some other layers
 # for backward, and others return a view of their bottom.
-_NEW_TOPS = {BatchNorm, Convolution, ConvolutionBySpectrum, Deconvolution, InnerProduct, LeanPooling, Pooling}
+_NEW_TOPS: set[type] = {BatchNorm, Convolution, Deconvolution, InnerProduct, Pooling}
+_NEW_TOPS |= {ConvolutionBySpectrum, LeanPooling, PooledConvolution}
 _CAN_OVERWRITE = {ReLU, Sigmoid, TanH, Dropout}  # their backward passes do not read the bottom
 
 

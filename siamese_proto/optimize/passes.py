@@ -6,6 +6,7 @@ from siamese_proto.graph.ir import Graph
 from siamese_proto.optimize.batch_norm import merge_scales
 from siamese_proto.optimize.fuse_towers import fuse_towers
 from siamese_proto.optimize.in_place import overwrite_bottoms
+from siamese_proto.optimize.pooled_convolution import pool_in_parts
 from siamese_proto.optimize.pooling import lean_pooling, pool_before_relu
 from siamese_proto.optimize.rewriting import Pass, Rewritten
 from siamese_proto.optimize.spectral_convolution import convolve_by_spectra
@@ -15,8 +16,9 @@ PASSES: tuple[Pass, ...] = (
     merge_scales,  # first, since a merged layer can be fused with that of another tower
     pool_before_relu,  # before towers are fused, which keeps both layers in one region
     fuse_towers,  # before layers are replaced by faster ones, since it compares layers by type and settings
-    lean_pooling,  # after towers are fused: which layout its gradient has depends on the fused layers
-    convolve_by_spectra,  # independent of the pooling pass
+    convolve_by_spectra,  # before pooling is merged: where spectra are faster, the convolution stays separate
+    pool_in_parts,  # after towers are fused: the layout of its gradient depends on the fused layers
+    lean_pooling,  # after that, for the pooling layers that no convolution has taken
     overwrite_bottoms,  # last, since it depends on what the layers that really run save for backward
 )
 

@@ -40,7 +40,7 @@ def pool_before_relu(graph: Graph) -> Rewritten:
     }
     rewritten: dict[str, Node] = {}  # by the id of the node that it replaces
     for pool in graph.nodes:
-        if not _is_maximum(pool.layer) or pool.bottoms[0].id not in relus:
+        if not is_maximum(pool.layer) or pool.bottoms[0].id not in relus:
             continue
         relu = relus[pool.bottoms[0].id]
         (bottom,) = relu.bottoms
@@ -56,24 +56,29 @@ def pool_before_relu(graph: Graph) -> Rewritten:
 def lean_pooling(graph: Graph) -> Rewritten:
     """Compute MAX pooling as `LeanPooling` does."""
     ids = {node.id for node in graph.nodes}
-    flattened = _flattened(graph)
+    flattened = flattened_gradients(graph)
     nodes = []
     for node in graph.nodes:
-        if _is_maximum(node.layer):
-            layer = LeanPooling(node.message, node.layer.context)
-            layer.is_flattened = node.tops[0].id in flattened
-            node = replace(node, id=free_id(f"{node.id}_lean", ids), layer=layer)
+        if is_maximum(node.layer):
+            node = replace(node, id=free_id(f"{node.id}_lean", ids), layer=lean_layer(node, flattened))
         nodes.append(node)
     return Rewritten(replace(graph, nodes=tuple(nodes)))
 
 
-def _is_maximum(layer: object) -> TypeGuard[Pooling]:
-    """Whether each number of the top is the maximum of a window that lies inside the padded bottom."""
+def lean_layer(node: Node, flattened: set[str]) -> LeanPooling:
+    """Return the layer of a MAX pooling node as a LeanPooling."""
+    layer = LeanPooling(node.message, node.layer.context)  # type: ignore[union-attr]  # a Pooling
+    layer.is_flattened = node.tops[0].id in flattened
+    return layer
+
+
+def is_maximum(layer: object) -> TypeGuard[Pooling]:
+    """Return whether each element of the top is the maximum of a window that lies inside the padded bottom."""
     return type(layer) is Pooling and layer.method == "MAX" and layer.top_count == 1 and layer.is_gapless
 
 
-def _flattened(graph: Graph) -> set[str]:
-    """Ids of blobs whose gradients have channels outermost in memory, since a later layer flattens them."""
+def flattened_gradients(graph: Graph) -> set[str]:
+    """Return ids of blobs whose gradients have channels outermost in memory, since a later layer flattens them."""
     ids: set[str] = set()
     for node in reversed(graph.nodes):
         takes_rows = isinstance(node.layer, InnerProduct | JoinedInnerProduct)
@@ -91,23 +96,32 @@ class LeanPooling(Pooling):
     is_flattened = False
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
+        return [self.pool(bottoms[0])]
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Return the maxima of x (N, C, H, W), computed in the fastest way for its size and layout."""
         import torch
 
-        x = bottoms[0]
         kernel = self.kernel or (x.shape[2], x.shape[3])
         if not torch.compiler.is_compiling() and x.numel() >= _MAXIMA_FROM[False] and x.is_cpu:
-            from siamese_proto.optimize.pooling_kernel import max_pool, maxima
+            from siamese_proto.optimize.pooling_kernel import maxima
 
             is_last, size = x.stride(1) == 1, x.numel()
             trains = torch.is_grad_enabled() and x.requires_grad
             by_maxima = self.pad == (0, 0) and min(kernel) > 1 and (not is_last or max(kernel) == 2)
             if not trains and size >= _MAXIMA_FROM[is_last] and by_maxima:
                 if is_ordinary():
-                    return [maxima(x, kernel, self.stride, ceil_mode=self.ceil)]
+                    return maxima(x, kernel, self.stride, ceil_mode=self.ceil)
             elif size >= self._lean_from(trains=trains, is_last=is_last) and is_ordinary():
-                settings = (kernel, self.stride, self.pad)
-                return [max_pool(x, *settings, ceil_mode=self.ceil, is_flattened=self.is_flattened)]
-        return [torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)]
+                return self.pool_lean(x)
+        return torch.max_pool2d(x, kernel, self.stride, self.pad, ceil_mode=self.ceil)
+
+    def pool_lean(self, x: Tensor) -> Tensor:
+        """Return the maxima of x (N, C, H, W), of any size, without saving x for backward."""
+        from siamese_proto.optimize.pooling_kernel import max_pool
+
+        settings = (self.kernel or (x.shape[2], x.shape[3]), self.stride, self.pad)
+        return max_pool(x, *settings, ceil_mode=self.ceil, is_flattened=self.is_flattened)
 
     def _lean_from(self, *, trains: bool, is_last: bool) -> float:
         if not is_last or (trains and self.is_flattened):

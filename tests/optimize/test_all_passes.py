@@ -17,7 +17,7 @@ from test_fuse_towers import CONVOLUTION, POOL, PRODUCT, inputs, tower
 import siamese_proto as sp
 from siamese_proto import optimize as package
 from siamese_proto.graph.ir import Phase
-from siamese_proto.optimize import passes, pooling
+from siamese_proto.optimize import passes, pooled_convolution, pooling
 from siamese_proto.optimize.passes import PASSES
 from siamese_proto.optimize.rewriting import Pass
 
@@ -61,7 +61,11 @@ def test_passes_keep_outputs_and_gradients(
     chosen: tuple[Pass, ...], layers: list[str], rows: list[int], phase: Phase
 ) -> None:
     text = net_text(layers, len(rows))
-    with mock.patch.object(passes, "PASSES", chosen), mock.patch.object(pooling, "_LEAN_FROM", 0):
+    with (
+        mock.patch.object(passes, "PASSES", chosen),
+        mock.patch.object(pooling, "_LEAN_FROM", 0),
+        mock.patch.multiple(pooled_convolution, _SPLIT_FROM=1, _PART_SIZE={False: 500, True: 500}),
+    ):
         rewritten, plain = (results(sp.Net(text, phase, seed=4, fuse=fuse).double(), rows) for fuse in (True, False))
     assert list(rewritten) == list(plain)
     for name, expected in plain.items():

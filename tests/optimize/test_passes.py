@@ -12,9 +12,9 @@ from siamese_proto.graph.ir import Phase
 from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
-from siamese_proto.optimize import pooling
+from siamese_proto.optimize import pooled_convolution, pooling
 from siamese_proto.optimize.passes import optimize
-from siamese_proto.optimize.pooling import LeanPooling
+from siamese_proto.optimize.pooled_convolution import PooledConvolution
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
 
@@ -192,9 +192,29 @@ def test_pooling_before_a_relu_computes_the_same(text: str, phase: Phase, monkey
     for one, other in zip(found, right, strict=True):
         torch.testing.assert_close(one, other)
     types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
-    pools = [index for index, name in enumerate(types) if name.endswith("Pooling")]
+    pools = [index for index, name in enumerate(types) if "Pool" in name]
     relus = [index for index, name in enumerate(types) if name == "ReLU"]
     assert all(pool < relu for pool in pools for relu in relus) == (text in POOLED.values() or not relus)
+
+
+SEPARATE = {"a gradient cut", "two bottoms", *APART}
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+@pytest.mark.parametrize("name", [*POOLED, *APART])
+def test_convolution_and_pooling_in_parts_computes_the_same(
+    name: str, phase: Phase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pooled_convolution, "_SPLIT_FROM", 1)
+    monkeypatch.setattr(pooled_convolution, "_PART_SIZE", {False: 70, True: 70})  # each row by itself
+    monkeypatch.setattr(pooling, "_LEAN_FROM", 1)
+    text = {**POOLED, **APART}[name]
+    (net_in_parts, results), (_, expected) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(results, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    types = [type(node.layer).__name__ for node in net_in_parts.fused_graph.nodes]
+    assert ("PooledConvolution" in types) == (name not in SEPARATE)
+    assert ("Convolution" in types) == (name in SEPARATE)
 
 
 def test_pooling_knows_which_gradients_are_flattened() -> None:
@@ -207,8 +227,8 @@ def test_pooling_knows_which_gradients_are_flattened() -> None:
     for is_flattened, several in tails.items():
         for tail in several:
             made = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
-            (layer,) = (node.layer for node in made.fused_graph.nodes if isinstance(node.layer, LeanPooling))
-            assert layer.is_flattened == is_flattened
+            (layer,) = (node.layer for node in made.fused_graph.nodes if isinstance(node.layer, PooledConvolution))
+            assert layer.pooling.is_flattened == is_flattened
 
 
 def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
