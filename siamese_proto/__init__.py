@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import siamese_proto._interrupt  # before all that takes time
-import siamese_proto.data  # noqa: F401  # registers the data layers, which stand to the right of the compiler
+import siamese_proto._interrupt  # before slow imports
+import siamese_proto.data  # noqa: F401  # registers the data layers, which the compiler does not import
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError
 from siamese_proto.layers.base import Layer, layer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Layer", "Net", "NetError", "Solver", "build_graph", "draw", "emit", "layer", "parse_net", "parse_solver"]
 __version__ = "0.2.0"
 
-# torch takes two seconds to import, graphviz some hundredths: only who asks for them waits.
+# torch takes two seconds to import, so it is imported when one of these names is used.
 _LAZY = {
     "Net": "siamese_proto.net.net",
     "Solver": "siamese_proto.solver",

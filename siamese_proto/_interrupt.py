@@ -1,6 +1,6 @@
-"""What must happen before other imports: set the search path, and report in one line what ends the command.
+"""Setup before other imports: the search path, and one-line reports of errors that end the command.
 
-That is Ctrl-C while it loads, a missing package, or too little memory.
+These are Ctrl-C while it loads, a missing package, or a lack of memory.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import sys
 import traceback
 from types import TracebackType
 
-# With `-m`, Python searches the working folder first: a `numpy.py` that lies next to somebody's net would be run.
+# With `-m`, Python searches the working folder first: a `numpy.py` next to a net would be imported.
 if sys.argv and sys.argv[0] == "-m" and not sys.flags.safe_path and sys.path and sys.path[0] == os.getcwd():
     del sys.path[0]
 
-# Under these names Python starts our command: installed, and as `python -m siamese_proto`.
+# The names that Python starts the command under: installed, and as `python -m siamese_proto`.
 _COMMANDS = {"siamese-proto", "siamese-proto.exe", "-m"}
 _OWN = {"siamese_proto", "__main__"}
-_MOST = 300  # characters of what a package says
-# The packages that a base installation leaves out, and the extra of pyproject.toml that brings each.
+_MAX_LENGTH = 300  # characters of another package's message
+# The packages that a base installation does not contain, and the extra of pyproject.toml that installs each.
 _EXTRAS = {
     **dict.fromkeys(("lmdb", "plyvel", "plyvel_next", "h5py"), "data"),
     **dict.fromkeys(("sklearn", "scipy", "matplotlib"), "evaluation"),
@@ -28,18 +28,20 @@ _EXTRAS = {
 
 
 def outer_problem(problem: BaseException) -> str | None:
-    """One line on a problem of the machine or the installation; None where it may be a fault of this package."""
-    said = " ".join(str(problem).split())[:_MOST]
-    # torch raises RuntimeError, on the CPU without a class of its own
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or "DefaultCPUAllo" in said:
-        return f"not enough memory{f': {said}' if said else ''}; try smaller batches, or a machine with more memory"
+    """Describe a problem of the machine or the installation in one line; None if it may be a bug of this package."""
+    message = " ".join(str(problem).split())[:_MAX_LENGTH]
+    # torch raises RuntimeError itself, not a subclass, on the CPU
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or "DefaultCPUAllo" in message:
+        return (
+            f"not enough memory{f': {message}' if message else ''}; try smaller batches, or a machine with more memory"
+        )
     package = _being_imported(problem)
     if package in _EXTRAS and isinstance(problem, ModuleNotFoundError):
         return (
             f"the package {package!r} is not installed; run: python -m pip install 'siamese-proto[{_EXTRAS[package]}]'"
         )
     if package:
-        return f"the package {package!r} cannot be imported: {said or type(problem).__name__}; install it again"
+        return f"the package {package!r} cannot be imported: {message or type(problem).__name__}; reinstall it"
     if isinstance(problem, OSError):
         where = f"{problem.filename}: " if problem.filename else ""
         return f"{where}{problem.strerror or problem}"
@@ -47,7 +49,7 @@ def outer_problem(problem: BaseException) -> str | None:
 
 
 def _being_imported(problem: BaseException) -> str | None:
-    """The package of others that was being loaded when the problem arose."""
+    """Return the other package that was being imported when the problem occurred."""
     if isinstance(problem, SyntaxError):
         return problem.filename
     loading = [
@@ -60,7 +62,7 @@ def _being_imported(problem: BaseException) -> str | None:
     return next((name for name in loading if name not in _OWN), None)
 
 
-def _tell(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
+def _report(kind: type[BaseException], problem: BaseException, trace: TracebackType | None) -> None:
     text = "interrupted" if issubclass(kind, KeyboardInterrupt) else outer_problem(problem)
     if text is None:
         sys.__excepthook__(kind, problem, trace)
@@ -69,4 +71,4 @@ def _tell(kind: type[BaseException], problem: BaseException, trace: TracebackTyp
 
 
 if sys.argv and os.path.basename(sys.argv[0]) in _COMMANDS:
-    sys.excepthook = _tell
+    sys.excepthook = _report

@@ -1,4 +1,4 @@
-"""What can be wrong with what a user gave, said in one line."""
+"""Errors in the user's files and data, each described in one line, and hints for misspelt names."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Location:
 
 
 class NetError(Exception):
-    """A problem in the user's file or data.
+    """A problem in the user's files or data.
 
-    Its text is one line: where (`file:line`), which layer, what is wrong, what was expected and what to try.
-    `field` is the path of the message field at fault (`convolution_param.kernel_size`), for code that does not know
-    lines but whose caller does: the caller adds them with `at`.
+    Its text is one line: the place (`file:line`), the layer, what is wrong, what was expected and what to try.
+    `field` is the path of the message field at fault (`convolution_param.kernel_size`). Code that does not know the line
+    sets it, and the caller adds the line with `at`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class NetError(Exception):
         self.field = field
 
     def at(self, *, location: Location | None = None, layer: str | None = None) -> NetError:
-        """Add what is not known yet about the place; returns self, to be raised."""
+        """Add the location or the layer if it is unknown, and return self, to be raised."""
         self.location = self.location or location
         self.layer = self.layer if self.layer is not None else layer
         return self
@@ -52,7 +52,7 @@ class NetError(Exception):
 
 
 class ParseError(NetError):
-    """The text is not a prototxt, or the bytes are not the message they should be."""
+    """The text is not a prototxt, or the bytes are not the expected message."""
 
 
 class GraphError(NetError):
@@ -68,86 +68,86 @@ class DataError(NetError):
 
 
 class SolverError(NetError):
-    """Solver settings that cannot be carried out, or a run that cannot go on."""
+    """Solver settings that are invalid, or a run that cannot continue."""
 
 
-_MOST_SHOWN = 1000  # characters of a name in a message
+_MAX_SHOWN = 1000  # characters of a name in a message
 
 
 def quoted(name: str) -> str:
-    """A name from a user's file, between single quotes, on one line; long ones shortened."""
+    """Return a name from a user's file in single quotes, on one line and shortened."""
     return f"'{escaped(shortened(name))}'"
 
 
 def escaped(text: str) -> str:
-    """A text on one line: control characters, line breaks among them, and what cannot be printed are escapes."""
+    """Return a text on one line: line breaks and other characters that cannot be printed are escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shortened(text: str) -> str:
-    """A text with its middle left out where it is too long to be read in a message."""
-    return text if len(text) <= _MOST_SHOWN else f"{text[:60]}...{text[-20:]} ({len(text)} characters)"
+    """Return a text without its middle if it is too long for a message."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[:60]}...{text[-20:]} ({len(text)} characters)"
 
 
-# Of more candidates than these, only those that begin or end like the name are compared with it.
-_MOST_COMPARED = 100
+# With more candidates, only those that begin or end like the name are compared with it.
+_MAX_COMPARED = 100
 
 
 class Names:
-    """Candidates for `did_you_mean` in alphabetical order: a net with thousands of mistakes sorts its names once."""
+    """Candidates for `did_you_mean` in alphabetical order, so that many hints sort the names once."""
 
     def __init__(self) -> None:
         self._by_folded: dict[str, str] = {}
         self._forwards: list[str] = []
         self._backwards: list[str] = []
-        self._seen = 0
+        self._count = 0
 
     def with_all(self, names: Mapping[str, object]) -> Names:
-        """Take in what was added at the end of `names`, always the same mapping, since the last call; returns self."""
-        for name in itertools.islice(names, self._seen, None):
+        """Add the names at the end of `names`, always the same mapping, since the last call; return self."""
+        for name in itertools.islice(names, self._count, None):
             folded = name.casefold()
             if folded not in self._by_folded:
                 bisect.insort(self._forwards, folded)
                 bisect.insort(self._backwards, folded[::-1])
             self._by_folded[folded] = name
-        self._seen = len(names)
+        self._count = len(names)
         return self
 
     def hint(self, name: str) -> str:
-        """As `did_you_mean`."""
-        wanted = name.casefold()
+        """Return the hint of `did_you_mean`."""
+        folded = name.casefold()
         likely: Iterable[str] = self._by_folded
-        if len(self._forwards) > _MOST_COMPARED:
-            backwards = _neighbours(wanted[::-1], self._backwards)
-            likely = [*_neighbours(wanted, self._forwards), *(candidate[::-1] for candidate in backwards)]
-        nearest = _nearest(wanted, tuple(likely))
+        if len(self._forwards) > _MAX_COMPARED:
+            backwards = _neighbors(folded[::-1], self._backwards)
+            likely = [*_neighbors(folded, self._forwards), *(candidate[::-1] for candidate in backwards)]
+        nearest = _nearest(folded, tuple(likely))
         return f"; did you mean {quoted(self._by_folded[nearest])}?" if nearest is not None else ""
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """The hint `; did you mean 'x'?` for the candidate nearest to `name`, or an empty text."""
+    """Return the hint `; did you mean 'x'?` for the candidate most similar to `name`, or an empty text."""
     return Names().with_all(dict.fromkeys(candidates)).hint(name)
 
 
-def _neighbours(name: str, ordered: list[str]) -> list[str]:
-    """The few candidates between which `name` stands in the order of the alphabet."""
+def _neighbors(name: str, ordered: list[str]) -> list[str]:
+    """Return the few candidates next to `name` in alphabetical order."""
     place = bisect.bisect_left(ordered, name)
     return ordered[max(0, place - 5) : place + 5]
 
 
 @functools.lru_cache(maxsize=1024)  # files repeat their mistakes
-def _nearest(wanted: str, candidates: tuple[str, ...]) -> str | None:
-    found = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.6)
-    return found[0] if found else None
+def _nearest(name: str, candidates: tuple[str, ...]) -> str | None:
+    matches = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def edits(one: str, other: str) -> int:
-    """How many letters have to be put in, left out or replaced to make one text of the other (Levenshtein)."""
+    """Return the number of letters to insert, delete or replace to turn one text into the other (Levenshtein)."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
-        before, row[0] = row[0], i
-        for j, its in enumerate(other, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (letter != its))
+        diagonal, row[0] = row[0], i
+        for j, other_letter in enumerate(other, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (letter != other_letter))
     return row[-1]

@@ -1,4 +1,4 @@
-"""Files that are finished or not there, and where the files named in a prototxt are looked for."""
+"""Atomic writing of files, locks, and the search for files that a prototxt names."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from siamese_proto.errors import NetError, did_you_mean, quoted
 if sys.platform != "win32":
     import fcntl
 
-_LONGEST = 200  # characters of a name that a partial file's name repeats
-_NO_HANDLE = -1  # where there are no locks
-# Locks show which files a living process writes and which a killed one left; the system releases them when it ends.
+_MAX_LENGTH = 200  # characters of a final name in the name of its partial file
+_NO_HANDLE = -1  # without locks
+# Locks distinguish files that a running process writes from those of a killed one: the system releases its locks.
 _held: set[int] = set()  # handles
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise NetError, before any work is done, where a file of this name cannot be written."""
+    """Raise NetError if a file of this name cannot be written; called before any work is done."""
     target = Path(path)
     shown, folder = quoted(os.fspath(path)), target.parent
     if target.is_dir():
         raise NetError(f"cannot write {shown}: it is a folder")
     if not folder.is_dir():
-        beside = folder.parent
-        names = [entry.name for entry in beside.iterdir() if entry.is_dir()] if os.access(beside, os.R_OK) else []
+        parent = folder.parent
+        names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if os.access(parent, os.R_OK) else []
         hint = control_hint(str(folder)) + did_you_mean(folder.name, names)
         raise NetError(f"cannot write {shown}: there is no folder {quoted(str(folder))}{hint}")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -40,7 +40,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it is the old one or the whole new one, whatever happens. Raises NetError."""
+    """Write a file so that it is the old one or the complete new one, whatever happens. Raises NetError."""
     check_writable(path)
     with replacing(path) as partial, open(partial, "wb") as file:
         file.write(data)
@@ -48,10 +48,10 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The path of a new, empty file in the folder of `path`, which takes the place of `path` once the block is done.
+    """Yield the path of a new, empty file in the folder of `path`, which replaces `path` after the block.
 
-    Whatever happens, `path` is the old file or the whole new one. A killed process may leave the new file behind, as
-    `new_partial` does. Raises NetError where it cannot be written.
+    Whatever happens, `path` is the old file or the complete new one. A killed process leaves the new file, as in
+    `new_partial`. Raises NetError if it cannot be written.
     """
     path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))
@@ -69,16 +69,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
 
 @contextmanager
 def new_partial(folder: str, name: str, *, is_folder: bool = False) -> Iterator[str]:
-    """The path of a new, empty file (or folder) for what will be `folder/name`; removed after the block if it exists.
+    """Yield the path of a new, empty file (or folder) for `folder/name`; it is removed after the block if it exists.
 
-    Its name begins with a dot and ends with `.partial`. A killed process leaves it behind; the next one that makes
-    `folder/name` removes it. Raises OSError where it cannot be made.
+    Its name begins with a dot and ends with `.partial`. A killed process leaves it; the next one that writes
+    `folder/name` removes it. Raises OSError if it cannot be created.
     """
-    for left in abandoned(folder, partials_of(re.escape(name[:_LONGEST]))):
-        remove(left)
+    for old in abandoned(folder, partials_of(re.escape(name[:_MAX_LENGTH]))):
+        remove(old)
     handle = None
     while handle is None:
-        partial = os.path.join(folder, f".{name[:_LONGEST]}.{secrets.token_hex(4)}.partial")
+        partial = os.path.join(folder, f".{name[:_MAX_LENGTH]}.{secrets.token_hex(4)}.partial")
         if is_folder:
             os.mkdir(partial)
         else:
@@ -93,7 +93,7 @@ def new_partial(folder: str, name: str, *, is_folder: bool = False) -> Iterator[
 
 
 def _locked(path: str) -> int | None:
-    """Lock a new file or folder. None: it was taken for an abandoned one before it was locked, so make another."""
+    """Lock a new file or folder. None: another process removed it as abandoned before it was locked."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -103,7 +103,7 @@ def _locked(path: str) -> int | None:
     try:
         if take_lock(handle) and is_at(handle, path):
             return handle
-    except OSError:  # without locks nobody takes it for abandoned
+    except OSError:  # without locks no process removes it as abandoned
         os.close(handle)
         return _NO_HANDLE
     release(handle)
@@ -111,14 +111,14 @@ def _locked(path: str) -> int | None:
 
 
 def partials_of(names: str) -> re.Pattern[str]:
-    """The names that partial files have for final names that match a pattern."""
+    """Return the pattern of names of partial files for final names that match a pattern."""
     return re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.partial")
 
 
 def abandoned(folder: str, pattern: re.Pattern[str]) -> Iterator[str]:
-    """The paths in a folder with names that match, and that no process has locked: those that made them were killed.
+    """Yield the paths in a folder with names that match and without a lock: the processes that made them were killed.
 
-    Each is locked while the caller looks at it. There are none where locks are missing.
+    Each is locked while the caller handles it. Without locks there are none.
     """
     try:
         names = [name for name in os.listdir(folder or ".") if pattern.fullmatch(name)]
@@ -136,7 +136,7 @@ def abandoned(folder: str, pattern: re.Pattern[str]) -> Iterator[str]:
 
 
 def remove(path: str) -> None:
-    """Remove a file or a folder with all in it, if it exists and as far as possible."""
+    """Remove a file or a folder with its content, if it exists and as far as possible."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -145,15 +145,15 @@ def remove(path: str) -> None:
 
 
 def put_in_place(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Give a finished file or folder its name, so that a power cut does not undo it."""
+    """Rename a finished file or folder to its final name, and flush the rename to the disk."""
     os.replace(source, target)
     sync(os.path.dirname(os.path.abspath(target)))
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Bring a file or folder to the disk."""
+    """Flush a file or folder to the disk."""
     if os.name == "nt":
-        return  # folders cannot be opened there
+        return  # it cannot open folders
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -162,17 +162,17 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def find_path(path: str, folder: str | None) -> str | None:
-    """`path` from the working directory (Caffe's rule), else from `folder`; None where it is at neither place."""
+    """Return `path` in the working directory (Caffe's rule), else in `folder`; None if it exists in neither."""
     candidates = [Path(path)] if folder is None else [Path(path), Path(folder) / path]
     return next((str(candidate) for candidate in candidates if candidate.exists()), None)
 
 
-def where_tried(path: str, folder: str | None, beside: str = "the net") -> str:
-    """The folders `find_path` looked in, for messages; `beside` is what lies in `folder`."""
+def where_tried(path: str, folder: str | None, neighbor: str = "the net") -> str:
+    """Return the folders that `find_path` searched, for messages; `neighbor` is the file in `folder`."""
     if Path(path).is_absolute() or folder is None or Path(folder).resolve() == Path.cwd():
         tried = "" if Path(path).is_absolute() else " in the working directory"
     else:
-        tried = f" in the working directory or beside {beside}"
+        tried = f" in the working directory or next to {neighbor}"
     return tried + control_hint(path)
 
 
@@ -180,25 +180,25 @@ _CONTROL_NAMES = {"\n": "a newline", "\t": "a tab", "\r": "a carriage return"}
 
 
 def control_hint(path: str) -> str:
-    """The cause of a control character in a path, in brackets, for messages that name the path; else an empty text.
+    """Explain a control character in a path, in parentheses, for messages; an empty text if there is none.
 
-    `"C:\\new"` in a prototxt holds a newline: a backslash in quotes begins an escape.
+    `"C:\\new"` in a prototxt contains a newline: a backslash in quotes begins an escape.
     """
-    found = next((c for c in path if unicodedata.category(c) == "Cc"), None)
-    if found is None:
+    character = next((c for c in path if unicodedata.category(c) == "Cc"), None)
+    if character is None:
         return ""
-    name = _CONTROL_NAMES.get(found, "a control character")
-    written = found.encode("unicode_escape").decode()
+    name = _CONTROL_NAMES.get(character, "a control character")
+    written = character.encode("unicode_escape").decode()
     return f" (it contains {name}: in quotes, {written} is one character; write / or \\\\ instead of each \\)"
 
 
 def take_lock(handle: int) -> bool:
-    """Lock an open file or folder until `release`, or the end of this process. False: somebody else holds it.
+    """Lock an open file or folder until `release`, or the end of this process. False: another process holds the lock.
 
-    Raises OSError where the file system, or the system itself, has no locks.
+    Raises OSError if the file system or the operating system has no locks.
     """
     if sys.platform == "win32":
-        raise OSError(errno.ENOLCK, "the system has no such locks")
+        raise OSError(errno.ENOLCK, "the operating system has no such locks")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -208,20 +208,20 @@ def take_lock(handle: int) -> bool:
 
 
 def release(handle: int) -> None:
-    """Close a handle, and give back the lock on it if there is one."""
+    """Close a handle, and release its lock if it has one."""
     _held.discard(handle)
     os.close(handle)
 
 
 def is_at(handle: int, path: str) -> bool:
-    """Whether an open file still has this path: it may have been removed or replaced before it was locked."""
+    """Return whether an open file still has this path: it may have been removed or replaced before it was locked."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(handle), os.stat(path))
     return False
 
 
-def _let_go() -> None:
-    """In a forked child: a lock lasts until the last copy of its handle is closed, and the child may outlive us."""
+def _close_locks() -> None:
+    """Close the handles in a forked child, as a lock lasts until the last copy of its handle is closed."""
     for handle in _held:
         with suppress(OSError):
             os.close(handle)
@@ -229,4 +229,4 @@ def _let_go() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_close_locks)

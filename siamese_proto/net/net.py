@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from siamese_proto.compiler import load_graph
+from siamese_proto.compiler import build_graph
 from siamese_proto.errors import GraphError, NetError, did_you_mean, quoted
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase, Shape
 from siamese_proto.graph.traversal import Ancestry
@@ -94,7 +94,10 @@ class Net(nn.Module):
         writes_files: bool = True,
     ) -> None:
         super().__init__()
-        graph = load_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+        if isinstance(model, Graph):
+            graph = model
+        else:
+            graph = build_graph(model, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
         if graph.problems:
             raise graph.problems[0]
         prepare(graph, writes_files=writes_files)

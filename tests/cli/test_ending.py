@@ -103,7 +103,7 @@ def test_a_broken_or_missing_package_is_one_line(
     done = shell('"$@"', *words)
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"the package '.*\b{package}\b.*' cannot be imported: {message}.*; install it again\n", done.stderr
+        rf"the package '.*\b{package}\b.*' cannot be imported: {message}.*; reinstall it\n", done.stderr
     )
 
 

@@ -147,7 +147,7 @@ def test_a_missing_net_is_reported_with_the_folders_that_were_searched(tmp_path:
     with pytest.raises(NetError) as caught:
         read_settings("sub/solver.prototxt")
     assert str(caught.value) == (
-        "sub/solver.prototxt:1: net file 'nett.prototxt' not found in the working directory or beside the solver file"
+        "sub/solver.prototxt:1: net file 'nett.prototxt' not found in the working directory or next to the solver file"
     )
 
 
