@@ -26,8 +26,8 @@ class NetError(Exception):
     """A problem in the user's files or data.
 
     Its text is one line: the place (`file:line`), the layer, what is wrong, what was expected and what to try.
-    `field` is the path of the message field at fault (`convolution_param.kernel_size`). Code that does not know the line
-    sets it, and the caller adds the line with `at`.
+    `field` is the path of the message field at fault (`convolution_param.kernel_size`), which is set by code that does
+    not know the line; the caller adds the location with `at`.
     """
 
     def __init__(
