@@ -14,8 +14,6 @@ from siamese_proto.check.wiring import Memory, Wiring, shares_gradient
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
 
-Difference = tuple[Node, str, str]  # a layer, the path of a field in it, and the text
-
 # Layers that compute their gradient from their own top, and those that compute it from a bottom.
 _NEEDS_TOP = ("Sigmoid", "TanH", "ELU", "Swish", "Exp", "Softmax", "LRN", "MVN")
 _NEEDS_BOTTOM = ("Convolution", "Deconvolution", "InnerProduct", "Scale", "PReLU", "ReLU", "AbsVal", "BNLL", "Clip")
@@ -24,17 +22,31 @@ _READS_WHILE_WRITING = ("Eltwise", "Pooling", "InnerProduct")
 # Layers that stop Caffe if the gradient of this bottom is needed (None: of any).
 _NO_BACKWARD = {"Accuracy": None, "ArgMax": None, "Threshold": None, "Embed": 0, "BatchReindex": 1, "InfogainLoss": 2}
 
+Difference = tuple[Node, str, str]  # a layer, the path of a field in it, and the text
+Rule = Callable[[Wiring], Iterator[Difference]]
+_RULES: list[tuple[str, Rule]] = []  # each with the code of its findings
+
 
 def caffe_differences(graph: Graph) -> Iterator[LayerWarning]:
-    """Yield a warning for everything that Caffe does differently for a net, or that it refuses."""
+    """Yield a warning for everything that Caffe refuses in a net or does differently."""
     wiring = Wiring(graph)
-    for code, rules in (("caffe-refuses", _REFUSED), ("caffe-differs", _DIFFERENT)):
-        for rule in rules:
-            for node, path, text in rule(wiring):
-                yield LayerWarning(node, path, code, text)
+    for code, rule in _RULES:
+        for node, path, text in rule(wiring):
+            yield LayerWarning(node, path, code, text)
 
 
-def _read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
+def _rule(code: str) -> Callable[[Rule], Rule]:
+    """Register a rule with the code of its findings."""
+
+    def register(rule: Rule) -> Rule:
+        _RULES.append((code, rule))
+        return rule
+
+    return register
+
+
+@_rule("caffe-refuses")
+def read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
     """insert_splits.cpp renames the bottom of the layer that works in place, but not its top."""
     for node in wiring.graph.nodes:
         for index, bottom in wiring.refused(node):
@@ -44,7 +56,8 @@ def _read_before_in_place(wiring: Wiring) -> Iterator[Difference]:
             yield node, f"top[{index}]", f"{text}: rename the top"
 
 
-def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-refuses")
+def softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
     """softmax_loss_layer.cpp passes its loss_weight entries to an inner Softmax, which has one top."""
     for node in wiring.graph.nodes:
         if node.type == "SoftmaxWithLoss" and len(node.message.top) == 2 and node.message.loss_weight:
@@ -52,7 +65,8 @@ def _softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
             yield node, "loss_weight[1]", text
 
 
-def _loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-refuses")
+def loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
     """loss_layer.cpp adds one loss_weight if there is none; layer.hpp requires one for each top."""
     for node in wiring.graph.nodes:
         is_loss = node.layer is not None and node.layer.is_loss
@@ -60,7 +74,8 @@ def _loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
             yield node, "top[1]", "has several tops and no loss_weight; Caffe stops: write a loss_weight for each top"
 
 
-def _backward_refused(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-refuses")
+def backward_refused(wiring: Wiring) -> Iterator[Difference]:
     """net.cpp: with force_backward, every layer needs a backward pass; accuracy_layer.hpp and others stop."""
     if not wiring.graph.force_backward or wiring.graph.phase != "TRAIN":
         return
@@ -71,7 +86,8 @@ def _backward_refused(wiring: Wiring) -> Iterator[Difference]:
             yield node, "", text
 
 
-def _recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
     """recurrent_layer.cpp: in TRAIN, only the copy of the first time step is replaced by the shared parameter."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
         steps = node.bottoms[0].shape[0] if node.bottoms and node.bottoms[0].shape else None
@@ -84,7 +100,8 @@ def _recurrent_sharers(wiring: Wiring) -> Iterator[Difference]:
             yield node, "param[0]", text
 
 
-def _lost_gradient(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def lost_gradient(wiring: Wiring) -> Iterator[Difference]:
     """flatten_layer.cpp gives its bottom other memory for the gradient than reshape_layer.cpp shares with it."""
     for node in wiring.graph.nodes if wiring.graph.phase == "TRAIN" else ():
         if node.type != "Flatten" or node.id not in wiring.gradients.nodes or wiring.uses(node.bottoms[0]) > 1:
@@ -98,7 +115,8 @@ def _lost_gradient(wiring: Wiring) -> Iterator[Difference]:
             yield node, "", text
 
 
-def _read_after_change(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def read_after_change(wiring: Wiring) -> Iterator[Difference]:
     """Split, Flatten, Reshape and others do not copy: a change of one of these blobs in place changes all."""
     for change in Memory(wiring).read_later:
         text = (
@@ -108,7 +126,8 @@ def _read_after_change(wiring: Wiring) -> Iterator[Difference]:
         yield change.by, "top[0]", text
 
 
-def _gradient_from_changed(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def gradient_from_changed(wiring: Wiring) -> Iterator[Difference]:
     """Layers that compute their gradient from values that a layer after them changes in place."""
     if wiring.graph.phase != "TRAIN":
         return
@@ -157,7 +176,8 @@ def _loses_its_bottom(node: Node) -> bool:
     return node.type in _LOSES_ITS_BOTTOM or (node.type == "Power" and node.message.power_param.power != 1)
 
 
-def _in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
     """Layers that need what they overwrite: power_layer.cpp, eltwise_layer.cpp and others."""
     for node in wiring.graph.nodes:
         for index, bottom, _ in wiring.in_place(node):
@@ -169,7 +189,8 @@ def _in_place_without_bottom(wiring: Wiring) -> Iterator[Difference]:
                 yield node, f"top[{index}]", text
 
 
-def _dropped_loss_weights(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def dropped_loss_weights(wiring: Wiring) -> Iterator[Difference]:
     """insert_splits.cpp clears all loss_weight entries of a layer when it moves one of them to a Split."""
     for node in wiring.graph.nodes:
         weighted = [(index, top) for index, top in enumerate(node.tops) if top.id in wiring.weighted]
@@ -183,7 +204,8 @@ def _dropped_loss_weights(wiring: Wiring) -> Iterator[Difference]:
                 yield node, f"loss_weight[{index}]", text
 
 
-def _repeated_names(wiring: Wiring) -> Iterator[Difference]:
+@_rule("caffe-differs")
+def repeated_names(wiring: Wiring) -> Iterator[Difference]:
     """net.cpp: CopyTrainedLayersFrom finds the first layer of a name for every entry of a weights file."""
     by_name: defaultdict[str, list[Node]] = defaultdict(list)
     for node in wiring.graph.nodes:
@@ -198,16 +220,3 @@ def _repeated_names(wiring: Wiring) -> Iterator[Difference]:
                     "every entry of this name in a weights file into the first of these layers (here: each its own)"
                 )
                 yield node, "name", text
-
-
-Rule = Callable[[Wiring], Iterator[Difference]]
-_REFUSED: tuple[Rule, ...] = (_read_before_in_place, _softmax_with_two_tops, _loss_without_weights, _backward_refused)
-_DIFFERENT: tuple[Rule, ...] = (
-    _recurrent_sharers,
-    _lost_gradient,
-    _read_after_change,
-    _gradient_from_changed,
-    _in_place_without_bottom,
-    _dropped_loss_weights,
-    _repeated_names,
-)

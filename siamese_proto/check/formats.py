@@ -1,9 +1,10 @@
-"""Findings as editors, GitHub and code scanners read them."""
+"""Write findings in the formats of editors, GitHub and code scanners."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import quote
@@ -17,14 +18,7 @@ _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 def as_json(findings: Sequence[Finding]) -> str:
     """Return a list with one object for each finding."""
     objects = [
-        {
-            "file": finding.location.file,
-            "line": finding.location.line,
-            "column": finding.location.column,
-            "severity": finding.severity,
-            "code": finding.code,
-            "text": finding.text,
-        }
+        {**asdict(finding.location), "severity": finding.severity, "code": finding.code, "text": finding.text}
         for finding in findings
     ]
     return json.dumps(objects, indent=2, ensure_ascii=False)

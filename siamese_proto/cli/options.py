@@ -31,7 +31,7 @@ def net_argument(name: str = "model", *, metavar: str = "NET", **settings: Any) 
         name=MODEL_OPTION,
         metavar="FILE",
         expose_value=False,
-        help=f"The net, instead of the argument {metavar}.",
+        help=f"The net, instead of the argument {metavar.rstrip('.')}.",
     )
     argument = click.argument(name, cls=NetArgument, metavar=metavar, **{"type": click.Path(), **settings})
     return lambda command: argument(section(NET, alias)(command))

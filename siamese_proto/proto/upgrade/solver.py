@@ -19,7 +19,11 @@ _TYPES = {
 def upgrade_read_solver(
     message: schema.SolverParameter, source: Source, *, notes: tuple[str, ...] = ()
 ) -> ParsedSolver:
-    """Upgrade solver settings to the current format, in place. Raises ParseError if both kinds of type are given."""
+    """Upgrade solver settings to the current format, in place.
+
+    Raises:
+        ParseError: Both `solver_type` and `type` are given.
+    """
     unknown = [entry for entry in source.unknown if entry[0] == "" and entry[1].name == "solver_type"]
     unknown = [entry for entry in unknown if not entry[1].fault]
     if not message.HasField("solver_type") and not unknown:

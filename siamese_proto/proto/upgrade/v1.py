@@ -42,28 +42,26 @@ def move_transform_fields(draft: Draft) -> None:
     As in Caffe, if one data layer has such a field, all data layers get both messages, perhaps empty. The fields still
     exist in data_param of the current format, where Caffe ignores them.
     """
-    data_layers = [i for i, layer in enumerate(draft.message.layers) if layer.type in _DATA_PARAMS]
-    if not any(_has_transform_fields(draft.message.layers[i]) for i in data_layers):
-        return
-    for i in data_layers:
-        layer = draft.message.layers[i]
-        name = _DATA_PARAMS[layer.type]
-        data = getattr(layer, name)
-        data.SetInParent()
-        layer.transform_param.SetInParent()
-        renames: dict[str, str] = {}
-        for field in _TRANSFORM_FIELDS:
-            if data.HasField(field):
-                setattr(layer.transform_param, field, getattr(data, field))
-                data.ClearField(field)
-                renames[f"{name}.{field}"] = f"transform_param.{field}"
-        draft.old_layers[i] = draft.old_layers[i].renamed(lambda path, names=renames: names.get(path, path))  # type: ignore[misc]
-    draft.notes.append("transform fields of data layers moved to transform_param")
+    layers = draft.message.layers
+    data = {i: getattr(layer, _DATA_PARAMS[layer.type]) for i, layer in enumerate(layers) if layer.type in _DATA_PARAMS}
+    if any(message.HasField(field) for message in data.values() for field in _TRANSFORM_FIELDS):
+        for i in data:
+            draft.old_layers[i] = _move_transform_fields(layers[i], draft.old_layers[i])
+        draft.notes.append("transform fields of data layers moved to transform_param")
 
 
-def _has_transform_fields(layer: schema.V1LayerParameter) -> bool:
-    data = getattr(layer, _DATA_PARAMS[layer.type])
-    return any(data.HasField(field) for field in _TRANSFORM_FIELDS)
+def _move_transform_fields(layer: schema.V1LayerParameter, source: Source) -> Source:
+    name = _DATA_PARAMS[layer.type]
+    data = getattr(layer, name)
+    data.SetInParent()
+    layer.transform_param.SetInParent()
+    renames: dict[str, str] = {}
+    for field in _TRANSFORM_FIELDS:
+        if data.HasField(field):
+            setattr(layer.transform_param, field, getattr(data, field))
+            data.ClearField(field)
+            renames[f"{name}.{field}"] = f"transform_param.{field}"
+    return source.renamed(lambda path: renames.get(path, path))
 
 
 def upgrade_v1(draft: Draft) -> None:
