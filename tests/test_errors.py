@@ -101,8 +101,8 @@ def holds(content: bytes, name: str = "net.prototxt") -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(content) and None
 
 
-def records(*found: bytes) -> Callable[[Path], None]:
-    return lambda folder: database(folder, list(found))
+def records(*values: bytes) -> Callable[[Path], None]:
+    return lambda folder: database(folder, list(values))
 
 
 def last(old: str, new: str) -> Callable[[Path], None]:
@@ -430,7 +430,7 @@ ROWS: list[tuple[Callable[[Path], None], tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(("spoil", "command", "message"), ROWS, ids=[row[2][:60] for row in ROWS])
-def test_every_mistake_is_told_in_one_line(
+def test_every_mistake_is_reported_in_one_line(
     spoil: Callable[[Path], object], command: tuple[str, ...], message: str, folder: Path
 ) -> None:
     spoil(folder)
@@ -438,13 +438,13 @@ def test_every_mistake_is_told_in_one_line(
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
     # What was logged before the mistake showed stands above it.
-    told = problem_lines(done.stdout) if command == CHECK else problem_lines(done.stderr)[-1:]
-    assert told == message.splitlines()
+    lines = problem_lines(done.stdout) if command == CHECK else problem_lines(done.stderr)[-1:]
+    assert lines == message.splitlines()
     assert "Traceback" not in done.stderr
     assert sorted(path for path in folder.rglob("*") if path.parent.name != "pairs") == before
 
 
-def test_the_folder_that_is_spoilt_trains(folder: Path) -> None:
+def test_the_folder_without_mistakes_trains(folder: Path) -> None:
     assert CliRunner().invoke(main, CHECK).stdout == "net.prototxt: no problems\n"
     assert CliRunner().invoke(main, TRAIN).exit_code == 0
     assert sorted(path.name for path in (folder / "out").iterdir()) == [

@@ -1,4 +1,4 @@
-"""Files are finished or not there; what a killed process left unfinished goes, what a living one writes stays."""
+"""Files are complete or missing; partial files of killed processes are removed, those of running ones are not."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def maker(*paths: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_what_a_killed_process_left_unfinished_is_removed_by_the_next_that_makes_it(tmp_path: Path) -> None:
+def test_the_next_writer_removes_partial_files_of_a_killed_process(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in WRITERS]
     with maker(*paths) as process:
         process.send_signal(signal.SIGKILL)
@@ -96,15 +96,15 @@ def test_what_a_killed_process_left_unfinished_is_removed_by_the_next_that_makes
     assert list(tmp_path.glob(".*")) == [other]
 
 
-def test_what_a_living_process_is_writing_stays(tmp_path: Path) -> None:
+def test_partial_files_of_a_running_process_stay(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("w.caffemodel", "pairs.lmdb")]
     with maker(*paths) as process:
-        made = sorted(tmp_path.glob(".*.partial"))
-        assert len(made) == len(paths)
+        partials = sorted(tmp_path.glob(".*.partial"))
+        assert len(partials) == len(paths)
         with replacing(paths[0]) as own:
             write_weights(paths[0])  # while this process writes it already
             assert Path(own).exists()
-        assert sorted(tmp_path.glob(".*.partial")) == made
+        assert sorted(tmp_path.glob(".*.partial")) == partials
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
@@ -112,7 +112,7 @@ def test_what_a_living_process_is_writing_stays(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pairs.lmdb", "w.caffemodel"]
 
 
-def test_a_child_that_outlives_a_killed_maker_does_not_keep_its_files(tmp_path: Path) -> None:
+def test_a_child_that_outlives_a_killed_writer_does_not_keep_its_files(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     code = f"""
 import os, sys, time
@@ -140,9 +140,9 @@ def test_a_database_that_a_killed_process_had_moved_away_is_put_back(tmp_path: P
     """Killed between the two renames that replace one: the old one lies in the folder of the new."""
     path = tmp_path / "pairs.lmdb"
     write_database(path)
-    left = tmp_path / ".pairs.lmdb.0123abcd.partial"
-    left.mkdir()
-    path.rename(left / "replaced")
+    partial = tmp_path / ".pairs.lmdb.0123abcd.partial"
+    partial.mkdir()
+    path.rename(partial / "replaced")
     with pytest.raises(sp.NetError, match="already exists"), create_database(str(path), "LMDB"):
         pass
     with open_database(str(path)) as database:

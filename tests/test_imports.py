@@ -1,4 +1,4 @@
-"""Imports point one way, and what answers at once does not wait for torch."""
+"""Imports point one way, and modules that do not run nets do not import torch."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def part_of(module: str) -> str:
 
 def imported_parts(path: Path) -> set[str]:
     """The parts of the package that a module imports anywhere, inside functions too."""
-    found = set()
+    parts = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found.update(part_of(name.name) for name in node.names if name.name.startswith("siamese_proto"))
+            parts.update(part_of(name.name) for name in node.names if name.name.startswith("siamese_proto"))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             if node.module == "siamese_proto":
-                found.update(name.name if name.name in RANK else PUBLIC for name in node.names)
+                parts.update(name.name if name.name in RANK else PUBLIC for name in node.names)
             elif (node.module or "").startswith("siamese_proto."):
-                found.add(part_of(node.module or ""))
-    return found
+                parts.add(part_of(node.module or ""))
+    return parts
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

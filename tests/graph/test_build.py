@@ -36,7 +36,7 @@ def test_a_graph_prints_as_a_listing() -> None:
     ]
 
 
-def test_outputs_are_what_nobody_reads_in_alphabetical_order() -> None:
+def test_outputs_are_what_no_layer_reads_in_alphabetical_order() -> None:
     graph = build(
         'layer { name: "s" type: "Split" bottom: "x" top: "b" top: "c" top: "a" }\n'
         'layer { name: "p" type: "Power" bottom: "c" top: "Z" }\n'
@@ -45,7 +45,7 @@ def test_outputs_are_what_nobody_reads_in_alphabetical_order() -> None:
     assert [blob.id for blob in graph.outputs] == ["Z", "a", "b@1"]
 
 
-def test_repeated_and_odd_layer_names_get_ids_of_their_own() -> None:
+def test_repeated_and_odd_layer_names_get_unique_ids() -> None:
     graph = build(
         "".join(f'layer {{ name: "{n}" type: "Power" bottom: "x" top: "t{i}" }}\n' for i, n in enumerate("aa.1/ "))
     )
@@ -124,7 +124,7 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
         ),
         # One loss weight on two tops is enough.
         (product("a", "x") + cut("a", "loss_weight: 2 loss_weight: 0"), "a s", {"s": (True,)}),
-        # What only a branch without a loss reads is dropped, with another top that nobody reads.
+        # What only a branch without a loss reads is dropped, with another top that no layer reads.
         (
             product("a", "x") + cut("a") + product("d", "s0") + product("c", "x") + LOSS,
             "c loss",
@@ -145,7 +145,7 @@ def test_gradients_flow_as_in_caffe(layers: str, needing: str, flags: dict[str, 
     }
 
 
-def test_statistics_learn_nothing_whoever_shares_them() -> None:
+def test_shared_statistics_learn_nothing() -> None:
     text = 'layer { name: "n" type: "BatchNorm" bottom: "x" top: "n" param { name: "mean" } }\n'
     text += product("c", "n", "param { lr_mult: 0 } param { name: 'mean' }") + LOSS
     assert not gradient_flow(build(text)).nodes
@@ -165,7 +165,7 @@ def test_force_backward_gives_every_bottom_a_gradient_but_labels() -> None:
     assert gradient_flow(unknown).bottoms["s"] == (True, True)
 
 
-def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:
+def test_a_missing_database_leaves_shapes_unknown_and_is_noted() -> None:
     text = """
     layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "nowhere" batch_size: 4 } }
     layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param { num_output: 5 } }
@@ -174,9 +174,9 @@ def test_a_missing_database_leaves_shapes_unknown_and_says_so() -> None:
     assert [blob.shape for blob in graph.blobs().values()] == [None, None, None]
     assert len(graph.params) == 2
     assert "<text>:2: layer 'd': database 'nowhere' is not there" in graph.notes[0]
-    given = sp.build_graph(sp.parse_net(text), shapes={"data": (7, 2, 5, 3)})
-    assert [blob.shape for blob in given.blobs().values()] == [(7, 2, 5, 3), (7,), (7, 5)]
-    assert given.params[0].shape == (5, 30)
+    graph = sp.build_graph(sp.parse_net(text), shapes={"data": (7, 2, 5, 3)})
+    assert [blob.shape for blob in graph.blobs().values()] == [(7, 2, 5, 3), (7,), (7, 5)]
+    assert graph.params[0].shape == (5, 30)
 
 
 @pytest.mark.parametrize(
@@ -236,12 +236,12 @@ def test_a_phase_or_shape_that_does_not_exist_is_refused() -> None:
         build("", shapes={"xx": (1, 2)})
 
 
-def test_lint_finds_nothing_in_a_twin_that_shares_all() -> None:
+def test_check_reports_nothing_for_a_twin_that_shares_all() -> None:
     names = 'param { name: "w" } param { name: "b" }'
     assert lint(build(product("a", "x", names) + product("a_p", "x", names))) == []
 
 
-def test_lint_finds_a_misspelt_name_and_a_bias_left_out() -> None:
+def test_check_reports_a_misspelt_name_and_a_missing_bias() -> None:
     graph = build(
         product("a", "x", 'param { name: "ip2_w" } param { name: "ip2_b" }')
         + product("a_p", "x", 'param { name: "ip2_w" } param { name: "ip2_right" }')
@@ -265,14 +265,12 @@ def test_lint_finds_a_misspelt_name_and_a_bias_left_out() -> None:
     ],
     ids=["labels", "anything", "what it states", "nothing is known"],
 )
-def test_of_a_source_whose_first_shape_is_given_the_others_are_what_it_delivers(
-    source: str, others: tuple[int, ...] | None
-) -> None:
+def test_the_first_shape_of_a_source_determines_its_other_shapes(source: str, others: tuple[int, ...] | None) -> None:
     graph = sp.build_graph(f'layer {{ name: "d" top: "data" top: "more" {source} }}', shapes={"data": (4, 9)})
     assert [blob.shape for blob in graph.nodes[0].tops] == [(4, 9), others]
 
 
-def test_a_misspelt_field_is_named_in_place_of_what_a_layer_behind_lacks_for_it() -> None:
+def test_a_misspelt_field_is_reported_instead_of_the_problems_it_causes() -> None:
     text = (
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 dim: 5 } } }\n'
         'layer { name: "flat" type: "Flatten" bottom: "x" top: "flat" flatten_param { axis: 2 end_axs: 2 } }\n'
@@ -282,7 +280,7 @@ def test_a_misspelt_field_is_named_in_place_of_what_a_layer_behind_lacks_for_it(
         sp.build_graph(text)
 
 
-def test_a_layer_of_an_unknown_type_is_not_blamed_for_its_fields() -> None:
+def test_a_layer_of_an_unknown_type_has_no_problems_about_its_fields() -> None:
     text = INPUT + (
         'layer { name: "u" type: "Nobody" bottom: "x" top: "u"\n  nobody_param { a: 1 } }\n'
         'layer { name: "ip" type: "InnerProduct" bottom: "u" top: "ip" inner_product_param { num_output: 0 } }\n'
@@ -291,7 +289,7 @@ def test_a_layer_of_an_unknown_type_is_not_blamed_for_its_fields() -> None:
         sp.build_graph(text)
 
 
-def test_every_blob_has_an_output_name_of_its_own() -> None:
+def test_every_blob_has_a_unique_output_name() -> None:
     """A version that is changed in place later carries its number, unless a blob of the file has that name."""
     relus = 'layer { name: "r%d" type: "ReLU" bottom: "f" top: "f" }'
     text = f"""
@@ -320,9 +318,9 @@ class Counted(str):
         return super().casefold()
 
 
-def test_many_unknown_blobs_look_at_each_known_one_once_for_their_hints() -> None:
-    names, known = Names(), dict[str, None]()
+def test_hints_for_many_unknown_blobs_compare_each_name_once() -> None:
+    names, blobs = Names(), dict[str, None]()
     for number in range(500):
-        known[Counted(f"blob{number}")] = None
-        assert names.with_all(known).hint(f"blob{number}x") == f"; did you mean 'blob{number}'?"
+        blobs[Counted(f"blob{number}")] = None
+        assert names.with_all(blobs).hint(f"blob{number}x") == f"; did you mean 'blob{number}'?"
     assert Counted.looks == 500

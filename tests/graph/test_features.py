@@ -1,4 +1,4 @@
-"""Which blobs towers hand on."""
+"""Features of towers and predictions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WITHOUT_NAMES = """    in2 Input > u v ; ; 2x4 2x4
         ("in Input > x ; ; 2x3\n a InnerProduct x ; ; num_output: 5", []),
     ],
 )
-def test_towers_hand_on_what_others_read_or_nobody_does(text: str, expected: list[list[str]]) -> None:
+def test_features_are_read_outside_the_towers_or_by_no_layer(text: str, expected: list[list[str]]) -> None:
     features = twin_features(build_graph(parse_net(net(text))))
     assert [[blob.name for blob in tower] for tower in features] == expected
 
@@ -86,14 +86,14 @@ layer { name: "s" type: "Slice" bottom: "a" top: "l" top: "r" loss_weight: 1 los
     assert [(blob.name, loss) for blob, loss in predictions(graph, Ancestry(graph.nodes))] == [("a", None)]
 
 
-def test_a_loss_of_weight_0_judges_and_is_no_prediction() -> None:
+def test_a_loss_of_weight_0_is_a_measure_and_is_no_prediction() -> None:
     unweighted = net(HEAD + "s SoftmaxWithLoss a t").replace('top: "s"', 'top: "s" loss_weight: 0')
     graph = build_graph(parse_net(unweighted))
     pairs = predictions(graph, Ancestry(graph.nodes))
     assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == [("a", "s")]
 
 
-def test_an_unknown_layer_with_one_weighted_top_judges() -> None:
+def test_an_unknown_layer_with_one_weighted_top_is_a_measure() -> None:
     text = HEAD + "u Unheard a > p q"
     unknown = net(text).replace('top: "q"', 'top: "q" loss_weight: 1 loss_weight: 0')
     graph = build_graph(parse_net(unknown))

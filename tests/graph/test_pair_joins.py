@@ -27,9 +27,9 @@ def join(kind: str, *bottoms: str, settings: str = "") -> str:
     return f'layer {{ name: "join" type: "{kind}" {wires} top: "join" {settings} }}\n'
 
 
-def told(text: str) -> list[str]:
-    found = (str(finding) for finding in check_net(text))
-    return [line.partition("layer 'join': ")[2] for line in found if "[pair-bottoms]" in line]
+def pair_findings(text: str) -> list[str]:
+    lines = map(str, check_net(text))
+    return [line.partition("layer 'join': ")[2] for line in lines if "[pair-bottoms]" in line]
 
 
 DIFFERENCE = "eltwise_param { coeff: 1 coeff: -1 }"
@@ -56,8 +56,8 @@ SAME = "are both {!r}, so their distance is always 0; use one of each tower"
         ),
     ],
 )
-def test_what_cannot_be_meant_is_told(count: int, text: str, message: str) -> None:
-    assert told(towers(count) + text) == [message]
+def test_mistakes_in_bottoms_of_pair_layers_are_reported(count: int, text: str, message: str) -> None:
+    assert pair_findings(towers(count) + text) == [message]
 
 
 SLICED = towers(2) + 'layer { name: "cut" type: "Slice" bottom: "b2" top: "p" top: "n" slice_param { axis: 0 } }\n'
@@ -79,5 +79,5 @@ HALVED = SLICED + 'layer { name: "half" type: "Slice" bottom: "b1" top: "q" top:
         HALVED + join("TripletLoss", "q", "r", "n"),
     ],
 )
-def test_what_can_be_meant_is_left_alone(text: str) -> None:
-    assert told(text) == []
+def test_plausible_bottoms_of_pair_layers_are_not_reported(text: str) -> None:
+    assert pair_findings(text) == []

@@ -110,7 +110,7 @@ def test_contradictions_are_refused_with_both_sides(first: str, second: str, mes
     assert str(caught.value) == message
 
 
-def test_the_later_layers_own_mode_decides_and_permissive_keeps_both_shapes() -> None:
+def test_the_share_mode_of_the_later_layer_decides_and_permissive_keeps_both_shapes() -> None:
     graph = build(
         product("a", 'param { name: "w" }'),
         product("b", 'param { name: "w" share_mode: PERMISSIVE }', outputs=3, bottom="a"),
@@ -120,10 +120,10 @@ def test_the_later_layers_own_mode_decides_and_permissive_keeps_both_shapes() ->
 
 
 def problems(text: str) -> tuple[Graph, list[str]]:
-    """The graph of a net with faults, and what is said of them."""
-    found: list[str] = []
-    graph = sp.build_graph(sp.parse_net(text), on_problem=lambda problem: found.append(str(problem)))
-    return graph, found
+    """The graph of a net with faults, and the texts of its problems."""
+    texts: list[str] = []
+    graph = sp.build_graph(sp.parse_net(text), on_problem=lambda problem: texts.append(str(problem)))
+    return graph, texts
 
 
 @pytest.mark.parametrize(
@@ -203,8 +203,8 @@ def convolution(name: str, settings: str, params: str = 'param { name: "w" } par
 def test_settings_that_contradict_are_refused_without_a_database(
     first: str, second: str, name: str, owners: str, layers: str
 ) -> None:
-    _, found = problems(NO_DATABASE + first + second)
-    assert found == [
+    _, texts = problems(NO_DATABASE + first + second)
+    assert texts == [
         f"<text>:3: layer 'b': cannot share param '{name}' with its owner, layer 'a': the owner's shape is {owners}, "
         f"this layer's is {layers}"
     ]
@@ -233,7 +233,7 @@ def test_settings_that_contradict_are_refused_without_a_database(
         ),
     ],
 )
-def test_settings_that_may_fit_are_let_pass_without_a_database(first: str, second: str) -> None:
+def test_settings_that_may_fit_are_accepted_without_a_database(first: str, second: str) -> None:
     assert problems(NO_DATABASE + first + second)[1] == []
 
 
@@ -258,7 +258,7 @@ def test_force_backward_gives_frozen_parameters_a_gradient_but_statistics_never(
 def test_a_statistic_takes_no_multiplier_but_0(param: str) -> None:
     graph = build(norm(param))
     name = "m" if "name" in param else ""
-    assert [(found.name, found.lr_mult) for found in graph.params] == [(name, 0), ("", 0), ("", 0)]
+    assert [(param.name, param.lr_mult) for param in graph.params] == [(name, 0), ("", 0), ("", 0)]
     with pytest.raises(sp.NetError, match="lr_mult 2 is given for its mean, a statistic that is not learned"):
         build(norm("param { lr_mult: 2 }"))
 

@@ -44,7 +44,7 @@ def test_a_layer_is_in_when_its_rules_say_so(
     assert admitted(rules, phase, level, stages) is expected
 
 
-def test_stages_that_the_file_names_hold_too() -> None:
+def test_stages_of_the_file_are_added() -> None:
     text = """
     state { stage: "deploy" }
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } include { stage: "deploy" } }

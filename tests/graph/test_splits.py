@@ -31,7 +31,7 @@ def test_the_layers_are_those_that_caffe_had(case: str) -> None:
     assert [layer.type for layer in split((GOLDEN / f"{case}.prototxt").read_text())] == expected
 
 
-def test_each_reader_has_a_top_of_its_own() -> None:
+def test_each_reader_has_a_separate_top() -> None:
     assert wires(
         split("""
             layer { name: "in" type: "Input" top: "x" top: "y" }
@@ -46,7 +46,7 @@ def test_each_reader_has_a_top_of_its_own() -> None:
     ]
 
 
-def test_versions_of_a_blob_changed_in_place_count_by_themselves() -> None:
+def test_versions_of_a_blob_changed_in_place_are_counted_separately() -> None:
     assert wires(
         split("""
             layer { name: "in" type: "Input" top: "x" }
@@ -73,7 +73,7 @@ def test_a_loss_weight_counts_as_a_read_and_moves_to_the_first_top() -> None:
     assert [list(layer.loss_weight) for layer in layers] == [[], [], [0.5, 0.0], []]
 
 
-def test_a_loss_weight_of_zero_and_one_never_written_are_no_reads() -> None:
+def test_a_loss_weight_of_zero_and_a_default_one_are_no_reads() -> None:
     text = """
         layer {{ name: "in" type: "Input" top: "x" top: "t" }}
         layer {{ name: "l" type: "EuclideanLoss" bottom: "x" bottom: "t" top: "l" {weight} }}
@@ -93,7 +93,7 @@ def test_a_loss_weight_stays_where_another_top_is_split() -> None:
     assert [list(layer.loss_weight) for layer in layers] == [[], [0, 2], [], [], []]
 
 
-def test_a_blob_that_no_layer_makes_is_left_alone() -> None:
+def test_a_blob_that_no_layer_computes_is_unchanged() -> None:
     layers = split("""
         layer { name: "p" type: "Silence" bottom: "gone" }
         layer { name: "q" type: "Silence" bottom: "gone" }
@@ -101,7 +101,7 @@ def test_a_blob_that_no_layer_makes_is_left_alone() -> None:
     assert wires(layers) == ["p: gone -> ", "q: gone -> "]
 
 
-def test_the_messages_given_stay_as_they_are() -> None:
+def test_the_messages_passed_are_not_modified() -> None:
     message = sp.parse_net((GOLDEN / "split_two.prototxt").read_text()).message
     before = message.SerializeToString()
     insert_splits(message.layer)

@@ -75,7 +75,7 @@ def test_towers_stand_in_the_order_of_the_file_whatever_is_declared_first_later_
     assert listed(towers) == ["a1 b1", "a2 b2"]
 
 
-def test_a_blob_that_is_not_shared_is_told() -> None:
+def test_a_blob_that_is_not_shared_is_reported() -> None:
     text = "\n".join([image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "bb")])
     (towers,) = towers_of(text)
     assert shared_blobs(towers.rows[0]) == (True, False)
@@ -83,7 +83,7 @@ def test_a_blob_that_is_not_shared_is_told() -> None:
     assert not towers.shares_all
 
 
-def test_a_layer_of_its_own_belongs_to_its_tower_when_what_follows_is_shared() -> None:
+def test_a_separate_layer_belongs_to_its_tower_if_later_layers_are_shared() -> None:
     """A sketch branch with its own first layer beside two photo branches that share theirs."""
     parts = []
     for name, weight in (("sketch", "own"), ("photo", "w"), ("other", "w")):
@@ -187,7 +187,7 @@ def test_layers_of_which_one_has_no_bias_do_not_share_it() -> None:
     assert shared_blobs(towers.rows[0]) == (True, False)
 
 
-def test_towers_begin_behind_a_layer_that_both_read() -> None:
+def test_towers_begin_after_a_layer_that_both_read() -> None:
     parts = [image("x"), dense("trunk", "x"), dense("a", "trunk", "w", "b"), dense("b", "trunk", "w", "b")]
     (towers,) = towers_of("\n".join(parts))
     assert listed(towers) == ["a b"]
@@ -200,7 +200,7 @@ def test_towers_begin_where_they_read_different_tops_of_the_layers_before() -> N
         towers_of("\n".join([*parts, dense("a", "x0", "w", "b"), dense("b", f"y{place}", "w", "b")]))
         for place in (0, 1)
     ]
-    assert [listed(found[0]) for found in towers] == [["cut_x cut_y", "a b"], ["a b"]]
+    assert [listed(groups[0]) for groups in towers] == [["cut_x cut_y", "a b"], ["a b"]]
 
 
 def test_towers_end_at_layers_with_different_numbers_of_tops() -> None:
@@ -250,7 +250,7 @@ def test_sides_without_names_part_where_their_settings_do(method: str, expected:
     assert listed(towers) == expected
 
 
-def test_one_side_that_starts_behind_what_another_has_learned_is_no_tower_without_names() -> None:
+def test_one_side_that_starts_after_a_learned_layer_of_another_is_no_tower_without_names() -> None:
     parts = [image("x"), row("y"), dense("trunk", "x"), simple("r", "ReLU", "trunk")]
     parts += [dense("a", "r"), dense("b", "y"), simple("both", "Concat", "a", "b")]
     assert towers_of("\n".join(parts)) == ()
@@ -274,7 +274,7 @@ def test_copies_that_read_one_input_are_towers_where_they_are_compared_but_not_w
     assert towers_of("\n".join([*parts, simple("l", "Concat", "a", "b")])) == ()
 
 
-def test_a_side_may_read_an_input_where_the_other_reads_a_layer_of_its_own() -> None:
+def test_a_side_may_read_an_input_where_the_other_reads_a_layer() -> None:
     parts = [image("x"), image("y"), row("z"), dense("a", "x"), dense("b", "y")]
     parts += [simple("e", "Eltwise", "a", "a"), simple("f", "Eltwise", "b", "z"), simple("both", "Concat", "e", "f")]
     (towers,) = towers_of("\n".join(parts))

@@ -120,7 +120,7 @@ CORRECT = {
     "heads shared by the levels of a pyramid": LABEL + "a Convolution data ; ; num_output: 3 kernel_size: 3\nb Convolution a ; ; num_output: 3 kernel_size: 3\nha Convolution a ; w b ; num_output: 2 kernel_size: 1\nra ReLU ha > ha\nhb Convolution b ; w b ; num_output: 2 kernel_size: 1\nrb ReLU hb > hb",
     "one tower over two scales": LABEL + "half Pooling data ; ; pool: AVE kernel_size: 2 stride: 2\na Convolution data ; w b ; num_output: 4 kernel_size: 3\nb Convolution half ; w b ; num_output: 4 kernel_size: 3",
     "towers with parameters of every kind": PAIR + "".join(f"c{side} Convolution data{side} ; w ; num_output: 4 kernel_size: 3 bias_term: false\np{side} PReLU c{side} > c{side} ; slope\ns{side} Scale c{side} > c{side} ; scale shift ; bias_term: true\nf{side} InnerProduct c{side} ; fw fb ; num_output: 3\n" for side in ("", "_p")) + "loss ContrastiveLoss f f_p sim",
-    "a twin with a classifier beside it": PAIR + TWIN + LOSS + "\nside InnerProduct conv2 ; own_w own_b ; num_output: 4\nextra SoftmaxWithLoss side sim",
+    "a twin with an additional classifier": PAIR + TWIN + LOSS + "\nside InnerProduct conv2 ; own_w own_b ; num_output: 4\nextra SoftmaxWithLoss side sim",
     "a twin of two data layers": "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n" + TWIN + LOSS,
     "a third image that is read by nobody": "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n" + TWIN + LOSS,
     "towers that read one blob where no other is left": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
@@ -179,7 +179,7 @@ FAULTS = {
     "a misspelt bias where two of a half-shared triplet share": (HALF_TRIPLET, "pool1_n ; conv2_w conv2_b", "pool1_n ; conv2_w conv2_bb", ONCE.format(18, "conv2_n", "conv2_bb", "bias", "conv2_b", "conv2_p")),
     "a misspelt weight of layers without a bias": (WEIGHTS, "a_p ; b_w", "a_p ; b_ww", ONCE.format(5, "b_p", "b_ww", "weight", "b_w", "b")),
     "a misspelt weight of layers without a bias in the first tower": (WEIGHTS, "a ; b_w", "a ; b_ww", ONCE.format(3, "b", "b_ww", "weight", "b_w", "b_p")),
-    "the first layer of a triplet's negative with names of its own": (TRIPLET, "data_n ; conv1_w conv1_b", "data_n ; x_w x_b", STRANGER.format(16, "conv1_n", "conv1")),
+    "the first layer of a triplet's negative with separate names": (TRIPLET, "data_n ; conv1_w conv1_b", "data_n ; x_w x_b", STRANGER.format(16, "conv1_n", "conv1")),
     "the name of another layer": (SIAMESE, "conv2_p ; conv3_w conv3_b", "conv2_p ; conv3_w conv2_b", "13: warning[partly-shared]: layer 'conv3_p': shares parameters with layer 'conv3', but not its bias ('conv2_b' here, 'conv3_b' there)"),
     "a name left out": (SIAMESE, "conv3_p ; ip_w ip_b", "conv3_p ; ip_w -", LACKS.format(14, "ip_p", "ip", "bias", "ip_b")),
     "an entry left out in the first tower": (SIAMESE, "conv3 ; ip_w ip_b", "conv3 ; ip_w", LACKS.format(7, "ip", "ip_p", "bias", "ip_b")),
@@ -250,7 +250,7 @@ def test_towers_without_names_that_read_one_input_have_both_findings() -> None:
     [PAIR, MISSING, "in PairData > data data_p sim ; ; source: 'none' batch_size: 2\n"],
     ids=["Input", "Slice", "PairData"],
 )
-def test_an_input_that_is_not_read_is_found_whatever_its_name(source: str) -> None:
+def test_an_input_that_is_not_read_is_reported_whatever_its_name(source: str) -> None:
     text = source + TWIN.replace("conv1_p Convolution data_p", "conv1_p Convolution data") + LOSS
     text = re.sub(r"\bdata\b", "left", text.replace("data_p", "right"))
     findings = [(finding.code, finding.text.rpartition("; ")[2]) for finding in check_net(net(text))]

@@ -60,7 +60,7 @@ def assert_same(mine: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("passes", [0, 2])
-def test_a_copy_of_a_net_goes_on_as_the_net_does(way: str, passes: int, fuse: bool) -> None:
+def test_a_copy_of_a_net_continues_as_the_net_does(way: str, passes: int, fuse: bool) -> None:
     net = sp.Net(TWIN, "TRAIN", seed=3, fuse=fuse)
     for seed in range(passes):
         net.eval()(**batch(seed))
@@ -72,9 +72,9 @@ def test_a_copy_of_a_net_goes_on_as_the_net_does(way: str, passes: int, fuse: bo
     for mode in (True, False):
         outputs = [each.train(mode)(**batch(7)) for each in (other, net)]
         assert_same(*outputs)
-        for each, found in zip((other, net), outputs, strict=True):
+        for each, blobs in zip((other, net), outputs, strict=True):
             each.zero_grad()
-            (found["f"].square().sum() + found["f_p"].sin().sum()).backward()
+            (blobs["f"].square().sum() + blobs["f_p"].sin().sum()).backward()
         for mine, theirs in zip(other.parameters(), net.parameters(), strict=True):
             assert torch.equal(mine.grad, theirs.grad)
     assert_same(other.state_dict(), net.state_dict())
@@ -92,7 +92,7 @@ def test_nets_that_share_parameters_share_them_in_a_copy_of_both() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_copy_reads_on_after_the_batches_that_the_net_has_read(way: str, tmp_path: Path) -> None:
+def test_a_copy_continues_after_the_batches_that_the_net_has_read(way: str, tmp_path: Path) -> None:
     with create_database(str(tmp_path / "db"), "LMDB") as writer:
         data = [schema.Datum(channels=1, height=2, width=3, data=bytes([n] * 6), label=n) for n in range(7)]
         writer.put([(b"%d" % n, datum.SerializeToString()) for n, datum in enumerate(data)])
@@ -175,9 +175,7 @@ class Count:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_copy_makes_the_objects_of_python_layers_again(
-    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_copy_creates_new_objects_of_python_layers(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("copied_layers.py").write_text(PYTHON)
     text = """
@@ -194,7 +192,7 @@ def test_a_copy_makes_the_objects_of_python_layers_again(
     assert net()["y"].tolist() == [[13] * 3] * 2
 
 
-def test_a_solver_says_how_it_is_copied() -> None:
+def test_a_solver_explains_how_to_copy_it() -> None:
     solver = sp.Solver(
         """base_lr: 0.1 lr_policy: "fixed" max_iter: 1 net_param {
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -244,8 +242,8 @@ def test_an_open_file_is_refused_in_one_line(maker: str, tmp_path: Path) -> None
 )
 def test_weights_that_are_no_path_are_refused_in_one_line(weights: object) -> None:
     net = sp.Net(INPUT)
-    for given in weights if isinstance(weights, list) else [weights]:
+    for value in weights if isinstance(weights, list) else [weights]:
         with pytest.raises(sp.NetError, match="expected the path of a weights file, got "):
-            net.load_weights(given)
+            net.load_weights(value)
     with pytest.raises(sp.NetError, match="expected the path of a weights file, got "):
         sp.Net(INPUT, weights=weights)

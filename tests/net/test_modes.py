@@ -91,10 +91,10 @@ def batch(seed: int = 1) -> dict[str, Tensor]:
     return {side: torch.randn(SHAPE, generator=draw) * 2 + 1 for side in "ab"}
 
 
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert list(found) == list(expected)
+def assert_same(outputs: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert list(outputs) == list(expected)
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
+        assert torch.equal(outputs[name], value), name
 
 
 def state(net: sp.Net) -> dict[str, Tensor]:
@@ -119,10 +119,10 @@ def test_a_train_net_in_eval_mode_computes_what_a_test_net_does(layer: str, fuse
     test = sp.Net(text, "TEST", seed=1, fuse=fuse, share_with=net)
     test.run_state.draw = net.run_state.draw
     before = state(net)
-    found = net.eval()(**batch())
+    outputs = net.eval()(**batch())
     mine = state(net)
     net.load_state_dict(before)
-    assert_same(found, test(**batch()))
+    assert_same(outputs, test(**batch()))
     assert_same(mine, state(test))
 
 
@@ -145,12 +145,12 @@ def test_the_two_modes_differ(layer: str) -> None:
 
 
 @pytest.mark.parametrize("layer", FIXED)
-def test_a_layer_that_says_what_it_does_keeps_to_it_in_both_modes(layer: str) -> None:
-    found = []
+def test_a_layer_with_a_fixed_phase_keeps_it_in_both_modes(layer: str) -> None:
+    outputs = []
     for mode in (True, False):
         net = sp.Net(twin(FIXED[layer]), "TRAIN", seed=1)
-        found.append(net.train(mode)(**batch()))
-    assert_same(*found)
+        outputs.append(net.train(mode)(**batch()))
+    assert_same(*outputs)
 
 
 def test_eval_leaves_units_and_statistics_alone() -> None:
@@ -159,14 +159,14 @@ def test_eval_leaves_units_and_statistics_alone() -> None:
     net(**batch(7))
     before = state(net)
     mean, variance, factor = net.params["layer_a"]
-    found = net.eval()(**batch())["ya"]
+    outputs = net.eval()(**batch())["ya"]
     assert_same(state(net), before)
     x = torch.nn.functional.conv2d(batch()["a"], *net.params["conv_a"]).relu()
     expected = (x - (mean / factor)[:, None, None]) / (variance / factor + 1e-5).sqrt()[:, None, None]
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_train_goes_on_where_it_was_before_eval() -> None:
+def test_train_continues_after_eval() -> None:
     nets = [sp.Net(twin(LAYERS["BatchNorm-shared"]), "TRAIN", seed=1) for _ in range(2)]
     for net in nets:
         net(**batch(1))
@@ -217,7 +217,7 @@ def test_layers_sources_and_crops_stay_with_the_phase() -> None:
     torch.testing.assert_close(blobs["loss"], blobs["x"].sum())
 
 
-def test_a_net_of_the_graph_of_a_net_in_eval_mode_begins_anew() -> None:
+def test_a_net_of_the_graph_of_a_net_in_eval_mode_begins_in_its_phase() -> None:
     net = sp.Net(twin(LAYERS["Dropout"]), "TRAIN", seed=1).eval()
     other = sp.Net(net.graph, seed=1)
     assert other.training
@@ -233,11 +233,11 @@ def test_a_compiled_program_follows_the_mode(layer: str) -> None:
     )  # without waiting for a C++ compiler
     for mode in (True, False, True):
         plain = nets[1].train(mode)(**batch())
-        for name, found in nets[0].train(mode)(**batch()).items():
-            torch.testing.assert_close(found, plain[name])
+        for name, outputs in nets[0].train(mode)(**batch()).items():
+            torch.testing.assert_close(outputs, plain[name])
 
 
-def test_what_recurrent_layers_and_files_hold_survives_a_change_of_mode(tmp_path: Path) -> None:
+def test_states_of_recurrent_layers_and_files_survive_a_change_of_mode(tmp_path: Path) -> None:
     path = tmp_path / "out.h5"
     text = f"""
     layer {{ name: "in" type: "Input" top: "x" top: "cont"
@@ -246,16 +246,16 @@ def test_what_recurrent_layers_and_files_hold_survives_a_change_of_mode(tmp_path
       recurrent_param {{ num_output: 5 weight_filler {{ type: "xavier" }} }} }}
     layer {{ name: "out" type: "HDF5Output" bottom: "y" bottom: "cont" hdf5_output_param {{ file_name: "{path}" }} }}"""
     x = torch.randn(2, 3, 4)
-    found = []
+    outputs = []
     for modes in ([True, True], [True, False]):
         net = sp.Net(text, "TRAIN", seed=1)
         for mode in modes:
             net.train(mode)(x=x, cont=torch.ones(2, 3))
         net.close()
         with h5py.File(path) as file:
-            found.append(np.array(file["data"]))
-    assert found[0].shape == (4, 3, 5, 1)
-    np.testing.assert_array_equal(*found)
+            outputs.append(np.array(file["data"]))
+    assert outputs[0].shape == (4, 3, 5, 1)
+    np.testing.assert_array_equal(*outputs)
 
 
 PYTHON = """
@@ -297,14 +297,14 @@ def test_ported_source_follows_the_mode_as_the_net_does(layer: str, phase: str, 
     module = executed(ported)
     net.train()(**batch(5))  # so that there are statistics
     give_weights(net, module, ported)
-    found = module.train(mode)(*batch().values())
+    outputs = module.train(mode)(*batch().values())
     expected = net.train(mode)(**batch())
     again = net(**batch())
     for name, value in expected.items():
         if torch.equal(value, again[name]) or "BatchNorm" in layer:
-            torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(outputs[name], value, rtol=1e-5, atol=1e-5)
         else:  # drawn: torch draws other numbers
-            assert not torch.equal(found[name], module(*batch().values())[name])
+            assert not torch.equal(outputs[name], module(*batch().values())[name])
 
 
 @pytest.mark.parametrize("own", ["", "phase: TRAIN"])
@@ -316,10 +316,10 @@ def test_ported_dropout_of_channels_follows_the_mode_with_any_number_of_axes(own
     module = executed(port(sp.Net(text, "TRAIN").graph))
     x = torch.rand(20, 30, 4) + 1
     y = module.train()(x)
-    kept = (y != 0).all(2)
-    assert torch.equal(kept, (y != 0).any(2))  # whole channels
-    assert 0.6 < kept.float().mean() < 0.9
-    torch.testing.assert_close(y[kept], x[kept] / 0.75)
+    is_drawn = (y != 0).all(2)
+    assert torch.equal(is_drawn, (y != 0).any(2))  # whole channels
+    assert 0.6 < is_drawn.float().mean() < 0.9
+    torch.testing.assert_close(y[is_drawn], x[is_drawn] / 0.75)
     assert torch.equal(module.eval()(x), x) == (not own)
 
 
@@ -327,5 +327,5 @@ def test_evaluating_a_twin_does_not_depend_on_the_mode() -> None:
     net = sp.Net(twin(LAYERS["Dropout"]), "TEST", seed=1)
     blobs = net.graph.blobs()
     expected = net(**batch())["ya"]
-    (found,) = Part(net.train(), [blobs["a"]], [blobs["ya"]])(batch()["a"])
-    assert torch.equal(found, expected)
+    (outputs,) = Part(net.train(), [blobs["a"]], [blobs["ya"]])(batch()["a"])
+    assert torch.equal(outputs, expected)

@@ -50,10 +50,10 @@ def test_the_gradient_of_a_shared_parameter_is_the_sum_over_its_users() -> None:
     for tower in towers:
         for tensor in tower:
             tensor.retain_grad()
-    left, right = (
+    first, second = (
         torch.nn.functional.linear(batch[name], *tower) for name, tower in zip(("x", "x_p"), towers, strict=True)
     )
-    distance = (left - right).square().sum(1).sqrt()  # (N,)
+    distance = (first - second).square().sum(1).sqrt()  # (N,)
     same = batch["same"].float()
     loss = (same * distance**2 + (1 - same) * (1 - distance).clamp(min=0) ** 2).sum() / (2 * len(same))
     loss.backward()
@@ -73,7 +73,7 @@ def test_a_net_runs_any_batch_size_on_tensors_or_arrays() -> None:
         assert net.blobs(**batch)["f"].shape == (rows, 5)
 
 
-def test_layers_whose_label_is_missing_are_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_layers_whose_label_is_missing_are_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     net = sp.Net(TWIN)
     batch = pair()
     del batch["same"]
@@ -83,22 +83,22 @@ def test_layers_whose_label_is_missing_are_left_out_and_named(caplog: pytest.Log
     assert caplog.messages == ["skipped layers that lack an input: 'loss'"]
 
 
-def test_a_blob_in_the_middle_can_be_given() -> None:
+def test_a_blob_in_the_middle_can_be_passed() -> None:
     net = sp.Net(TWIN)
     features = {"f": torch.zeros(4, 5), "f_p": torch.ones(4, 5), "same": torch.tensor([1, 0, 1, 0])}
     assert net(**features)["loss"].item() == pytest.approx((5 + 5) / 8)
 
 
-def test_a_blob_changed_in_place_is_given_in_its_last_version() -> None:
+def test_a_blob_changed_in_place_is_returned_in_its_last_version() -> None:
     text = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "double" type: "Power" bottom: "x" top: "x" power_param { scale: 2 } }
     layer { name: "add" type: "Power" bottom: "x" top: "x" power_param { shift: 1 } }
     """
-    given = torch.ones(2, 3)
-    outputs = sp.Net(text)(x=given)
+    x = torch.ones(2, 3)
+    outputs = sp.Net(text)(x=x)
     assert torch.equal(outputs["x"], torch.full((2, 3), 3.0))
-    assert torch.equal(given, torch.ones(2, 3))
+    assert torch.equal(x, torch.ones(2, 3))
 
 
 def test_the_loss_is_the_weighted_sum_of_every_weighted_blob() -> None:
@@ -157,7 +157,7 @@ def test_lr_mult_zero_keeps_the_gradient_away_unless_force_backward() -> None:
     assert batch["x"].grad is not None
 
 
-def test_a_seed_settles_the_first_values() -> None:
+def test_a_seed_determines_the_first_values() -> None:
     first, again, other = (sp.Net(TWIN, seed=seed).params["ip"][0] for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -192,7 +192,7 @@ def test_names_that_torch_or_python_forbid_are_fine() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("blobs", "message"),
     [
         (
             {"x": np.zeros((4, 2)), "x_p": np.zeros((4, 3)), "same": np.zeros(4)},
@@ -210,9 +210,9 @@ def test_names_that_torch_or_python_forbid_are_fine() -> None:
         ({"x": "abc"}, "blob 'x' is given as str; give a tensor or an array of numbers"),
     ],
 )
-def test_inputs_that_do_not_suit_are_explained(given: dict[str, Any], message: str) -> None:
+def test_inputs_that_do_not_suit_are_explained(blobs: dict[str, Any], message: str) -> None:
     with pytest.raises(sp.NetError) as caught:
-        sp.Net(TWIN)(**given)
+        sp.Net(TWIN)(**blobs)
     assert str(caught.value) == message
 
 
@@ -265,7 +265,7 @@ def test_features_come_out_where_the_label_is_missing(caplog: pytest.LogCaptureF
     assert list(sp.Net(TWIN, phase="TRAIN")(x=batch["x"])) == ["f"]
 
 
-def test_dropout_draws_anew_with_every_pass_and_for_every_layer() -> None:
+def test_dropout_draws_again_in_every_pass_and_for_every_layer() -> None:
     text = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 30 } } }
     layer { name: "drop" type: "Dropout" bottom: "x" top: "a" }
@@ -290,7 +290,7 @@ def test_data_layers_of_one_name_each_read_their_own_source() -> None:
     assert torch.equal(outputs["y"], torch.full((2, 5), 5.0))
 
 
-def test_without_a_seed_torchs_own_settles_the_first_values() -> None:
+def test_without_a_seed_the_seed_of_torch_determines_the_first_values() -> None:
     torch.manual_seed(5)
     first, other = (sp.Net(TWIN).params["ip"][0] for _ in range(2))
     torch.manual_seed(5)
@@ -310,7 +310,7 @@ def test_without_a_seed_torchs_own_settles_the_first_values() -> None:
         ("num_output: 2 weight_filler { type: 'gaussian' std: -1 }", "std -1 of the filler 'gaussian' is below 0"),
     ],
 )
-def test_numbers_that_cannot_be_meant_are_refused(settings: str, message: str) -> None:
+def test_invalid_numbers_are_refused(settings: str, message: str) -> None:
     text = f"""
     layer {{ name: "in" type: "Input" top: "x" input_param {{ shape {{ dim: 2 dim: 3 }} }} }}
     layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param {{ {settings} }} }}
