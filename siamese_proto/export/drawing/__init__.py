@@ -1,4 +1,4 @@
-"""Back end 2: a graph as a drawing."""
+"""Draw a graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the drawing shows, before it is drawn: boxes of layers, wires between them, colours of shared parameters."""
+"""The content of a drawing: boxes of layers, wires between them, colors of shared parameters."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from siamese_proto.layers.base import Layer
 
 @dataclass(frozen=True, eq=False)
 class Box:
-    """A layer, and below it the layers that change its output in place."""
+    """A layer, and the layers that change its output in place."""
 
     nodes: tuple[Node, ...]
-    copies: tuple[Node, ...] = ()  # layers of other towers that it stands for
+    copies: tuple[Node, ...] = ()  # layers of other towers that it represents
 
     @property
     def id(self) -> str:
-        """Name of the box in DOT text; made of letters, digits and `_` only."""
+        """The name of the box in DOT text, made of letters, digits and `_`."""
         return f"layer_{self.nodes[0].id}"
 
     @property
     def count(self) -> int:
-        """How many towers it stands for."""
+        """The number of towers that it represents."""
         return 1 + len(self.copies) // len(self.nodes)
 
 
 @dataclass(frozen=True)
 class Wire:
-    """Blobs on their way from one box to another: one, unless a box stands for several towers."""
+    """The blobs from one box to another: one, unless a box represents several towers."""
 
     blobs: tuple[Blob, ...]
     source: Box
     target: Box
-    is_label: bool  # read as a label: nothing is learned along it
-    top: int  # which top of the box's layers
+    is_label: bool  # read as a label, which has no gradient
+    top: int  # index of the top
     bottom: int
 
 
 @dataclass(frozen=True)
 class Output:
-    """Blobs that leave the net: one, unless the box that makes them stands for several towers."""
+    """Outputs of the net: one, unless the box represents several towers."""
 
     blobs: tuple[Blob, ...]
     source: Box
@@ -55,7 +55,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Stack:
-    """Boxes that stand for all towers of a group."""
+    """Boxes that represent all towers of a group."""
 
     boxes: tuple[Box, ...]
     count: int
@@ -69,25 +69,25 @@ class Picture:
     boxes: tuple[Box, ...]
     wires: tuple[Wire, ...]
     outputs: tuple[Output, ...]
-    towers: tuple[Towers, ...]  # those that stand side by side
-    stacks: tuple[Stack, ...]  # those drawn as one
-    users: Mapping[str, tuple[Node, ...]]  # of every parameter, by its id
-    paints: Mapping[str, Paint]  # of every shared parameter, by its id
-    private: frozenset[tuple[str, int]]  # (node id, blob index) not shared, though towers share others
+    towers: tuple[Towers, ...]  # those drawn side by side
+    stacks: tuple[Stack, ...]  # those drawn once
+    users: Mapping[str, tuple[Node, ...]]  # by parameter id
+    paints: Mapping[str, Paint]  # of shared parameters, by id
+    private: frozenset[tuple[str, int]]  # (node id, blob index) that towers do not share, although they share others
     summary: Summary
     facts: Mapping[str, Row]  # by node id
-    node_numbers: Mapping[str, int]  # places in the graph, by id
+    node_numbers: Mapping[str, int]  # positions in the graph, by id
     param_numbers: Mapping[str, int]
     blob_numbers: Mapping[str, int]
 
     @cached_property
     def begins(self) -> Mapping[str, Box]:
-        """Boxes by the id of their first layer; layers that stand in the box of another have none."""
+        """Boxes by the id of their first layer; in-place layers in the box of another layer have none."""
         return {box.nodes[0].id: box for box in self.boxes}
 
     @cached_property
     def longest_names(self) -> Mapping[str, int]:
-        """Letters of the longest name in a box, by its DOT name; boxes of a row of towers have one number."""
+        """Length of the longest name in a box, by DOT name; corresponding boxes of towers have the same number."""
         longest = {box.id: max(len(node.name) for node in box.nodes) for box in self.boxes}
         for row in (row for group in self.towers for row in group.rows):
             twins = [self.begins[node.id].id for node in row if node.id in self.begins]
@@ -96,10 +96,10 @@ class Picture:
 
     @cached_property
     def straight(self) -> frozenset[tuple[str, str]]:
-        """Pairs of DOT names of boxes that are to stand in one line.
+        """Pairs of DOT names of boxes that are drawn in one line.
 
-        They are the longest way through the net, and what nothing else leaves or joins between. Where the way parts
-        into more than two, the line would push all others to its sides.
+        They are on the longest path through the net, or have no other wires between them. If the path splits into more
+        than two, a straight line would push all others to its sides.
         """
         leaving = Counter(wire.source.id for wire in self.wires if not wire.is_label)
         joining = Counter(wire.target.id for wire in self.wires if not wire.is_label)
@@ -108,12 +108,12 @@ class Picture:
             for wire in self.wires
             if not wire.is_label and leaving[wire.source.id] == joining[wire.target.id] == 1
         }
-        way = (pair for pair in pairwise(self._longest_way()) if leaving[pair[0]] <= 2 and joining[pair[1]] <= 2)
-        return frozenset(alone.union(way))
+        path = (pair for pair in pairwise(self._longest_path()) if leaving[pair[0]] <= 2 and joining[pair[1]] <= 2)
+        return frozenset(alone.union(path))
 
     @cached_property
     def lines(self) -> Mapping[str, str]:
-        """Names of the lines that boxes stand in, by the box's DOT name; those of towers are not told here."""
+        """Names of the lines of boxes, by DOT name, except those of towers."""
         towers = {f"layer_{node.id}" for group in self.towers for row in group.rows for node in row}
         line_of: dict[str, str] = {}
         for box in self.boxes:
@@ -125,49 +125,49 @@ class Picture:
 
     @cached_property
     def _next(self) -> Mapping[str, list[tuple[str, str]]]:
-        found: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+        entries: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         for pair in sorted(self.straight):
-            found[pair[0]].append(pair)
-        return found
+            entries[pair[0]].append(pair)
+        return entries
 
-    def _longest_way(self) -> list[str]:
+    def _longest_path(self) -> list[str]:
         before: dict[str, str] = {}
         for wire in self.wires:
             if not wire.is_label and self._depths[wire.target.id] == self._depths[wire.source.id] + 1:
                 before.setdefault(wire.target.id, wire.source.id)
-        way = [max(self._depths, key=lambda box: self._depths[box])] if self._depths else []
-        while way and way[-1] in before:
-            way.append(before[way[-1]])
-        return way[::-1]
+        path = [max(self._depths, key=lambda box: self._depths[box])] if self._depths else []
+        while path and path[-1] in before:
+            path.append(before[path[-1]])
+        return path[::-1]
 
     @cached_property
     def _depths(self) -> Mapping[str, int]:
-        """How many boxes stand between each box and the data, by the box's DOT name."""
+        """The number of boxes between each box and the data, by DOT name."""
         depths = {box.id: 0 for box in self.boxes}
-        for wire in self.wires:  # in the order of their targets, which come behind what they read
+        for wire in self.wires:  # in the order of their targets, which follow their sources
             if not wire.is_label:
                 depths[wire.target.id] = max(depths[wire.target.id], depths[wire.source.id] + 1)
         return depths
 
     @property
     def length(self) -> int:
-        """How many boxes stand in the longest way through the net."""
+        """The number of boxes in the longest path through the net."""
         return max(self._depths.values(), default=0) + 1
 
     @cached_property
     def breadth(self) -> int:
-        """How many boxes stand side by side where most do, about."""
+        """The approximate number of boxes side by side at the widest place."""
         return max((*Counter(self._depths.values()).values(), *(group.count for group in self.towers)), default=1)
 
 
 def blob_numbers(graph: Graph) -> dict[str, int]:
-    """The place of each blob, by its id, among all in the order they are made."""
-    made = dict.fromkeys(top.id for node in graph.nodes for top in node.tops)
-    return {blob: number for number, blob in enumerate(made)}
+    """Return the position of each blob, by id, in the order in which they are computed."""
+    ids = dict.fromkeys(top.id for node in graph.nodes for top in node.tops)
+    return {blob: number for number, blob in enumerate(ids)}
 
 
 def picture(graph: Graph, style: Style) -> Picture:
-    """Work out what to draw, all towers side by side."""
+    """Return what to draw, with all towers side by side."""
     boxes = _fold(graph)
     home = {node.id: box for box in boxes for node in box.nodes}
     makers: defaultdict[str, list[tuple[Box, Blob, int]]] = defaultdict(list)
@@ -207,10 +207,10 @@ def _fold(graph: Graph) -> tuple[Box, ...]:
     last_of: dict[str, list[Node]] = {}  # blob id -> the box whose only output it is
     boxes: list[list[Node]] = []
     for node in graph.nodes:
-        # of towers run as one, the blobs have joined names, but the message is the first tower's
+        # fused towers have joined blobs, but the message is that of the first tower
         read = _computed_from(node)
         in_place = len(read) == len(node.tops) == 1 and node.message.bottom[:] == node.message.top[:]
-        # where another layer reads the blob as it was before, the two states need boxes of their own
+        # if another layer reads the blob before the change, both states need a box
         folded = in_place and readers[node.bottoms[0].id] == 1 and node.bottoms[0].id in last_of
         if folded:
             box = last_of[node.bottoms[0].id]
@@ -228,7 +228,7 @@ def _wires(boxes: tuple[Box, ...], makers: Mapping[str, list[tuple[Box, Blob, in
         first = box.nodes[0]
         labels = first.layer.labels if first.layer else ()
         for index, bottom in enumerate(_computed_from(first)):
-            # of both phases drawn in one, each may have a layer that makes the blob
+            # in a drawing of both phases, each phase may have a layer that computes the blob
             for source, blob, top in makers.get(bottom.id, ()):
                 yield Wire((blob,), source, box, index in labels, top, index)
 
@@ -239,17 +239,17 @@ def _paints(shared: list[Param], style: Style) -> dict[str, Paint]:
 
 
 def _private(towers: tuple[Towers, ...]) -> frozenset[tuple[str, int]]:
-    found: set[tuple[str, int]] = set()
+    entries: set[tuple[str, int]] = set()
     for group in towers:
         if not group.shares_any:
-            continue  # different weights on purpose: there is nothing to stand out from
+            continue  # all weights differ, so nothing is an exception
         for row in group.rows:
             for index, shared in enumerate(shared_blobs(row)):
                 if not shared:
                     users = Counter(node.params[index].param.id for node in row if index < len(node.params))
-                    found.update(
+                    entries.update(
                         (node.id, index)
                         for node in row
                         if index < len(node.params) and users[node.params[index].param.id] == 1
                     )
-    return frozenset(found)
+    return frozenset(entries)

@@ -16,7 +16,7 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 
 
 def text(name: str) -> str:
-    r"""A text as markup: quotes, `<b>`, `&lt;`, `\N` and letters of any language stay what they are.
+    r"""Return a text as markup, in which `<b>`, `&lt;`, `\N` and letters of any language are shown as written.
 
     Line breaks break the line; other characters that cannot be printed are shown escaped (`\x07`).
     """
@@ -24,19 +24,19 @@ def text(name: str) -> str:
 
 
 def _line(line: str) -> str:
-    # what looks like an entity is taken for one even after unescaping, unless the & stands in a run of its own
+    # Graphviz reads an entity even after unescaping, unless the & is in a separate run
     return '<FONT COLOR="#000001">&amp;</FONT>'.join(_escape(part) for part in _ENTITY.split(line)) or " "
 
 
 def _escape(part: str) -> str:
     visible = "".join(c if c.isprintable() or c == "\u200d" else ascii(c)[1:-1] for c in part)
-    # a backslash begins escapes such as \N (the node's name) here, and two of them are one
+    # a backslash starts escapes such as \N (the name of the node), so it is doubled
     visible = visible.replace("\\", "\\\\")
     return visible.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def styled(markup: str, *, size: float | None = None, color: str | None = None, bold: bool = False) -> str:
-    """Markup in another size (points), colour or weight; Graphviz refuses tags with nothing between them."""
+    """Return markup in another size (points), color or weight; Graphviz refuses empty tags."""
     if not markup:
         return ""
     if bold:
@@ -46,23 +46,23 @@ def styled(markup: str, *, size: float | None = None, color: str | None = None, 
 
 
 def cell(markup: str, **attributes: object) -> str:
-    """One cell of a table; attributes in lower case, `cell("x", bgcolor="#ffffff", colspan=2)`."""
+    """Return a table cell; attributes are in lower case: `cell("x", bgcolor="#ffffff", colspan=2)`."""
     return f"<TD{_attributes(attributes)}>{markup}</TD>"
 
 
 def row(cells: Iterable[str]) -> str:
-    """One row of a table."""
+    """Return a table row."""
     return f"<TR>{''.join(cells)}</TR>"
 
 
 def table(rows: Iterable[str], **attributes: object) -> str:
-    """A table; without attributes it has no lines and no space around its cells."""
+    """Return a table; without attributes it has no lines and no space around its cells."""
     settings = {"border": 0, "cellborder": 0, "cellspacing": 0, "cellpadding": 2, **attributes}
     return f"<TABLE{_attributes(settings)}>{''.join(rows)}</TABLE>"
 
 
 def label(markup: str) -> str:
-    """Markup as the value of a label attribute."""
+    """Return markup as the value of a label attribute."""
     return f"<{markup}>"
 
 
@@ -81,26 +81,26 @@ _SIZES = re.compile(r"(?<=\d)x(?=\d)|(?<=\d )x(?= \d)")
 
 @dataclass(frozen=True)
 class Look:
-    """How much is said, and how it looks."""
+    """The level of detail and the style."""
 
     style: Style
     detail: Detail
-    letters: int | None  # of the shortest line of a narrow box; None: lines are as long as they come
-    learning_rates: bool  # multipliers of learning rates on every parameter
-    across: int  # boxes side by side where most are, about
+    letters: int | None  # length of the shortest line of a narrow box; None: lines are not broken
+    learning_rates: bool  # show lr_mult of every parameter
+    across: int  # approximate number of boxes side by side at the widest place
 
     def line_length(self, shown: Picture, box: Box) -> int:
-        """Letters of a line of a box, about: in a narrow one as many as fit below the longest name."""
+        """Return the approximate length of a line of a box, at most that of the longest name in a narrow one."""
         return 54 if self.letters is None else max(self.letters, shown.longest_names[box.id] * 5 // 4)
 
     @property
     def narrow(self) -> bool:
-        """Whether many boxes stand side by side: better more lines than long ones."""
+        """Whether many boxes are side by side, so that several short lines are better than a long one."""
         return self.letters is not None
 
 
 def box_paint(look: Look, box: Box) -> Paint:
-    """Fill and line of a box."""
+    """Return fill and line of a box."""
     style, first = look.style, box.nodes[0]
     if first.layer is None:
         return style.unknown
@@ -114,7 +114,7 @@ def box_paint(look: Look, box: Box) -> Paint:
 
 
 def box_markup(look: Look, shown: Picture, box: Box) -> str:
-    """A layer and those that stand in its box."""
+    """Return the markup of a layer and the in-place layers in its box."""
     paint = box_paint(look, box)
     rows = list(_first_rows(look, shown, box))
     if look.detail == "layers" and len(box.nodes) > 1:
@@ -140,13 +140,13 @@ def _first_rows(look: Look, shown: Picture, box: Box) -> Iterator[str]:
     if box.count > 1:
         name = f"{name} \u2026 {text(box.copies[-len(box.nodes)].name)}"
     side = " " if look.narrow else "  "
-    yield row([cell(styled(" ", size=2), cellpadding=0)])  # letters would touch the frame
+    yield row([cell(styled(" ", size=2), cellpadding=0)])  # keeps letters away from the frame
     yield row([cell(f"{side}{styled(name, size=FONT_SIZE - look.narrow, bold=True)}{side}", cellpadding=2)])
     length = look.line_length(shown, box)
     lines = _lines([_kind(node), *_settings(node)], length, space="  ")
-    said = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
-    said += [styled(line, size=9, color=look.style.faint) for line in _facts(look, shown, node, length)]
-    for line in said:
+    lines_of_layer = [styled(line, size=10 - look.narrow, color=look.style.faint) for line in lines]
+    lines_of_layer += [styled(line, size=9, color=look.style.faint) for line in _facts(look, shown, node, length)]
+    for line in lines_of_layer:
         yield row([cell(f"{side}{line}{side}", cellpadding=1)])
     yield from _badges(look, node)
     yield from _chip_rows(look, shown, [node], length)
@@ -173,23 +173,23 @@ def _kind(node: Node) -> str:
 
 
 def _settings(node: Node) -> list[str]:
-    """What the layer says of itself, in parts between which a line may end."""
+    """Return the description of the layer, in parts between which a line may break."""
     words = node.layer.describe() if node.layer else ""
-    if node.bottoms and "'" not in words and '"' not in words:  # names of files and blobs stay as they are
+    if node.bottoms and "'" not in words and '"' not in words:  # names of files and blobs do not change
         words = _SIZES.sub(TIMES, words)
     parts = words.split(", ") if words else []
     return [text(part) + "," * (number < len(parts) - 1) for number, part in enumerate(parts)]
 
 
 def _facts(look: Look, shown: Picture, node: Node, length: int) -> list[str]:
-    """Lines about the layer's size."""
+    """Return lines about the size of the layer."""
     if look.detail == "layers":
         return []
-    known, parts = shown.facts[node.id], []
-    if known.parameters:
-        parts.append((f"{known.parameters:,}", "parameters"))
-    if known.multiply_adds:
-        parts.append((count_text(known.multiply_adds), "multiply-adds"))
+    size, parts = shown.facts[node.id], []
+    if size.parameters:
+        parts.append((f"{size.parameters:,}", "parameters"))
+    if size.multiply_adds:
+        parts.append((count_text(size.multiply_adds), "multiply-adds"))
     if look.detail == "full":
         parts.append(("line", str(node.location.line)))
     facts = [f"{first} {second}" for first, second in parts]
@@ -199,7 +199,7 @@ def _facts(look: Look, shown: Picture, node: Node, length: int) -> list[str]:
 
 
 def _lines(parts: Sequence[str], length: int, *, space: str) -> list[str]:
-    """Parts joined into lines of about so many letters."""
+    """Join parts into lines of at most this length, if they fit."""
     lines: list[str] = []
     for part in parts:
         joint = " " if lines and lines[-1].endswith(",") else space
@@ -220,10 +220,10 @@ def _badges(look: Look, node: Node) -> Iterator[str]:
 
 
 def _chip_rows(look: Look, shown: Picture, nodes: Sequence[Node], length: int) -> Iterator[str]:
-    """The parameters of layers, as many side by side as a line holds."""
+    """Yield rows of parameters, as many side by side as fit into a line."""
     rows: list[list[str]] = []
     filled, most = 0, length if look.narrow else CHIPS_LENGTH
-    for node, index, use in _told(look, shown, nodes):
+    for node, index, use in _shown_uses(look, shown, nodes):
         private = (node.id, index) in shown.private
         words = [text(use.param.name or use.role)]
         words += [_shape(use.shape)] if use.shape is not None and look.detail != "layers" else []
@@ -238,8 +238,8 @@ def _chip_rows(look: Look, shown: Picture, nodes: Sequence[Node], length: int) -
         yield row([cell(table([row(chips)], cellspacing=2), cellpadding=1)])
 
 
-def _told(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[tuple[Node, int, ParamUse]]:
-    """The parameters that have chips."""
+def _shown_uses(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[tuple[Node, int, ParamUse]]:
+    """Yield the parameters that are shown."""
     for node in nodes:
         for index, use in enumerate(node.params):
             if look.detail != "layers" or use.param.id in shown.paints or (node.id, index) in shown.private:
@@ -247,8 +247,8 @@ def _told(look: Look, shown: Picture, nodes: Sequence[Node]) -> Iterator[tuple[N
 
 
 def box_params(look: Look, shown: Picture, box: Box) -> list[Param]:
-    """The parameters whose chips stand in a box, in their order."""
-    return [use.param for _, _, use in _told(look, shown, box.nodes)]
+    """Return the parameters that a box shows, in order."""
+    return [use.param for _, _, use in _shown_uses(look, shown, box.nodes)]
 
 
 def _chip(look: Look, shown: Picture, use: ParamUse, words: str, *, private: bool) -> str:
@@ -257,13 +257,13 @@ def _chip(look: Look, shown: Picture, use: ParamUse, words: str, *, private: boo
     if paint is None:
         paint, ink = (style.unlike, style.alarm) if private else (style.private, style.faint)
     words = styled(words, size=9, color=ink)
-    said = "  ".join(_said_of(look, use))
-    if said:
-        words += f"<BR/>{styled(said, size=8, color=ink)}"
+    settings = "  ".join(_use_settings(look, use))
+    if settings:
+        words += f"<BR/>{styled(settings, size=8, color=ink)}"
     return cell(words, border=1, bgcolor=paint.fill, color=paint.line, style="rounded")
 
 
-def _said_of(look: Look, use: ParamUse) -> Iterator[str]:
+def _use_settings(look: Look, use: ParamUse) -> Iterator[str]:
     if look.detail == "full" and use.is_owner and not use.param.statistic and use.param.filler.type != "constant":
         yield text(use.param.filler.type)
     if look.learning_rates or (look.detail == "full" and use.lr_mult != 1):
@@ -277,7 +277,7 @@ def _shape(shape: Shape | None) -> str:
 
 
 def wire_label(look: Look, wire: Wire) -> str | None:
-    """What is said on a wire: the blob's shape, and its name where it is not the layer's."""
+    """Return the label of a wire: the shape of the blob, and its name if it is not that of the layer."""
     if look.detail == "layers":
         return None
     blob = wire.blobs[0]
@@ -298,7 +298,7 @@ def wire_label(look: Look, wire: Wire) -> str | None:
 
 
 def output_label(look: Look, output: Output) -> str:
-    """The name and the shape of what leaves the net."""
+    """Return the name and the shape of an output."""
     names = text(output.blobs[0].name)
     if len(output.blobs) > 1:
         names += f" \u2026 {text(output.blobs[-1].name)}"
@@ -310,7 +310,7 @@ def output_label(look: Look, output: Output) -> str:
 
 
 def chip_markup(look: Look, shown: Picture, param: Param) -> str:
-    """A shared parameter in the legend."""
+    """Return a shared parameter for the legend."""
     paint = shown.paints[param.id]
     words = text(param.name or f"{param.owner_name} {param.role}")
     if param.shape is not None:

@@ -28,15 +28,15 @@ from siamese_proto.optimize.fuse_towers import fuse_towers
 
 
 def both_phases(train: Graph, test: Graph) -> Graph:
-    """The layers of both phases in one, for drawing only: here a blob may have a maker in each phase."""
+    """Return a graph with the layers of both phases, for drawing only: two layers may compute one blob."""
 
     def written(node: Node) -> tuple[object, ...]:
         return (node.location, node.name, node.type, tuple(top.name for top in node.tops))
 
-    known, ids = {written(node) for node in train.nodes}, {node.id for node in train.nodes}
+    in_train, ids = {written(node) for node in train.nodes}, {node.id for node in train.nodes}
     extra = []
     for node in test.nodes:
-        if written(node) not in known:
+        if written(node) not in in_train:
             fresh = node.id
             while fresh in ids:
                 fresh += "_test"
@@ -56,8 +56,8 @@ def both_phases(train: Graph, test: Graph) -> Graph:
 
 RankDir = Literal["TB", "BT", "LR", "RL"]
 TowerLayout = Literal["side-by-side", "collapsed"]
-MOST_WIDE = 4  # boxes side by side that a page holds in their wide form
-MOST_MEDIUM = 6  # and with lines of 24 letters
+MOST_WIDE = 4  # wide boxes side by side that fit on a page
+MOST_MEDIUM = 6  # boxes with lines of 24 letters
 
 __all__ = ["Detail", "RankDir", "StyleName", "TowerLayout", "blob_numbers", "draw", "drawn_graph"]
 
@@ -73,29 +73,35 @@ def draw(
     fused: bool = False,
     learning_rates: bool = False,
 ) -> graphviz.Digraph:
-    """The drawing of a graph. It shows itself in a notebook; `render` writes it to a file.
+    """Draw a graph. Notebooks display the result; `render` writes it to a file.
 
-    Towers stand side by side, layer beside layer. A shared parameter has one colour wherever it is used, dashed ties
-    join the layers of towers that share, and a legend says who uses it; a blob that towers do not share, though they
-    share others, is framed in red. Layers that work in place stand in the box of the layer whose output they change.
-    Shapes that are not known are left out.
-    With `test`, the graph of the same net for the other phase, both are drawn in one; layers of one phase are marked.
-    `towers="collapsed"` draws identical towers as one; `fused=True` draws towers as they run, over joined batches.
-    `detail` is "layers" (types and settings, for large nets), "blobs" (parameters, shapes and counts as well) or "full"
-    (fillers, multipliers, lines of the file and names of all blobs as well). `learning_rates` tells every lr_mult.
+    Towers are drawn side by side. A shared parameter has one color wherever it is used, dashed lines connect the layers
+    that share it, and a legend lists its users. A parameter that towers do not share, although they share others, has a
+    red frame. In-place layers are drawn in the box of the layer whose output they change.
+
+    Args:
+        graph: The graph to draw. Unknown shapes are left out.
+        rankdir: The direction from data to loss.
+        test: The graph of the same net for the other phase. Both are drawn in one; layers of one phase are marked.
+        style: The colors and fonts.
+        detail: "layers" shows types and settings, for large nets. "blobs" adds parameters, shapes and counts. "full"
+            adds fillers, multipliers, line numbers and the names of all blobs.
+        towers: "collapsed" draws identical towers once.
+        fused: Draw what runs: fused towers over joined batches.
+        learning_rates: Show every lr_mult.
     """
     find_renderer()
     shown = picture(drawn_graph(graph, test=test, fused=fused), STYLES[style])
     if towers == "collapsed":
         shown = collapsed(shown)
-    lies = rankdir in ("LR", "RL")
-    letters = None if lies or shown.breadth <= MOST_WIDE else 24 if shown.breadth <= MOST_MEDIUM else 13
-    look = Look(STYLES[style], detail, letters, learning_rates, shown.length if lies else shown.breadth)
+    is_horizontal = rankdir in ("LR", "RL")
+    letters = None if is_horizontal or shown.breadth <= MOST_WIDE else 24 if shown.breadth <= MOST_MEDIUM else 13
+    look = Look(STYLES[style], detail, letters, learning_rates, shown.length if is_horizontal else shown.breadth)
     return _Figure(shown, look, rankdir, test).drawn()
 
 
 def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False) -> Graph:
-    """The graph whose nodes, parameters and blobs the ids of a drawing count."""
+    """Return the graph that is drawn; ids in the drawing are positions in it."""
     if fused:
         graph, test = fuse_towers(graph).graph, fuse_towers(test).graph if test is not None else None
     return graph if test is None else both_phases(graph, test)
@@ -103,7 +109,7 @@ def drawn_graph(graph: Graph, *, test: Graph | None = None, fused: bool = False)
 
 @dataclass(frozen=True)
 class _Figure:
-    """A drawing in the making."""
+    """Builds one drawing."""
 
     shown: Picture
     look: Look
@@ -113,12 +119,12 @@ class _Figure:
     def drawn(self) -> graphviz.Digraph:
         figure = graphviz.Digraph("net", strict=False)
         self._settings(figure)
-        with figure.subgraph(name="cluster_net") as net:  # its label is the legend, below everything
-            markup, told = legend(self.look, self.shown)
+        with figure.subgraph(name="cluster_net") as net:  # its label is the legend
+            markup, listed = legend(self.look, self.shown)
             words = label(markup) if markup else ""
             background = self.look.style.background
             net.attr("graph", label=words, labelloc="b", color=background, margin="0")
-            net.attr("graph", id="legend", **_classes("legend", *self._params(told)))
+            net.attr("graph", id="legend", **_classes("legend", *self._params(listed)))
             stacked = {box.id for stack in self.shown.stacks for box in stack.boxes}
             self._boxes(net, (box for box in self.shown.boxes if box.id not in stacked))
             self._stacks(net)
@@ -135,12 +141,12 @@ class _Figure:
         words = label(title(self.look, self.shown, self.test))
         figure.attr("graph", label=words, labelloc="t", fontname=style.font, fontcolor=style.ink)
         figure.attr("graph", id="net", **_classes(f"style-{style.name}", f"detail-{self.look.detail}"))
-        apart = {"ranksep": "0.32", "nodesep": "0.35"}
+        spacing = {"ranksep": "0.32", "nodesep": "0.35"}
         if self.look.narrow:
-            apart["nodesep"] = "0.14"
+            spacing["nodesep"] = "0.14"
         elif self.look.detail == "layers":
-            apart["ranksep"] = "0.25"
-        figure.attr("graph", rankdir=self.rankdir, newrank="true", pad="0.25", bgcolor=style.background, **apart)
+            spacing["ranksep"] = "0.25"
+        figure.attr("graph", rankdir=self.rankdir, newrank="true", pad="0.25", bgcolor=style.background, **spacing)
         figure.attr("node", shape="plain", fontname=style.font, fontsize="12", fontcolor=style.ink)
         figure.attr("edge", fontname=style.font, fontsize="9", fontcolor=style.faint, color=style.wire)
         figure.attr("edge", arrowsize="0.6", penwidth="1")

@@ -10,12 +10,12 @@ from siamese_proto.export.summary import count_text
 from siamese_proto.graph.ir import Graph, Node, Param
 
 NAMES_A_LINE = 4
-ENTRY_WIDTH = 2  # boxes that stand above an entry, about
+ENTRY_WIDTH = 2  # approximate width of an entry in boxes
 GROUP = 3  # parameters of one layer in a line
 
 
 def title(look: Look, shown: Picture, test: Graph | None) -> str:
-    """The net's name, phase, number of parameters and of multiply-adds."""
+    """Return the name of the net, its phase, and its numbers of parameters and multiply-adds."""
     facts = shown.summary
     least = "" if facts.complete else "at least "
     parts = [facts.phase if test is None else f"{facts.phase} and {test.phase}"]
@@ -30,12 +30,12 @@ def title(look: Look, shown: Picture, test: Graph | None) -> str:
     lines = [DOT.join(parts)]
     if len(lines[0]) > 60 and look.across < 3:
         lines = [DOT.join(parts[:2]), DOT.join(parts[2:])] if len(parts) > 2 else lines
-    said = [row([cell(styled(line, size=11, color=look.style.faint))]) for line in lines]
-    return table([row([cell(name)]), *said, row([cell(" ")])])
+    subtitle = [row([cell(styled(line, size=11, color=look.style.faint))]) for line in lines]
+    return table([row([cell(name)]), *subtitle, row([cell(" ")])])
 
 
 def legend(look: Look, shown: Picture) -> tuple[str, list[Param]]:
-    """Who shares what, and the parameters in the order in which they are told."""
+    """Return the legend, and the parameters in the order in which it shows them."""
     groups: dict[tuple[object, ...], list[Param]] = {}
     for param in shown.graph.params:
         if param.id in shown.paints:
@@ -51,12 +51,12 @@ def legend(look: Look, shown: Picture) -> tuple[str, list[Param]]:
     gap = cell("    ")
     title = cell(styled("Shared parameters", size=11, bold=True), colspan=3 * columns - 1, align="left")
     rows = [row([cell(" ", colspan=3 * columns - 1)]), row([title])]
-    told: list[Param] = []
+    listed: list[Param] = []
     for start in range(height):
         line = entries[start::height]
         rows.append(row([gap.join(markup for markup, _ in line)]))
-        told.extend(param for _, params in line for param in params)
-    return table(rows, cellspacing=3, cellpadding=2), told
+        listed.extend(param for _, params in line for param in params)
+    return table(rows, cellspacing=3, cellpadding=2), listed
 
 
 def _entry(look: Look, shown: Picture, params: Sequence[Param]) -> str:
@@ -78,5 +78,5 @@ def _names(shown: Picture, users: Sequence[Node]) -> str:
 def _not_shared(look: Look) -> str:
     words = styled("<B>not shared</B>", size=9, color=look.style.alarm)
     chip = cell(words, border=1, bgcolor=look.style.unlike.fill, color=look.style.unlike.line, style="rounded")
-    own = styled("a tower's own, though its layers are twins", size=9, color=look.style.ink)
+    own = styled("separate parameters in layers that otherwise share", size=9, color=look.style.ink)
     return cell(table([row([chip])], cellspacing=2), align="left") + cell(own, align="left")

@@ -1,8 +1,8 @@
-"""A drawing as a page to look around in: one file, which asks nothing of the network.
+"""A drawing as an interactive page: one file that needs no network.
 
-`page.html`, `page.css` and `page.js` lie beside this module. The page's policy (Content-Security-Policy) admits this
-style and this script alone, by their digests, and no connection at all; what comes from the file stands in the SVG that
-Graphviz wrote, and in a block of JSON that the script shows as texts.
+The Content-Security-Policy of the page allows only the style and the script next to this module, by their digests, and
+no connection. Content from the user's file is in the SVG written by Graphviz, and in a block of JSON that the script
+shows as text.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from siamese_proto.proto.parsed import ParsedNet, RawField
 from siamese_proto.proto.writer import message_text
 
 ENDINGS = (".html", ".htm")
-MOST_TEXT = 8000  # letters of a layer's prototxt that are shown: a layer may hold its weights
+MOST_TEXT = 8000  # shown characters of the prototxt of a layer, which may contain weights
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 _Unknown = dict[tuple[int, int], tuple[tuple[str, RawField], ...]]
 
 
 def is_page(path: str | Path) -> bool:
-    """Whether a file's ending says that it is a page."""
+    """Return whether a file name ends like that of a page."""
     return Path(path).suffix.lower() in ENDINGS
 
 
 def check_page(path: str | Path) -> None:
-    """Raise NetError, before any work is done, where a page of this name cannot be made."""
+    """Raise NetError if a page of this name cannot be written."""
     if not is_page(path):
         raise NetError(f"cannot write a page to {quoted(str(path))}: its name must end in .html")
     if find_renderer() is None:
-        raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`")
+        raise NetError("no renderer is installed: install Graphviz, or run: python -m pip install graphviz-pure")
     check_writable(path)
 
 
@@ -60,10 +60,15 @@ def write_page(
     fused: bool = False,
     learning_rates: bool = False,
 ) -> None:
-    """Write the drawing of a graph as a page; the file is there complete or not at all.
+    """Write the drawing of a graph as a page. The file is complete or does not exist.
 
-    The options are those of `draw`. `parsed` is the net as it was read, for fields that the schema does not know.
-    Raises NetError for an ending that is none of ENDINGS and a place that cannot be written to.
+    Args:
+        graph: The graph; the other options are those of `draw`.
+        path: The file; its name ends in .html or .htm.
+        parsed: The net as read, for fields that the schema does not know.
+
+    Raises:
+        NetError: The name has another ending, or the file cannot be written.
     """
     check_page(path)
     figure = draw(
@@ -81,7 +86,7 @@ def write_page(
 
 
 def page(svg: str, graph: Graph, summary: Summary, parsed: ParsedNet | None = None) -> str:
-    """The text of the page for a drawing (`to_svg`) of a graph (`drawn_graph`); `summary` gives the totals."""
+    """Return the text of the page for the SVG of a graph (`drawn_graph`); `summary` has the totals."""
     folder = resources.files("siamese_proto.export.drawing")
     style, script = ((folder / f"page.{ending}").read_text("utf-8") for ending in ("css", "js"))
     policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
@@ -95,11 +100,11 @@ def page(svg: str, graph: Graph, summary: Summary, parsed: ParsedNet | None = No
         "facts": _as_data(facts_of(graph, summary, parsed)),
     }
     template = (folder / "page.html").read_text("utf-8")
-    return _PLACEHOLDER.sub(lambda match: parts[match[1]], template)  # in one go: what is put in is not looked at again
+    return _PLACEHOLDER.sub(lambda match: parts[match[1]], template)  # in one pass: inserted text is not searched again
 
 
 def facts_of(graph: Graph, summary: Summary, parsed: ParsedNet | None = None) -> dict[str, Any]:
-    """What the page tells of layers and parameters, each list in the order of the numbers in the drawing."""
+    """Return the data about layers and parameters that the page shows, in the order of the drawing."""
     blobs = blob_numbers(graph)
     numbers = {param.id: number for number, param in enumerate(graph.params)}
     users: list[list[int]] = [[] for _ in graph.params]
@@ -121,18 +126,18 @@ def facts_of(graph: Graph, summary: Summary, parsed: ParsedNet | None = None) ->
 
 def _totals(summary: Summary) -> list[tuple[str, str]]:
     least = "" if summary.complete else "at least "
-    known = [
+    counts = [
         ("parameters", summary.parameters, "{:,}".format),
         ("if nothing were shared", summary.unshared_parameters, "{:,}".format),
         ("trainable", summary.trainable_parameters, "{:,}".format),
         ("multiply-adds", summary.multiply_adds, count_text),
         ("memory", summary.activation_bytes, bytes_text),
     ]
-    told = [("phase", summary.phase)]
-    for term, count, shown in known:
+    totals = [("phase", summary.phase)]
+    for term, count, text in counts:
         if count and (count != summary.parameters or term == "parameters"):
-            told.append((term, least + shown(count)))
-    return told
+            totals.append((term, least + text(count)))
+    return totals
 
 
 def _layer(node: Node, row: Row, numbers: dict[str, int], blobs: dict[str, int], unknown: _Unknown) -> dict[str, Any]:
@@ -194,6 +199,6 @@ def _digest(text: str) -> str:
 
 
 def _as_data(value: object) -> str:
-    """JSON that nothing in it can end or begin an element of the page."""
+    """Return JSON in which nothing can start or end an element of the page."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,4 +1,4 @@
-"""Colours and letters of the styles."""
+"""Colors and fonts of the styles, and the colors of shared parameters."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Paint:
 
 @dataclass(frozen=True)
 class Style:
-    """How a drawing looks. Each style tells data, loss, learned and unknown layers apart, and shared parameters."""
+    """The look of a drawing. Each style distinguishes data, loss, learned and unknown layers, and shared parameters."""
 
     name: StyleName
     font: str
     ink: str  # names
-    faint: str  # everything that is said of them
+    faint: str  # details
     wire: str
     label_wire: str  # of a blob that is read as a label
     background: str
-    alarm: str  # what towers do not share
+    alarm: str  # parameters that towers do not share
     chip_ink: str
     learned: Paint
     plain: Paint
@@ -37,8 +37,8 @@ class Style:
     loss: Paint
     unknown: Paint
     private: Paint  # parameters of one layer only
-    unlike: Paint  # parameters that towers do not share, though they share others
-    once: str  # what is said of layers of one phase only
+    unlike: Paint  # parameters that towers do not share, although they share others
+    once: str  # the mark of layers of one phase
     rounded: bool = True
     fills: tuple[float, float, float, float] = (0.76, 0.87, 0.81, 0.91)  # lightness of a layer's shared blobs
     line: float = 0.40  # lightness of their frames
@@ -46,12 +46,12 @@ class Style:
     blob: Paint | None = None  # of the blobs on the wires
 
     def shared(self, owner: int, blob: int) -> Paint:
-        """The colour of a shared parameter: one hue a layer that owns some, another lightness for each of its blobs."""
+        """Return the color of a shared parameter: one hue for each owner, one lightness for each of its blobs."""
         hue = _HUES[owner] if owner < len(_HUES) else (owner * _GOLDEN) % 1.0
         return Paint(_hex(hue, self.fills[blob % 4], 0.68), _hex(hue, self.line, 0.60))
 
 
-# hues (turns of the circle) that follow each other with the widest steps, red left to what is wrong
+# hues (fractions of the circle) with the widest steps in between; red is for errors
 _HUES = (0.58, 0.12, 0.40, 0.78, 0.07, 0.50, 0.90, 0.24, 0.66, 0.16)
 _GOLDEN = 0.6180339887
 
@@ -62,7 +62,7 @@ def _hex(hue: float, lightness: float, saturation: float) -> str:
 
 _PLAIN = Style(
     name="plain",
-    font="Arial",  # every system and graphviz-pure know it, or have another font of the same widths
+    font="Arial",  # available everywhere, or replaced by a font with the same widths
     ink="#1f2933",
     faint="#5f6b78",
     wire="#52606d",
@@ -80,7 +80,7 @@ _PLAIN = Style(
     once="#a86a00",
 )
 
-# The colours are those that Caffe's draw_net gives to types of layers and to blobs.
+# The colors of Caffe's draw_net for layer types and blobs.
 _CAFFE_LAYER = Paint("#6495ed", "#30507f")
 _CAFFE = Style(
     name="caffe",
@@ -104,9 +104,7 @@ _CAFFE = Style(
     fills=(0.80, 0.90, 0.85, 0.94),
     line=0.25,
     by_type={
-        "Convolution": Paint(
-            "#ff7a7a", "#802828"
-        ),  # paler than Caffe's #ff5050, which black letters are hard to read on
+        "Convolution": Paint("#ff7a7a", "#802828"),  # paler than Caffe's #ff5050, for contrast with black text
         "Deconvolution": Paint("#ff7a7a", "#802828"),
         "Pooling": Paint("#ff9900", "#804d00"),
         "InnerProduct": Paint("#da78ff", "#661a80"),  # Caffe's is #cc33ff

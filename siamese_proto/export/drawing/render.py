@@ -16,10 +16,13 @@ from siamese_proto.files import check_writable, write_atomically
 
 FORMATS = ("svg", "png", "pdf", "dot")
 PNG_DOTS_PER_INCH = "144"
+_NO_RENDERER = (
+    "no renderer is installed: install Graphviz, or run: python -m pip install graphviz-pure; or write a .dot file"
+)
 TOO_LARGE_SIGN = "too large for cairo-renderer bitmaps"
 TOO_LARGE = "the drawing is too large for a PNG and was made smaller; write .svg, or use --detail layers"
-# Graphviz measures with one font and names it; readers may have another of its widths. Letters that none of them has
-# come from whatever font the reader's system has for them: that is what the last name of each list is for.
+# Graphviz measures with one font and names it; a reader may have another with the same widths. The last name of each
+# list is for characters that these fonts lack.
 FAMILIES = {
     "Arial": "Arial,'Liberation Sans',Helvetica,sans-serif",
     "Times,serif": "'Times New Roman','Liberation Serif',Times,serif",
@@ -28,10 +31,13 @@ _FAMILY = re.compile('(?<= font-family=")[^"]*(?=")')
 
 
 def render(figure: graphviz.Digraph, path: str | Path) -> str | None:
-    """Write a drawing to a file; its ending says the format. The file is there complete or not at all.
+    """Write a drawing to a file, in the format of its ending. The file is complete or does not exist.
 
-    Returns what there is to say of it: a PNG can be made smaller than it should be, because it would be too large.
-    Raises NetError for an ending that is none of FORMATS, a place that cannot be written to, and PDF without Graphviz.
+    Returns:
+        A remark if a PNG had to be made smaller, otherwise None.
+
+    Raises:
+        NetError: The ending is none of FORMATS, the file cannot be written, or PDF is requested without Graphviz.
     """
     file_format, remark = check_output(path), None
     if file_format == "dot":
@@ -39,22 +45,22 @@ def render(figure: graphviz.Digraph, path: str | Path) -> str | None:
     elif file_format == "svg":
         content = to_svg(figure).encode()
     else:
-        content, said = _run(figure.source.encode(), file_format)
-        remark = TOO_LARGE if TOO_LARGE_SIGN in said else None
+        content, messages = _run(figure.source.encode(), file_format)
+        remark = TOO_LARGE if TOO_LARGE_SIGN in messages else None
     write_atomically(path, content)
     return remark
 
 
 def to_svg(figure: graphviz.Digraph) -> str:
-    """A drawing as the text of an SVG file, the parts of it named as `figure` says."""
+    """Return a drawing as SVG, in which ids and classes name layers, blobs and parameters."""
     drawn = _run(figure.source.encode(), "svg")[0].decode()
     return mark_chips(_FAMILY.sub(lambda match: FAMILIES.get(match[0], match[0]), drawn))
 
 
 def check_output(path: str | Path, *, or_page: bool = False) -> str:
-    """The format that a file's ending asks for, if it can be made here and the file can be written.
+    """Return the format of a file name; NetError if it cannot be drawn here or the file cannot be written.
 
-    `or_page`: the caller writes pages too, so that .html is among the endings that an error lists.
+    With `or_page`, the error also lists .html.
     """
     file_format = Path(path).suffix[1:].lower()
     if file_format not in FORMATS:
@@ -63,7 +69,7 @@ def check_output(path: str | Path, *, or_page: bool = False) -> str:
     if file_format != "dot":
         renderer = find_renderer()
         if renderer is None:
-            raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`, or write a .dot file")
+            raise NetError(_NO_RENDERER)
         if file_format == "pdf" and renderer.stem == "graphviz-pure":
             raise NetError("PDF needs Graphviz (the command `dot`), which is not installed; write .svg or .png instead")
     check_writable(path)
@@ -71,35 +77,35 @@ def check_output(path: str | Path, *, or_page: bool = False) -> str:
 
 
 def find_renderer() -> Path | None:
-    """The system's `dot`, else `graphviz-pure` from beside this Python or on the path.
+    """Return the system's `dot`, or `graphviz-pure` from this Python or the path; None if there is neither.
 
-    The graphviz package is told, so that drawings show themselves in notebooks where there is no `dot`.
+    The graphviz package gets the path too, so that notebooks display drawings without `dot`.
     """
-    beside = sysconfig.get_path("scripts")
-    found = shutil.which("dot") or shutil.which("graphviz-pure", path=beside) or shutil.which("graphviz-pure")
-    if found is None:
+    scripts = sysconfig.get_path("scripts")
+    program = shutil.which("dot") or shutil.which("graphviz-pure", path=scripts) or shutil.which("graphviz-pure")
+    if program is None:
         return None
-    dot_command.DOT_BINARY = Path(found)
-    return Path(found)
+    dot_command.DOT_BINARY = Path(program)
+    return Path(program)
 
 
 def _run(source: bytes, file_format: str) -> tuple[bytes, str]:
-    """The picture, and what Graphviz says of it."""
+    """Return the picture, and the messages of Graphviz."""
     renderer = find_renderer()
     if renderer is None:
-        raise NetError("nothing here draws: install Graphviz or `pip install graphviz-pure`, or write a .dot file")
+        raise NetError(_NO_RENDERER)
     command = [str(renderer), "-Kdot", f"-T{file_format}"]
     if file_format == "png":
         command.append(f"-Gdpi={PNG_DOTS_PER_INCH}")
     done = subprocess.run(command, input=source, capture_output=True, check=False)
-    said = " ".join(done.stderr.decode(errors="replace").split())
+    messages = " ".join(done.stderr.decode(errors="replace").split())
     if done.returncode != 0 or not done.stdout:
-        raise NetError(f"{command[0]} could not draw this net: {said or f'exit status {done.returncode}'}")
-    return done.stdout, said
+        raise NetError(f"{command[0]} could not draw this net: {messages or f'exit status {done.returncode}'}")
+    return done.stdout, messages
 
 
 _GROUP = re.compile(r'<g id="[^"]*" class="(?:node|cluster)(?P<classes> [^"]*)">.*?</g>', re.DOTALL)
-# a rounded cell: its fill, its frame of the same outline, and the texts within
+# a rounded cell: its fill, its frame with the same outline, and its texts
 _CHIP = re.compile(
     r'<path fill="#[^"]*" stroke="(?:transparent|none)" d="(?P<outline>[^"]*)"/>\n'
     r'<path fill="none" stroke="#[^"]*"(?: stroke-width="[^"]*")? d="[^"]*"/>\n'
@@ -110,7 +116,10 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def mark_chips(svg: str) -> str:
-    """The same drawing with a group around each parameter's frame and texts, classed `chip param-3`."""
+    """Add a group with the classes `chip param-3` around the frame and texts of each parameter.
+
+    Graphviz gives ids and classes to boxes, not to parts of their labels.
+    """
     return _GROUP.sub(_marked, svg)
 
 
@@ -118,10 +127,10 @@ def _marked(group: re.Match[str]) -> str:
     classes = group["classes"].replace("&#45;", "-").split()
     params = [name for name in classes if re.fullmatch(r"param-\d+", name)]
     chips = list(_CHIP.finditer(group[0]))
-    extra = len(chips) - len(params)  # the frame of the box itself may look like one, and comes first
+    extra = len(chips) - len(params)  # the frame of the box itself may look the same, and comes first
     if not params or extra < 0:
         return group[0]
-    in_legend = "legend" in classes  # there what looks like one more is the sign of what is not shared, and comes last
+    in_legend = "legend" in classes  # there, an extra one is the mark of unshared parameters, and comes last
     chips = chips[: len(params)] if in_legend else chips[extra:]
     return _with_groups(group[0], chips, params, in_legend=in_legend)
 
@@ -137,7 +146,7 @@ def _with_groups(text: str, chips: list[re.Match[str]], params: list[str], *, in
 
 
 def _inside(chip: re.Match[str]) -> int:
-    """How much of what follows a chip stands in it."""
+    """Return the length of the texts inside the frame of a chip."""
     numbers = [float(number) for number in _NUMBER.findall(chip["outline"])]
     across, down = numbers[0::2], numbers[1::2]
     end = 0

@@ -16,15 +16,15 @@ from siamese_proto.graph.towers import Row, Towers
 
 
 def align(figure: graphviz.Digraph, look: Look, shown: Picture, towers: Towers, number: int, *, upwards: bool) -> None:
-    """Put the boxes of a row at one height, the first tower leftmost or topmost, and a tower that is a chain in a line.
+    """Align the boxes of a row, the first tower leftmost or topmost, and put a tower that is a chain in a line.
 
-    Boxes of a row that share parameters are joined by dashed ties in their colour, where no others stand between them.
+    Dashed lines in the color of a shared parameter connect adjacent boxes of a row.
     """
     rows = [
         [shown.begins[node.id] for node in row] for row in towers.rows if all(node.id in shown.begins for node in row)
     ]
     levels = _levels(shown, rows)
-    spine = towers.count % 2 == 0  # between the two towers in the middle, to keep what feeds and joins them there too
+    spine = towers.count % 2 == 0  # between the two middle towers, so that their source and their join are centered
     middles = [_middle(figure, f"middle_{number}_{place}") if spine else None for place in range(len(levels))]
     for place, (level, middle) in enumerate(zip(levels, middles, strict=True)):
         if len(level) == 1:
@@ -38,7 +38,7 @@ def align(figure: graphviz.Digraph, look: Look, shown: Picture, towers: Towers, 
 
 
 def _levels(shown: Picture, rows: Sequence[Sequence[Box]]) -> list[list[Sequence[Box]]]:
-    """Rows that stand at one height, from the first: one of a chain, several where the towers have branches."""
+    """Return the rows of each level: one for a chain, several if the towers have branches."""
     row_of = {box.id: place for place, row in enumerate(rows) for box in row}
     sources: dict[int, set[int]] = {place: set() for place in range(len(rows))}
     for wire in shown.wires:
@@ -70,7 +70,7 @@ def _line_up(
         ids.insert(half, middle)
         ties.insert(half, ties[half - 1])
     pairs = [(*pair, tie) for pair, tie in zip(pairwise(ids), ties, strict=True)]
-    if upwards:  # what goes from left to right goes from the bottom to the top in a drawing that lies down
+    if upwards:  # in a horizontal drawing, left to right becomes bottom to top
         pairs = [(right, left, tie) for left, right, tie in reversed(pairs)]
     with figure.subgraph() as same:
         same.attr("graph", rank="same")
@@ -80,7 +80,7 @@ def _line_up(
 
 
 def _part(figure: graphviz.Digraph, level: Sequence[Sequence[Box]], middle: str | None, *, upwards: bool) -> None:
-    """Keep every box of a tower on one side of every box of the next, in whatever order each has its own."""
+    """Keep all boxes of a tower on one side of those of the next tower."""
     columns = [[box.id for box in column] for column in zip(*level, strict=True)]
     if middle:
         columns.insert(len(columns) // 2, [middle])
@@ -94,15 +94,14 @@ def _part(figure: graphviz.Digraph, level: Sequence[Sequence[Box]], middle: str 
 
 
 def _tie(look: Look, shown: Picture, left: Box, right: Box) -> dict[str, str]:
-    """How the line between two boxes looks: a tie where they share, else none that one sees."""
+    """Return the attributes of the line between two boxes: dashed if they share parameters, otherwise invisible."""
     shared = _shared(left.nodes, right.nodes)
     if not shared:
         return {"style": "invis"}
     numbers = [f"param-{shown.param_numbers[param.id]}" for param in shared]
-    colour = shown.paints[shared[0].id].line
     return {
         "style": "dashed",
-        "color": colour,
+        "color": shown.paints[shared[0].id].line,
         "penwidth": "1.4",
         "arrowhead": "none",
         "class": " ".join(("tie", *numbers)),
@@ -122,7 +121,7 @@ def _middle(figure: graphviz.Digraph, name: str) -> str:
 def _hang(
     figure: graphviz.Digraph, shown: Picture, levels: Sequence[Sequence[Sequence[Box]]], middle: Sequence[str]
 ) -> None:
-    """Points that one does not see, in line with the box that feeds the towers and the one that joins them."""
+    """Put invisible points in line with the source of the towers and the box that joins them."""
     first, last = ({box.id for row in levels[end] for box in row} for end in (0, -1))
     sources = {wire.source.id for wire in shown.wires if wire.target.id in first} - first
     targets = {wire.target.id for wire in shown.wires if wire.source.id in last} - last
@@ -132,20 +131,20 @@ def _hang(
 
 
 def collapsed(shown: Picture) -> Picture:
-    """The same picture with every group of identical towers as one tower.
+    """Return the picture with every group of identical towers drawn once.
 
-    Towers are identical where they share all their parameters and have the same types, settings and shapes. What feeds
-    each of them alone, and is alike too, goes with them.
+    Towers are identical if they share all parameters and have the same types, settings and shapes. Identical sources
+    that each feed one tower are drawn with it.
     """
-    groups = [group for group in shown.towers if group.shares_all and all(map(_alike, group.rows))]
+    groups = [group for group in shown.towers if group.shares_all and all(map(_is_identical, group.rows))]
     stacks: list[list[Row]] = []
-    kept = [group for group in shown.towers if group not in groups]
+    side_by_side = [group for group in shown.towers if group not in groups]
     for group in groups:
         rows = list(group.rows)
-        if all(_folded_alike(shown, row) for row in rows):
+        if all(_is_folded_equally(shown, row) for row in rows):
             stacks.append([*_feeding(shown, group), *rows])
         else:
-            kept.append(group)
+            side_by_side.append(group)
     first_of = {node.id: row[0] for rows in stacks for row in rows for node in row}
     if not first_of:
         return shown
@@ -160,7 +159,7 @@ def collapsed(shown: Picture) -> Picture:
         if first_of.get(box.nodes[0].id) in (None, box.nodes[0])
     }
 
-    def moved(box: Box) -> Box:
+    def drawn_as(box: Box) -> Box:
         first = first_of.get(box.nodes[0].id, box.nodes[0])
         return new_boxes[first.id]
 
@@ -168,10 +167,10 @@ def collapsed(shown: Picture) -> Picture:
         shown,
         boxes=tuple(new_boxes.values()),
         wires=_joined_wires(
-            replace(wire, source=moved(wire.source), target=moved(wire.target)) for wire in shown.wires
+            replace(wire, source=drawn_as(wire.source), target=drawn_as(wire.target)) for wire in shown.wires
         ),
-        outputs=_joined_outputs(replace(output, source=moved(output.source)) for output in shown.outputs),
-        towers=tuple(kept),
+        outputs=_joined_outputs(replace(output, source=drawn_as(output.source)) for output in shown.outputs),
+        towers=tuple(side_by_side),
         stacks=tuple(_stack(rows, new_boxes) for rows in stacks),
     )
 
@@ -180,7 +179,7 @@ def _stack(rows: Sequence[Row], boxes: Mapping[str, Box]) -> Stack:
     return Stack(tuple(boxes[row[0].id] for row in rows if row[0].id in boxes), len(rows[0]))
 
 
-def _alike(row: Row) -> bool:
+def _is_identical(row: Row) -> bool:
     return len({_looks(node) for node in row}) == 1
 
 
@@ -190,39 +189,39 @@ def _looks(node: Node) -> tuple[object, ...]:
     return (node.type, settings, shapes, tuple(use.param.id for use in node.params), node.phases, node.loss_weights)
 
 
-def _folded_alike(shown: Picture, row: Row) -> bool:
-    """Whether the row's layers all begin boxes of as many layers, or all stand in boxes of others."""
+def _is_folded_equally(shown: Picture, row: Row) -> bool:
+    """Return whether all layers of the row start boxes of the same size, or all are in boxes of other layers."""
     boxes = [shown.begins.get(node.id) for node in row]
     return len({len(box.nodes) if box else 0 for box in boxes}) == 1
 
 
 def _feeding(shown: Picture, group: Towers) -> Iterator[Row]:
-    """Rows of boxes without bottoms, each of which feeds one tower and nothing else."""
+    """Yield rows of boxes without bottoms that each feed only one tower."""
     tower_of = {node.id: number for number in range(group.count) for node in group.tower(number)}
     feeds: defaultdict[str, set[int | None]] = defaultdict(set)
     makers: defaultdict[tuple[str, int], Box] = defaultdict()
     for wire in shown.wires:
         feeds[wire.source.id].add(tower_of.get(wire.target.nodes[0].id))
         makers[wire.target.id, wire.bottom] = wire.source
-    found: dict[str, None] = {}
+    yielded: set[str] = set()
     for row in group.rows:
         if row[0].id not in shown.begins:
             continue
         for index in range(len(row[0].bottoms)):
             boxes = [makers.get((shown.begins[node.id].id, index)) for node in row]
             sources = [box for box in boxes if box is not None and not box.nodes[0].bottoms]
-            if len({box.id for box in sources}) != group.count or sources[0].id in found:
+            if len({box.id for box in sources}) != group.count or sources[0].id in yielded:
                 continue
             alone = all(feeds[box.id] == {number} for number, box in enumerate(sources))
-            if alone and _alike(tuple(box.nodes[0] for box in sources)):
-                found[sources[0].id] = None
+            if alone and _is_identical(tuple(box.nodes[0] for box in sources)):
+                yielded.add(sources[0].id)
                 yield tuple(box.nodes[0] for box in sources)
 
 
 def _joined_wires(wires: Iterator[Wire]) -> tuple[Wire, ...]:
     joined: dict[tuple[object, ...], Wire] = {}
     for number, wire in enumerate(wires):
-        # wires between boxes that stand for one layer each stay apart, however many there are
+        # wires between boxes that represent one layer each stay separate
         top = wire.top if wire.source.copies else None
         bottom = wire.bottom if wire.target.copies else None
         key = (wire.source.id, wire.target.id, top, bottom, number if top is bottom is None else None)
