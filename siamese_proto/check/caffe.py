@@ -69,8 +69,7 @@ def softmax_with_two_tops(wiring: Wiring) -> Iterator[Difference]:
 def loss_without_weights(wiring: Wiring) -> Iterator[Difference]:
     """loss_layer.cpp adds one loss_weight if there is none; layer.hpp requires one for each top."""
     for node in wiring.graph.nodes:
-        is_loss = node.layer is not None and node.layer.is_loss
-        if is_loss and len(node.message.top) > 1 and not node.message.loss_weight:
+        if node.is_loss and len(node.message.top) > 1 and not node.message.loss_weight:
             yield node, "top[1]", "has several tops and no loss_weight; Caffe stops: write a loss_weight for each top"
 
 

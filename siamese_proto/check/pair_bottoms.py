@@ -60,7 +60,7 @@ def _always_zero(node: Node) -> Problem | None:
     both = f"both bottoms are {quoted(node.bottoms[0].name)}"
     if compared_features(node):
         return 1, f"{both}, so their difference is always 0; {_ONE_EACH}"
-    if node.layer is not None and node.layer.is_loss:
+    if node.is_loss:
         return 1, f"{both}; use a prediction and a label"
     return None
 

@@ -56,7 +56,7 @@ def _partly_shared_outside_towers(
     graph: Graph, users: Users, towers: Sequence[Towers], unknown: Set[str]
 ) -> Iterator[LayerWarning]:
     """Layers outside of towers that share some of their parameters but not all of them."""
-    order = {node.id: index for index, node in enumerate(graph.nodes)}
+    order = graph.order
     skipped = {node.id for group in towers for row in group.rows for node in row} | unknown
     for node in graph.nodes:
         # Each layer is compared only with the owners of its parameters, because a thousand layers may share one.

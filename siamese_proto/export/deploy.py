@@ -77,7 +77,7 @@ def deploy(
         raise GraphError(f"the net has {_towers(len(features))}, got tower {tower}")
     if outputs:
         draft = _Draft(graph, ancestry, given)
-        draft.take([_named(graph, name) for name in outputs])
+        draft.take([graph.blob(name) for name in outputs])
     elif features and not both:
         place = (tower or 1) - 1
         others = [blob for index, blobs in enumerate(features) if index != place for blob in blobs]
@@ -118,13 +118,6 @@ def _graph(parsed: ParsedNet, shapes: dict[str, Shape], level: int, stages: tupl
     raise problems[-1]
 
 
-def _named(graph: Graph, name: str) -> Blob:
-    blobs = graph.blobs()
-    if name not in blobs:
-        raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, blobs)}")
-    return blobs[name]
-
-
 def _compared(graph: Graph) -> Sequence[Sequence[Blob]]:
     """What a loss of pairs or triplets compares where the towers are built differently, as one list a tower."""
     for node in reversed(graph.nodes):
@@ -139,7 +132,7 @@ def _only_compared(graph: Graph, features: Sequence[Sequence[Blob]]) -> bool:
     """Whether losses alone read the towers' features: then their distance is what the net is for."""
     ids = {blob.id for tower in features for blob in tower}
     readers = [node for node in graph.nodes if ids & {blob.id for blob in node.bottoms}]
-    return all(node.layer is None or node.layer.is_loss or node.type == "Silence" for node in readers)
+    return all(node.layer is None or node.is_loss or node.type == "Silence" for node in readers)
 
 
 def _parted(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Set[str]:

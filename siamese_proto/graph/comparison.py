@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from siamese_proto.errors import GraphError, did_you_mean, quoted
+from siamese_proto.errors import GraphError, quoted
 from siamese_proto.graph.features import predictions, twin_features
 from siamese_proto.graph.ir import Blob, Graph, Node
 from siamese_proto.graph.traversal import Ancestry
@@ -81,7 +81,7 @@ def find_comparison(graph: Graph, features: Sequence[str] = (), label: str = "")
     if features:
         if len(features) > 2:
             raise GraphError(f"{len(features)} features are named; give one, or one for each of two towers")
-        comparison = Comparison(tuple(_blob(graph, name) for name in features))
+        comparison = Comparison(tuple(graph.blob(name) for name in features))
     else:
         ancestry = Ancestry(graph.nodes)
         candidates = [*_compared(graph), *_by_distance(graph)]
@@ -89,17 +89,10 @@ def find_comparison(graph: Graph, features: Sequence[str] = (), label: str = "")
             raise _ambiguous(candidates)
         comparison = candidates[0] if candidates else _by_towers(graph, ancestry)
     if label:
-        return replace(comparison, label=_blob(graph, label))
+        return replace(comparison, label=graph.blob(label))
     if comparison.label is None and len(comparison.features) == 2:
         return replace(comparison, label=_label_of_features(graph, comparison.features))
     return comparison
-
-
-def _blob(graph: Graph, name: str) -> Blob:
-    blobs = graph.blobs()
-    if name not in blobs:
-        raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, blobs)}")
-    return blobs[name]
 
 
 def _compared(graph: Graph) -> Iterator[Comparison]:
@@ -174,10 +167,9 @@ def _as_score(blob: Blob, loss: Node | None, maker: Node) -> ScoreKind | None:
 
 
 def _label_of(loss: Node) -> Blob | None:
-    labels = loss.layer.labels if loss.layer is not None else ()
     if loss.type == "EuclideanLoss":
         return loss.bottoms[1]  # Caffe does not distinguish its bottoms; by convention the second is the label
-    return loss.bottoms[labels[0]] if labels else None
+    return loss.bottoms[loss.labels[0]] if loss.labels else None
 
 
 def _label_of_features(graph: Graph, features: Sequence[Blob]) -> Blob | None:
@@ -189,7 +181,7 @@ def _label_of_features(graph: Graph, features: Sequence[Blob]) -> Blob | None:
     for node in graph.nodes:
         passed = frozenset[str]().union(*(before.get(blob.id, ()) for blob in node.bottoms))
         before.update(dict.fromkeys((top.id for top in node.tops), passed | makers & {node.id}))
-        if node.layer is not None and node.layer.is_loss and makers <= passed:
+        if node.is_loss and makers <= passed:
             label = _label_of(node)
             labels |= {label} if label is not None and label.id not in ancestry.learned else set()
     return labels.pop() if len(labels) == 1 else None
@@ -214,7 +206,7 @@ def image_blobs(graph: Graph, features: Sequence[Blob], inputs: Sequence[str] = 
     if inputs:
         if len(inputs) != len(features):
             raise GraphError(f"{len(inputs)} inputs are named for {len(features)} features; give one --input for each")
-        return tuple((_blob(graph, name),) for name in inputs)
+        return tuple((graph.blob(name),) for name in inputs)
     ancestry = Ancestry(graph.nodes)
     nodes = {node.id: node for node in graph.nodes}
     before = [

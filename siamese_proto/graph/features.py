@@ -20,8 +20,7 @@ def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
     shared = [towers for towers in groups if towers.shares_any] or groups
     if not shared:
         return ()
-    place = {node.id: index for index, node in enumerate(graph.nodes)}
-    last = max(shared, key=lambda towers: max(place[node.id] for node in towers.tower(0)))
+    last = max(shared, key=lambda towers: max(graph.order[node.id] for node in towers.tower(0)))
     return _features(graph, last)
 
 
@@ -45,11 +44,10 @@ def predictions(graph: Graph, ancestry: Ancestry) -> list[tuple[Blob, Node | Non
     for node in graph.nodes:
         if not _measures(node):
             continue
-        labels = node.layer.labels if node.layer is not None else ()
         for index, blob in enumerate(node.bottoms):
-            if index not in labels and blob.id in ancestry.learned:
-                loss = node if node.layer is not None and node.layer.is_loss else None
-                blobs[blob.id] = (blob, blobs.get(blob.id, (blob, None))[1] or loss)
+            if index not in node.labels and blob.id in ancestry.learned:
+                earlier = blobs.get(blob.id, (blob, None))[1]
+                blobs[blob.id] = (blob, earlier or (node if node.is_loss else None))
     measures: set[str] = set()  # ids of blobs that measure predictions, or are computed from such blobs
     for node in graph.nodes:
         if _measures(node) or any(blob.id in measures for blob in node.bottoms):
@@ -62,9 +60,8 @@ def predictions(graph: Graph, ancestry: Ancestry) -> list[tuple[Blob, Node | Non
 
 def _measures(node: Node) -> bool:
     """Return whether a layer measures predictions: a loss, or Accuracy."""
-    if node.layer is None:
-        return any(node.loss_weights)
-    return node.layer.is_loss or node.type == "Accuracy" or any(node.loss_weights)
+    is_accuracy = node.type == "Accuracy" and node.layer is not None
+    return node.is_loss or is_accuracy or any(node.loss_weights)
 
 
 def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Sequence[Set[str]]:
@@ -91,7 +88,7 @@ def tower_difference(graph: Graph, towers: Sequence[Set[str]]) -> str:
     Args:
         towers: For each tower the ids of its layers.
     """
-    order = {node.id: index for index, node in enumerate(graph.nodes)}
+    order = graph.order
     users = Counter(id for tower in towers for id in tower)
     in_order = (sorted((id for id in tower if users[id] < len(towers)), key=order.__getitem__) for tower in towers)
     first, *others = ([node for node in (graph.nodes[order[id]] for id in ids) if node.bottoms] for ids in in_order)

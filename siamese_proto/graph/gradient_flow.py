@@ -30,10 +30,7 @@ def gradient_flow(graph: Graph) -> GradientFlow:
     """
     if graph.force_backward:
         backward = {node.id for node in graph.nodes}
-        flags = {
-            node.id: [node.layer is None or index not in node.layer.labels for index in range(len(node.bottoms))]
-            for node in graph.nodes
-        }
+        flags = {node.id: [index not in node.labels for index in range(len(node.bottoms))] for node in graph.nodes}
     else:
         backward, flags = _depends_on_learning(graph)
         _drop_what_no_loss_needs(graph, backward, flags)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, Protocol
 
-from siamese_proto.errors import GraphError, Location, NetError
+from siamese_proto.errors import GraphError, Location, NetError, did_you_mean, quoted
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import RawField
 
@@ -192,6 +192,16 @@ class Node:
             return self.type == "Input" or not (self.bottoms or self.params)
         return self.layer.is_source
 
+    @property
+    def is_loss(self) -> bool:
+        """Whether the layer is a loss; False for unknown types."""
+        return self.layer is not None and self.layer.is_loss
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Indices of the bottoms that are labels; empty for unknown types."""
+        return self.layer.labels if self.layer is not None else ()
+
     def __str__(self) -> str:
         tops = ", ".join(top.id for top in self.tops)
         bottoms = ", ".join(bottom.id for bottom in self.bottoms)
@@ -224,6 +234,17 @@ class Graph:
     def blobs(self) -> Mapping[str, Blob]:
         """Return every blob by name, in the order they are computed; the last version of one changed in place."""
         return self._blobs
+
+    def blob(self, name: str) -> Blob:
+        """Return the last version of a blob. Raises GraphError, with a hint, if the net has no such blob."""
+        if name not in self._blobs:
+            raise GraphError(f"the net has no blob {quoted(name)}{did_you_mean(name, self._blobs)}")
+        return self._blobs[name]
+
+    @cached_property
+    def order(self) -> Mapping[str, int]:
+        """The place of each node among `nodes`, by id."""
+        return {node.id: index for index, node in enumerate(self.nodes)}
 
     @cached_property
     def _blobs(self) -> Mapping[str, Blob]:

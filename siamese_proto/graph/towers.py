@@ -82,7 +82,7 @@ def find_towers(graph: Graph) -> tuple[Towers, ...]:
             continue
         used.update(node.id for row in rows for node in row)
         groups.append(rows)
-    place = {node.id: index for index, node in enumerate(graph.nodes)}
+    place = graph.order
     ordered = [sorted(rows, key=lambda row: min(place[node.id] for node in row)) for rows in groups]
     ordered.sort(key=lambda rows: min(place[node.id] for node in rows[0]))
     return tuple(Towers(_in_file_order(rows, place)) for rows in ordered)

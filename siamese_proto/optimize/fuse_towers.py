@@ -154,8 +154,7 @@ def _fused(graph: Graph, regions: Sequence[Region]) -> Graph | None:
     units = [[node] for node in graph.nodes if node.id not in inside]
     for number, region in enumerate(regions):
         units.append(_joined_nodes(graph.phase, region, f"towers_{number}", ids, readers))
-    place = {node.id: index for index, node in enumerate(graph.nodes)}
-    last = max(place.values()) + 1
+    place, last = graph.order, len(graph.nodes)
     ordered = _in_order(units, [min(place.get(node.id, last) for node in unit) for unit in units])
     return replace(graph, nodes=tuple(node for unit in ordered for node in unit)) if ordered is not None else None
 

@@ -49,13 +49,7 @@ class NetTime:
 
 def random_batch(graph: Graph) -> dict[str, Tensor]:
     """Return random numbers for every input blob, and zeros for labels. Raises GraphError if a shape is unknown."""
-    labels = {
-        node.bottoms[index].id
-        for node in graph.nodes
-        if node.layer is not None
-        for index in node.layer.labels
-        if index < len(node.bottoms)
-    }
+    labels = {node.bottoms[index].id for node in graph.nodes for index in node.labels if index < len(node.bottoms)}
     batch = {}
     for node in graph.nodes:
         for top in node.tops if node.is_source else ():

@@ -91,7 +91,7 @@ def stored_from_graph(
         message.phase = schema.TRAIN if graph.phase == "TRAIN" else schema.TEST
         node = graph.nodes[index] if index is not None else None
         uses = node.params if node is not None else ()
-        if node is not None and node.layer is not None and node.layer.is_loss and not message.loss_weight:
+        if node is not None and node.is_loss and not message.loss_weight:
             message.loss_weight.append(1.0)  # as LossLayer::LayerSetUp does after splits are inserted
         layers.append(
             StoredLayer(

@@ -154,7 +154,7 @@ def _treats_rows_alike(node: Node) -> bool:
 def _example(task: _Task, rows: int | None) -> list[Tensor]:
     """Numbers for the inputs, with another size of the batch if wanted; labels are 0, which every label may be."""
     generator = torch.Generator().manual_seed(1)
-    labels = {node.bottoms[index].id for node in task.nodes if node.layer is not None for index in node.layer.labels}
+    labels = {node.bottoms[index].id for node in task.nodes for index in node.labels}
     kind = next((tensor.dtype for tensor in task.module.weights.buffers()), torch.get_default_dtype())
     example = []
     for blob in task.inputs:

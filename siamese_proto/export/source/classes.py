@@ -144,9 +144,8 @@ def ends(step: Step) -> tuple[Sequence[Blob], Sequence[Blob]]:
 
 def _cut(node: Node, plan: Plan) -> tuple[bool, ...]:
     """Which bottoms to detach. That labels take no gradient is worth a word only where something learned made them."""
-    labels = node.layer.labels if node.layer is not None else ()
     return tuple(
-        cut and (index not in labels or blob.id in plan.learned)
+        cut and (index not in node.labels or blob.id in plan.learned)
         for index, (blob, cut) in enumerate(zip(node.bottoms, node.cut, strict=True))
     )
 
