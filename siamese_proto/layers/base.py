@@ -48,25 +48,32 @@ class Closable(Protocol):
     """A file that a layer writes."""
 
     def close(self) -> None:
-        """Finish it and let it go."""
+        """Finish and close the file."""
 
 
 @dataclass
 class RunState:
-    """What a running net has besides its blobs: what random layers draw from, and what layers remember.
+    """State of a running net besides its blobs: the seed of random layers, and what layers remember.
 
-    `carried` is what recurrent layers take over into the next forward pass, by the layer's `key`. It begins empty with
-    every net. `files` are what layers write, by `key`; they are closed with the net. Unless `writes_files`, they write
-    nothing: a net that is timed, or looked into, leaves files as they are. Where `skip_bad_records` is set, data layers
-    leave out what they cannot use, and note it in `bad_records`, by layer name. Unless `rand_skip`, data layers begin
-    with their first record, whatever their `rand_skip` says. `looked_at` are the losses of pairs that have looked at
-    their first labels.
+    Attributes:
+        seed: Seed of all random layers.
+        iteration: Training iteration.
+        draw: Index of the forward pass within the iteration, if gradients are accumulated.
+        rank: Index of this process among those that train together on parts of a batch.
+        ranks: Number of these processes.
+        carried: State of recurrent layers for the next forward pass, by the layer's `key`; empty in a new net.
+        files: Files that layers write, by `key`; closed with the net.
+        writes_files: Whether layers write files. Off while a net is timed or its blobs are inspected.
+        skip_bad_records: Whether data layers skip records that they cannot read.
+        bad_records: The skipped records, by layer name.
+        rand_skip: Whether data layers apply their `rand_skip` setting; if not, they begin with the first record.
+        looked_at: Losses of pairs that have checked their first labels.
     """
 
     seed: int = 0
     iteration: int = 0
-    draw: int = 0  # which of the passes accumulated in this iteration
-    rank: int = 0  # of the processes that train together, each with rows of its own of one large batch
+    draw: int = 0
+    rank: int = 0
     ranks: int = 1
     carried: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     files: dict[str, Closable] = field(default_factory=dict)
@@ -77,13 +84,13 @@ class RunState:
     looked_at: set[Layer] = field(default_factory=set)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has: files that are being written stay with the original."""
+        """Return the state of a copy, without open files, which stay with the original."""
         return {**vars(self), "files": {}}
 
     def generator(self, key: str, device: torch.device) -> torch.Generator:
-        """A generator that depends on seed, iteration and `key` (the layer's name) alone.
+        """Return a generator that depends only on seed, iteration, draw and `key` (the layer's name).
 
-        So a resumed run, towers run as one batch, and several processes draw the same numbers.
+        A resumed run, joined towers, and several processes therefore draw the same numbers.
         """
         import torch
 
@@ -93,7 +100,7 @@ class RunState:
 
     @contextlib.contextmanager
     def writing_nothing(self) -> Iterator[None]:
-        """Let layers write no files for the time of the block."""
+        """Return a context in which layers write no files."""
         before, self.writes_files = self.writes_files, False
         try:
             yield

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KERNEL = ("kernel_size", "kernel_h", "kernel_w")
 STRIDE = ("stride", "stride_h", "stride_w")
 PAD = ("pad", "pad_h", "pad_w")
-_WAYS = 64  # shapes of bottoms at most, of which a layer remembers what is to be done
+_CACHED_OPERATIONS = 64  # shapes of bottoms at most, of which a layer remembers what is to be done
 
 
 class Windowed(Layer):
@@ -130,12 +130,12 @@ class Convolution(Windowed):
     torch_names = ("nn.Conv", "functional.conv")
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has: how to compute is a function for each shape, which it finds out again."""
-        return {**vars(self), "_ways": {}}
+        """Return the state of a copy, without the cached functions, which cannot be pickled."""
+        return {**vars(self), "_operations": {}}
 
     def read(self, message: schema.LayerParameter) -> None:
         super().read(message)
-        self._ways: dict[Shape, Operation] = {}
+        self._operations: dict[Shape, Operation] = {}
         settings = message.convolution_param
         self.num_output = settings.num_output
         self.group = settings.group
@@ -170,23 +170,23 @@ class Convolution(Windowed):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         weight = params[0]
         bias = params[1] if len(params) > 1 else None
-        return [self._way_for(bottom.shape)(bottom, weight, bias) for bottom in bottoms]
+        return [self._cached_operation(bottom.shape)(bottom, weight, bias) for bottom in bottoms]
 
-    def _way_for(self, bottom: Shape) -> Operation:
-        """As `way` tells, once for each shape: small nets would spend their time on finding out."""
+    def _cached_operation(self, bottom: Shape) -> Operation:
+        """Call `build_operation` once per shape, since it takes a large part of the time of small nets."""
         import torch
 
         if torch.compiler.is_compiling():
-            return self.way(bottom)  # sizes may be symbols then
-        found = self._ways.get(bottom)
-        if found is None:
-            if len(self._ways) == _WAYS:
-                self._ways.clear()
-            found = self._ways[bottom] = self.way(bottom)
-        return found
+            return self.build_operation(bottom)  # sizes may be symbolic
+        operation = self._operations.get(bottom)
+        if operation is None:
+            if len(self._operations) == _CACHED_OPERATIONS:
+                self._operations.clear()
+            operation = self._operations[bottom] = self.build_operation(bottom)
+        return operation
 
-    def way(self, bottom: Shape) -> Operation:
-        """What is to be done with a bottom of this shape, the weight and the bias."""
+    def build_operation(self, bottom: Shape) -> Operation:
+        """Return the function of bottom, weight and bias that computes the top for a bottom of this shape."""
         from torch.nn import functional
 
         axis = canonical_axis(self.axis, bottom)
@@ -205,7 +205,9 @@ class Convolution(Windowed):
                 x = functional.pad(x, pads)
             if is_faster and weight.is_cpu:
                 weight = channels_last(weight)
-                if channels > 1:  # of one both layouts are the same bytes: the weight's strides tell
+                if (
+                    channels > 1
+                ):  # with one channel both layouts have the same bytes, and torch uses the strides of the weight
                     x = channels_last(x)
             y = operate(x, weight, bias)
             return y if axis == 1 else y.reshape(*lead, *y.shape[1:])
@@ -263,18 +265,18 @@ class Convolution(Windowed):
         return self.slid(spatial)
 
     def operation(self, rank: int) -> Operation:
-        """The sum over windows of `rank` dimensions; of none: of one dimension, with windows of size 1."""
+        """Return the convolution over `rank` dimensions; with none, over one dimension of size 1."""
         import torch
         from torch.nn import functional
 
         if rank == 0:
             return over_one(functools.partial(functional.conv1d, groups=self.group))
         convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[rank - 1]
-        # A size for each dimension: exporters take no single one for all.
+        # One size per dimension, since exporters do not accept a single size for all.
         kernel, stride, pad, dilation = self.windows(rank)
         group = self.group
         if {*stride, *dilation, group} == {1} and not any(pad):
-            return convolve  # torch takes its time to read what it need not be told
+            return convolve  # passing default values would take torch additional time
 
         def strided(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return convolve(x, weight, bias, stride, pad, dilation, group)
@@ -284,7 +286,7 @@ class Convolution(Windowed):
         steps: tuple[Any, ...] = (..., *(slice(None, None, step) for step in stride))
 
         def of_points(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            """Only what is looked at: sooner, and oneDNN writes where it must not (pytorch 2.13, see tests)."""
+            """Read only the elements that are used: faster, and avoids out-of-bounds writes of oneDNN (torch 2.13)."""
             if not x.is_cpu or torch.compiler.is_compiling():
                 return strided(x, weight, bias)
             return convolve(x[steps], weight, bias, 1, 0, 1, group)
@@ -293,7 +295,7 @@ class Convolution(Windowed):
 
 
 def over_one(operate: Operation) -> Operation:
-    """An operation over one dimension of size 1, with windows of size 1, for what has none."""
+    """Apply an operation over one dimension to tensors without spatial dimensions."""
     return lambda x, weight, bias: operate(x.unsqueeze(-1), weight.unsqueeze(-1), bias).squeeze(-1)
 
 

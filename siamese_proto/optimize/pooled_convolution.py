@@ -76,10 +76,10 @@ class PooledConvolution(Convolution):
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
         return super().multiply_adds(bottoms, super().top_shapes(bottoms))
 
-    def way(self, bottom: Shape) -> Operation:
+    def build_operation(self, bottom: Shape) -> Operation:
         import torch
 
-        convolve, pooling = super().way(bottom), self.pooling
+        convolve, pooling = super().build_operation(bottom), self.pooling
         if torch.compiler.is_compiling():  # sizes may be symbolic, so no decision may depend on them
             return lambda x, weight, bias: pooling.pool(convolve(x, weight, bias))
         between = math.prod(super().top_shapes([bottom])[0])

@@ -57,8 +57,8 @@ def is_ordinary() -> bool:
     return not torch.compiler.is_compiling() and level < 0 and not is_transformed()
 
 
-def free_id(name: str, taken: Collection[str]) -> str:
-    """Return the name, or a similar one that no node has."""
-    while name in taken:
+def free_id(name: str, ids: Collection[str]) -> str:
+    """Return the name, or a similar one that is not among the ids of a graph."""
+    while name in ids:
         name = f"{name}_"
     return name
