@@ -91,7 +91,7 @@ def type_of(field: FieldDescriptor) -> str:
         names = vars(FieldDescriptor).items()
         kind = next(name for name, number in names if name.startswith("TYPE_") and number == field.type)
         kind = kind.removeprefix("TYPE_").lower()
-    idle = "; no effect: torch chooses how to compute" if field.name in WAYS_TO_COMPUTE else ""
+    idle = "; no effect: torch chooses the implementation" if field.name in WAYS_TO_COMPUTE else ""
     return kind + (", any number of times" if field.default_value == [] else "") + idle
 
 
