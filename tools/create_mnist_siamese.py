@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
-from siamese_proto.data.images.idx import read_labelled
+from siamese_proto.data.images.idx import read_labeled
 from siamese_proto.errors import NetError
 
 
@@ -21,7 +21,7 @@ def main() -> int:
     if arguments.seed < 0:
         parser.error("--seed must be 0 or above")
     try:
-        images, labels = read_labelled(arguments.image_file, arguments.label_file)
+        images, labels = read_labeled(arguments.image_file, arguments.label_file)
         pairs = draw_pairs(labels, len(labels), draw="uniform", seed=arguments.seed)
         write_pairs(arguments.db_file, "LEVELDB", images, pairs)
     except NetError as error:

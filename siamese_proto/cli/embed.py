@@ -51,6 +51,7 @@ def embed(
     FILE.npz contains features, labels, names and class_names; FILE.npy only the features; FILE.png, .svg or .pdf is a
     picture of them as points, with a color for each class. More than two features are projected by PCA.
     """
+    from siamese_proto.data.images.labeled_source import LabeledSource
     from siamese_proto.errors import DataError, quoted
     from siamese_proto.evaluation.features import embed_images, open_images, save_features
     from siamese_proto.evaluation.plots.features import plot_embedding
@@ -65,10 +66,11 @@ def embed(
             check_writable(out)
         else:
             raise DataError(f"{quoted(out)}: its name must end in {', '.join((*_ARRAYS, *FORMATS))}")
+    labeled = [LabeledSource(path, labels=labels, root_folder=root_folder, classes=classes) for path in sources]
     opened = twin.open()
     with (
         progress_bar("embedding"),
-        open_images(opened, sources, labels=labels, root_folder=root_folder, classes=classes) as images,
+        open_images(opened, labeled) as images,
     ):
         embedding = embed_images(opened, images, side=int(second))
     click.echo(f"images: {opened.preprocessing()}")

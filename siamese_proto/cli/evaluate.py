@@ -27,7 +27,7 @@ from siamese_proto.cli.twin_options import (
     click.option(
         "--pairs", metavar="SOURCE", help="Evaluate on these pairs: a database, a CSV, or labeled images to draw from."
     ),
-    click.option("--labelled", metavar="SOURCE", help="Evaluate on these labeled images."),
+    click.option("--labelled", "labeled", metavar="SOURCE", help="Evaluate on these labeled images."),
     class_choice,
     labels_file,
     root_folder,
@@ -73,6 +73,7 @@ def evaluate(twin: TwinOptions, text_format: str, json_file: str | None, picture
     accepts at low false accept rates. Each pair counts once; of a source without an end, the pairs are a sample. On
     labeled images: N-way K-shot accuracy, recall among the nearest images, and mean average precision.
     """
+    from siamese_proto.data.images.labeled_source import LabeledSource
     from siamese_proto.evaluation.evaluate import EvaluationSettings, evaluate_twin
     from siamese_proto.evaluation.plots.figures import plot_evaluation
     from siamese_proto.evaluation.plots.style import check_picture
@@ -85,6 +86,10 @@ def evaluate(twin: TwinOptions, text_format: str, json_file: str | None, picture
         check_picture(picture)
     if json_file:
         check_writable(json_file)
+    shared = {name: settings.pop(name) for name in ("classes", "labels", "root_folder")}
+    for name in ("pairs", "labeled"):
+        if settings[name] is not None:
+            settings[name] = LabeledSource(settings[name], **shared)
     opened = twin.open(settings["seed"])
     with progress_bar("evaluating"):
         evaluation, embedding = evaluate_twin(opened, EvaluationSettings(**settings))

@@ -50,15 +50,17 @@ def search(
 
     For many images, save the features once with `embed SOURCE -o features.npz`, and search with `--in features.npz`.
     """
+    from siamese_proto.data.images.labeled_source import LabeledSource
     from siamese_proto.evaluation.plots.style import check_picture
     from siamese_proto.evaluation.report import to_json
     from siamese_proto.evaluation.search import plot_neighbors, search_images
 
     if picture:
         check_picture(picture)
+    searched = LabeledSource(source, labels=labels, root_folder=root_folder)
     opened = twin.open()
     with progress_bar("embedding"):
-        neighbors, pictures = search_images(opened, query, source, count=count, labels=labels, root_folder=root_folder)
+        neighbors, pictures = search_images(opened, query, searched, count=count)
     click.echo(to_json(neighbors) if text_format == "json" else "\n".join(map(str, neighbors)), nl=bool(neighbors))
     if picture:
         plot_neighbors(opened, query, neighbors, pictures, picture)

@@ -33,7 +33,7 @@ class TupleSource(ABC):
 
 
 class PairSampler(TupleSource):
-    """Pairs of labelled images: of every 64, `same_fraction` are of one class (label 1), the others of two (label 0).
+    """Pairs of labeled images: of every 64, `same_fraction` are of one class (label 1), the others of two (label 0).
 
     First images are all images in turn, shuffled anew each time round: those with a partner of their class for pairs
     that are alike, all for the others. The second image is any of the others of that class, or any of other classes,
@@ -96,7 +96,7 @@ class PairSampler(TupleSource):
 def distinct_pairs(
     labels: Numbers, count: int, *, same_fraction: float = 0.5, seed: int = 0
 ) -> tuple[Numbers, NDArray[numpy.bool_]]:
-    """Different pairs of labelled images, and whether each is of one class: (n, 2) and (n,).
+    """Different pairs of labeled images, and whether each is of one class: (n, 2) and (n,).
 
     `count` pairs are drawn as a PairSampler draws them, but none a second time, in whichever order its images are. Of a
     kind that has fewer pairs than are asked for all are taken, so that n can be below `count`.
@@ -151,7 +151,7 @@ def _every_pair(labels: Numbers, *, of_one_class: int) -> Numbers:
 
 
 class TripletSampler(TupleSource):
-    """Triplets of labelled images: anchor and positive are two images of one class, the negative is of another.
+    """Triplets of labeled images: anchor and positive are two images of one class, the negative is of another.
 
     Anchors are all images with a partner of their class in turn, shuffled anew each time round. The label is 1.
     """

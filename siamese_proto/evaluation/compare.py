@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass
 
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.errors import DataError, escaped, quoted
 from siamese_proto.evaluation.pair_sources import image_files
 from siamese_proto.evaluation.plots.sheets import Cell, plot_cells
@@ -44,14 +44,14 @@ class ImageComparison:
         return f"{escaped(self.first)} and {escaped(self.second)}\n{align(rows)}"
 
 
-def open_image(twin: Twin, path: str, side: int = 0) -> LabelledImages:
+def open_image(twin: Twin, path: str, side: int = 0) -> LabeledImages:
     """Open one image file as a tower takes it. Raises DataError for a folder."""
     if os.path.isdir(path):
         raise DataError(f"{quoted(path)} is a folder: expected one image; give a file of it")
     return image_files([path], twin.preprocessing(side))
 
 
-def picture_of(images: LabelledImages, row: int = 0) -> Picture:
+def picture_of(images: LabeledImages, row: int = 0) -> Picture:
     """Return an image, resized for the net, as a picture."""
     picture: Picture = to_pictures(images.image(row)[None])[0]
     return picture

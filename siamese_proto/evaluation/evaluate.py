@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.evaluation.features import Embedding, embed_images
 from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
-from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
+from siamese_proto.evaluation.pair_sources import labeled_images, open_pair_images
 from siamese_proto.evaluation.report import Evaluation
 from siamese_proto.evaluation.retrieval import few_shot, retrieve
 from siamese_proto.evaluation.twin import Twin
@@ -17,10 +18,10 @@ from siamese_proto.layers.pair_labels import read_pair_labels
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What to evaluate a twin on; without `pairs` and `labelled`, the pairs of its own data layers."""
+    """What to evaluate a twin on; without `pairs` and `labeled`, the pairs of its own data layers."""
 
-    pairs: str | None = None  # source of pairs
-    labelled: str | None = None  # source of labeled images
+    pairs: LabeledSource | None = None  # source of pairs
+    labeled: LabeledSource | None = None
     count: int | None = None  # number of pairs at most; None: all, or 2000 if they are drawn
     same_fraction: float = 0.5  # of pairs that are drawn
     threshold: float | None = None  # None: chosen on half of the pairs
@@ -28,9 +29,6 @@ class EvaluationSettings:
     shot: int = 1
     episodes: int = 1000
     queries: int = 1000
-    classes: str = ""  # of labeled images, as in `data.images.class_choice`
-    labels: str = ""  # file of labels that belongs to an IDX file of images
-    root_folder: str = ""  # prefix of the paths in a list or CSV
     seed: int = 0
     pair_labels: str = ""  # meaning of the labels of pairs, `same=1,different=-1`; empty: that of the net's loss
 
@@ -44,15 +42,15 @@ def evaluate_twin(twin: Twin, settings: EvaluationSettings) -> tuple[Evaluation,
     Raises:
         NetError: the sources cannot be read, or have too few pairs or classes.
     """
-    uses_images = settings.pairs is not None or settings.labelled is not None
+    uses_images = settings.pairs is not None or settings.labeled is not None
     evaluation = Evaluation(twin.subject(str(twin.preprocessing()) if uses_images else ""))
     embedding = None
-    if settings.pairs is not None or settings.labelled is None:
+    if settings.pairs is not None or settings.labeled is None:
         measured = _measure(twin, settings)
         results = verify(measured.distances, threshold=settings.threshold, seed=settings.seed)
         evaluation = replace(evaluation, pairs=measured.description, verification=results, hardest=measured.hardest)
-    if settings.labelled is not None:
-        evaluation, embedding = _evaluate_classes(twin, evaluation, settings.labelled, settings)
+    if settings.labeled is not None:
+        evaluation, embedding = _evaluate_classes(twin, evaluation, settings.labeled, settings)
     return evaluation, embedding
 
 
@@ -68,25 +66,15 @@ def _measure(twin: Twin, settings: EvaluationSettings) -> MeasuredPairs:
         count=settings.count,
         seed=settings.seed,
         same_fraction=settings.same_fraction,
-        labels=settings.labels,
-        root_folder=settings.root_folder,
-        classes=settings.classes,
     )
     with closing(pairs):
         return measure_pairs(twin, pairs)
 
 
 def _evaluate_classes(
-    twin: Twin, evaluation: Evaluation, source: str, settings: EvaluationSettings
+    twin: Twin, evaluation: Evaluation, source: LabeledSource, settings: EvaluationSettings
 ) -> tuple[Evaluation, Embedding]:
-    images = labelled_images(
-        source,
-        twin.preprocessing(),
-        labels=settings.labels,
-        root_folder=settings.root_folder,
-        classes=settings.classes,
-    )
-    with images:
+    with labeled_images(source, twin.preprocessing()) as images:
         embedding = embed_images(twin, images)
         examples = twin.embed_images(images, side=1) if twin.towers_differ else embedding.features
     queries, labels = embedding.features, embedding.labels
@@ -101,5 +89,5 @@ def _evaluate_classes(
         seed=settings.seed,
     )
     retrieval = retrieve(queries, examples, labels, twin.metric, most=settings.queries, seed=settings.seed)
-    description = f"{len(labels)} of {source}" + (f", classes {settings.classes}" if settings.classes else "")
+    description = f"{len(labels)} of {source.path}" + (f", classes {source.classes}" if source.classes else "")
     return replace(evaluation, labelled=description, few_shot=shots, retrieval=retrieval), embedding

@@ -11,9 +11,10 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.errors import DataError, quoted
-from siamese_proto.evaluation.pair_sources import image_files, is_image_name, labelled_images
+from siamese_proto.evaluation.pair_sources import image_files, is_image_name, labeled_images
 from siamese_proto.evaluation.twin import Floats, Twin
 from siamese_proto.files import check_writable, replacing
 
@@ -36,19 +37,18 @@ class Embedding:
         return self.class_names.get(label, str(label))
 
 
-def open_images(
-    twin: Twin, sources: Sequence[str], *, labels: str = "", root_folder: str = "", classes: str = ""
-) -> LabelledImages:
+def open_images(twin: Twin, sources: Sequence[LabeledSource]) -> LabeledImages:
     """Open images as the net takes them: one source of labeled images, or files and folders without classes.
 
     Images without a class have label -1. Raises DataError if the images cannot be read.
     """
     preprocessing = twin.preprocessing()
-    if len(sources) == 1 and not _is_plain(sources[0]):
-        return labelled_images(sources[0], preprocessing, labels=labels, root_folder=root_folder, classes=classes)
-    if labels or classes:
-        raise DataError(f"{quoted(sources[0])} is not a source of labeled images, so it has no classes to choose from")
-    return image_files(sources, preprocessing)
+    first = sources[0]
+    if len(sources) == 1 and not _is_plain(first.path):
+        return labeled_images(first, preprocessing)
+    if first.labels or first.classes:
+        raise DataError(f"{quoted(first.path)} is not a source of labeled images, so it has no classes to choose from")
+    return image_files([source.path for source in sources], preprocessing)
 
 
 def _is_plain(path: str) -> bool:
@@ -59,7 +59,7 @@ def _is_plain(path: str) -> bool:
     return not entries or any(is_image_name(entry.name) and entry.is_file() for entry in entries)
 
 
-def embed_images(twin: Twin, images: LabelledImages, *, side: int = 0) -> Embedding:
+def embed_images(twin: Twin, images: LabeledImages, *, side: int = 0) -> Embedding:
     """Compute the features of images. Raises DataError, with the name of the image, if one cannot be read."""
     features = twin.embed_images(images, side=side)
     made_by = asdict(twin.subject(str(twin.preprocessing())))

@@ -12,9 +12,9 @@ import numpy
 from numpy.typing import NDArray
 
 from siamese_proto.data.databases.datum import Size
-from siamese_proto.data.images.class_choice import choose_classes
 from siamese_proto.data.images.image_stores import FileStore, Form, ImageStore
-from siamese_proto.data.images.labelled import LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import LabeledSource, guess_kind, is_digits
 from siamese_proto.data.images.pair_lines import SUFFIXES
 from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.data.sampling import distinct_pairs
@@ -30,7 +30,7 @@ DEFAULT_COUNT = 2000  # pairs from a source without an end
 class PairImages:
     """Pairs of images: the first of each from `images[0]`, the second from `images[1]`, which may be the same."""
 
-    images: tuple[LabelledImages, LabelledImages]
+    images: tuple[LabeledImages, LabeledImages]
     rows: tuple[Rows, Rows]  # (N,) each
     same: NDArray[numpy.bool_]  # (N,)
     description: str
@@ -70,28 +70,24 @@ class PairImages:
             images.close()
 
 
-def labelled_images(
-    source: str, preprocessing: Preprocessing, *, labels: str = "", root_folder: str = "", classes: str = ""
-) -> LabelledImages:
-    """Open labeled images in the size and color of the net. See `data.images.labelled.open_labelled`.
+def labeled_images(source: LabeledSource, preprocessing: Preprocessing) -> LabeledImages:
+    """Open labeled images in the size and color of the net.
 
     Raises:
         DataError: the source is not one of labeled images, or it has none.
     """
-    images = open_labelled(
-        source,
-        labels=labels,
-        root_folder=root_folder,
-        is_color=preprocessing.is_color,
-        new_size=preprocessing.before_crop,
-    )
+    images = _in_form(source, preprocessing).open()
     if not len(images):
         images.close()
-        raise DataError(f"{quoted(source)} has no images")
-    return choose_classes(images, classes) if classes else images
+        raise DataError(f"{quoted(source.path)} has no images")
+    return images
 
 
-def image_files(paths: Sequence[str], preprocessing: Preprocessing) -> LabelledImages:
+def _in_form(source: LabeledSource, preprocessing: Preprocessing) -> LabeledSource:
+    return replace(source, is_color=preprocessing.is_color, new_size=preprocessing.before_crop)
+
+
+def image_files(paths: Sequence[str], preprocessing: Preprocessing) -> LabeledImages:
     """Open image files, and all images in folders and their subfolders, without classes (label -1)."""
     files: list[str] = []
     for path in paths:
@@ -102,7 +98,7 @@ def image_files(paths: Sequence[str], preprocessing: Preprocessing) -> LabelledI
         )
     form = Form(preprocessing.is_color, preprocessing.before_crop)
     unknown = numpy.full(len(files), -1, numpy.int64)
-    return LabelledImages(FileStore(", ".join(paths), files, unknown, {}, form, "check the path"))
+    return LabeledImages(FileStore(", ".join(paths), files, unknown, {}, form, "check the path"))
 
 
 def is_image_name(name: str) -> bool:
@@ -121,7 +117,7 @@ def _files_below(folder: str) -> list[str]:
 
 
 def open_pair_images(
-    source: str,
+    source: LabeledSource,
     preprocessing: Preprocessing,
     *,
     one_is_same: bool = True,
@@ -129,9 +125,6 @@ def open_pair_images(
     count: int | None = None,
     seed: int = 0,
     same_fraction: float = 0.5,
-    labels: str = "",
-    root_folder: str = "",
-    classes: str = "",
 ) -> PairImages:
     """Open pairs of images.
 
@@ -144,34 +137,30 @@ def open_pair_images(
         count: Number of pairs at most, drawn at random. None: all pairs of a database or a CSV, 2000 of labeled images.
         seed: Of the pairs that are drawn.
         same_fraction: Of the pairs drawn from labeled images.
-        labels: File of labels that belongs to an IDX file of images.
-        root_folder: Prefix of the paths in a list or CSV.
-        classes: The classes to draw from; see `data.images.class_choice`.
 
     Raises:
         DataError: the source cannot be read or has no pairs.
     """
     meaning = f"label {int(one_is_same)} is same" if pair_labels is None else f"labels {pair_labels.text}"
-    description = f"pairs of {source}, {meaning}"
-    kind = "DIGITS" if is_digits(source) and not os.path.exists(source) else guess_kind(source)
+    path = source.path
+    description = f"pairs of {path}, {meaning}"
+    kind = "DIGITS" if is_digits(path) and not os.path.exists(path) else guess_kind(path)
     if kind == "CSV":
-        images, tuples = open_pairs(
-            source, root_folder=root_folder, is_color=preprocessing.is_color, new_size=preprocessing.before_crop
-        )
-        same = _same(tuples.labels, source, pair_labels, one_is_same=one_is_same)
+        images, tuples = open_pairs(_in_form(source, preprocessing))
+        same = _same(tuples.labels, path, pair_labels, one_is_same=one_is_same)
         rows = tuples.tuples[:, 0], tuples.tuples[:, 1]
         return PairImages((images, images), rows, same, description).sample(count, seed)
     if kind == "DATABASE":
-        records = open_labelled(source, "DATABASE", new_size=preprocessing.before_crop)
+        records = LabeledSource(path, "DATABASE", new_size=preprocessing.before_crop).open()
         if records.shape[0] == 2 * preprocessing.size[0]:
             every = numpy.arange(len(records))
-            halves = LabelledImages(_Half(records, 0)), LabelledImages(_Half(records, 1))
-            same = _same(records.labels, source, pair_labels, one_is_same=one_is_same)
+            halves = LabeledImages(_Half(records, 0)), LabeledImages(_Half(records, 1))
+            same = _same(records.labels, path, pair_labels, one_is_same=one_is_same)
             return PairImages(halves, (every, every), same, description).sample(count, seed)
         records.close()
-    images = labelled_images(source, preprocessing, labels=labels, root_folder=root_folder, classes=classes)
+    images = labeled_images(source, preprocessing)
     drawn, same = distinct_pairs(images.labels, count or DEFAULT_COUNT, same_fraction=same_fraction, seed=seed)
-    description = f"pairs drawn from the {len(images)} images of {source}, none twice, seed {seed}"
+    description = f"pairs drawn from the {len(images)} images of {path}, none twice, seed {seed}"
     if count is not None and len(drawn) < count:
         description += f"; there are fewer than {count}"
     return PairImages((images, images), (drawn[:, 0], drawn[:, 1]), same, description)
@@ -200,7 +189,7 @@ def _same(
 class _Half(ImageStore):
     """One image of each record of a database of pairs."""
 
-    def __init__(self, records: LabelledImages, half: int) -> None:
+    def __init__(self, records: LabeledImages, half: int) -> None:
         super().__init__(records.source, {})
         self._records = records
         self._half = half

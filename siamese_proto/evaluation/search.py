@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.errors import DataError, escaped, quoted
 from siamese_proto.evaluation.compare import open_image, picture_of
 from siamese_proto.evaluation.features import UNKNOWN, Embedding, embed_images, open_images, read_features
@@ -35,13 +36,7 @@ class Neighbor:
 
 
 def search_images(
-    twin: Twin,
-    query: str,
-    source: str,
-    *,
-    count: int = 10,
-    labels: str = "",
-    root_folder: str = "",
+    twin: Twin, query: str, source: LabeledSource, *, count: int = 10
 ) -> tuple[list[Neighbor], list[Picture]]:
     """Find the images nearest to an image file.
 
@@ -50,8 +45,6 @@ def search_images(
         query: The image file; it is not one of its own neighbors.
         source: Labeled images, a folder, or a .npz of `save_features` with the same weights.
         count: Number of neighbors.
-        labels: File of labels that belongs to an IDX file of images.
-        root_folder: Prefix of the paths in a list.
 
     Returns:
         The neighbors, the nearest first, and a picture of each. For a .npz, images that are not files are blank.
@@ -61,12 +54,12 @@ def search_images(
     """
     features = twin.embed_images(open_image(twin, query))
     with ExitStack() as stack:
-        images: LabelledImages | None = None
-        if source.lower().endswith(".npz"):
-            embedding = read_features(source)
-            _check_features(embedding, features, source, twin.subject().digest)
+        images: LabeledImages | None = None
+        if source.path.lower().endswith(".npz"):
+            embedding = read_features(source.path)
+            _check_features(embedding, features, source.path, twin.subject().digest)
         else:
-            images = stack.enter_context(open_images(twin, [source], labels=labels, root_folder=root_folder))
+            images = stack.enter_context(open_images(twin, [source]))
             embedding = embed_images(twin, images, side=int(twin.towers_differ))
         distances = twin.metric.matrix(features, embedding.features)[0]
         order = numpy.argsort(distances, kind="stable").tolist()
@@ -95,7 +88,7 @@ def _is_same_file(name: str, query: str) -> bool:
     return os.path.exists(name) and os.path.samefile(name, query)
 
 
-def _picture(twin: Twin, images: LabelledImages | None, name: str, row: int) -> Picture:
+def _picture(twin: Twin, images: LabeledImages | None, name: str, row: int) -> Picture:
     if images is not None:
         return picture_of(images, row)
     if os.path.isfile(name):

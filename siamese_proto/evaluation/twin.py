@@ -12,7 +12,7 @@ import numpy
 import torch
 from numpy.typing import NDArray
 
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
 from siamese_proto.evaluation.preprocess import Preprocessing, Resolution, find_preprocessing
@@ -200,7 +200,7 @@ class Twin:
         features = _in_batches(self._parts[side], [images] * len(blobs))
         return numpy.concatenate([batch.flatten(1).cpu().numpy() for batch in features])
 
-    def embed_images(self, images: LabelledImages, rows: NDArray[numpy.intp] | None = None, side: int = 0) -> Floats:
+    def embed_images(self, images: LabeledImages, rows: NDArray[numpy.intp] | None = None, side: int = 0) -> Floats:
         """Compute the features, (N, K), of images in files, or of some `rows` of them.
 
         Raises DataError, with the name of the image, if one cannot be read or has a feature that is not finite.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_proto.compiler import build_graph
-from siamese_proto.data.images.labelled import is_digits
+from siamese_proto.data.images.labeled_source import is_digits
 from siamese_proto.errors import DataError, NetError, quoted
 from siamese_proto.files import new_partial, put_in_place
 from siamese_proto.graph.ir import Graph, Phase

@@ -10,7 +10,8 @@ from typing import Literal
 from siamese_proto.data.databases.database import guess_backend, open_database
 from siamese_proto.data.databases.store import Backend
 from siamese_proto.data.images.class_choice import choose_classes
-from siamese_proto.data.images.labelled import Kind, LabelledImages, guess_kind, is_digits, open_labelled
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import Kind, LabeledSource, guess_kind, is_digits
 from siamese_proto.data.images.pair_list import read_rows
 from siamese_proto.data.layers.image_data import read_list
 from siamese_proto.errors import DataError, quoted
@@ -36,10 +37,10 @@ class ImageSource:
         """Whether the source is a file or a folder that exists."""
         return self.kind not in ("DIGITS", "MISSING")
 
-    def open(self) -> LabelledImages:
+    def open(self) -> LabeledImages:
         """Open the images; those of a database of pairs are its records."""
         kind: Kind = "AUTO" if self.kind == "PAIRS" or self.kind == "MISSING" else self.kind
-        return open_labelled(self.path, kind, root_folder=self.root_folder)
+        return LabeledSource(self.path, kind, root_folder=self.root_folder).open()
 
     def with_classes(self, classes: str = "") -> ImageSource:
         """Return the source restricted to some classes, with a description. Raises DataError for unknown classes."""

@@ -14,7 +14,7 @@ from feeding import GOLDEN, batches, copied, data_layer, make_database, make_lay
 from PIL import Image
 
 from siamese_proto.data.databases.database import create_database, open_database
-from siamese_proto.data.images.idx import read_labelled
+from siamese_proto.data.images.idx import read_labeled
 from siamese_proto.errors import DataError, GraphError, NetError
 from siamese_proto.graph.ir import SourceMissingError
 from siamese_proto.layers.base import RunState
@@ -425,7 +425,7 @@ def test_idx_files_are_checked(images, labels, message, tmp_path, monkeypatch):
         Path("images").write_bytes(images)
     Path("labels").write_bytes(labels)
     with pytest.raises(DataError) as caught:
-        read_labelled("images", "labels")
+        read_labeled("images", "labels")
     assert str(caught.value) == message
 
 

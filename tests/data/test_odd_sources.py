@@ -16,7 +16,7 @@ from siamese_proto.data.databases.database import create_database
 from siamese_proto.data.databases.datum import make_datum
 from siamese_proto.data.databases.picture import images_of
 from siamese_proto.data.images.class_choice import readable
-from siamese_proto.data.images.labelled import open_labelled
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.data.layers.hdf5 import HDF5Batches, dataset_shapes
 from siamese_proto.data.layers.image_data import resize
 from siamese_proto.data.layers.windows import read_windows
@@ -34,7 +34,7 @@ def test_links_that_lead_back_are_not_followed_and_others_are(tmp_path):
     (root / "bert/itself").symlink_to(".")
     (root / "carl/above").symlink_to(tmp_path)
     (root / "dora").symlink_to(tmp_path / "aside")
-    with open_labelled(str(root)) as images:
+    with LabeledSource(str(root)).open() as images:
         assert len(images) == len(LABELS) + 1
         assert list(images.class_names.values()) == ["anna", "bert", "carl", "dora"]
 
@@ -56,7 +56,7 @@ def test_lists_of_other_programs_are_read(change, tmp_path):
         text = change(file.read())
     with open(path, "w", encoding="utf-8", newline="") as file:
         file.write(text)
-    with open_labelled(path) as images:
+    with LabeledSource(path).open() as images:
         assert images.labels.tolist() == LABELS
         assert images.unreadable() == {}
 
@@ -65,7 +65,7 @@ def test_names_with_uncommon_spaces_are_not_cut_up(tmp_path):
     name = "a\x0bb\x1cc\u2028d  e.png"
     Image.fromarray(GRAY[0]).save(tmp_path / name)
     (tmp_path / "list.txt").write_text(f"{name} 3\n", encoding="utf-8")
-    with open_labelled(str(tmp_path / "list.txt")) as images:
+    with LabeledSource(str(tmp_path / "list.txt")).open() as images:
         assert (images.labels.tolist(), images.unreadable()) == ([3], {})
 
 
@@ -73,14 +73,14 @@ def test_names_with_uncommon_spaces_are_not_cut_up(tmp_path):
 def test_labels_too_large_for_a_record_are_refused_with_their_line(label, tmp_path):
     (tmp_path / "list.txt").write_text(f"x.png 1\nx.png {label}\n")
     with pytest.raises(DataError, match=rf"list.txt:2: label {label} does not fit in the 32 bits"):
-        open_labelled(str(tmp_path / "list.txt"))
+        LabeledSource(str(tmp_path / "list.txt")).open()
 
 
 @pytest.mark.parametrize("label", ["+-5", "--5", "1.0", "nan", "five"])
 def test_labels_that_are_no_whole_number_are_refused_with_their_line(label, tmp_path):
     (tmp_path / "list.txt").write_text(f"x.png {label}\n")
     with pytest.raises(DataError, match=r"list.txt:1: .* is not 'path label' with a whole number as label"):
-        open_labelled(str(tmp_path / "list.txt"))
+        LabeledSource(str(tmp_path / "list.txt")).open()
 
 
 def test_idx_files_cut_short_in_the_header_or_of_empty_images_are_refused(tmp_path):
@@ -88,23 +88,23 @@ def test_idx_files_cut_short_in_the_header_or_of_empty_images_are_refused(tmp_pa
     with open(path, "wb") as file:
         file.write(struct.pack(">3I", 2051, 8, HEIGHT))
     with pytest.raises(DataError, match="is cut short in its header, after 12 bytes; fetch it again"):
-        open_labelled(path)
+        LabeledSource(path).open()
     with open(path, "wb") as file:
         file.write(struct.pack(">4I", 2051, 8, 0, WIDTH))
     with pytest.raises(DataError, match=rf"says that its images are 0 x {WIDTH} \(height x width\)"):
-        open_labelled(path)
+        LabeledSource(path).open()
     with open(path, "wb") as file:
         file.write(b"<html>not found</html>")
     with pytest.raises(DataError, match="is not an IDX file of images: it begins with the number"):
-        open_labelled(path)
+        LabeledSource(path).open()
 
 
 def test_a_file_of_labels_in_the_wrong_place_is_told(tmp_path):
     write_idx(tmp_path / "idx")
     with pytest.raises(DataError, match="holds labels and no images; give the file of images"):
-        open_labelled(str(tmp_path / "idx/train-labels-idx1-ubyte"))
-    with pytest.raises(DataError, match="has labels of its own"):
-        open_labelled(write_folder(tmp_path / "faces"), labels="train-labels-idx1-ubyte")
+        LabeledSource(str(tmp_path / "idx/train-labels-idx1-ubyte")).open()
+    with pytest.raises(DataError, match="has its own labels"):
+        LabeledSource(write_folder(tmp_path / "faces"), labels="train-labels-idx1-ubyte").open()
 
 
 def test_images_of_sixteen_bits_are_taken_by_their_upper_eight(tmp_path):
@@ -112,11 +112,11 @@ def test_images_of_sixteen_bits_are_taken_by_their_upper_eight(tmp_path):
     (tmp_path / "scans/a").mkdir(parents=True)
     Image.fromarray(deep).save(tmp_path / "scans/a/1.png")
     Image.fromarray(GRAY[0]).save(tmp_path / "scans/a/2.png")
-    with open_labelled(str(tmp_path / "scans")) as images:
+    with LabeledSource(str(tmp_path / "scans")).open() as images:
         assert images.shape == (1, HEIGHT, WIDTH)
         assert readable(images).all()
         assert numpy.array_equal(images.image(0)[0], deep >> 8)
-    with open_labelled(str(tmp_path / "scans"), is_color=True) as images:
+    with LabeledSource(str(tmp_path / "scans"), is_color=True).open() as images:
         assert readable(images).all()
         assert numpy.array_equal(images.image(0), numpy.stack([deep >> 8] * 3))
 
@@ -125,7 +125,7 @@ def test_a_record_that_is_no_datum_is_named_or_left_out(tmp_path, caplog):
     with create_database(str(tmp_path / "db"), "LMDB") as writer:
         good = [(b"%d" % number, make_datum(GRAY[number][None], number % 2).SerializeToString()) for number in range(4)]
         writer.put([*good, (b"x", b"\xff\xff\xff")])
-    with open_labelled(str(tmp_path / "db")) as images:
+    with LabeledSource(str(tmp_path / "db")).open() as images:
         with pytest.raises(BadRecordError, match="record 'x' cannot be used: its 3 bytes are not a Datum message"):
             readable(images)
         left_out: set[str] = set()

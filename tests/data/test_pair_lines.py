@@ -18,7 +18,7 @@ from PIL import Image
 from siamese_proto.cli import main
 from siamese_proto.data.databases.database import open_database
 from siamese_proto.data.databases.mean_image import read_npy
-from siamese_proto.data.images.labelled import guess_kind, open_labelled
+from siamese_proto.data.images.labeled_source import LabeledSource, guess_kind
 from siamese_proto.data.images.pair_lines import pair_form, read_pairs
 from siamese_proto.data.transform import Transform, load_mean
 from siamese_proto.errors import DataError, NetError
@@ -123,7 +123,7 @@ def test_data_pairs_and_evaluate_read_these_files_too(tmp_path, monkeypatch):
     with open_database("made") as database:
         assert database.count() == 4
     preparation = Preprocessing((1, HEIGHT, WIDTH), (HEIGHT, WIDTH), Transform("TEST"), None, "the net")
-    pairs = open_pair_images("pairs.txt", preparation)
+    pairs = open_pair_images(LabeledSource("pairs.txt"), preparation)
     assert pairs.same.tolist() == [True, True, False, False]
 
 
@@ -138,7 +138,7 @@ def test_a_list_with_several_labels_a_line_is_named_as_such(text, tmp_path, monk
     Image.fromarray(GRAY[0]).save("x.png")
     Path("list.txt").write_text(text)
     layer = make_layer('name: "i" type: "ImageData" top: "x" top: "y" image_data_param { source: "list.txt" }')
-    for read in (lambda: open_labelled("list.txt"), lambda: layer.top_shapes(())):
+    for read in (lambda: LabeledSource("list.txt").open(), lambda: layer.top_shapes(())):
         with pytest.raises(NetError, match=SEVERAL):
             read()
 
@@ -146,7 +146,7 @@ def test_a_list_with_several_labels_a_line_is_named_as_such(text, tmp_path, monk
 def test_one_label_that_is_no_whole_number_is_not_taken_for_several(tmp_path):
     (tmp_path / "list.txt").write_text("x.png 0.5\n")
     with pytest.raises(DataError, match=r"is not 'path label' with a whole number as label$"):
-        open_labelled(str(tmp_path / "list.txt"))
+        LabeledSource(str(tmp_path / "list.txt")).open()
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5), (1, 2, 3, 5)])

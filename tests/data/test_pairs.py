@@ -14,7 +14,7 @@ from feeding import BACKENDS, GOLDEN
 from siamese_proto.data.databases.database import open_database
 from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 from siamese_proto.data.images.digits import enlarge, load_digits
-from siamese_proto.data.images.idx import read_images, read_labelled, read_labels
+from siamese_proto.data.images.idx import read_images, read_labeled, read_labels
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 
@@ -98,7 +98,7 @@ def test_idx_files_are_read_plain_and_compressed(tmp_path):
     images = numpy.arange(3 * 4 * 5, dtype=numpy.uint8).reshape(3, 4, 5)
     (tmp_path / "images.gz").write_bytes(gzip.compress(struct.pack(">4I", 2051, 3, 4, 5) + images.tobytes()))
     (tmp_path / "labels").write_bytes(struct.pack(">2I", 2049, 3) + bytes([7, 0, 255]))
-    pixels, labels = read_labelled(str(tmp_path / "images.gz"), str(tmp_path / "labels"))
+    pixels, labels = read_labeled(str(tmp_path / "images.gz"), str(tmp_path / "labels"))
     numpy.testing.assert_array_equal(pixels, images)
     assert labels.tolist() == [7, 0, 255]
 

@@ -17,6 +17,7 @@ from siamese_proto.check.net import check_net
 from siamese_proto.cli import main
 from siamese_proto.data.databases.database import create_database
 from siamese_proto.data.databases.store import Backend
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.data.sampling import distinct_pairs
 from siamese_proto.errors import DataError, NetError
 from siamese_proto.evaluation.pair_distances import MeasuredPairs, measure_data_layers, measure_pairs
@@ -276,7 +277,7 @@ def test_records_that_repeat_a_pair_are_reported(tmp_path: Path) -> None:
             datum = schema.Datum(channels=2, height=1, width=1, label=record % 2, data=bytes([a, b]))
             writer.put([(b"%05d" % record, datum.SerializeToString())])
     twin = Twin(Net(source + TOWERS + LOSS, "TEST"))
-    stored = open_pair_images(f"{tmp_path}/db", twin.preprocessing())
+    stored = open_pair_images(LabeledSource(f"{tmp_path}/db"), twin.preprocessing())
     for result in (measure_data_layers(twin), measure_pairs(twin, stored)):
         assert (len(result.distances), result.distances.distinct) == (7, 5)
         evaluation = Evaluation(Subject("m", (), "", "EUCLIDEAN", (), ""), result.description, verify(result.distances))
@@ -290,7 +291,7 @@ def test_pairs_of_a_csv_that_name_the_same_images_are_copies(tmp_path: Path) -> 
     csv_of_pairs(tmp_path, 3, "")
     (tmp_path / "pairs.csv").write_text("a0.png,b0.png,1\na1.png,b1.png,0\nb0.png,a0.png,1\n")
     twin = Twin(Net(csv_input() + TOWERS + LOSS.replace(LOSS, ""), "TEST"))
-    result = measure_pairs(twin, open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing()))
+    result = measure_pairs(twin, open_pair_images(LabeledSource(str(tmp_path / "pairs.csv")), twin.preprocessing()))
     assert (len(result.distances), result.distances.distinct) == (3, 2)
 
 
@@ -303,7 +304,7 @@ def test_the_seed_determines_which_pairs_of_a_csv_are_drawn(tmp_path: Path) -> N
     csv_of_pairs(tmp_path, 13, "")
     twin = Twin(Net(csv_input() + TOWERS, "TEST"))
     for seed in (0, 1):
-        pairs = open_pair_images(str(tmp_path / "pairs.csv"), twin.preprocessing(), count=5, seed=seed)
+        pairs = open_pair_images(LabeledSource(str(tmp_path / "pairs.csv")), twin.preprocessing(), count=5, seed=seed)
         assert len({pairs.names(row) for row in range(len(pairs))}) == len(pairs) == 5
         assert pairs.description.startswith("5 drawn from the 13 pairs of ")
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.errors import DataError
 from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
 from siamese_proto.evaluation.pair_sources import image_files, open_pair_images
@@ -49,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_database_read_pair_by_pair_has_the_distances_of_the_nets_own_layer(settings: str, folder: Path) -> None:
     twin = Twin(Net(TWIN % settings, "TEST", seed=2))
     plain = Twin(Net(TWIN % settings.replace("mirror: true", ""), "TEST", seed=2))
-    measured = measure_pairs(twin, open_pair_images("db", twin.preprocessing()))
+    measured = measure_pairs(twin, open_pair_images(LabeledSource("db"), twin.preprocessing()))
     own = measure_data_layers(plain)
     assert len(own.distances) == 11
     np.testing.assert_allclose(measured.distances.distance, own.distances.distance, rtol=1e-4)
@@ -58,7 +59,9 @@ def test_a_database_read_pair_by_pair_has_the_distances_of_the_nets_own_layer(se
 
 def test_label_0_can_mean_the_same(folder: Path) -> None:
     twin = Twin(Net(TWIN % "", "TEST"))
-    same, other = (open_pair_images("db", twin.preprocessing(), one_is_same=one).same for one in (True, False))
+    same, other = (
+        open_pair_images(LabeledSource("db"), twin.preprocessing(), one_is_same=one).same for one in (True, False)
+    )
     assert (same == ~other).all()
 
 
@@ -78,8 +81,11 @@ def test_pairs_are_drawn_from_a_labeled_database(folder: Path) -> None:
     tower = TWIN[TWIN.index('layer { name: "ip"') : TWIN.index('layer { name: "ip_b"')]
     six = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 6 dim: 8 dim: 10 } } }'
     single = Twin(Net(six + tower, "TEST"))
-    assert "pairs of db" in open_pair_images("db", twin.preprocessing()).description
-    assert "drawn from the 5 images of db" in open_pair_images("db", single.preprocessing(), count=4).description
+    assert "pairs of db" in open_pair_images(LabeledSource("db"), twin.preprocessing()).description
+    assert (
+        "drawn from the 5 images of db"
+        in open_pair_images(LabeledSource("db"), single.preprocessing(), count=4).description
+    )
 
 
 GRAY = 'layer { name: "a" type: "Input" top: "a" input_param { shape { dim: 1 dim: 1 dim: 6 dim: 4 } } }'

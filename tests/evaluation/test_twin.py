@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.errors import DataError, GraphError, NetError
 from siamese_proto.evaluation import pair_distances
 from siamese_proto.evaluation.pair_distances import measure_data_layers, measure_pairs
-from siamese_proto.evaluation.pair_sources import labelled_images, open_pair_images
+from siamese_proto.evaluation.pair_sources import labeled_images, open_pair_images
 from siamese_proto.evaluation.twin import Twin, TwinSettings, load_twin
 from siamese_proto.net.net import Net
 
@@ -191,10 +192,10 @@ def test_towers_with_different_weights_each_take_their_side() -> None:
     text = apart[0] + apart[1] + apart[2].replace('{ name: "w" }', "{ }").replace('{ name: "c" }', "{ }")
     twin = build_twin(DATA + text + CONTRASTIVE)
     assert twin.towers_differ
-    images = labelled_images("digits:test", twin.preprocessing())
+    images = labeled_images(LabeledSource("digits:test"), twin.preprocessing())
     one, other = (twin.embed_images(images, np.arange(5), side) for side in (0, 1))
     assert np.abs(one - other).max() > 0.1
-    pairs = open_pair_images("digits:test", twin.preprocessing(), count=9)
+    pairs = open_pair_images(LabeledSource("digits:test"), twin.preprocessing(), count=9)
     measured = measure_pairs(twin, pairs)
     expected = [
         math.dist(*(twin.embed_images(images, rows[[n]], side)[0] for side, rows in enumerate(pairs.rows)))
@@ -218,7 +219,7 @@ layer { name: "times" type: "Eltwise" bottom: "f" bottom: "ones" top: "f2" eltwi
 def test_images_are_preprocessed_as_in_the_data_layer() -> None:
     twin = build_twin(DATA + TOWERS + CONTRASTIVE)
     assert str(twin.preprocessing()) == "gray, resized to 28 x 28, mean 30 subtracted, times 0.01 (from layer 'pairs')"
-    images = labelled_images("digits:test", twin.preprocessing())
+    images = labeled_images(LabeledSource("digits:test"), twin.preprocessing())
     expected = tower(twin, (images.images(np.arange(6)).astype(float) - 30) * 0.01)
     np.testing.assert_allclose(twin.embed_images(images, np.arange(6)), expected, atol=1e-5)
 
@@ -283,7 +284,7 @@ def test_a_net_without_data_or_label_has_no_pairs_of_its_own() -> None:
 def test_features_that_are_not_finite_are_reported_with_the_image() -> None:
     twin = build_twin(TOWER)
     twin.net.params["ip"][0].data[0, 0] = math.nan
-    images = labelled_images("digits:test", twin.preprocessing())
+    images = labeled_images(LabeledSource("digits:test"), twin.preprocessing())
     with pytest.raises(
         DataError, match=r"^the feature of 'digits:test\[0\]' is not finite; the training of these weights"
     ):

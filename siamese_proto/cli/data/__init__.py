@@ -7,8 +7,8 @@ import click
 from siamese_proto.cli.group import LazyGroup
 
 COMMANDS = {
-    "pairs": "Make a pair database from labelled images, or from a CSV of pairs.",
-    "triplets": "Make a database of triplets from labelled images.",
+    "pairs": "Make a pair database from labeled images, or from a CSV of pairs.",
+    "triplets": "Make a database of triplets from labeled images.",
     "images": "Make a database of images from a list or a folder.",
     "digits": "Make pair databases from the digits that come along.",
     "mean": "Compute the mean image of a database.",

@@ -1,4 +1,4 @@
-"""siamese-proto data pairs: a pair database from labelled images, or from a CSV that names pairs."""
+"""siamese-proto data pairs: a pair database from labeled images, or from a CSV that names pairs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pairs(
     """Make the pair database OUT from SOURCE.
 
     SOURCE is an IDX file of images (the format of MNIST, plain or .gz; LABELS is found by its name unless given), a
-    folder with one sub-folder a class, a list of lines "path label", a labelled LMDB or LevelDB, the embedded "digits"
+    folder with one sub-folder a class, a list of lines "path label", a labeled LMDB or LevelDB, the embedded "digits"
     ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are. Spaces or
     tabs may stand for the commas, and LFW's pairs.txt is known too.
 
@@ -101,15 +101,17 @@ def _copy_given(
     import numpy
 
     from siamese_proto.data.databases.pairs import write_tuples
+    from siamese_proto.data.images.labeled_source import LabeledSource
     from siamese_proto.data.images.pair_list import open_pairs
     from siamese_proto.data.sampling import GivenTuples
 
-    images, given = open_pairs(
+    csv = LabeledSource(
         source,
         root_folder=chosen["root_folder"],
         is_color=None if chosen["gray"] is None else not chosen["gray"],
         new_size=size_of(chosen["resize_height"], chosen["resize_width"]),
     )
+    images, given = open_pairs(csv)
     given = GivenTuples(given.tuples, mapping.are_same(given.labels, quoted(source)).astype(numpy.float32))
     given = given.of_images(good_ones(images, skip_bad_records=chosen["skip_bad_records"]))
     total = len(given.labels)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from siamese_proto.data.databases.pairs import Draw
-    from siamese_proto.data.images.labelled import LabelledImages
+    from siamese_proto.data.images.labeled import LabeledImages
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -77,20 +77,20 @@ def open_source(
     resize_width: int,
     gray: bool | None,
     skip_bad_records: bool,
-) -> LabelledImages:
-    """The labelled images that the options choose; those that cannot be read, and lone ones, are told at once."""
+) -> LabeledImages:
+    """The labeled images that the options choose; those that cannot be read, and lone ones, are told at once."""
     from siamese_proto.data.images.class_choice import choose_classes, warn_of_lone_images
-    from siamese_proto.data.images.labelled import open_labelled
+    from siamese_proto.data.images.labeled_source import LabeledSource
 
     source, labels = two_at_most(sources)
-    images = open_labelled(
+    images = LabeledSource(
         source,
         kind_of(kind),
         labels=labels,
         root_folder=root_folder,
         is_color=None if gray is None else not gray,
         new_size=size_of(resize_height, resize_width),
-    )
+    ).open()
     limits = {"per_class": images_per_class, "skip": skip_per_class}
     images = choose_classes(images, classes, exclude_classes, **limits)
     images = images.selected(good_ones(images, skip_bad_records=skip_bad_records).nonzero()[0])
@@ -98,7 +98,7 @@ def open_source(
     return images
 
 
-def good_ones(images: LabelledImages, *, skip_bad_records: bool) -> NDArray[numpy.bool_]:
+def good_ones(images: LabeledImages, *, skip_bad_records: bool) -> NDArray[numpy.bool_]:
     """Which images can be read, (N,): all, or else the others are told and left out, or end the command."""
     from siamese_proto.data.images.class_choice import readable
 

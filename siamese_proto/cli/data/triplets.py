@@ -1,4 +1,4 @@
-"""siamese-proto data triplets: a database of triplets from labelled images."""
+"""siamese-proto data triplets: a database of triplets from labeled images."""
 
 from __future__ import annotations
 

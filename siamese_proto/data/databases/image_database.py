@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.databases.database import Backend, create_database
 from siamese_proto.data.databases.datum import Decoding, Size, make_datum, of_image, pixels_of, size_of
-from siamese_proto.data.images.labelled import open_labelled
+from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.data.layers.image_data import read_file, read_list, resize
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
@@ -91,7 +91,7 @@ def list_images(source: str, root: str | None = None) -> list[ListedImage]:
     folder. Classes of a folder are numbered in the order of their names. Raises DataError.
     """
     if Path(source).is_dir():
-        with open_labelled(source, "FOLDER") as images:
+        with LabeledSource(source, "FOLDER").open() as images:
             paths, labels = images.names, images.labels.tolist()
         names = [Path(os.path.relpath(path, source)).as_posix() for path in paths]
         return [ListedImage(*each) for each in zip(names, paths, labels, itertools.count())]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_proto.data.databases.database import Backend, create_database
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.sampling import PairSampler, TripletSampler
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
@@ -70,7 +70,7 @@ def draw_triplets(labels: Labels, count: int, *, seed: int = 0) -> NDArray[numpy
 def write_pairs(
     path: str,
     backend: Backend,
-    images: LabelledImages | NDArray[numpy.uint8],
+    images: LabeledImages | NDArray[numpy.uint8],
     pairs: Pairs,
     *,
     overwrite: bool = False,
@@ -90,7 +90,7 @@ def write_pairs(
 def write_tuples(
     path: str,
     backend: Backend,
-    images: LabelledImages | NDArray[numpy.uint8],
+    images: LabeledImages | NDArray[numpy.uint8],
     tuples: NDArray[numpy.int64],
     labels: Labels,
     *,
@@ -117,8 +117,8 @@ def _parts(count: int, size: int) -> Sequence[tuple[int, int]]:
     return [(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
 
-def _reader(images: LabelledImages | NDArray[numpy.uint8], threads: ThreadPoolExecutor) -> Reader:
-    if not isinstance(images, LabelledImages):
+def _reader(images: LabeledImages | NDArray[numpy.uint8], threads: ThreadPoolExecutor) -> Reader:
+    if not isinstance(images, LabeledImages):
         stacked = images[:, None] if images.ndim == 3 else images
         return lambda indices: stacked[indices]
     if images.in_memory:
@@ -126,14 +126,14 @@ def _reader(images: LabelledImages | NDArray[numpy.uint8], threads: ThreadPoolEx
     return lambda indices: _decoded(images, indices, threads)
 
 
-def _decoded(images: LabelledImages, indices: NDArray[numpy.int64], threads: ThreadPoolExecutor) -> Pixels:
+def _decoded(images: LabeledImages, indices: NDArray[numpy.int64], threads: ThreadPoolExecutor) -> Pixels:
     import numpy
 
     once, places = numpy.unique(indices, return_inverse=True)
     return _stacked(list(threads.map(images.image, once.tolist())), images, once)[places]
 
 
-def _stacked(read: Pixels | Sequence[Pixels], images: LabelledImages, indices: NDArray[numpy.int64]) -> Pixels:
+def _stacked(read: Pixels | Sequence[Pixels], images: LabeledImages, indices: NDArray[numpy.int64]) -> Pixels:
     import numpy
 
     for index, image in zip(indices.tolist(), read, strict=True):

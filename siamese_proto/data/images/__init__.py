@@ -1,1 +1,1 @@
-"""Labelled images and named pairs, whatever files they are in."""
+"""Labeled images and named pairs, whatever files they are in."""

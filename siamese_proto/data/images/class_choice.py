@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.errors import DataError, did_you_mean, quoted
 from siamese_proto.proto.values import whole_number
 
@@ -19,8 +19,8 @@ _NAMED = 10  # at most, where many could be named
 
 
 def choose_classes(
-    images: LabelledImages, classes: str = "", exclude: str = "", *, per_class: int = 0, skip: int = 0
-) -> LabelledImages:
+    images: LabeledImages, classes: str = "", exclude: str = "", *, per_class: int = 0, skip: int = 0
+) -> LabeledImages:
     """Some classes, and some images of each.
 
     `classes` are to be kept (empty: all) and those of `exclude` are not: labels, names of classes, and ranges of labels
@@ -31,6 +31,8 @@ def choose_classes(
     import numpy
 
     labels = images.labels
+    if not len(labels):
+        raise DataError(f"{quoted(images.source)} has no images")
     kept = named_classes(classes, labels, images.class_names) if classes else numpy.ones(len(labels), numpy.bool_)
     if exclude:
         kept &= ~named_classes(exclude, labels, images.class_names)
@@ -66,7 +68,7 @@ def named_classes(text: str, labels: NDArray[numpy.int64], names: Mapping[int, s
     return chosen
 
 
-def warn_of_lone_images(images: LabelledImages, layer: str | None = None) -> None:
+def warn_of_lone_images(images: LabeledImages, layer: str | None = None) -> None:
     """Log the classes that have one image, which nothing can be alike to, with the names of these images."""
     import numpy
 
@@ -81,7 +83,7 @@ def warn_of_lone_images(images: LabelledImages, layer: str | None = None) -> Non
         )
 
 
-def readable(images: LabelledImages, left_out: set[str] | None = None) -> NDArray[numpy.bool_]:
+def readable(images: LabeledImages, left_out: set[str] | None = None) -> NDArray[numpy.bool_]:
     """Which images can be read, (N,).
 
     Where bad ones may be left out, all are decoded, and the names of the bad ones are logged and added to `left_out`;
@@ -111,7 +113,7 @@ def list_problems(problems: Sequence[DataError]) -> str:
     return "; ".join(told) + (f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else "")
 
 
-def _class_of(images: LabelledImages, index: int) -> str:
+def _class_of(images: LabeledImages, index: int) -> str:
     label = int(images.labels[index])
     return f"class {quoted(images.class_names[label]) if label in images.class_names else label}"
 

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import NDArray
 
-    Labelled = tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]
+    Labeled = tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]
 
 _TRAINING = 1437  # four in five, in the order of the file: late writers are met in the test alone
 _SIDE = 28  # of MNIST's images,
 _DRAWN = 20  # whose digits fill a square of this side in the middle
 
 
-def load_digits() -> tuple[Labelled, Labelled]:
+def load_digits() -> tuple[Labeled, Labeled]:
     """Images (N, 28, 28) and digits (N,), for training and for testing; always the same split."""
     import numpy
 

@@ -28,7 +28,7 @@ def read_labels(path: str) -> NDArray[numpy.uint8]:
     return _read(path, 1, "labels")
 
 
-def read_labelled(images: str, labels: str) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
+def read_labeled(images: str, labels: str) -> tuple[NDArray[numpy.uint8], NDArray[numpy.uint8]]:
     """Images (N, H, W) and their classes (N,) from two files, which must have as many entries."""
     pixels, classes = read_images(images), read_labels(labels)
     if len(pixels) != len(classes):

@@ -7,14 +7,14 @@ import threading
 
 from siamese_proto.data.bad_records import Reading
 from siamese_proto.data.images.class_choice import list_problems
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.errors import DataError, quoted
 
 CHECKED_FIRST = 2000  # images of a source that are all checked before its first batch; of larger ones none is
 _log = logging.getLogger(__name__)
 
 
-def is_checked_later(images: LabelledImages) -> bool:
+def is_checked_later(images: LabeledImages) -> bool:
     """Whether there are too many images to read each before the first batch."""
     return not images.in_memory and len(images) > CHECKED_FIRST
 
@@ -25,7 +25,7 @@ class ImageCheck:
     It changes nothing else: what happens at a damaged image depends on the batch it is drawn for, not on this thread.
     """
 
-    def __init__(self, images: LabelledImages, reading: Reading) -> None:
+    def __init__(self, images: LabeledImages, reading: Reading) -> None:
         self._images = images
         self._reading = reading
         self._stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""Where labelled images lie: in an array, in files, or in the records of a database."""
+"""Where labeled images lie: in an array, in files, or in the records of a database."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.images.image_check import ImageCheck
-from siamese_proto.data.images.labelled import LabelledImages
+from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.sampling import TupleOrder, TupleSource
 from siamese_proto.data.transform import Transformer, draw_choices
 from siamese_proto.errors import DataError, quoted
@@ -39,7 +39,7 @@ class Rows:
 class PairBatches:
     """The source of a PairData layer's feeder; see `feeder.Source`."""
 
-    images: LabelledImages
+    images: LabeledImages
     tuples: TupleSource
     order: TupleOrder
     batch_size: int

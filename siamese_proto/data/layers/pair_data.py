@@ -1,11 +1,9 @@
-"""The PairData layer: pairs and triplets drawn from labelled images while they are needed."""
+"""The PairData layer: pairs and triplets drawn from labeled images while they are needed."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,14 +11,14 @@ from siamese_proto.data.bad_records import Reading
 from siamese_proto.data.databases.datum import Size
 from siamese_proto.data.images.class_choice import choose_classes, readable, warn_of_lone_images
 from siamese_proto.data.images.image_check import ImageCheck, is_checked_later
-from siamese_proto.data.images.labelled import Kind, LabelledImages, Split, is_digits, open_labelled
-from siamese_proto.data.images.pair_lines import pair_form
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import Kind, LabeledSource, Split
 from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.data.layers.pair_batches import PairBatches, Rows
 from siamese_proto.data.sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
 from siamese_proto.data.transform import Transformer, read_mean, read_transform
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
-from siamese_proto.files import find_path, where_tried
+from siamese_proto.files import where_tried
 from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
 from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
 from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
@@ -35,7 +33,7 @@ _OF_CLASSES = ("same_fraction", "classes", "exclude_classes", "images_per_class"
 
 @layer("PairData")
 class PairData(DataLayer):
-    """Pairs or triplets drawn from labelled images, through `transform_param`, which treats a tuple's images alike.
+    """Pairs or triplets drawn from labeled images, through `transform_param`, which treats a tuple's images alike.
 
     PAIR: () -> (N, C, H, W), (N, C, H, W), labels (N,), 1 for two images of one class; N is batch_size
     BALANCED: the same with 2 N rows: each of N anchors with an image of its class and then with one of another
@@ -54,6 +52,7 @@ class PairData(DataLayer):
         self.batch_size = settings.batch_size
         self.tuple = cast(TupleKind, schema.PairDataParameter.Tuple.Name(settings.tuple))
         self.source = read_source(settings, self.context.folder, "train" if self.phase == "TRAIN" else "test")
+        self.pair_labels = _pair_labels(settings.pair_labels)
         self.tops = Arity(1, 4) if self.tuple == "TRIPLET" else Arity(2, 4)
         self.transform = read_transform(message.transform_param, self.phase)
         if not 0 <= settings.same_fraction <= 1:
@@ -107,7 +106,7 @@ class PairData(DataLayer):
         self.transform.output_size(size)
         seed = self.settings.seed if self.settings.HasField("seed") else run.seed
         transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), seed)
-        images, pairs = self.source.open()
+        images, pairs = self._open()
         reading = Reading.of(run, self.name)
         try:
             images, tuples, order = self._drawn(images, pairs, seed, reading.left_out)
@@ -129,9 +128,13 @@ class PairData(DataLayer):
         in_csv = self.source.is_csv and self._missing() is None and top == min(self.top_count - 1, 2)
         return self._named().labels if in_csv else None
 
+    def _open(self) -> tuple[LabeledImages, GivenTuples | None]:
+        """Open the images, and the pairs of a CSV."""
+        return open_pairs(self.source, self.pair_labels) if self.source.is_csv else (self.source.open(), None)
+
     def _named(self) -> GivenTuples:
         """The pairs that a CSV names."""
-        images, pairs = self.source.open()
+        images, pairs = self._open()
         images.close()
         assert pairs is not None  # of a CSV
         return pairs
@@ -149,8 +152,8 @@ class PairData(DataLayer):
         return f"{drawn} of {self.source.path or 'digits'}, batches of {self.batch_size}"
 
     def _drawn(
-        self, images: LabelledImages, pairs: GivenTuples | None, seed: int, left_out: set[str] | None
-    ) -> tuple[LabelledImages, TupleSource, TupleOrder]:
+        self, images: LabeledImages, pairs: GivenTuples | None, seed: int, left_out: set[str] | None
+    ) -> tuple[LabeledImages, TupleSource, TupleOrder]:
         """The images that are used, the tuples drawn from them, and the order these come in."""
         settings = self.settings
         if pairs is not None:
@@ -182,7 +185,7 @@ class PairData(DataLayer):
         source = self.source
         if not self.batch_size:
             return SourceMissingError("no batch_size is given; write one above 0", field="pair_data_param.batch_size")
-        if source.kind == "DIGITS" or source.found() is not None or (source.kind == "AUTO" and is_digits(source.path)):
+        if source.is_digits or source.find() is not None:
             return None
         field = "pair_data_param.source"
         if not source.path:
@@ -191,78 +194,27 @@ class PairData(DataLayer):
         return SourceMissingError(f"source {quoted(source.path)} is not there{tried}; check the path", field=field)
 
     def _size(self) -> Size:
-        found = self.source.found()
+        path = self.source.find()
         try:
-            return _first_size(self.source, Path(found).stat().st_mtime_ns if found else 0)
+            return _first_size(self.source, Path(path).stat().st_mtime_ns if path else 0)
         except DataError as error:
             error.field = error.field or "pair_data_param.source"
             raise
 
 
-@dataclass(frozen=True)
-class PairSource:
-    """Where the images come from, as a pair_data_param says it."""
-
-    path: str
-    kind: Kind
-    labels: str
-    root_folder: str
-    folder: str | None
-    split: Split
-    is_color: bool | None
-    new_size: tuple[int, int]
-    pair_labels: PairLabels | None
-
-    @property
-    def is_csv(self) -> bool:
-        """Whether pairs are named there, and not drawn."""
-        if self.kind != "AUTO" or self.path.lower().endswith(".csv"):
-            return self.kind in ("AUTO", "CSV")
-        found = self.found()
-        return found is not None and os.path.isfile(found) and pair_form(found) is not None
-
-    def found(self) -> str | None:
-        """The path from where it is looked for; None where it is not there."""
-        return find_path(self.path, self.folder) if self.path else None
-
-    def open(self) -> tuple[LabelledImages, GivenTuples | None]:
-        """The images, and the pairs where they are named; DataError where they cannot be opened."""
-        if self.is_csv:
-            return open_pairs(
-                self.found() or self.path,
-                root_folder=self.root_folder,
-                folder=self.folder,
-                is_color=self.is_color,
-                new_size=self.new_size,
-                pair_labels=self.pair_labels,
-            )
-        images = open_labelled(
-            self.path,
-            self.kind,
-            labels=self.labels,
-            root_folder=self.root_folder,
-            folder=self.folder,
-            split=self.split,
-            is_color=self.is_color,
-            new_size=self.new_size,
-        )
-        return images, None
-
-
-def read_source(settings: schema.PairDataParameter, folder: str | None, split: Split) -> PairSource:
-    """The plain form of what a pair_data_param says of its source; GraphError for half a size."""
+def read_source(settings: schema.PairDataParameter, folder: str | None, split: Split) -> LabeledSource:
+    """Read the source of a pair_data_param. Raises GraphError for a size with only one side."""
     if (settings.new_height > 0) != (settings.new_width > 0):
         raise GraphError("new_height and new_width must be given together", field="pair_data_param")
-    return PairSource(
+    return LabeledSource(
         settings.source,
         cast(Kind, schema.PairDataParameter.Kind.Name(settings.kind)),
-        settings.labels,
-        settings.root_folder,
-        folder,
-        split,
-        settings.is_color if settings.HasField("is_color") else None,
-        (settings.new_height, settings.new_width),
-        _pair_labels(settings.pair_labels),
+        labels=settings.labels,
+        root_folder=settings.root_folder,
+        folder=folder,
+        split=split,
+        is_color=settings.is_color if settings.HasField("is_color") else None,
+        new_size=(settings.new_height, settings.new_width),
     )
 
 
@@ -274,8 +226,7 @@ def _pair_labels(text: str) -> PairLabels | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _first_size(source: PairSource, stamp: int) -> Size:
+def _first_size(source: LabeledSource, stamp: int) -> Size:
     """(C, H, W) of the first image, read once a process: several graphs are made of one file."""
-    images, _ = source.open()
-    with images:
+    with open_pairs(source)[0] if source.is_csv else source.open() as images:
         return images.shape

@@ -22,7 +22,8 @@ from PIL import Image
 
 from siamese_proto.data.images.class_choice import choose_classes, readable, warn_of_lone_images
 from siamese_proto.data.images.digits import load_digits
-from siamese_proto.data.images.labelled import LabelledImages, guess_kind, open_labelled
+from siamese_proto.data.images.labeled import LabeledImages
+from siamese_proto.data.images.labeled_source import LabeledSource, guess_kind
 from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
@@ -35,7 +36,7 @@ def saved(path, pixels) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_delivers_the_same_images_and_labels(kind, tmp_path):
-    with open_labelled(write_source(kind, tmp_path)) as images:
+    with LabeledSource(write_source(kind, tmp_path)).open() as images:
         assert (len(images), images.shape, images.labels.dtype) == (8, (1, HEIGHT, WIDTH), numpy.int64)
         found = [number_of(images.image(index)) for index in range(8)]
         assert sorted(found) == list(range(8))
@@ -52,7 +53,7 @@ def test_every_kind_delivers_the_same_images_and_labels(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_images_come_in_the_size_and_colour_asked_for(kind, tmp_path):
     source = write_source(kind, tmp_path)
-    with open_labelled(source, is_color=True, new_size=(6, 4)) as images, open_labelled(source) as plain:
+    with LabeledSource(source, is_color=True, new_size=(6, 4)).open() as images, LabeledSource(source).open() as plain:
         assert images.shape == (3, 6, 4)
         for index in range(8):
             image = images.image(index)
@@ -70,7 +71,7 @@ def test_classes_of_a_folder_are_its_sub_folders_in_the_order_of_their_names(tmp
     (tmp_path / "faces/empty").mkdir()
     (tmp_path / "faces/notes.txt").write_text("no image")
     saved(tmp_path / "faces/zoe/left/1.JPG", GRAY[0])
-    with open_labelled(write_folder(tmp_path / "faces")) as images:
+    with LabeledSource(write_folder(tmp_path / "faces")).open() as images:
         assert images.class_names == {**NAMES, 3: "zoe/left"}
         assert images.labels.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3]
         assert images.names[3] == f"{tmp_path}/faces/bert/4.png"
@@ -79,7 +80,7 @@ def test_classes_of_a_folder_are_its_sub_folders_in_the_order_of_their_names(tmp
 def test_the_first_image_decides_on_colour_where_nobody_says(tmp_path):
     saved(tmp_path / "f/a/1.png", noise(3, 4, 3))
     saved(tmp_path / "f/a/2.png", noise(3, 4))
-    with open_labelled(str(tmp_path / "f")) as images:
+    with LabeledSource(str(tmp_path / "f")).open() as images:
         assert (images.shape, images.image(1).shape) == ((3, 3, 4), (3, 3, 4))
         numpy.testing.assert_array_equal(images.image(0)[0], noise(3, 4, 3)[:, :, 2])  # blue first
 
@@ -87,19 +88,19 @@ def test_the_first_image_decides_on_colour_where_nobody_says(tmp_path):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_digits_of_training_and_testing_are_not_the_same_ones(split):
     expected, other = load_digits()[:: 1 if split == "train" else -1]
-    for images in (open_labelled("digits", split=split), open_labelled(f"digits:{split}", "DIGITS")):
+    for images in (LabeledSource("digits", split=split).open(), LabeledSource(f"digits:{split}", "DIGITS").open()):
         numpy.testing.assert_array_equal(images.images(numpy.arange(len(images)))[:, 0], expected[0])
         numpy.testing.assert_array_equal(images.labels, expected[1])
     seen = {image.tobytes() for image in other[0]}
     assert not any(image.tobytes() in seen for image in expected[0])
-    assert len(open_labelled("digits")) == 1797
+    assert len(LabeledSource("digits").open()) == 1797
 
 
 def test_a_folder_named_digits_comes_before_the_embedded_ones(tmp_path, monkeypatch):
     write_folder(tmp_path / "digits")
     monkeypatch.chdir(tmp_path)
-    assert len(open_labelled("digits")) == 8
-    assert len(open_labelled("digits", "DIGITS")) == 1797
+    assert len(LabeledSource("digits").open()) == 8
+    assert len(LabeledSource("digits", "DIGITS").open()) == 1797
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -108,7 +109,7 @@ def test_records_that_hold_image_files_and_floats_are_read(backend, tmp_path):
     encoded = schema.Datum(data=(tmp_path / "1.png").read_bytes(), encoded=True, label=-4)
     floats = schema.Datum(channels=1, height=HEIGHT, width=WIDTH, float_data=(GRAY[1] / 2).ravel(), label=9)
     values = [datum.SerializeToString() for datum in (encoded, floats)]
-    with open_labelled(make_raw_database(tmp_path / "db", values, backend)) as images:
+    with LabeledSource(make_raw_database(tmp_path / "db", values, backend)).open() as images:
         assert (images.shape, images.labels.tolist()) == ((1, HEIGHT, WIDTH), [-4, 9])
         numpy.testing.assert_array_equal(images.image(0)[0], GRAY[0])
         numpy.testing.assert_array_equal(images.image(1)[0], GRAY[1] / 2)
@@ -116,7 +117,7 @@ def test_records_that_hold_image_files_and_floats_are_read(backend, tmp_path):
 
 @pytest.mark.parametrize("kind", ["FOLDER", "LMDB", "LEVELDB"])
 def test_several_threads_may_read_at_once(kind, tmp_path):
-    with open_labelled(write_source(kind, tmp_path)) as images:
+    with LabeledSource(write_source(kind, tmp_path)).open() as images:
         expected = [number_of(images.image(index)) for index in range(8)]
         found: dict[int, list[int]] = {}
 
@@ -137,7 +138,7 @@ def test_images_that_cannot_be_read_are_named_at_once(tmp_path):
     whole = (tmp_path / "faces/anna/z.jpg").read_bytes()
     (tmp_path / "faces/anna/zz.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "faces/bert/zz.png").write_bytes(b"")
-    with open_labelled(folder) as images, pytest.raises(DataError) as caught:
+    with LabeledSource(folder).open() as images, pytest.raises(DataError) as caught:
         readable(images)
     text = str(caught.value)
     first = f"2 images of '{folder}' cannot be read: image '{folder}/anna/zz.jpg': its image file is damaged ("
@@ -147,7 +148,7 @@ def test_images_that_cannot_be_read_are_named_at_once(tmp_path):
 
 def test_classes_of_one_image_are_named(tmp_path, caplog):
     saved(tmp_path / "faces/zoe/only.png", GRAY[0])
-    with open_labelled(write_folder(tmp_path / "faces")) as images:
+    with LabeledSource(write_folder(tmp_path / "faces")).open() as images:
         warn_of_lone_images(images, "d")
     expected = f"layer 'd': 1 of 4 classes have one image, which no other is alike to: '{tmp_path}/faces/zoe/only.png'"
     assert caplog.messages == [f"{expected} of class 'zoe'"]
@@ -168,7 +169,7 @@ CHOICES = [
 @pytest.mark.parametrize(("choice", "labels"), CHOICES)
 def test_classes_and_images_of_each_are_chosen(choice, labels, tmp_path):
     folder, listed = write_folder(tmp_path / "faces"), write_list(tmp_path)
-    with open_labelled(folder) as named, open_labelled(listed) as images:
+    with LabeledSource(folder).open() as named, LabeledSource(listed).open() as images:
         images.class_names = named.class_names
         chosen = choose_classes(images, **choice)
         assert sorted(chosen.labels.tolist()) == sorted(labels)
@@ -176,7 +177,7 @@ def test_classes_and_images_of_each_are_chosen(choice, labels, tmp_path):
 
 
 def test_the_parts_of_a_class_share_no_image(tmp_path):
-    with open_labelled(write_list(tmp_path)) as images:
+    with LabeledSource(write_list(tmp_path)).open() as images:
         first, rest = choose_classes(images, per_class=2), choose_classes(images, skip=2)
         assert not set(first.names) & set(rest.names)
         assert len(first) + len(rest) == 8
@@ -192,7 +193,7 @@ WRONG_CHOICES = [
 @pytest.mark.parametrize(("choice", "message"), WRONG_CHOICES)
 def test_choices_that_leave_nothing_or_name_nothing_are_refused(choice, message, tmp_path):
     folder = write_folder(tmp_path / "faces")
-    with open_labelled(folder) as images, pytest.raises(DataError) as caught:
+    with LabeledSource(folder).open() as images, pytest.raises(DataError) as caught:
         choose_classes(images, **choice)
     assert str(caught.value) == message.format(folder)
 
@@ -201,15 +202,15 @@ def test_labels_are_found_by_the_name_of_the_images(tmp_path):
     images = write_idx(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").rename(tmp_path / "other")
     with pytest.raises(DataError) as caught:
-        open_labelled(images)
+        LabeledSource(images).open()
     wanted = f"there is no file of labels 'train-labels-idx1-ubyte' beside '{images}'; name it as labels"
     assert str(caught.value) == wanted
-    assert open_labelled(images, labels="other", folder=str(tmp_path)).labels.tolist() == LABELS
+    assert LabeledSource(images, labels="other", folder=str(tmp_path)).open().labels.tolist() == LABELS
 
 
 def refused(source, *arguments, **settings) -> str:
     with pytest.raises(DataError) as caught:
-        open_labelled(str(source), *arguments, **settings)
+        LabeledSource(str(source), *arguments, **settings).open()
     return str(caught.value).replace(str(source), "SOURCE")
 
 
@@ -235,21 +236,21 @@ def test_paths_of_a_list_begin_with_root_folder_and_are_tried_from_several_place
     (tmp_path / "lists/l.txt").write_text("anna/1.png 5\nbert/4.png 6\n")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with open_labelled("../lists/l.txt", root_folder="images/", folder=str(tmp_path / "net")) as images:
+    with LabeledSource("../lists/l.txt", root_folder="images/", folder=str(tmp_path / "net")).open() as images:
         assert [number_of(images.image(index)) for index in (0, 1)] == [1, 4]
 
 
 def test_a_dot_before_a_path_does_no_harm(tmp_path):
     write_list(tmp_path)
     (tmp_path / "dotted.txt").write_text("./images/anna/1.png 0\nimages/bert/4.png 1\n")
-    with open_labelled(str(tmp_path / "dotted.txt")) as images:
+    with LabeledSource(str(tmp_path / "dotted.txt")).open() as images:
         assert [number_of(images.image(index)) for index in (0, 1)] == [1, 4]
 
 
-def csv_of(tmp_path, text) -> tuple[LabelledImages, list[list[int]], list[float]]:
+def csv_of(tmp_path, text) -> tuple[LabeledImages, list[list[int]], list[float]]:
     write_list(tmp_path)
     (tmp_path / "pairs.csv").write_text(text, encoding="utf-8")
-    images, pairs = open_pairs(str(tmp_path / "pairs.csv"), root_folder="images/")
+    images, pairs = open_pairs(LabeledSource(str(tmp_path / "pairs.csv"), root_folder="images/"))
     tuples, labels = pairs.draw(numpy.arange(len(pairs.labels)))
     return images, tuples.tolist(), labels.tolist()
 
@@ -293,5 +294,5 @@ def test_the_kind_is_told_by_the_files(tmp_path):
 
 
 def test_a_database_of_real_caffe_is_read(tmp_path):
-    with open_labelled(copied("flagship/pairs_leveldb", tmp_path)) as images:
+    with LabeledSource(copied("flagship/pairs_leveldb", tmp_path)).open() as images:
         assert (images.shape, set(images.labels.tolist())) == ((2, 28, 28), {0, 1})
