@@ -113,7 +113,9 @@ class _Builder:
             raise GraphError("has both include and exclude rules; give one kind only", field="exclude[0]")
         layer = self._make(selected)
         bottoms = [self._bottom(name, index) for index, name in enumerate(message.bottom)]
-        top_names = self._top_names(message, layer)
+        # None is the loss of a loss layer without tops.
+        is_automatic = layer is not None and layer.is_loss and not message.top
+        top_names: list[str | None] = [None] if is_automatic else list(message.top)
         if layer is not None:
             _check_counts(message, layer)
         if message.propagate_down and len(message.propagate_down) != len(message.bottom):
@@ -174,13 +176,6 @@ class _Builder:
             problem.left_out = maker is not None
             raise problem
         return self.latest[name]
-
-    def _top_names(self, message: schema.LayerParameter, layer: LayerLike | None) -> list[str | None]:
-        """Return the names of the tops; None for the loss of a loss layer that names none."""
-        names: list[str | None] = list(message.top)
-        if not names and layer is not None and layer.is_loss:
-            names = [None]
-        return names
 
     def _top(self, selected: SelectedLayer, index: int, name: str | None, shape: Shape | None) -> Blob:
         message = selected.message

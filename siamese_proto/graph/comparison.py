@@ -86,7 +86,8 @@ def find_comparison(graph: Graph, features: Sequence[str] = (), label: str = "")
         ancestry = Ancestry(graph.nodes)
         candidates = [*_compared(graph), *_by_distance(graph)]
         if len({candidate.features for candidate in candidates}) > 1:
-            raise _ambiguous(candidates)
+            layers = "; ".join(f"{quoted(c.node.name if c.node else '')} {_names(c.features)}" for c in candidates[:4])
+            raise GraphError(f"several layers compare features: {layers}; choose with --feature, once for each tower")
         comparison = candidates[0] if candidates else _by_towers(graph, ancestry)
     if label:
         return replace(comparison, label=graph.blob(label))
@@ -112,11 +113,6 @@ def _by_distance(graph: Graph) -> Iterator[Comparison]:
         if node.type == "Distance" and len(node.bottoms) == 2:
             metric = schema.DistanceParameter.Metric.Name(node.message.distance_param.metric)
             yield Comparison(tuple(node.bottoms), _OF_LAYER[metric], node=node)
-
-
-def _ambiguous(candidates: Sequence[Comparison]) -> GraphError:
-    layers = "; ".join(f"{quoted(c.node.name if c.node else '')} {_names(c.features)}" for c in candidates[:4])
-    return GraphError(f"several layers compare features: {layers}; choose with --feature, once for each tower")
 
 
 def _names(blobs: Sequence[Blob]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence, Set
 
 from siamese_proto.errors import quoted
 from siamese_proto.graph.ir import Blob, Graph, Node
-from siamese_proto.graph.towers import Towers, compared_features, find_towers
+from siamese_proto.graph.towers import compared_features, find_towers
 from siamese_proto.graph.traversal import Ancestry
 
 
@@ -17,14 +17,10 @@ def twin_features(graph: Graph) -> Sequence[Sequence[Blob]]:
     Of several groups of towers, the last is used: the others lead to it.
     """
     groups = find_towers(graph)
-    shared = [towers for towers in groups if towers.shares_any] or groups
+    shared = [group for group in groups if group.shares_any] or groups
     if not shared:
         return ()
-    last = max(shared, key=lambda towers: max(graph.order[node.id] for node in towers.tower(0)))
-    return _features(graph, last)
-
-
-def _features(graph: Graph, towers: Towers) -> Sequence[Sequence[Blob]]:
+    towers = max(shared, key=lambda group: max(graph.order[node.id] for node in group.tower(0)))
     inside = {node.id for row in towers.rows for node in row}
     readers = [node for node in graph.nodes if node.type != "Silence"]
     read = {blob.id for node in readers for blob in node.bottoms}
@@ -67,9 +63,8 @@ def _measures(node: Node) -> bool:
 def whole_towers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Sequence[Set[str]]:
     """Return for each tower the ids of its layers, up to the layer that compares towers."""
     layers = [set(ancestry.before(*blobs)) for blobs in features]
-    towers = {
-        blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs
-    }  # the towers that a blob depends on
+    # The towers that each blob depends on.
+    towers = {blob.id: {tower} for tower, blobs in enumerate(features) for blob in blobs}
     for node in graph.nodes:
         passed = set[int]().union(*(towers.get(blob.id, ()) for blob in node.bottoms))
         for top in node.tops:

@@ -175,7 +175,8 @@ def _grow(seed: Row, wiring: _Wiring, used: set[str], *, alike: bool) -> list[Ro
             continue
         rows.append(row)
         tower_of.update({node.id: tower for tower, node in enumerate(row)})
-        waiting.extend(_rows_before(row, wiring))
+        below = (wiring.makers(bottoms) for bottoms in zip(*(node.bottoms for node in row), strict=True))
+        waiting.extend(makers for makers in below if makers is not None)
         if not alike:
             waiting.extend(_rows_after(row, wiring))
     return rows
@@ -194,13 +195,6 @@ def _is_row(row: Row, wiring: _Wiring, used: set[str], tower_of: Mapping[str, in
             if maker and tower_of.get(maker[0].id, tower) != tower:
                 return False  # it reads another tower: the towers meet here
     return True
-
-
-def _rows_before(row: Row, wiring: _Wiring) -> Iterator[Row]:
-    for bottoms in zip(*(node.bottoms for node in row), strict=True):
-        makers = wiring.makers(bottoms)
-        if makers is not None:
-            yield makers
 
 
 def _rows_after(row: Row, wiring: _Wiring) -> Iterator[Row]:

@@ -342,7 +342,7 @@ class Net(nn.Module):
         if names or not sources:
             fault = f"nothing can be computed from {', '.join(map(quoted, names)) or 'nothing'}"
             return GraphError(f"{fault}; the net's inputs are {inputs}")
-        fault = f"nothing feeds its blobs; give them when the net is called ({inputs}), or let a data layer read them"
+        fault = f"its blobs have no data; pass them when the net is called ({inputs}), or use a data layer"
         return GraphError(fault, location=sources[0].location, layer=sources[0].name)
 
     def _outputs(self, plan: Plan) -> list[Blob]:

@@ -44,7 +44,11 @@ class Part:
         by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in layers)
         shape = inputs[0].shape
         self._is_padded = bool(shape and shape[0]) and not (by_row and not constants)
-        self.batch = shape[0] if self._is_padded and shape else _rows_per_batch(layers)
+        if self._is_padded and shape:
+            self.batch = shape[0]
+        else:
+            sizes = [math.prod(top.shape[1:]) for node in layers for top in node.tops if top.shape]
+            self.batch = max(1, min(_ROWS_PER_BATCH, _VALUES_PER_BATCH // max(sizes, default=1)))
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs of at most `batch` rows, without gradients."""
@@ -78,8 +82,3 @@ def _values(net: Net, node: Node) -> Sequence[Tensor]:
         return [tensor.to(net.device) for tensor in feeder.next_batch()]
     finally:
         feeder.close()
-
-
-def _rows_per_batch(nodes: Sequence[Node]) -> int:
-    sizes = [math.prod(top.shape[1:]) for node in nodes for top in node.tops if top.shape]
-    return max(1, min(_ROWS_PER_BATCH, _VALUES_PER_BATCH // max(sizes, default=1)))

@@ -203,8 +203,8 @@ def test_names_that_torch_or_python_forbid_are_fine() -> None:
         ({"same": np.zeros(4)}, "nothing can be computed from 'same'; the net's inputs are 'x', 'x_p', 'same'"),
         (
             {},
-            "<text>:3: layer 'in': nothing feeds its blobs; give them when the net is called ('x', 'x_p', 'same'), or "
-            "let a data layer read them",
+            "<text>:3: layer 'in': its blobs have no data; pass them when the net is called ('x', 'x_p', 'same'), or "
+            "use a data layer",
         ),
         ({"x": None}, "blob 'x' is given as NoneType; give a tensor or an array of numbers"),
         ({"x": "abc"}, "blob 'x' is given as str; give a tensor or an array of numbers"),

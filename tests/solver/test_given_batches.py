@@ -303,6 +303,6 @@ def test_input_layers_without_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(NetError) as caught:
         plain(tmp_path, "").step(1)
     assert str(caught.value) == (
-        f"{tmp_path}/plain.prototxt:2: layer 'in': nothing feeds its blobs; give them when the net is called ('x', "
-        "'y'), or let a data layer read them"
+        f"{tmp_path}/plain.prototxt:2: layer 'in': its blobs have no data; pass them when the net is called ('x', "
+        "'y'), or use a data layer"
     )
