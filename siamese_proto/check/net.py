@@ -77,14 +77,14 @@ def check_net(
     for phase in PHASES:
         all_stages = [requested] if requested is not None else [(), *stages_asked_for(parsed, phase)[:_MOST_STAGES]]
         in_phase[phase] = [_check_state(parsed, NetState(phase, level, each), shapes) for each in all_stages]
-    meant: list[_StateFindings] = []
+    reported: list[_StateFindings] = []
     for phase, states in in_phase.items():
         complete = [state for state in states if state.is_complete]
         other_is_complete = any(state.is_complete for other in PHASES if other != phase for state in in_phase[other])
         if not complete and (names_phase(parsed, phase) or not other_is_complete):
             complete = states[:1]
-        meant.extend(complete)
-    return _report(parsed, meant, notes=notes)
+        reported.extend(complete)
+    return _report(parsed, reported, notes=notes)
 
 
 def check_states(

@@ -99,9 +99,9 @@ class _Reading:
         self.unknown: list[tuple[str, RawField]] = []
 
     def fill(self, message: Message, nodes: list[Node], path: str) -> None:
-        known = fields_of(message.DESCRIPTOR)
+        fields = fields_of(message.DESCRIPTOR)
         for node in nodes:
-            field = known.get(node.name)
+            field = fields.get(node.name)
             for value in node.values:
                 if field is None:
                     self.unknown.append((path, self._raw(node, value)))
@@ -196,22 +196,22 @@ def _unknown(message: Message, path: str, raw: RawField) -> ParseError:
         descriptor = cast(Descriptor, descriptor.fields_by_name[step.partition("[")[0]].message_type)
     full = f"{path}.{raw.name}" if path else raw.name
     where = f" in {path}" if path else ""
-    known = descriptor.fields_by_name.get(raw.name)
-    names = [value.name for value in known.enum_type.values] if known and known.enum_type else []
+    schema_field = descriptor.fields_by_name.get(raw.name)
+    names = [value.name for value in schema_field.enum_type.values] if schema_field and schema_field.enum_type else []
     if names and isinstance(raw.value, str) and raw.value not in names:
         hint = did_you_mean(raw.value, names)
         text = f"unknown value {quoted(raw.value)} of {full}, expected one of {', '.join(names)}{hint}"
-    elif known:  # written in a V0 or V1 layer
+    elif schema_field:  # written in a V0 or V1 layer
         text = f"unknown field {quoted(raw.name)}{where} in this old format; write the layer as layer {{ ... }}"
     else:
         text = f"unknown field {quoted(raw.name)}{where}{_nearest(raw.name, descriptor.fields_by_name)}"
     return UnknownFieldError(text, location=raw.location, field=full)
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest(name: str, names: Iterable[str]) -> str:
     """Return a hint. Names in `_param` are compared without this suffix, which makes all of them similar."""
     suffix = "_param"
     if name.endswith(suffix):
-        hint = did_you_mean(name.removesuffix(suffix), (k.removesuffix(suffix) for k in known if k.endswith(suffix)))
+        hint = did_you_mean(name.removesuffix(suffix), (k.removesuffix(suffix) for k in names if k.endswith(suffix)))
         return hint.replace("'?", f"{suffix}'?")
-    return did_you_mean(name, known)
+    return did_you_mean(name, names)

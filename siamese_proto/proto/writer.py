@@ -47,11 +47,11 @@ def save_text(path: str | os.PathLike[str], text: str) -> None:
 def _write(message: Message, path: str, unknown: dict[str, list[RawField]], out: io.StringIO, indent: int) -> None:
     written: set[str] = set()
     for field, value in message.ListFields():
-        known = fields_of(message.DESCRIPTOR)[field.name]
-        for i, one in enumerate(value if known.repeated else [value]):
-            at = f"{path}{field.name}" + (f"[{i}]" if known.repeated else "")
+        known_field = fields_of(message.DESCRIPTOR)[field.name]
+        for i, one in enumerate(value if known_field.repeated else [value]):
+            at = f"{path}{field.name}" + (f"[{i}]" if known_field.repeated else "")
             written.add(at)
-            if known.convert is None and any(other == at or other.startswith(at + ".") for other in unknown):
+            if known_field.convert is None and any(other == at or other.startswith(at + ".") for other in unknown):
                 out.write(f"{' ' * indent}{field.name} {{\n")
                 _write(one, at + ".", unknown, out, indent + 2)
                 out.write(f"{' ' * indent}}}\n")
