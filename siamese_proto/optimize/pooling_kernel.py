@@ -50,7 +50,7 @@ def max_pool(
 
 
 class MaxPoolRule(torch.autograd.Function):
-    """MAX pooling whose backward pass makes a bottom of the saved shape, with values that torch does not read."""
+    """MAX pooling that saves only the positions of the maxima and the shape of its bottom."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, settings: tuple[Pair, Pair, Pair, bool, bool]) -> Tensor:
@@ -67,6 +67,10 @@ class MaxPoolRule(torch.autograd.Function):
         kernel, stride, pad, ceil_mode, _ = ctx.settings
         if ctx.is_flattened:
             gradient = gradient.contiguous(memory_format=ctx.layout)
-        shape = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.layout)
-        operate = torch.ops.aten.max_pool2d_with_indices_backward
-        return operate(gradient, shape, kernel, stride, pad, (1, 1), ceil_mode, indices), None
+        bottom = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.layout)
+        settings = (kernel, stride, pad, (1, 1), ceil_mode, indices)
+        operator = torch.ops.aten.max_pool2d_with_indices_backward
+        if torch.is_grad_enabled() and gradient.requires_grad:  # the variant with an output has no derivative
+            return operator(gradient, bottom, *settings), None
+        # torch reads only the shape and layout of the bottom, so the result may be written over it.
+        return operator.grad_input(gradient, bottom, *settings, grad_input=bottom), None
