@@ -1,4 +1,4 @@
-"""Twins and other nets as one writes them in PyTorch, in four forms: one pass a tower or all joined, either layout."""
+"""Hand-written PyTorch twins and other nets in four forms: a pass per tower or one batch, in either layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Form:
-    """A way to write the training step."""
+    """One form of the hand-written training step."""
 
     batched: bool
     channels_last: bool
@@ -48,7 +48,7 @@ class LeNet(nn.Module):
         self.feat = nn.Linear(10, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features."""
+        """Return the features."""
         x = functional.max_pool2d(self.conv1(x), 2)
         x = functional.max_pool2d(self.conv2(x), 2)
         x = functional.relu(self.ip1(x.flatten(1)))
@@ -65,25 +65,25 @@ class Small(nn.Module):
         self.ip2 = nn.Linear(8, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features."""
+        """Return the features."""
         features: Tensor = self.ip2(functional.relu(self.ip1(x)))
         return features
 
 
 def contrastive(features: Sequence[Tensor], same: Tensor) -> Tensor:
-    """The contrastive loss with margin 1."""
+    """Compute the contrastive loss with margin 1."""
     squared = (features[0] - features[1]).square().sum(1)  # (N,)
     distance = (squared + 1e-12).sqrt()
     return (same * squared + (1 - same) * (1 - distance).clamp(min=0) ** 2).mean() / 2
 
 
 def cross_entropy(features: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Softmax and its loss; of several towers the greatest score of each class counts."""
+    """Compute the softmax loss of the maximum score of each class over all towers."""
     return functional.cross_entropy(reduce(torch.maximum, features), labels.long())
 
 
 class ByHand:
-    """A training loop as one writes it, over batches that lie in memory: the inputs of each tower, and labels."""
+    """A hand-written training loop over batches in memory: the inputs of each tower, and labels."""
 
     def __init__(self, tower: nn.Module, towers: int, loss: Loss, form: Form, batch: Tensor, labels: Tensor) -> None:
         self.form = form
@@ -102,7 +102,7 @@ class ByHand:
         self.iteration = 0
 
     def features(self) -> Sequence[Tensor]:
-        """One a tower, (N, outputs)."""
+        """Return the features of each tower, (N, outputs)."""
         inputs = torch.split(self.batch, self.batch.shape[1] // self.towers, 1)
         if not self.form.batched or self.towers == 1:
             return [self.tower(self._laid_out(x)) for x in inputs]
@@ -116,7 +116,7 @@ class ByHand:
         return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
     def train(self, steps: int) -> None:
-        """Train for so many steps."""
+        """Train for this many steps."""
         for _ in range(steps):
             rate = 0.01 * (1 + 0.0001 * self.iteration) ** -0.75
             for group, factor in zip(self.optimizer.param_groups, (1, 2), strict=True):
@@ -129,7 +129,7 @@ class ByHand:
             self.iteration += 1
 
     def infer(self, steps: int) -> None:
-        """Compute the features so many times."""
+        """Compute the features this many times."""
         with torch.no_grad():
             for _ in range(steps):
                 self.features()

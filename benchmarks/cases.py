@@ -1,4 +1,4 @@
-"""The nets that the training step is measured on: as prototxt, and as modules by hand."""
+"""The nets whose training step is measured, as prototxt and as hand-written modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ display: 0 snapshot: 0 snapshot_after_train: false solver_mode: CPU random_seed:
 
 @dataclass(frozen=True)
 class Case:
-    """One net at one batch size, to train or (`trains` false) to compute features with."""
+    """One net at one batch size, for training or, if `trains` is false, for computing features."""
 
     name: str
     net: str  # the fields of a solver, or of a net where nothing is trained
@@ -36,13 +36,13 @@ class Case:
     trains: bool = True
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """Pictures and labels, the same at every call."""
+        """Return images and labels, the same in every call."""
         draw = torch.Generator().manual_seed(3)
         labels = torch.randint(self.classes, self.shape[:1], generator=draw)
         return torch.rand(self.shape, generator=draw), labels.float()
 
     def here(self, *, fuse: bool = True, compiled: bool = False) -> tuple[Work, sp.Net]:
-        """The work done by siamese_proto, and its net."""
+        """Return the work done by siamese_proto, and its net."""
         given = dict(zip(self.tops, self.batch(), strict=False))
         if self.trains:
             solver = sp.Solver(self.net + SOLVER, data={self.source: [given]}, fuse=fuse, compiled=compiled)
@@ -57,7 +57,7 @@ class Case:
         return infer, net
 
     def by_hand(self, form: Form, net: sp.Net) -> Work:
-        """The same work by hand, from the same weights."""
+        """Return the same hand-written work, with the same weights."""
         tower = self.tower()
         params: Mapping[str, list[Tensor]] = net.params
         with torch.no_grad():
@@ -69,7 +69,7 @@ class Case:
 
 
 def cases() -> list[Case]:
-    """The flagship at batch 64 first, then what is small, wide, single or not trained."""
+    """Return the LeNet twin at batch 64 first, then small, wide, single and deploy nets."""
     twin = f'net: "{NETWORK / "train_test.prototxt"}"'
     tops = ("pair_data", "sim")
     nine = f"net_param {{ {towers(9, LENET, 'x0', 16, (9, 28, 28))} {SCORES} }}"
@@ -100,13 +100,13 @@ def cases() -> list[Case]:
 
 
 def convolution(name: str, outputs: int) -> tuple[str, str]:
-    """A layer as name and fields, with a pooling layer's to follow."""
+    """Return a convolution as name and fields, followed by a pooling layer."""
     settings = f'num_output: {outputs} kernel_size: 5 weight_filler {{ type: "xavier" }}'
     return name, f'type: "Convolution" convolution_param {{ {settings} }}'
 
 
 def product(name: str, outputs: int) -> tuple[str, str]:
-    """A fully connected layer as name and fields."""
+    """Return a fully connected layer as name and fields."""
     return (
         name,
         f'type: "InnerProduct" inner_product_param {{ num_output: {outputs} weight_filler {{ type: "xavier" }} }}',

@@ -1,4 +1,4 @@
-"""Records per second delivered as training batches: data layers against torch DataLoaders written by hand.
+"""Compare records per second of data layers with those of hand-written torch DataLoaders.
 
 Both read the same data, made here: 28x28 pairs in an LMDB, a LevelDB and an HDF5 file, pairs drawn from an IDX file,
 and 96x96 JPEG files (cropped to 88x88, mirrored) by a list, in an LMDB, and as pairs drawn from a folder. By hand: a
@@ -75,7 +75,7 @@ LAYERS = {
 
 
 def make_sources() -> None:
-    """Write everything that is read, into the working directory."""
+    """Write all data to the working directory."""
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (IMAGES, 28, 28)).astype(np.uint8)
     labels = random.integers(0, CLASSES, IMAGES).astype(np.uint8)
@@ -117,7 +117,7 @@ def leveldb() -> Any:
 
 
 def photo(data: Any) -> torch.Tensor:
-    """A decoded image, cropped and mirrored by chance, colours in Caffe's order."""
+    """Return a decoded image, randomly cropped and mirrored, with colors in Caffe's order."""
     pixels = np.asarray(Image.open(data).convert("RGB"))[:, :, ::-1]
     top, left = np.random.randint(0, pixels.shape[0] - CROP + 1), np.random.randint(0, pixels.shape[1] - CROP + 1)
     pixels = pixels[top : top + CROP, left : left + CROP]
@@ -238,7 +238,7 @@ def by_hand(name: str) -> Dataset[Item]:
 
 
 def rate(next_batch: Callable[[], Any], batches: int) -> float:
-    """Records per second over so many batches."""
+    """Return records per second over this many batches."""
     begin = time.perf_counter()
     for _ in range(batches):
         next_batch()
@@ -246,7 +246,7 @@ def rate(next_batch: Callable[[], Any], batches: int) -> float:
 
 
 def batches_by_hand(name: str, workers: int) -> Iterator[Any]:
-    """Batches of the hand-written loader, without end."""
+    """Yield batches of the hand-written loader forever."""
     settings: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4} if workers else {}
     shuffle = not name.startswith(("LMDB", "LevelDB", "HDF5"))
     loader = DataLoader(
@@ -257,7 +257,7 @@ def batches_by_hand(name: str, workers: int) -> Iterator[Any]:
 
 
 def fastest(name: str, batches: int) -> int:
-    """The number of workers with which the hand-written loader is fastest."""
+    """Return the number of workers with which the hand-written loader is fastest."""
     found = {}
     for workers in (0, 1) if name.startswith("LevelDB") else (0, 1, 2):  # one process alone may open a LevelDB
         stream = batches_by_hand(name, workers)
@@ -278,7 +278,7 @@ def open_layer(name: str) -> Any:
 
 
 def compare(name: str, rounds: int, batches: int) -> None:
-    """Run both in turns and print what came out."""
+    """Run both in turns and print the results."""
     feeder = open_layer(name)
     workers = fastest(name, batches)
     stream = batches_by_hand(name, workers)
@@ -323,13 +323,13 @@ def waiting(rounds: int, steps: int) -> None:
     )
 
 
-def timed(call: Callable[[], Any], tell: Callable[[float], None]) -> Callable[[], Any]:
-    """The same call, which tells how many seconds it took."""
+def timed(call: Callable[[], Any], report: Callable[[float], None]) -> Callable[[], Any]:
+    """Wrap a call so that it reports its seconds."""
 
     def measured() -> Any:
         begin = time.perf_counter()
         result = call()
-        tell(time.perf_counter() - begin)
+        report(time.perf_counter() - begin)
         return result
 
     return measured

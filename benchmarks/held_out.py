@@ -1,4 +1,4 @@
-"""How well a net tells classes apart that it was not trained on: the same questions to both sides of networks.py."""
+"""Evaluate both sides of networks.py on classes that were not in the training data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPISODES = 2000  # of one-shot trials
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Pairs for the test: `images` (first and second side, the same array where sides share them), rows of them."""
+    """Pairs for the test: `images` (first and second side, the same array if shared) and row numbers."""
 
     images: tuple[Floats, Floats]  # (N, C, H, W) each
     rows: tuple[NDArray[np.intp], NDArray[np.intp]]  # (P,) each
@@ -37,16 +37,16 @@ class HeldOut:
 
 
 class Side(Protocol):
-    """Something trained: images to features, features to distances."""
+    """A trained net: images to features, features to distances."""
 
     def embed(self, images: Floats, side: int) -> Floats:
-        """(N, C, H, W) -> (N, K), by the first tower or the second."""
+        """Compute features (N, C, H, W) -> (N, K) by the first or second tower."""
 
     def rows(self, first: Floats, second: Floats) -> Floats:
-        """(N, K), (N, K) -> (N,), small where two are of one class."""
+        """Compute distances (N, K), (N, K) -> (N,), small within a class."""
 
     def matrix(self, first: Floats, second: Floats) -> Floats:
-        """(N, K), (M, K) -> (N, M)."""
+        """Compute all distances (N, K), (M, K) -> (N, M)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ByHand:
 
 
 def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[int, ...]) -> dict[str, float]:
-    """AUC, EER, balanced accuracy at a threshold given or chosen on half of the pairs, and one-shot accuracies."""
+    """Return AUC, EER, balanced accuracy (at a threshold, or one chosen on half of the pairs), one-shot accuracies."""
     first = side.embed(held_out.images[0], 0)
     second = first if held_out.images[1] is held_out.images[0] else side.embed(held_out.images[1], 1)
     distance = side.rows(first[held_out.rows[0]], second[held_out.rows[1]])
@@ -113,7 +113,7 @@ def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[i
 
 
 def held_out(net: Path, twin: Twin, pairs: int, *, every: bool) -> HeldOut:
-    """The test pairs of a net: those its CSV names, all of its test images with `every`, else `pairs` drawn."""
+    """Return the test pairs of a net: those of its CSV, all test images with `every`, or `pairs` drawn ones."""
     layer = data_layer(twin.net).layer
     if isinstance(layer, PairData) and layer.source.is_csv:
         images, tuples = layer.source.open()
@@ -134,12 +134,12 @@ def held_out(net: Path, twin: Twin, pairs: int, *, every: bool) -> HeldOut:
 
 
 def data_layer(net: sp.Net) -> Node:
-    """The layer that gives pairs or triplets."""
+    """Return the layer that reads pairs or triplets."""
     return next(node for node in net.graph.nodes if node.type in ("Data", "PairData"))
 
 
 def test_batches(net: Path, pairs: int) -> Iterator[Batch]:
-    """Batches of the net's test data, until they hold so many pairs."""
+    """Return batches of the net's test data, with at least this many pairs."""
     data = sp.Net(net, phase="TEST")
     tops = [top.name for top in data_layer(data).tops]
     seen = 0
@@ -151,7 +151,7 @@ def test_batches(net: Path, pairs: int) -> Iterator[Batch]:
 
 
 def as_pairs(batch: Batch) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """First and second images, and whether they are of one class; of a triplet two pairs."""
+    """Return first and second images, and whether they are of one class; a triplet gives two pairs."""
     if "anchor" in batch:
         rows = len(batch["anchor"])
         first, second = torch.cat([batch["anchor"]] * 2), torch.cat([batch["positive"], batch["negative"]])
@@ -163,7 +163,7 @@ def as_pairs(batch: Batch) -> tuple[Floats, Floats, NDArray[np.bool_]]:
 
 
 def test_losses(net: Path, weights: Path, reference: nn.Module, pairs: int) -> tuple[float, float]:
-    """The mean loss over test batches, here and by hand."""
+    """Return the mean loss over test batches, ours and hand-written."""
     here = sp.Net(net, phase="TEST", weights=weights)
     losses: list[tuple[float, float]] = []
     with torch.no_grad():

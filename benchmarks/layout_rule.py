@@ -1,4 +1,4 @@
-"""Where convolutions gain from channels last on this machine, and whether the rule of Convolution says so.
+"""Find out which convolutions gain from channels last on this machine, and whether the rule of Convolution agrees.
 
     python benchmarks/layout_rule.py [--threads 1] [--rounds 7] [--quick]
 
@@ -24,7 +24,7 @@ from siamese_proto.layers.convolution import Convolution, channels_last, gains_f
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution over square pictures."""
+    """A convolution over square images."""
 
     rows: int
     channels: int
@@ -40,7 +40,7 @@ class Shape:
 
 
 def shapes(*, quick: bool) -> Iterator[Shape]:
-    """A sweep over what nets have: few and many channels, small and large windows, groups and dilation."""
+    """Return typical convolutions: few and many channels, small and large windows, groups and dilation."""
     for rows in (16,) if quick else (2, 16, 128):
         for channels, side in ((1, 28), (3, 64), (20, 12), (32, 28), (48, 28), (64, 28), (128, 14)):
             for kernel in (3, 5, 7) if quick else (1, 3, 5, 7, 11):
@@ -53,7 +53,7 @@ def shapes(*, quick: bool) -> Iterator[Shape]:
 
 
 def layer_of(shape: Shape) -> tuple[Convolution, sp.Net]:
-    """Our layer with these settings, in a net of its own."""
+    """Return our layer with these settings, in a separate net."""
     text = (
         'layer { name: "in" type: "Input" top: "x" input_param { shape { '
         f"dim: {shape.rows} dim: {shape.channels} dim: {shape.side} dim: {shape.side} }} }} }}\n"
@@ -68,7 +68,7 @@ def layer_of(shape: Shape) -> tuple[Convolution, sp.Net]:
 
 
 def passes(shape: Shape, weight: Tensor, *, last: bool) -> Callable[[], object]:
-    """Forward and backward in one layout; the picture takes a gradient unless it has one or three channels."""
+    """Run forward and backward in one layout; the image needs a gradient unless it has one or three channels."""
     draw = torch.Generator().manual_seed(1)
     x = torch.rand(shape.rows, shape.channels, shape.side, shape.side, generator=draw)
     x, weight = (channels_last(x), channels_last(weight)) if last else (x, weight.contiguous())
@@ -82,7 +82,7 @@ def passes(shape: Shape, weight: Tensor, *, last: bool) -> Callable[[], object]:
 
 
 def gain(shape: Shape, weight: Tensor, rounds: int) -> float:
-    """Least time with channels first over least time with channels last."""
+    """Return the minimum time with channels first divided by that with channels last."""
     works = [passes(shape, weight, last=last) for last in (False, True)]
     least = [float("inf")] * 2
     for turn in range(rounds + 1):
@@ -95,7 +95,7 @@ def gain(shape: Shape, weight: Tensor, rounds: int) -> float:
 
 
 def main() -> None:
-    """Sweep and print."""
+    """Measure all cases and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,4 +1,4 @@
-"""How fast and how lean a large weights file is loaded, beside reading the file's bytes.
+"""Measure time and memory of loading a large weights file, compared with reading its bytes.
 
     python benchmarks/load_weights.py [--megabytes 500] [--over-2-gib]
 
@@ -89,7 +89,7 @@ def rows_of(size: int, layers: int = 16) -> int:
 
 
 def measure(path: Path, rows: int, times: int = 5) -> dict[str, tuple[float, int]]:
-    """The least seconds and the most extra bytes of each task, run in turns: a busy machine slows all of them."""
+    """Return minimum seconds and maximum extra bytes of each task, run in turns so that other load affects all."""
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in TASKS}
     for _ in range(times):
         for name, task in TASKS.items():
@@ -100,7 +100,7 @@ def measure(path: Path, rows: int, times: int = 5) -> dict[str, tuple[float, int
 
 
 def main() -> None:
-    """Measure, and print one line a task."""
+    """Measure, and print one line per task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=500)
     parser.add_argument("--over-2-gib", action="store_true", help="with a file of 2.2 GB, which protobuf cannot read")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs in turns, ratios with their spread, tables and plots."""
+"""Shared parts of the benchmarks: runs in turns, ratios with their spread, tables and plots."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIKE = 3  # works of each kind, where that is asked for
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of one thing over time of another, measured in turns; above 1 the second is faster."""
+    """Time of one work divided by the time of another, measured in turns; above 1 the second is faster."""
 
     least: float
     median: float
@@ -27,9 +27,9 @@ class Ratio:
 
 
 def of_alike(makers: Mapping[str, Callable[[], Work]], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step of each work, one number a round: the median of several made alike.
+    """Return seconds per step of each work, one value per round: the median of several equal copies.
 
-    Where in memory the weights of each happen to lie makes up to 4 % of its time, as long as it lives.
+    The addresses of the weights change the time of a copy by up to 4 %, for as long as it exists.
     """
     works = {f"{name}/{number}": make() for name, make in makers.items() for number in range(ALIKE)}
     seconds = in_turns(works, rounds, steps)
@@ -38,7 +38,7 @@ def of_alike(makers: Mapping[str, Callable[[], Work]], rounds: int, steps: int) 
 
 
 def in_turns(works: Mapping[str, Work], rounds: int, steps: int, *, warm_up: int = 5) -> dict[str, list[float]]:
-    """Seconds a step of each work, one number a round. Every round begins with another work than the one before."""
+    """Return seconds per step of each work, one value per round. Every round begins with a different work."""
     names = list(works)
     for work in works.values():
         work(warm_up)
@@ -53,23 +53,23 @@ def in_turns(works: Mapping[str, Work], rounds: int, steps: int, *, warm_up: int
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> Ratio:
-    """The ratio round by round, so that what else the machine does meanwhile touches both."""
+    """Return the ratio round by round, so that other load on the machine affects both."""
     ratios = [a / b for a, b in zip(slow, fast, strict=True)]
     return Ratio(min(ratios), statistics.median(ratios), max(ratios), min(slow) / min(fast))
 
 
 def fastest(seconds: Mapping[str, Sequence[float]]) -> str:
-    """The name of the work with the least median."""
+    """Return the name of the work with the smallest median."""
     return min(seconds, key=lambda name: statistics.median(seconds[name]))
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """`23.41 (min 22.90)`."""
+    """Format seconds as milliseconds: `23.41 (min 22.90)`."""
     return f"{1e3 * statistics.median(seconds):.2f} (min {1e3 * min(seconds):.2f})"
 
 
 def write_table(folder: Path, name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write `name`.md and give its text."""
+    """Write `name`.md and return its text."""
     lines = [f"# {title}", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     text = "\n".join(lines) + "\n"
@@ -91,7 +91,7 @@ def write_json(folder: Path, name: str, content: object) -> None:
 
 
 def plot_ratios(folder: Path, name: str, title: str, ratios: Mapping[str, Ratio]) -> None:
-    """Write `name`.png: one line a comparison, a dot at the median, a bar from the least to the most."""
+    """Write `name`.png: one line per comparison, with a dot at the median and a bar from minimum to maximum."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.6 + 0.36 * len(ratios)), layout="constrained")

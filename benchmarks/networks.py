@@ -1,4 +1,4 @@
-"""The networks of prototxt/ beside the same written by hand (references/): python benchmarks/networks.py [NETWORK]...
+"""Compare the networks of prototxt/ with hand-written ones (references/): python benchmarks/networks.py [NETWORK]...
 
 Both train on the same batches, in the same order, in one process, in turns of a few steps; each seed draws other
 weights and other pairs. Printed for each: how well either tells classes apart, judged on the same test images
@@ -35,7 +35,7 @@ TURN = 5  # steps that either takes before the other goes on
 
 @dataclass(frozen=True)
 class Case:
-    """One network, what it is held to, and how it is judged."""
+    """One network, its hand-written reference, and how it is evaluated."""
 
     folder: str
     reference: str  # module.Class in references/
@@ -83,7 +83,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class How:
-    """What is asked for otherwise than the network's files and Case have it."""
+    """Settings that override the network's files and Case."""
 
     sources: Mapping[str, str]
     steps: int | None
@@ -93,7 +93,7 @@ class How:
 
 @dataclass
 class Outcome:
-    """What one seed gave: each score here and by hand, and seconds a step of each."""
+    """Results of one seed: each score, ours and hand-written, and seconds per step."""
 
     scores: dict[str, tuple[float, float]]
     here: float
@@ -101,7 +101,7 @@ class Outcome:
 
 
 def with_sources(text: str, sources: Mapping[str, str], batch: int | None, seed: int) -> str:
-    """The net with other sources of its data, batches of another size, and pairs drawn from another seed."""
+    """Return the net with different data sources, batch size, and seed of drawn pairs."""
     if batch is not None:
         text = re.sub(r"\bbatch_size: \d+", f"batch_size: {batch}", text, count=1)
     for old, new in sources.items():
@@ -110,7 +110,7 @@ def with_sources(text: str, sources: Mapping[str, str], batch: int | None, seed:
 
 
 def project(case: Case, how: How, seed: int, folder: Path) -> tuple[Path, Path]:
-    """Net and solver of one run, in a folder of its own."""
+    """Write net and solver of one run to a folder."""
     net, solver = folder / "net.prototxt", folder / "solver.prototxt"
     text = (NETWORKS / case.folder / case.files[0]).read_text()
     for old, new in case.edits.items():
@@ -126,7 +126,7 @@ def project(case: Case, how: How, seed: int, folder: Path) -> tuple[Path, Path]:
 
 
 def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
-    """Train and judge both."""
+    """Train and evaluate both."""
     torch.manual_seed(seed)
     net, solver_file = project(case, how, seed, folder)
     module, name = case.reference.split(".")
@@ -149,14 +149,14 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     reference.eval()
     test = held_out(net, twin, how.pairs, every=case.every)
     ours, theirs = (scores(side, test, case.threshold, case.ways) for side in (Here(twin), ByHand(reference)))
-    found = {name: (ours[name], theirs[name]) for name in ours}
+    results = {name: (ours[name], theirs[name]) for name in ours}
     if case.loss:
-        found["test loss"] = test_losses(net, weights, reference, how.pairs)
-    return Outcome(found, here, by_hand)
+        results["test loss"] = test_losses(net, weights, reference, how.pairs)
+    return Outcome(results, here, by_hand)
 
 
 def given(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
-    """The batches for the solver: those in `drawn` are kept there for the other, and the solver goes ahead."""
+    """Yield batches for the solver, which runs first; they stay in `drawn` for the hand-written side."""
     position = 0
     while True:
         while position >= len(drawn):
@@ -168,7 +168,7 @@ def given(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
 def train(
     solver: sp.Solver, reference: nn.Module, draw: Callable[[], Batch], drawn: list[Batch], steps: int
 ) -> tuple[float, float]:
-    """Seconds a step, here and by hand: the medians of the turns."""
+    """Return seconds per step, ours and hand-written: medians over the turns."""
     optimizer = reference.optimizer()  # type: ignore[operator]  # a method, of every reference
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(0, steps, TURN):
@@ -197,7 +197,7 @@ def train(
 
 
 def told(name: str, steps: int, outcomes: list[Outcome]) -> dict[str, object]:
-    """One row of the table."""
+    """Return one row of the table."""
     row: dict[str, object] = {"network": name, "steps": steps}
     for score in outcomes[0].scores:
         for side, where in enumerate(("here", "by hand")):
@@ -235,7 +235,7 @@ def main(
     threads: int,
     json_file: Path | None,
 ) -> None:
-    """Train each network and its hand-written like, and print how well and how fast."""
+    """Train each network and its hand-written reference, and print scores and times."""
     torch.set_num_threads(threads)
     for name in names or CASES:
         case = CASES[name]

@@ -1,9 +1,10 @@
-"""Where a convolution by spectra takes less time than the direct one, and whether the rule says so.
+"""Find out which convolutions are faster by spectra, and whether the rule agrees.
 
     python benchmarks/spectrum_rule.py [--threads 1] [--rounds 9]
 
-Forward and backward, both gradients, in turns; the direct way in the faster of both layouts. The ratio is the direct
-way's time over the spectra's: above 1 spectra are faster. "chosen" is what layers/spectrum.py makes of the settings.
+Forward and backward, both gradients, in turns; direct convolution in the faster of both layouts. The ratio is the time
+of direct convolution divided by that by spectra: above 1 spectra are faster. "chosen" is the choice of
+optimize/spectral_convolution.py.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Case:
         return f"{shape}, {self.outputs} @ {self.kernel}x{self.kernel}{pad}"
 
     def tiling(self, *, worth: float) -> Tiling | None:
-        """The best tiles where the direct way is reckoned to take so many times as long."""
+        """Return the best tiles if direct convolution is estimated to take at least `worth` times as long."""
         bottom = (self.rows, self.channels, self.size, self.size)
         return spectrum.best_tiling(bottom, self.outputs, (self.kernel,) * 2, (self.pad,) * 2, worth=worth)
 
@@ -61,7 +62,7 @@ CASES = (
 
 
 def step(case: Case, tiling: Tiling | None, *, channels_last: bool) -> Work:
-    """Forward and backward so many times."""
+    """Run forward and backward this many times."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     draw = torch.Generator().manual_seed(1)
     x = torch.rand(case.rows, case.channels, case.size, case.size, generator=draw).contiguous(memory_format=layout)
@@ -85,7 +86,7 @@ def step(case: Case, tiling: Tiling | None, *, channels_last: bool) -> Work:
 
 
 def main() -> None:
-    """Measure and print one line a case."""
+    """Measure and print one line per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
@@ -98,9 +99,9 @@ def main() -> None:
         works = {**direct, "spectra": step(case, tiling, channels_last=True)}
         seconds = in_turns(works, arguments.rounds, 1, warm_up=2)
         best = fastest({name: seconds[name] for name in direct})
-        found = ratio(seconds[best], seconds["spectra"])
+        result = ratio(seconds[best], seconds["spectra"])
         chosen = "yes" if case.tiling(worth=spectrum.WORTH[arguments.threads > 1]) else "no"
-        print(f"| {case} | {milliseconds(seconds[best])} | {milliseconds(seconds['spectra'])} | {found} | {chosen} |")
+        print(f"| {case} | {milliseconds(seconds[best])} | {milliseconds(seconds['spectra'])} | {result} | {chosen} |")
 
 
 if __name__ == "__main__":

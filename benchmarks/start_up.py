@@ -1,4 +1,4 @@
-"""How long commands take to answer, and how long a large net takes from its text to a module.
+"""Time how long commands take to start, and how long a large net takes from text to module.
 
     python benchmarks/start_up.py [--rounds 5]
 
@@ -74,7 +74,7 @@ def _unit(name: str, bottom: str, outputs: int, kernel: int, stride: int, pad: i
 
 
 def timed(work: Callable[[], object], rounds: int) -> str:
-    """The least and the median of some runs, in seconds."""
+    """Return the minimum and median of several runs, in seconds."""
     seconds = []
     for _ in range(rounds):
         begin = time.perf_counter()
