@@ -1,5 +1,5 @@
-"""The networks of prototxt/: each builds, is clean, shares what it says, draws, trains a little on real images, and its
-deploy net takes the weights."""
+"""Each network of prototxt/ builds without findings, shares its parameters as promised, is drawn, trains for a few
+steps on real images, and its deploy net loads the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILES = sorted(str(path.relative_to(NETWORKS)) for path in NETWORKS.glob("*/*.pr
 
 @dataclass(frozen=True)
 class Training:
-    """How a test trains a network: on one batch of so many tuples, for so many steps."""
+    """How a test trains a network: on one batch of `batch` tuples, for `steps` steps."""
 
     solver: str
     shared: int  # tensors that several layers use
@@ -121,7 +121,7 @@ def losses_of_one_batch(training: Training, folder: Path) -> tuple[float, float]
     solver = begun(training, folder)
     batch = solver.net.pull()
     layer = next(node for node in solver.net.graph.nodes if node.type == "PairData")
-    given = {top.name: batch[top.name] for top in layer.tops}
-    solver = sp.Solver(folder / "solver.prototxt", data={layer.name: [given]})
+    tensors = {top.name: batch[top.name] for top in layer.tops}
+    solver = sp.Solver(folder / "solver.prototxt", data={layer.name: [tensors]})
     solver.step(training.steps)
     return solver.losses[0], min(solver.losses[1:])

@@ -49,9 +49,9 @@ def test_what_caffe_saved_as_hdf5_converts_too(tmp_path: Path) -> None:
     source = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
     assert convert(source, tmp_path / "b.safetensors").exit_code == 0
     binary = dict(numbers(source.with_name("snap_iter_20.caffemodel")))
-    found = numbers(tmp_path / "b.safetensors")
-    assert found
-    assert all(binary[name] == blobs for name, blobs in found)
+    converted = numbers(tmp_path / "b.safetensors")
+    assert converted
+    assert all(binary[name] == blobs for name, blobs in converted)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

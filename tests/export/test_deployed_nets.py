@@ -1,4 +1,4 @@
-"""The net to use computes what the net that trained computed, from the same weights found by layer name."""
+"""The inference net computes the same as the training net, with the same weights matched by layer name."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PAIRS = {"pair_data": (64, 2, 28, 28)}
 
 
 def deployed(text: str, *outputs: str, both: bool = False, **shapes: Shape) -> Deployment:
-    made = deploy(sp.parse_net(text), both=both, outputs=outputs, shapes=shapes)
-    assert [finding for finding in check_net(made.text) if finding.severity == "error"] == []
-    return made
+    deployment = deploy(sp.parse_net(text), both=both, outputs=outputs, shapes=shapes)
+    assert [finding for finding in check_net(deployment.text) if finding.severity == "error"] == []
+    return deployment
 
 
-def listed(made: Deployment) -> list[str]:
-    return [f"{', '.join(m.top)} = {m.type}({', '.join(m.bottom)})" for m in made.net.message.layer]
+def listed(deployment: Deployment) -> list[str]:
+    return [f"{', '.join(m.top)} = {m.type}({', '.join(m.bottom)})" for m in deployment.net.message.layer]
 
 
 def weights_of(text: str | Path, path: Path, **shapes: Shape) -> sp.Net:
@@ -41,8 +41,8 @@ def weights_of(text: str | Path, path: Path, **shapes: Shape) -> sp.Net:
 
 
 def test_one_tower_computes_the_features_of_the_twin(tmp_path: Path) -> None:
-    made = deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS)
-    (tmp_path / "deploy.prototxt").write_text(made.text)
+    deployment = deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS)
+    (tmp_path / "deploy.prototxt").write_text(deployment.text)
     tower = sp.Net(tmp_path / "deploy.prototxt", "TEST")
     report = tower.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
     assert report.missing == ()
@@ -50,16 +50,16 @@ def test_one_tower_computes_the_features_of_the_twin(tmp_path: Path) -> None:
     twin.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
     pairs = torch.rand(5, 2, 28, 28, generator=torch.Generator().manual_seed(1))
     blobs = twin.blobs(pair_data=pairs, sim=torch.ones(5))
-    assert [layer.name for layer in made.net.message.layer][:2] == ["data", "conv1"]
-    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (1, 1, 28, 28)
+    assert [layer.name for layer in deployment.net.message.layer][:2] == ["data", "conv1"]
+    assert tuple(deployment.net.message.layer[0].input_param.shape[0].dim) == (1, 1, 28, 28)
     for side, name in ((0, "feat"), (1, "feat_p")):
         torch.testing.assert_close(tower(data=pairs[:, side : side + 1])["feat"], blobs[name], rtol=1e-6, atol=1e-7)
-    assert "scale: 0.00390625" in made.comments[0]
+    assert "scale: 0.00390625" in deployment.comments[0]
 
 
 def test_both_towers_give_their_distance(tmp_path: Path) -> None:
-    made = deploy(sp.parse_net(FLAGSHIP), both=True, shapes=PAIRS)
-    (tmp_path / "deploy.prototxt").write_text(made.text)
+    deployment = deploy(sp.parse_net(FLAGSHIP), both=True, shapes=PAIRS)
+    (tmp_path / "deploy.prototxt").write_text(deployment.text)
     both = sp.Net(tmp_path / "deploy.prototxt", "TEST", fuse=False)
     assert both.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel").missing == ()
     one = sp.Net(deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS).text, "TEST")
@@ -67,11 +67,11 @@ def test_both_towers_give_their_distance(tmp_path: Path) -> None:
     left, right = torch.rand(2, 5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     right[4] = left[4]
     expected = (one(data=left)["feat"].double() - one(data=right)["feat"].double()).norm(dim=1)  # (N,)
-    found = both(data=left, data_p=right)
-    assert list(found) == ["distance"]
-    torch.testing.assert_close(found["distance"].double(), expected, rtol=1e-4, atol=1e-5)
-    assert found["distance"][4] == 0
-    types = {layer.type for layer in made.net.message.layer}
+    results = both(data=left, data_p=right)
+    assert list(results) == ["distance"]
+    torch.testing.assert_close(results["distance"].double(), expected, rtol=1e-4, atol=1e-5)
+    assert results["distance"][4] == 0
+    types = {layer.type for layer in deployment.net.message.layer}
     assert types == {"Input", "Convolution", "Pooling", "InnerProduct", "ReLU", "Eltwise", "Reduction", "Power"}
     assert len(both.graph.params) == 10  # still shared
 
@@ -107,20 +107,20 @@ def test_a_plain_net_loses_its_data_labels_and_losses(kind: str, last: str | Non
     label = "y" if kind != "EuclideanLoss" else "t"
     if label == "t":
         text += 'layer { name: "t" type: "DummyData" top: "t" dummy_data_param { shape { dim: 4 dim: 3 } } }\n'
-    made = deployed((text + loss(kind, "ip2", label)).replace("dim: 8", "dim: 4"))
+    deployment = deployed((text + loss(kind, "ip2", label)).replace("dim: 8", "dim: 4"))
     expected = ["x = Input()", "ip1 = InnerProduct(x)", "ip1 = Dropout(ip1)", "ip2 = InnerProduct(ip1)"]
-    assert listed(made) == expected + ([f"prob = {last}(ip2)"] if last else [])
+    assert listed(deployment) == expected + ([f"prob = {last}(ip2)"] if last else [])
     assert not any(
-        m.param or m.include or m.inner_product_param.HasField("weight_filler") for m in made.net.message.layer
+        m.param or m.include or m.inner_product_param.HasField("weight_filler") for m in deployment.net.message.layer
     )
     trained = weights_of((text + loss(kind, "ip2", label)).replace("dim: 8", "dim: 4"), tmp_path / "w.caffemodel")
-    net = sp.Net(made.text, "TEST")
+    net = sp.Net(deployment.text, "TEST")
     assert net.load_weights(tmp_path / "w.caffemodel").missing == ()
     x = torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
     weight, bias, weight2, bias2 = trained.tensors.values()
     scores = (x @ weight.T + bias) @ weight2.T + bias2
-    found = net(x=x)["prob" if last else "ip2"]
-    torch.testing.assert_close(found, scores.softmax(1) if last else scores)
+    result = net(x=x)["prob" if last else "ip2"]
+    torch.testing.assert_close(result, scores.softmax(1) if last else scores)
 
 
 def twin(before: str = "", after: str = "", first: str = "a", second: str = "b") -> str:
@@ -140,11 +140,11 @@ def twin(before: str = "", after: str = "", first: str = "a", second: str = "b")
 
 def test_what_is_done_to_all_pairs_before_they_are_cut_is_done_to_one_side_too(tmp_path: Path) -> None:
     text = twin('layer { name: "s" type: "Power" bottom: "pairs" top: "scaled" power_param { scale: 0.5 shift: 2 } }\n')
-    made = deployed(text)
-    assert listed(made) == ["pairs = Input()", "scaled = Power(pairs)", "one = InnerProduct(scaled)"]
-    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (1, 3)
+    deployment = deployed(text)
+    assert listed(deployment) == ["pairs = Input()", "scaled = Power(pairs)", "one = InnerProduct(scaled)"]
+    assert tuple(deployment.net.message.layer[0].input_param.shape[0].dim) == (1, 3)
     trained = weights_of(text, tmp_path / "w.caffemodel")
-    net = sp.Net(made.text, "TEST")
+    net = sp.Net(deployment.text, "TEST")
     net.load_weights(tmp_path / "w.caffemodel")
     pairs = torch.rand(4, 6, generator=torch.Generator().manual_seed(2))
     blobs = trained.blobs(pairs=pairs, sim=torch.ones(4))
@@ -181,8 +181,8 @@ def test_towers_that_a_learned_head_joins_keep_it() -> None:
     text = twin(
         after='layer { name: "cat" type: "Concat" bottom: "one" bottom: "two" top: "cat" }\n' + dense("score", "cat", 2)
     ).replace(loss("ContrastiveLoss", "one", "two", "sim"), loss("SoftmaxWithLoss", "score", "sim"))
-    made = deployed(text, both=True)
-    assert listed(made)[-3:] == ["cat = Concat(one, two)", "score = InnerProduct(cat)", "prob = Softmax(score)"]
+    deployment = deployed(text, both=True)
+    assert listed(deployment)[-3:] == ["cat = Concat(one, two)", "score = InnerProduct(cat)", "prob = Softmax(score)"]
 
 
 def test_outputs_can_be_named() -> None:
@@ -199,8 +199,8 @@ def test_a_shape_that_is_not_known_is_asked_for() -> None:
         "the shape of 'data' is not known, because its data are not there; give it, for example "
         "--shape data=1,3,224,224"
     )
-    made = deploy(parsed, shapes={"data": (7, 1, 28, 28)})
-    assert tuple(made.net.message.layer[0].input_param.shape[0].dim) == (7, 1, 28, 28)
+    deployment = deploy(parsed, shapes={"data": (7, 1, 28, 28)})
+    assert tuple(deployment.net.message.layer[0].input_param.shape[0].dim) == (7, 1, 28, 28)
     with pytest.raises(
         sp.NetError, match="a shape is given for 'dat', which is no blob of the net; did you mean 'data'"
     ):
@@ -210,9 +210,9 @@ def test_a_shape_that_is_not_known_is_asked_for() -> None:
 def test_unknown_fields_and_layers_of_the_tower_are_kept() -> None:
     text = DATA + HEADS.replace("num_output: 5", "num_output: 5 fork: 3") + loss("SoftmaxWithLoss", "ip2", "y")
     text += 'layer { name: "v" type: "Fork" bottom: "ip2" top: "v" fork_param { deep: 1 } }\n'
-    made = deploy(sp.parse_net(text))
-    assert "fork: 3" in made.text
-    assert "fork_param" in made.text
+    deployment = deploy(sp.parse_net(text))
+    assert "fork: 3" in deployment.text
+    assert "fork_param" in deployment.text
 
 
 def test_a_net_without_towers_has_no_two() -> None:
@@ -240,23 +240,23 @@ def test_nets_of_the_project_compute_when_deployed_what_they_compute_in_training
     sources = [top for node in net.graph.nodes if not node.bottoms for top in node.tops]
     blobs = net.blobs(**{top.name: torch.rand(top.shape, generator=generator) for top in sources})
     for both in (False, True):
-        made = deploy(parsed, both=both, shapes=shapes)
-        used = sp.Net(made.text, "TEST", weights=tmp_path / "w.caffemodel", fuse=False)
-        inputs = [layer.top[0] for layer in made.net.message.layer if layer.type == "Input"]
-        given = {top.name: blobs[top.name] for top in sources if top.name in used.graph.blobs()}
-        found = used(**{name: blobs[name] for name in inputs}, **{k: v for k, v in given.items() if k not in inputs})
-        kept = {name: value for name, value in found.items() if name in blobs}
-        assert all(torch.equal(value, blobs[name]) for name, value in kept.items())
+        deployment = deploy(parsed, both=both, shapes=shapes)
+        used = sp.Net(deployment.text, "TEST", weights=tmp_path / "w.caffemodel", fuse=False)
+        inputs = [layer.top[0] for layer in deployment.net.message.layer if layer.type == "Input"]
+        values = {top.name: blobs[top.name] for top in sources if top.name in used.graph.blobs()}
+        results = used(**{name: blobs[name] for name in inputs}, **{k: v for k, v in values.items() if k not in inputs})
+        common = {name: value for name, value in results.items() if name in blobs}
+        assert all(torch.equal(value, blobs[name]) for name, value in common.items())
         assert len(inputs) == (1 if not both else len({"anchor", "positive", "negative"} & blobs.keys()) or 2)
         if both and path.parent.name in DISTANCES:
             compared = next(node.bottoms for node in net.graph.nodes if node.layer.is_loss)[: len(inputs)]
             first, *others = (blobs[blob.name] for blob in compared)
-            for distance, other in zip(sorted(found), others, strict=True):
-                torch.testing.assert_close(found[distance], (first - other).norm(dim=1), rtol=2e-5, atol=1e-5)
+            for distance, other in zip(sorted(results), others, strict=True):
+                torch.testing.assert_close(results[distance], (first - other).norm(dim=1), rtol=2e-5, atol=1e-5)
         elif both:
-            assert next(iter(found)) in ("prob", "similarity")
+            assert next(iter(results)) in ("prob", "similarity")
         else:
-            assert len(kept) == 1
+            assert len(common) == 1
 
 
 def test_a_learned_score_of_two_towers_becomes_a_probability() -> None:
@@ -303,9 +303,9 @@ def side(name: str, layers: str) -> str:
     )
     for number, (kind, outputs, label) in enumerate((layer.split() for layer in layers.split(",")), 1):
         params = f'param {{ name: "{label}_w" }} param {{ name: "{label}_b" }}' if label != "-" else ""
-        made = f"inner_product_param {{ num_output: {outputs} }}" if kind == "InnerProduct" else ""
+        settings = f"inner_product_param {{ num_output: {outputs} }}" if kind == "InnerProduct" else ""
         top = f"{name}{number}"
-        text += f'layer {{ name: "{top}" type: "{kind}" bottom: "{bottom}" top: "{top}" {params} {made} }}\n'
+        text += f'layer {{ name: "{top}" type: "{kind}" bottom: "{bottom}" top: "{top}" {params} {settings} }}\n'
         bottom = top
     return text
 
@@ -352,16 +352,16 @@ def test_towers_that_differ_are_named_and_each_can_be_taken(
     batch = {name: torch.rand(4, 6, generator=torch.Generator().manual_seed(2)) for name in names}
     blobs = net.blobs(**batch, **({"sim": torch.ones(4)} if len(towers) == 2 else {}))
     for number, (name, layers) in enumerate(zip(names, towers, strict=True), 1):
-        made = deploy(sp.parse_net(text), tower=number)
-        (note,) = made.notes
+        deployment = deploy(sp.parse_net(text), tower=number)
+        (note,) = deployment.notes
         assert note.startswith("the towers differ: ")
         assert note.endswith(f"; the net holds tower {number} of {len(towers)}")
         assert difference in note
         if number == 1:
-            assert made.text == deploy(sp.parse_net(text)).text
+            assert deployment.text == deploy(sp.parse_net(text)).text
         end = f"{name}{len(layers.split(','))}"
-        tower = sp.Net(made.text, weights=tmp_path / "w.caffemodel")
-        assert [layer.name for layer in made.net.message.layer if layer.type == "InnerProduct"] == [
+        tower = sp.Net(deployment.text, weights=tmp_path / "w.caffemodel")
+        assert [layer.name for layer in deployment.net.message.layer if layer.type == "InnerProduct"] == [
             node.name for node in net.graph.nodes if node.type == "InnerProduct" and node.name.startswith(name)
         ]
         torch.testing.assert_close(tower(**{name: batch[name]})[end], blobs[end])
@@ -397,13 +397,13 @@ def test_a_note_says_that_one_tower_has_more_layers_at_its_end(longer: int) -> N
     towers = [SHARED, SHARED]
     towers[longer - 1] += ", TanH 0 -, Sigmoid 0 -"
     for number in (1, 2):
-        made = deploy(sp.parse_net(sides(*towers)), tower=number)
+        deployment = deploy(sp.parse_net(sides(*towers)), tower=number)
         end = f"{'xy'[number - 1]}3"
-        assert made.notes == (
+        assert deployment.notes == (
             f"the towers differ: tower {3 - longer} has no counterpart of layer '{'xy'[longer - 1]}4' (TanH) "
             f"(1 more layer differs); the net holds tower {number} of 2, up to '{end}'",
         )
-        assert listed(made)[-1].startswith(f"{end} = ")
+        assert listed(deployment)[-1].startswith(f"{end} = ")
 
 
 def test_the_memory_to_deploy_a_chain_grows_with_its_length() -> None:

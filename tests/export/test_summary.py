@@ -39,12 +39,12 @@ def summary_of(text: str):
 
 
 def test_a_shared_weight_counts_once_and_an_own_bias_for_itself() -> None:
-    made = summary_of(NET)
+    summary = summary_of(NET)
     weight, bias = 4 * 3 * 3 * 2, 4
-    assert made.parameters == weight + 2 * bias
-    assert made.unshared_parameters == 2 * (weight + bias)
-    assert made.multiply_adds == 2 * (2 * 4 * 5 * 4) * (3 * 3 * 2)
-    assert made.complete
+    assert summary.parameters == weight + 2 * bias
+    assert summary.unshared_parameters == 2 * (weight + bias)
+    assert summary.multiply_adds == 2 * (2 * 4 * 5 * 4) * (3 * 3 * 2)
+    assert summary.complete
 
 
 def test_a_row_says_who_shares_with_the_layer() -> None:
@@ -62,12 +62,12 @@ def test_one_parameter_used_twice_by_one_layer_names_no_other() -> None:
 
 
 def test_what_is_not_known_is_left_out_of_the_totals_and_said() -> None:
-    made = summary_of(NET + 'layer { name: "new" type: "NobodysLayer" bottom: "sum" top: "new" }')
-    assert not made.complete
-    assert made.rows[-1].parameters is None
-    assert made.rows[-1].outputs == (None,)
-    assert made.parameters == 80
-    assert "Parameters: at least 80" in to_text(made)
+    summary = summary_of(NET + 'layer { name: "new" type: "NobodysLayer" bottom: "sum" top: "new" }')
+    assert not summary.complete
+    assert summary.rows[-1].parameters is None
+    assert summary.rows[-1].outputs == (None,)
+    assert summary.parameters == 80
+    assert "Parameters: at least 80" in to_text(summary)
 
 
 def test_json_holds_every_field() -> None:
@@ -88,11 +88,11 @@ def test_what_is_trained_and_how_fast_stands_in_the_row() -> None:
     assert (conv.trainable, conv.lr_mults) == (72, (1, 0))
     assert [blob.trainable for blob in conv.blobs] == [True, False]
     assert (bn.parameters, bn.trainable, bn.lr_mults) == (4 + 4 + 1, 0, (0, 0, 0))
-    made = summary_of(text)
-    assert made.trainable_parameters == 72 + 4  # the weight of both, and the second layer's own bias
-    shown = {row.layer: dict(zip(TITLES, cells(row), strict=True))["Trainable"] for row in made.rows}
+    summary = summary_of(text)
+    assert summary.trainable_parameters == 72 + 4  # the weight of both, and the second layer's own bias
+    shown = {row.layer: dict(zip(TITLES, cells(row), strict=True))["Trainable"] for row in summary.rows}
     assert shown == {"x": "", "conv": "72", "again": "yes", "bn": "no", "sum": ""}
-    assert "Trainable parameters: 76" in to_text(made)
+    assert "Trainable parameters: 76" in to_text(summary)
 
 
 def test_a_multiplier_set_by_the_sharing_layer_is_that_of_all() -> None:
@@ -133,11 +133,11 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 
 def test_lenet_has_the_numbers_that_caffe_logs() -> None:
     """Caffe's log says `Memory required for data: 5169924`; there ReLU's output counts, though it is in place."""
-    made = summary_of(LENET)
-    assert made.parameters == made.unshared_parameters == made.trainable_parameters == 431_080
-    assert made.activation_bytes == 5_169_924 - 4 * 64 * 500
-    assert "unshared" not in to_text(made)
-    assert "Trainable parameters" not in to_text(made)
+    summary = summary_of(LENET)
+    assert summary.parameters == summary.unshared_parameters == summary.trainable_parameters == 431_080
+    assert summary.activation_bytes == 5_169_924 - 4 * 64 * 500
+    assert "unshared" not in to_text(summary)
+    assert "Trainable parameters" not in to_text(summary)
 
 
 def alexnet() -> str:
@@ -170,10 +170,10 @@ def alexnet() -> str:
 
 def test_alexnet_has_its_published_numbers() -> None:
     """60,965,224 parameters and 724 million multiply-adds a picture."""
-    made = summary_of(alexnet())
-    assert made.parameters == 60_965_224
-    assert made.multiply_adds == 724_406_816
-    assert made.complete
+    summary = summary_of(alexnet())
+    assert summary.parameters == 60_965_224
+    assert summary.multiply_adds == 724_406_816
+    assert summary.complete
 
 
 def test_memory_is_that_of_the_outputs_and_of_none_in_place() -> None:
@@ -200,9 +200,9 @@ NASTY = [
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_is_a_text_in_markdown(name: str) -> None:
     """Read by a Markdown reader that knows GitHub's tables."""
-    made = summary_of(NET)
-    rows = (made.rows[0], replace(made.rows[1], layer=name), *made.rows[2:])
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(to_markdown(replace(made, rows=rows)))
+    summary = summary_of(NET)
+    rows = (summary.rows[0], replace(summary.rows[1], layer=name), *summary.rows[2:])
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(to_markdown(replace(summary, rows=rows)))
     in_lines = [token for token in tokens if token.type == "inline"]
     assert len(in_lines) == 5 * len(TITLES) + 1
     seen = in_lines[2 * len(TITLES)].children
@@ -213,16 +213,16 @@ def test_a_name_is_a_text_in_markdown(name: str) -> None:
 
 @pytest.mark.parametrize("name", NASTY)
 def test_a_name_cannot_break_a_line_of_the_plain_table(name: str) -> None:
-    made = summary_of(NET)
-    lines = to_text(replace(made, rows=(replace(made.rows[0], layer=name), *made.rows[1:]))).split("\n")
-    assert len(lines) == len(to_text(made).split("\n"))
+    summary = summary_of(NET)
+    lines = to_text(replace(summary, rows=(replace(summary.rows[0], layer=name), *summary.rows[1:]))).split("\n")
+    assert len(lines) == len(to_text(summary).split("\n"))
     assert all(line.isprintable() for line in lines)
 
 
 @pytest.mark.parametrize("name", [*NASTY, "a;b", "plain"])
 def test_a_name_without_formula_is_the_same_in_csv(name: str) -> None:
-    made = summary_of(NET)
-    text = to_csv(replace(made, rows=(replace(made.rows[0], layer=name),)))
+    summary = summary_of(NET)
+    text = to_csv(replace(summary, rows=(replace(summary.rows[0], layer=name),)))
     assert next(csv.DictReader(io.StringIO(text, newline="")))["layer"] == name
 
 
@@ -243,9 +243,9 @@ def test_a_name_without_formula_is_the_same_in_csv(name: str) -> None:
     ],
 )
 def test_a_formula_is_a_text_in_csv_as_layer_and_as_one_of_many_that_share(name: str, written: str) -> None:
-    made = summary_of(NET)
-    row = replace(made.rows[1], layer=name, shared_with=("again", name))
-    read = next(csv.DictReader(io.StringIO(to_csv(replace(made, rows=(row,))), newline="")))
+    summary = summary_of(NET)
+    row = replace(summary.rows[1], layer=name, shared_with=("again", name))
+    read = next(csv.DictReader(io.StringIO(to_csv(replace(summary, rows=(row,))), newline="")))
     assert read["layer"] == written
     assert read["shared_with"] == f"again;{written}"
 
@@ -270,25 +270,25 @@ def test_columns_give_way_where_there_is_no_room() -> None:
     assert [TITLES[column] for column in least] == ["Layer", "Type", "Outputs", "Parameters", "Shared with"]
     assert left_out == ["Settings", "lr_mult", "Memory", "Trainable", "Multiply-adds"]
     for width in range(40, 140):
-        kept, gone = columns_that_fit(lines, width)
-        taken = sum(max(len(TITLES[column]), *(len(line[column]) for line in lines)) + 2 for column in kept)
-        assert taken <= width or len(gone) == 5
+        columns, left_out = columns_that_fit(lines, width)
+        total_width = sum(max(len(TITLES[column]), *(len(line[column]) for line in lines)) + 2 for column in columns)
+        assert total_width <= width or len(left_out) == 5
     plain = [cells(row) for row in summary_of(NET.replace('param { name: "w" }', "param { }")).rows]
     assert "Shared with" not in [TITLES[column] for column in columns_that_fit(plain, 500)[0]]
 
 
 def test_a_net_of_which_nothing_is_known_says_so() -> None:
-    made = summary_of('layer { name: "new" type: "NobodysLayer" top: "new" }')
-    assert "Parameters: not known" in to_text(made)
-    assert (made.rows[0].trainable, made.rows[0].activation_bytes) == (None, None)
-    assert to_csv(made).splitlines()[1] == "new,NobodysLayer,,,,,,,,"
+    summary = summary_of('layer { name: "new" type: "NobodysLayer" top: "new" }')
+    assert "Parameters: not known" in to_text(summary)
+    assert (summary.rows[0].trainable, summary.rows[0].activation_bytes) == (None, None)
+    assert to_csv(summary).splitlines()[1] == "new,NobodysLayer,,,,,,,,"
 
 
 def test_a_net_without_layers_is_an_empty_table() -> None:
-    made = summary_of('name: "empty"')
-    assert to_text(made).splitlines()[0] == "empty (TRAIN)"
-    assert to_csv(made).count("\n") == 1
-    assert len(to_markdown(made).splitlines()) == 2 + 1 + 3
+    summary = summary_of('name: "empty"')
+    assert to_text(summary).splitlines()[0] == "empty (TRAIN)"
+    assert to_csv(summary).count("\n") == 1
+    assert len(to_markdown(summary).splitlines()) == 2 + 1 + 3
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (512, "512 B"), (2_560, "2.56 kB"), (5_041_924, "5.04 MB")])
