@@ -115,14 +115,14 @@ def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[i
 def held_out(net: Path, twin: Twin, pairs: int, *, every: bool) -> HeldOut:
     """Return the test pairs of a net: those of its CSV, all test images with `every`, or `pairs` drawn ones."""
     layer = data_layer(twin.net).layer
-    if isinstance(layer, PairData) and layer.source.is_csv:
-        images, tuples = layer.source.open()
+    if isinstance(layer, PairData) and layer.images.is_csv:
+        images, tuples = layer.open_images()
         assert tuples is not None  # that is what a CSV names
         pixels = twin.preparation()(images.images(np.arange(len(images))))
         rows = tuples.tuples[:, 0], tuples.tuples[:, 1]
         return HeldOut((pixels, pixels), rows, tuples.labels == 1, None)
     if isinstance(layer, PairData) and every:
-        images, _ = layer.source.open()
+        images, _ = layer.open_images()
         images = choose_classes(images, layer.settings.classes)
         pixels = twin.preparation()(images.images(np.arange(len(images))))
         one, other = np.triu_indices(len(images), 1)

@@ -322,7 +322,7 @@ def test_settings_that_do_not_suit_name_their_field(text, field, message, tmp_pa
 LAYERS = [
     ('type: "Data" data_param { batch_size: 2 }', "no source is given; write the database's path"),
     ('type: "Data" data_param { source: "DB" }', "no batch_size is given; write one above 0"),
-    ('type: "HDF5Data" hdf5_data_param { batch_size: 2 }', "no source is given; write it"),
+    ('type: "HDF5Data" hdf5_data_param { batch_size: 2 }', "no source is given; write the list's path"),
     (
         'type: "HDF5Data" hdf5_data_param { source: "list" batch_size: 2 }',
         "list 'list' is not there in the working directory; write a file with the path of an HDF5 file a line",

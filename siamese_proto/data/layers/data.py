@@ -11,22 +11,23 @@ from typing import TYPE_CHECKING, Any, cast
 from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.databases.datum import Decoding, Size, parse_datum, size_of
 from siamese_proto.data.databases.store import Backend, Record
-from siamese_proto.data.transform import Transformer, read_mean, read_transform
-from siamese_proto.errors import DataError, quoted
-from siamese_proto.files import find_path, where_tried
-from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.data.layers.source_layer import SourceLayer
+from siamese_proto.data.transform import read_transform
+from siamese_proto.graph.ir import Arity
+from siamese_proto.layers.base import Coverage, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from siamese_proto.data.feeder import Source
 
 _LOOKED_AT = 1000  # records whose labels are looked at before a run
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror", "force_encoded_color", "rand_skip")
 
 
 @layer("Data")
-class Data(DataLayer):
+class Data(SourceLayer):
     """Records of a database in key order, over and over, through `transform_param`.
 
     () -> (batch_size, C, H, W) and, where there is a second top, the labels, (batch_size,)
@@ -37,6 +38,8 @@ class Data(DataLayer):
 
     tops = Arity(1, 2)
     reads = ("data_param", "transform_param")
+    source_kind = "database"
+    source_hint = "make it with 'siamese-proto data'"
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.data_param
@@ -48,29 +51,18 @@ class Data(DataLayer):
         # Fields of old dialects that Caffe accepts inside today's data_param, and that do nothing there.
         self.out_of_use = tuple(f"data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        missing = self._missing()
-        if missing is not None:
-            raise missing
-        channels, height, width = self.transform.output_size(self._record_size())
-        return ((self.batch_size, channels, height, width), (self.batch_size,))[: self.top_count]
+    def first_size(self) -> Size:
+        path = self.locate()
+        return _first_size(path, self.backend, _stamp(path), self.transform.decoding)
 
-    def open(self, run: RunState) -> Feeder:
+    def open_source(self, run: RunState) -> Source:
         from siamese_proto.data.databases.database import open_database
-        from siamese_proto.data.feeder import PrefetchFeeder
         from siamese_proto.data.layers.reader import DatabaseBatches
 
-        missing = self._missing()
-        if missing is not None:
-            raise DataError(missing.message, field=missing.field)
-        size = self._record_size()
-        self.transform.output_size(size)
-        mean = read_mean(self.transform, size, self.context.folder)
-        transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
-        database = open_database(self._path(), self.backend)
+        transformer = self.transformer(run.seed, each_its_size=self.batch_size == 1)
+        database = open_database(self.locate(), self.backend)
         reading = Reading.of(run, self.name)
-        source = DatabaseBatches(database, self.batch_size, transformer, reading, with_labels=self.top_count > 1)
-        return PrefetchFeeder(source, ahead=self.ahead)
+        return DatabaseBatches(database, self.batch_size, transformer, reading, with_labels=self.top_count > 1)
 
     def unused_fields(self) -> Sequence[str]:
         return self.out_of_use
@@ -81,9 +73,10 @@ class Data(DataLayer):
     def coverage(self, most: int | None = None) -> Coverage | None:
         from siamese_proto.data.databases.database import open_database
 
-        if self._missing() is not None:
+        path = self.located()
+        if path is None:
             return None
-        with open_database(self._path(), self.backend) as database:
+        with open_database(path, self.backend) as database:
             return Coverage(self.source, database.count(most), self.batch_size)
 
     def label_values(self, top: int) -> NDArray[Any] | None:
@@ -91,37 +84,13 @@ class Data(DataLayer):
 
         from siamese_proto.data.databases.database import open_database
 
-        if top != 1 or self._missing() is not None:
+        path = self.located()
+        if top != 1 or path is None:
             return None
-        with open_database(self._path(), self.backend) as database:
+        with open_database(path, self.backend) as database:
             records = itertools.islice(database.records(), _LOOKED_AT)
             labels = [label for record in records if (label := _label_of(record)) is not None]
         return numpy.array(labels)
-
-    def _path(self) -> str:
-        return find_path(self.source, self.context.folder) or self.source
-
-    def _missing(self) -> SourceMissingError | None:
-        """Why nothing can be known of the shapes, if so."""
-        if not self.source:
-            return SourceMissingError("no source is given; write the database's path", field="data_param.source")
-        if not self.batch_size:
-            return SourceMissingError("no batch_size is given; write one above 0", field="data_param.batch_size")
-        if find_path(self.source, self.context.folder) is None:
-            tried = where_tried(self.source, self.context.folder)
-            return SourceMissingError(
-                f"database {quoted(self.source)} is not there{tried}; make it with 'siamese-proto data'",
-                field="data_param.source",
-            )
-        return None
-
-    def _record_size(self) -> Size:
-        path = self._path()
-        try:
-            return _first_size(path, self.backend, _stamp(path), self.transform.decoding)
-        except DataError as error:
-            error.field = error.field or "data_param.source"
-            raise
 
 
 def _label_of(record: Record) -> int | None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siamese_proto.data.layers.source_layer import SourceLayer
 from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
-from siamese_proto.files import find_path, where_tried
-from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.files import find_path
+from siamese_proto.graph.ir import Arity, Shape
+from siamese_proto.layers.base import Coverage, RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _FILL = 1 << 30  # bytes that a dataset may take in memory with next to nothing 
 
 
 @layer("HDF5Data")
-class HDF5Data(DataLayer):
+class HDF5Data(SourceLayer):
     """Rows of the datasets named as the tops, from the files that a list names, over and over.
 
     () -> (batch_size, *K) a top, where the dataset is (rows, *K). Caffe: hdf5_data_layer.cpp
@@ -38,6 +39,9 @@ class HDF5Data(DataLayer):
     """
 
     tops = Arity(1, None)
+    source_kind = "list"
+    source_hint = "write a file with the path of an HDF5 file a line"
+    ahead = 2
 
     def read(self, message: schema.LayerParameter) -> None:
         if message.HasField("transform_param"):
@@ -52,24 +56,15 @@ class HDF5Data(DataLayer):
         return [None] * self.top_count
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        file = self._files()[0]
+        file = self.locate()[0]
         return [(self.batch_size, *shape[1:]) for shape in dataset_shapes(file, self.names)]
 
-    def open(self, run: RunState) -> Feeder:
-        from siamese_proto.data.feeder import PrefetchFeeder
-
-        try:
-            files = self._files()
-        except SourceMissingError as error:
-            raise DataError(error.message, field=error.field) from error
-        return PrefetchFeeder(
-            HDF5Batches(files, self.names, self.batch_size, shuffle=self.shuffle, seed=run.seed), ahead=2
-        )
+    def open_source(self, run: RunState) -> HDF5Batches:
+        return HDF5Batches(self.locate(), self.names, self.batch_size, shuffle=self.shuffle, seed=run.seed)
 
     def coverage(self, most: int | None = None) -> Coverage | None:
-        try:
-            files = self._files()
-        except SourceMissingError:
+        files = self.located()
+        if files is None:
             return None
         rows = [dataset_shapes(file, self.names)[0][0] for file in files]
         return Coverage(self.source, sum(rows), self.batch_size)
@@ -77,9 +72,8 @@ class HDF5Data(DataLayer):
     def label_values(self, top: int) -> NDArray[Any] | None:
         import numpy
 
-        try:
-            files = self._files()
-        except SourceMissingError:
+        files = self.located()
+        if files is None:
             return None
         found = []
         for file in files:
@@ -91,12 +85,8 @@ class HDF5Data(DataLayer):
         return numpy.concatenate(found)
 
     def bad_values(self) -> str:
-        try:
-            files = self._files()
-        except SourceMissingError:
-            return ""
         quick = _QUICK
-        for file in files:
+        for file in self.located() or ():
             with _opened(file) as opened:
                 for name, dataset in zip(self.names, _datasets(opened, file, self.names), strict=True):
                     quick -= dataset.nbytes
@@ -110,18 +100,9 @@ class HDF5Data(DataLayer):
     def describe(self) -> str:
         return f"HDF5 {self.source}, batches of {self.batch_size}"
 
-    def _files(self) -> Sequence[str]:
-        """The paths in the list, which are tried from the working directory and from the list's folder."""
-        if not self.source or not self.batch_size:
-            missing = "source" if not self.source else "batch_size"
-            raise SourceMissingError(f"no {missing} is given; write it", field=f"hdf5_data_param.{missing}")
-        source = find_path(self.source, self.context.folder)
-        if source is None:
-            tried = where_tried(self.source, self.context.folder)
-            raise SourceMissingError(
-                f"list {quoted(self.source)} is not there{tried}; write a file with the path of an HDF5 file a line",
-                field="hdf5_data_param.source",
-            )
+    def locate(self) -> Sequence[str]:
+        """Return the paths in the list, which are relative to the working directory or to the list's folder."""
+        source = super().locate()
         try:
             lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -138,10 +119,7 @@ class HDF5Data(DataLayer):
         found = [(name, find_path(name, folder)) for name in names]
         for name, path in found:
             if path is None:
-                raise SourceMissingError(
-                    f"HDF5 file {quoted(name)}, named in {quoted(self.source)}, is not there",
-                    field="hdf5_data_param.source",
-                )
+                raise self.missing(f"HDF5 file {quoted(name)}, named in {quoted(self.source)}, is not there")
         return [path for _, path in found if path is not None]
 
 

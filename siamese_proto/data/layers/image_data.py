@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
 from siamese_proto.data.databases.datum import Decoding, Size, of_image, pixels_of, size_of
-from siamese_proto.data.transform import Transformer, read_mean, read_transform
+from siamese_proto.data.layers.source_layer import SourceLayer
+from siamese_proto.data.transform import Transformer, read_transform
 from siamese_proto.errors import DataError, GraphError, quoted, shortened
-from siamese_proto.files import control_hint, find_path, where_tried
-from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
-from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.files import control_hint, find_path
+from siamese_proto.graph.ir import exactly
+from siamese_proto.layers.base import Coverage, RunState, layer
 from siamese_proto.proto import schema
 from siamese_proto.proto.values import whole_number
 
@@ -37,7 +38,7 @@ Entry = tuple[str, int]  # path and label
 
 
 @layer("ImageData")
-class ImageData(DataLayer):
+class ImageData(SourceLayer):
     """Image files named in a list, a line `path label` each, through `transform_param`.
 
     () -> (batch_size, C, H, W), labels (batch_size,). Colours are blue, green, red. Caffe: image_data_layer.cpp
@@ -47,6 +48,8 @@ class ImageData(DataLayer):
 
     tops = exactly(2)
     reads = ("image_data_param", "transform_param")
+    source_kind = "list"
+    source_hint = "write a file with 'path label' a line"
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.image_data_param
@@ -62,31 +65,20 @@ class ImageData(DataLayer):
         self.transform = read_transform(message.transform_param, self.phase)
         self.out_of_use = tuple(f"image_data_param.{name}" for name in _OUT_OF_USE if settings.HasField(name))
 
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        try:
-            return self._shapes(self._size(self.entries()))
-        except SourceMissingError as missing:
-            crop = self.transform.crop_size
-            if self.new_size[0] or crop:
-                height, width = self.new_size if self.new_size[0] else (crop, crop)
-                missing.shapes = self._shapes((3 if self.decoding.force_color else 1, height, width))
-            raise
+    def first_size(self) -> Size:
+        size = first_usable(self.locate(), self._size_of)
+        assert size is not None  # lists without entries are refused
+        return size
 
-    def _shapes(self, size: Size) -> Sequence[Shape]:
-        channels, height, width = self.transform.output_size(size)
-        return (self.batch_size, channels, height, width), (self.batch_size,)
+    def size_by_settings(self) -> Size | None:
+        crop = self.transform.crop_size
+        if not self.new_size[0] and not crop:
+            return None
+        return (3 if self.decoding.force_color else 1, *(self.new_size if self.new_size[0] else (crop, crop)))
 
-    def open(self, run: RunState) -> Feeder:
-        from siamese_proto.data.feeder import PrefetchFeeder
-
-        try:
-            entries = self.entries()
-        except SourceMissingError as error:
-            raise DataError(error.message, field=error.field) from error
-        size = self._size(entries)
-        self.transform.output_size(size)
-        mean = read_mean(self.transform, size, self.context.folder)
-        transformer = Transformer(self.transform, size, mean, run.seed, each_its_size=self.batch_size == 1)
+    def open_source(self, run: RunState) -> ImageBatches:
+        entries = self.locate()
+        transformer = self.transformer(run.seed, each_its_size=self.batch_size == 1)
         skipped = _draw_skip(self.rand_skip, run.seed) if run.rand_skip else 0
         if skipped >= len(entries):
             raise DataError(
@@ -94,7 +86,7 @@ class ImageData(DataLayer):
                 " write a smaller one",
                 field="image_data_param.rand_skip",
             )
-        source = ImageBatches(
+        return ImageBatches(
             entries,
             self.batch_size,
             self.new_size,
@@ -105,7 +97,6 @@ class ImageData(DataLayer):
             seed=run.seed,
             skipped=skipped,
         )
-        return PrefetchFeeder(source, ahead=4)
 
     def unused_fields(self) -> Sequence[str]:
         return self.out_of_use
@@ -114,24 +105,14 @@ class ImageData(DataLayer):
         return f"images of {self.source}, batches of {self.batch_size}"
 
     def coverage(self, most: int | None = None) -> Coverage | None:
-        try:
-            entries = self.entries()
-        except SourceMissingError:
-            return None
-        return Coverage(self.source, len(entries), self.batch_size) if self.batch_size else None
+        entries = self.located()
+        return None if entries is None else Coverage(self.source, len(entries), self.batch_size)
 
     def label_values(self, top: int) -> NDArray[Any] | None:
         import numpy
 
-        try:
-            return numpy.array([label for _, label in self.entries()]) if top == 1 else None
-        except SourceMissingError:
-            return None
-
-    def _size(self, entries: Sequence[Entry]) -> Size:
-        size = first_usable(entries, self._size_of)
-        assert size is not None  # lists without entries are refused
-        return size
+        entries = self.located() if top == 1 else None
+        return None if entries is None else numpy.array([label for _, label in entries])
 
     def _size_of(self, entry: Entry) -> Size:
         name, data = entry[0], read_file(entry[0])
@@ -139,29 +120,20 @@ class ImageData(DataLayer):
             channels, height, width = size_of(b"", schema.Datum(data=data, encoded=True), self.decoding)
         return (channels, *self.new_size) if self.new_size[0] else (channels, height, width)
 
-    def entries(self) -> Sequence[Entry]:
-        """The images of the list, which are tried from the working directory and from the folder of the net."""
-        if not self.source:
-            raise SourceMissingError("no source is given; write the list's path", field="image_data_param.source")
-        folder = self.context.folder
-        source = find_path(self.source, folder)
-        if source is None:
-            raise SourceMissingError(
-                f"list {quoted(self.source)} is not there{where_tried(self.source, folder)}; write a file with"
-                " 'path label' a line",
-                field="image_data_param.source",
-            )
+    def locate(self) -> Sequence[Entry]:
+        """Return the images of the list, whose paths are relative to the working directory or the net's folder."""
+        source, folder = super().locate(), self.context.folder
         lines = read_list(source, Path(source).stat().st_mtime_ns)
         first = self.root + lines[0][0]
         if find_path(first, folder) is None:
-            raise SourceMissingError(
+            raise self.missing(
                 f"image {quoted(first)}, the first of list {quoted(self.source)}, is not there{control_hint(first)}; "
                 f"{several_labels(first) or 'check root_folder'}",
-                field="image_data_param.root_folder",
+                "root_folder",
             )
-        # Where the first image is, the others are: as lists are long, they are not looked for one by one.
-        place = self.root if folder is None or Path(first).exists() else os.path.join(folder, self.root)
-        return [(place + name, label) for name, label in lines]
+        # If the first image exists, so do the others: lists are long, so images are not looked for one by one.
+        prefix = self.root if folder is None or Path(first).exists() else os.path.join(folder, self.root)
+        return [(prefix + name, label) for name, label in lines]
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.images.labeled_source import Kind, LabeledSource, Split
 from siamese_proto.data.images.pair_list import open_pairs
 from siamese_proto.data.layers.pair_batches import PairBatches, Rows
+from siamese_proto.data.layers.source_layer import SourceLayer
 from siamese_proto.data.sampling import GivenTuples, PairSampler, TripletSampler, TupleOrder, TupleSource
-from siamese_proto.data.transform import Transformer, read_mean, read_transform
-from siamese_proto.errors import DataError, GraphError, NetError, quoted
-from siamese_proto.files import where_tried
-from siamese_proto.graph.ir import Arity, Shape, SourceMissingError
-from siamese_proto.layers.base import Coverage, DataLayer, Feeder, RunState, layer
+from siamese_proto.data.transform import read_transform
+from siamese_proto.errors import DataError, GraphError, NetError
+from siamese_proto.graph.ir import Arity, Shape
+from siamese_proto.layers.base import Coverage, RunState, layer
 from siamese_proto.layers.pair_labels import PairLabels, read_pair_labels
 from siamese_proto.proto import schema
 
@@ -32,7 +32,7 @@ _OF_CLASSES = ("same_fraction", "classes", "exclude_classes", "images_per_class"
 
 
 @layer("PairData")
-class PairData(DataLayer):
+class PairData(SourceLayer):
     """Pairs or triplets drawn from labeled images, through `transform_param`, which treats a tuple's images alike.
 
     PAIR: () -> (N, C, H, W), (N, C, H, W), labels (N,), 1 for two images of one class; N is batch_size
@@ -45,13 +45,15 @@ class PairData(DataLayer):
     """
 
     reads = ("pair_data_param", "transform_param")
+    source_kind = "source"
+    source_hint = "check the path"
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.pair_data_param
         self.settings = settings
-        self.batch_size = settings.batch_size
+        self.source, self.batch_size, self.ahead = settings.source, settings.batch_size, settings.prefetch
         self.tuple = cast(TupleKind, schema.PairDataParameter.Tuple.Name(settings.tuple))
-        self.source = read_source(settings, self.context.folder, "train" if self.phase == "TRAIN" else "test")
+        self.images = read_source(settings, self.context.folder, "train" if self.phase == "TRAIN" else "test")
         self.pair_labels = _pair_labels(settings.pair_labels)
         self.tops = Arity(1, 4) if self.tuple == "TRIPLET" else Arity(2, 4)
         self.transform = read_transform(message.transform_param, self.phase)
@@ -60,24 +62,16 @@ class PairData(DataLayer):
                 f"same_fraction is {settings.same_fraction:g}; it must be from 0 to 1",
                 field="pair_data_param.same_fraction",
             )
-        if settings.pair_labels and not self.source.is_csv:
+        if settings.pair_labels and not self.images.is_csv:
             raise GraphError(
                 "pair_labels says what the labels of a CSV mean, but these pairs are drawn by class; remove it",
                 field="pair_data_param.pair_labels",
             )
-        if self.source.is_csv and (self.tuple != "PAIR" or self.top_count > 3):
+        if self.images.is_csv and (self.tuple != "PAIR" or self.top_count > 3):
             raise GraphError(
                 "a CSV names pairs and no classes; write tuple: PAIR, and two or three tops",
                 field="pair_data_param.tuple",
             )
-
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        missing = self._missing()
-        if missing is None:
-            return self._shapes(self._size())
-        if self.batch_size and all(self.source.new_size) and self.source.is_color is not None:
-            missing.shapes = self._shapes((3 if self.source.is_color else 1, *self.source.new_size))
-        raise missing
 
     def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
         in_tuple = 3 if self.tuple == "TRIPLET" else 2
@@ -85,8 +79,7 @@ class PairData(DataLayer):
         labels: list[Shape] = [] if self.tuple == "TRIPLET" else [first[:1]]
         return [*images, *labels, (*first[:1], in_tuple)][: self.top_count]
 
-    def _shapes(self, size: Size) -> Sequence[Shape]:
-        """Of the tops, for images of this size."""
+    def shapes_of(self, size: Size) -> Sequence[Shape]:
         channels, height, width = self.transform.output_size(size)
         in_tuple = 3 if self.tuple == "TRIPLET" else 2
         rows = self.batch_size * (2 if self.tuple == "BALANCED" else 1)
@@ -96,17 +89,19 @@ class PairData(DataLayer):
         labels: list[Shape] = [] if self.tuple == "TRIPLET" else [(rows,)]
         return [*images, *labels, (rows, in_tuple)][: self.top_count]
 
-    def open(self, run: RunState) -> Feeder:
-        from siamese_proto.data.feeder import PrefetchFeeder
+    def first_size(self) -> Size:
+        path = self.locate()
+        return _first_size(self.images, Path(path).stat().st_mtime_ns if path else 0)
 
-        missing = self._missing()
-        if missing is not None:
-            raise DataError(missing.message, field=missing.field)
-        size = self._size()
-        self.transform.output_size(size)
+    def size_by_settings(self) -> Size | None:
+        if not all(self.images.new_size) or self.images.is_color is None:
+            return None
+        return (3 if self.images.is_color else 1, *self.images.new_size)
+
+    def open_source(self, run: RunState) -> PairBatches:
         seed = self.settings.seed if self.settings.HasField("seed") else run.seed
-        transformer = Transformer(self.transform, size, read_mean(self.transform, size, self.context.folder), seed)
-        images, pairs = self._open()
+        transformer = self.transformer(seed)
+        images, pairs = self.open_images()
         reading = Reading.of(run, self.name)
         try:
             images, tuples, order = self._drawn(images, pairs, seed, reading.left_out)
@@ -114,42 +109,41 @@ class PairData(DataLayer):
             images.close()
             raise
         check = ImageCheck(images, reading) if is_checked_later(images) else None
-        source = PairBatches(images, tuples, order, self.batch_size, transformer, self._rows(), reading, check)
-        return PrefetchFeeder(source, ahead=self.settings.prefetch)
+        return PairBatches(images, tuples, order, self.batch_size, transformer, self._rows(), reading, check)
 
     def coverage(self, most: int | None = None) -> Coverage | None:
         """The tuples of the source or of the fixed set; None where tuples are drawn without end."""
-        if self._missing() is not None:
+        if self.located() is None:
             return None
-        tuples = len(self._named().labels) if self.source.is_csv else self.settings.tuples
-        return Coverage(self.source.path or "digits", tuples, self.batch_size) if tuples else None
+        tuples = len(self._named().labels) if self.images.is_csv else self.settings.tuples
+        return Coverage(self.source or "digits", tuples, self.batch_size) if tuples else None
 
     def label_values(self, top: int) -> NDArray[Any] | None:
-        in_csv = self.source.is_csv and self._missing() is None and top == min(self.top_count - 1, 2)
+        in_csv = self.images.is_csv and self.located() is not None and top == min(self.top_count - 1, 2)
         return self._named().labels if in_csv else None
 
-    def _open(self) -> tuple[LabeledImages, GivenTuples | None]:
+    def open_images(self) -> tuple[LabeledImages, GivenTuples | None]:
         """Open the images, and the pairs of a CSV."""
-        return open_pairs(self.source, self.pair_labels) if self.source.is_csv else (self.source.open(), None)
+        return open_pairs(self.images, self.pair_labels) if self.images.is_csv else (self.images.open(), None)
 
     def _named(self) -> GivenTuples:
         """The pairs that a CSV names."""
-        images, pairs = self._open()
+        images, pairs = self.open_images()
         images.close()
         assert pairs is not None  # of a CSV
         return pairs
 
     def unused_fields(self) -> Sequence[str]:
-        unused: tuple[str, ...] = _OF_CLASSES if self.source.is_csv else ()
+        unused: tuple[str, ...] = _OF_CLASSES if self.images.is_csv else ()
         if self.tuple != "PAIR":
             unused = (*unused, "same_fraction")
-        if not self.source.is_csv and not self.settings.tuples:
+        if not self.images.is_csv and not self.settings.tuples:
             unused = (*unused, "shuffle")
         return [f"pair_data_param.{name}" for name in unused if self.settings.HasField(name)]
 
     def describe(self) -> str:
         drawn = {"PAIR": "pairs", "TRIPLET": "triplets", "BALANCED": "balanced pairs"}[self.tuple]
-        return f"{drawn} of {self.source.path or 'digits'}, batches of {self.batch_size}"
+        return f"{drawn} of {self.source or 'digits'}, batches of {self.batch_size}"
 
     def _drawn(
         self, images: LabeledImages, pairs: GivenTuples | None, seed: int, left_out: set[str] | None
@@ -180,26 +174,15 @@ class PairData(DataLayer):
             same_transform=self.settings.same_transform,
         )
 
-    def _missing(self) -> SourceMissingError | None:
-        """Why nothing can be known of the shapes, if so."""
-        source = self.source
-        if not self.batch_size:
-            return SourceMissingError("no batch_size is given; write one above 0", field="pair_data_param.batch_size")
-        if source.is_digits or source.find() is not None:
-            return None
-        field = "pair_data_param.source"
-        if not source.path:
-            return SourceMissingError("no source is given; write its path, or 'digits'", field=field)
-        tried = where_tried(source.path, source.folder)
-        return SourceMissingError(f"source {quoted(source.path)} is not there{tried}; check the path", field=field)
-
-    def _size(self) -> Size:
-        path = self.source.find()
-        try:
-            return _first_size(self.source, Path(path).stat().st_mtime_ns if path else 0)
-        except DataError as error:
-            error.field = error.field or "pair_data_param.source"
-            raise
+    def locate(self) -> str:
+        """Return the path of the source; "" for the embedded digits."""
+        if not self.images.is_digits:
+            if not self.source:
+                raise self.missing("no source is given; write its path, or 'digits'")
+            path: str = super().locate()
+            return path
+        self.check_batch_size()
+        return ""
 
 
 def read_source(settings: schema.PairDataParameter, folder: str | None, split: Split) -> LabeledSource:

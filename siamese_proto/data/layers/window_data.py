@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_proto.data.bad_records import BadRecordError, Reading
-from siamese_proto.data.databases.datum import Decoding, of_image, pixels_of
+from siamese_proto.data.databases.datum import Decoding, Size, of_image, pixels_of
 from siamese_proto.data.layers.image_data import read_file, resize
+from siamese_proto.data.layers.source_layer import SourceLayer
 from siamese_proto.data.layers.windows import Cutting, WindowImage, read_windows
 from siamese_proto.data.transform import draw_choices, load_mean
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
-from siamese_proto.files import find_path, where_tried
-from siamese_proto.graph.ir import Shape, SourceMissingError, exactly
-from siamese_proto.layers.base import DataLayer, Feeder, RunState, layer
+from siamese_proto.files import find_path
+from siamese_proto.graph.ir import Shape, exactly
+from siamese_proto.layers.base import RunState, layer
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _NOT_OBEYED = ("scale", "force_color", "force_gray")  # of transform_param
 
 
 @layer("WindowData")
-class WindowData(DataLayer):
+class WindowData(SourceLayer):
     """Windows of images, cut out and brought to `crop_size`; in each batch background first, then objects (R-CNN).
 
     () -> (batch_size, 3, crop_size, crop_size), labels (batch_size,). Caffe: window_data_layer.cpp
@@ -50,10 +51,12 @@ class WindowData(DataLayer):
 
     tops = exactly(2)
     reads = ("window_data_param", "transform_param")
+    source_kind = "window file"
 
     def read(self, message: schema.LayerParameter) -> None:
         settings, transform = message.window_data_param, message.transform_param
-        self.settings, self.transform = settings, transform
+        self.settings, self.cropping = settings, transform
+        self.source, self.batch_size = settings.source, settings.batch_size
         if transform.crop_size < 1:
             raise GraphError("no crop_size is given; write one above 0", field="transform_param.crop_size")
         if settings.crop_mode not in _MODES:
@@ -79,75 +82,58 @@ class WindowData(DataLayer):
                 field="transform_param.mean_value",
             )
 
-    def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        size = self.transform.crop_size
-        batch_size = self.settings.batch_size
-        if not batch_size:
-            field = "window_data_param.batch_size"
-            raise SourceMissingError("no batch_size is given; write one above 0", field=field)
-        shapes = ((batch_size, 3, size, size), (batch_size,))
-        try:
-            self._images()
-        except SourceMissingError as missing:
-            missing.shapes = shapes
-            raise
-        return shapes
+    def first_size(self) -> Size:
+        self.locate()
+        return self.size_by_settings()
 
-    def open(self, run: RunState) -> Feeder:
-        from siamese_proto.data.feeder import PrefetchFeeder
+    def size_by_settings(self) -> Size:
+        return 3, self.cropping.crop_size, self.cropping.crop_size
 
-        try:
-            self.top_shapes(())
-        except SourceMissingError as error:
-            raise DataError(error.message, field=error.field) from error
-        if self.transform.scale != 1 and not self.settings.HasField("scale"):
+    def shapes_of(self, size: Size) -> Sequence[Shape]:
+        return (self.batch_size, *size), (self.batch_size,)
+
+    def open_source(self, run: RunState) -> WindowBatches:
+        if self.cropping.scale != 1 and not self.settings.HasField("scale"):
             # Caffe's upgrade of V1 files moves it there, where its layer does not look for it.
             _log.warning(
                 "layer %s: transform_param.scale has no effect, as in Caffe; write window_data_param { scale: %g }",
                 quoted(self.name),
-                self.transform.scale,
+                self.cropping.scale,
             )
-        images = self._images()
+        images = self.locate()
         objects, background = self._sorted(images)
-        batch_size = self.settings.batch_size
+        batch_size = self.batch_size
         drawn = int(_single(batch_size) * _single(self.settings.fg_fraction))
         for windows, count, what in ((background, batch_size - drawn, "background"), (objects, drawn, "object")):
             if count and not len(windows):
                 raise DataError(
                     f"{count} windows of each batch are to be {what} windows, but window file"
-                    f" {quoted(self.settings.source)} has none for these thresholds; change them, or fg_fraction",
+                    f" {quoted(self.source)} has none for these thresholds; change them, or fg_fraction",
                     field="window_data_param.fg_fraction",
                 )
-        source = WindowBatches(
+        return WindowBatches(
             [self._place(image.name) for image in images],
             (background, objects),
             (batch_size - drawn, drawn),
-            Cutting(self.transform.crop_size, self.settings.context_pad, self.settings.crop_mode == "square"),
+            Cutting(self.cropping.crop_size, self.settings.context_pad, self.settings.crop_mode == "square"),
             self._mean(),
             self.settings.scale,
             Reading.of(run, self.name),
-            mirror=self.transform.mirror,
+            mirror=self.cropping.mirror,
             seed=run.seed,
             keep_files=self.settings.cache_images,
         )
-        return PrefetchFeeder(source, ahead=4)
 
     def unused_fields(self) -> Sequence[str]:
         old = [f"window_data_param.{name}" for name in _OUT_OF_USE if self.settings.HasField(name)]
-        return old + [f"transform_param.{name}" for name in _NOT_OBEYED if self.transform.HasField(name)]
+        return old + [f"transform_param.{name}" for name in _NOT_OBEYED if self.cropping.HasField(name)]
 
     def describe(self) -> str:
-        return f"windows of {self.settings.source}, batches of {self.settings.batch_size}"
+        return f"windows of {self.source}, batches of {self.batch_size}"
 
-    def _images(self) -> tuple[WindowImage, ...]:
-        source, folder = self.settings.source, self.context.folder
-        if not source:
-            raise SourceMissingError("no source is given; write the window file's path", field=_SOURCE)
-        path = find_path(source, folder)
-        if path is None:
-            raise SourceMissingError(
-                f"window file {quoted(source)} is not there{where_tried(source, folder)}", field=_SOURCE
-            )
+    def locate(self) -> tuple[WindowImage, ...]:
+        """Return the images of the window file, with their windows."""
+        path = super().locate()
         return read_windows(path, Path(path).stat().st_mtime_ns)
 
     def _sorted(self, images: Sequence[WindowImage]) -> tuple[Windows, Windows]:
@@ -178,11 +164,11 @@ class WindowData(DataLayer):
         """What is taken from the pixels, in a shape that broadcasts to (3, crop_size, crop_size)."""
         import numpy
 
-        size = self.transform.crop_size
-        if not self.transform.HasField("mean_file"):
-            values = numpy.array(self.transform.mean_value or [0], numpy.float32)
+        size = self.cropping.crop_size
+        if not self.cropping.HasField("mean_file"):
+            values = numpy.array(self.cropping.mean_value or [0], numpy.float32)
             return values[:, None, None]
-        path, mean = load_mean(self.transform.mean_file, self.context.folder)
+        path, mean = load_mean(self.cropping.mean_file, self.context.folder)
         begin = (mean.shape[-1] - size) // 2  # from the width alone, as Caffe has it
         middle = mean[:, begin : begin + size, begin : begin + size] if mean.ndim == 3 and begin >= 0 else mean[:0]
         if middle.shape != (3, size, size):
