@@ -10,10 +10,10 @@ from typing import Literal
 from siamese_proto.data.databases.database import guess_backend, open_database
 from siamese_proto.data.databases.store import Backend
 from siamese_proto.data.images.class_choice import choose_classes
+from siamese_proto.data.images.image_list import read_list
 from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.images.labeled_source import Kind, LabeledSource, guess_kind, is_digits
 from siamese_proto.data.images.pair_list import read_rows
-from siamese_proto.data.layers.image_data import read_list
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.files import find_path
 

@@ -16,9 +16,9 @@ from siamese_proto.data.databases.database import create_database
 from siamese_proto.data.databases.datum import make_datum
 from siamese_proto.data.databases.picture import images_of
 from siamese_proto.data.images.class_choice import readable
+from siamese_proto.data.images.decode import resize
 from siamese_proto.data.images.labeled_source import LabeledSource
 from siamese_proto.data.layers.hdf5 import HDF5Batches, dataset_shapes
-from siamese_proto.data.layers.image_data import resize
 from siamese_proto.data.layers.windows import read_windows
 from siamese_proto.data.sampling import PairSampler
 from siamese_proto.errors import DataError
@@ -135,7 +135,7 @@ def test_a_record_that_is_no_datum_is_named_or_left_out(tmp_path, caplog):
 
 
 def test_no_size_is_allocated_that_pillow_would_refuse():
-    with pytest.raises(DataError, match=r"images cannot be brought to 100000 x 90000 \(height x width\)"):
+    with pytest.raises(DataError, match=r"images cannot be resized to 100000 x 90000 \(height x width\)"):
         resize(noise(1, HEIGHT, WIDTH), (100_000, 90_000))
 
 

@@ -6,8 +6,7 @@ from typing import cast
 
 import click
 
-from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
-from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.options import backend, backend_of, overwrite, progress, seed
 from siamese_proto.cli.data.sources import size_of
 
 

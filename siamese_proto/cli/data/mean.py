@@ -6,8 +6,7 @@ import os
 
 import click
 
-from siamese_proto.cli.data.options import backend_of, found_backend
-from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.options import backend_of, found_backend, progress
 
 
 @click.command()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from siamese_proto.cli.data.options import backend, backend_of, overwrite, seed
-from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.options import backend, backend_of, overwrite, progress, seed
 
 
 @click.command()

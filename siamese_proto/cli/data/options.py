@@ -1,13 +1,18 @@
-"""Options that several of the data commands have."""
+"""Options of several data commands, and the display of their progress."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import cast
 
 import click
 
 from siamese_proto.data.databases.store import Backend
 
+_TOLD_EVERY = 10000  # things, where lines tell the progress
 BACKENDS = click.Choice(["leveldb", "lmdb"], case_sensitive=False)
 
 backend = click.option("--backend", type=BACKENDS, default="leveldb", show_default=True)
@@ -33,3 +38,24 @@ overwrite = click.option("--overwrite", is_flag=True, help="Replace databases of
 def backend_of(name: str) -> Backend:
     """The library that an option names."""
     return cast(Backend, name.upper())
+
+
+@contextlib.contextmanager
+def progress(out: str, count: int, things: str) -> Iterator[Callable[[int], None]]:
+    """A bar on terminals, a line now and then elsewhere; what is given is called with the number done so far."""
+    if sys.stdout.isatty():
+        from rich.progress import Progress
+
+        with Progress(transient=True) as bar:
+            task = bar.add_task(Path(out).name, total=count)
+            yield lambda done: bar.update(task, completed=done)
+    else:
+        told = 0
+
+        def tell(done: int) -> None:
+            nonlocal told
+            if done // _TOLD_EVERY > told and done < count:
+                told = done // _TOLD_EVERY
+                click.echo(f"{out}: {done} of {count} {things}")
+
+        yield tell

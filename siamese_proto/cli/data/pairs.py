@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, seed
-from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.options import backend, backend_of, draw, fraction, overwrite, progress, seed
 from siamese_proto.cli.data.sources import (
     good_ones,
     make_pairs,

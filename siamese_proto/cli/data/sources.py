@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from siamese_proto.cli.data.options import backend_of
-from siamese_proto.cli.data.progress import progress
+from siamese_proto.cli.data.options import backend_of, progress
 
 if TYPE_CHECKING:
     import numpy

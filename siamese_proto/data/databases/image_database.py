@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.databases.database import Backend, create_database
 from siamese_proto.data.databases.datum import Decoding, Size, make_datum, of_image, pixels_of, size_of
+from siamese_proto.data.images.decode import read_file, resize
+from siamese_proto.data.images.image_list import read_list
 from siamese_proto.data.images.labeled_source import LabeledSource
-from siamese_proto.data.layers.image_data import read_file, read_list, resize
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
 

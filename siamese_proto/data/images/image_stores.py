@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.databases.datum import Decoding, Size, key_text, parse_datum, pixels_of, size_of
+from siamese_proto.data.images.decode import read_file, resize
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.proto import schema
 
@@ -56,8 +57,6 @@ class Form:
     def resized(self, pixels: Pixels) -> Pixels:
         """One image (C, H, W) or several (N, C, H, W) in the size asked for."""
         import numpy
-
-        from siamese_proto.data.layers.image_data import resize
 
         if not self.new_size[0] or pixels.shape[-2:] == self.new_size:
             return pixels
@@ -197,8 +196,6 @@ class FileStore(ImageStore):
         """Nothing is held."""
 
     def _datum(self, row: int) -> schema.Datum:
-        from siamese_proto.data.layers.image_data import read_file
-
         return schema.Datum(data=read_file(self._paths[row], self._hint), encoded=True)
 
     def _guarded(self, row: int, work: Callable[[], Result]) -> Result:

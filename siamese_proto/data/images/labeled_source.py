@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_proto.data.images.class_choice import choose_classes
+from siamese_proto.data.images.image_list import read_list, several_labels
 from siamese_proto.data.images.image_stores import ArrayStore, FileStore, Form, ImageStore, RecordStore
 from siamese_proto.data.images.labeled import LabeledImages
 from siamese_proto.data.images.pair_lines import SUFFIXES, pair_form
@@ -220,8 +221,6 @@ def _leads_back(place: str, name: str) -> bool:
 def _list(path: str, root: str, folder: str | None, form: Form) -> ImageStore:
     import numpy
 
-    from siamese_proto.data.layers.image_data import read_list
-
     entries = read_list(path, os.stat(path).st_mtime_ns)
     paths = listed_paths(path, root, [name for name, _ in entries], folder)
     return FileStore(path, paths, numpy.array([label for _, label in entries], numpy.int64), {}, form)
@@ -229,8 +228,6 @@ def _list(path: str, root: str, folder: str | None, form: Form) -> ImageStore:
 
 def listed_paths(listed_in: str, root: str, names: Sequence[str], folder: str | None) -> list[str]:
     """The images that a list names: where the first one is, the others are. DataError where it is nowhere."""
-    from siamese_proto.data.layers.image_data import several_labels
-
     first = root + names[0]
     for beside in ("", os.path.dirname(listed_in), folder or ""):
         if os.path.exists(os.path.join(beside, first)):

@@ -6,23 +6,22 @@ import functools
 import itertools
 import logging
 import os
-import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamese_proto.data.bad_records import BadRecordError, Reading, first_usable
+from siamese_proto.data.bad_records import Reading, first_usable
 from siamese_proto.data.databases.datum import Decoding, Size, of_image, pixels_of, size_of
+from siamese_proto.data.images.decode import read_file, resize
+from siamese_proto.data.images.image_list import Entry, read_list, several_labels
 from siamese_proto.data.layers.source_layer import SourceLayer
 from siamese_proto.data.transform import Transformer, read_transform
-from siamese_proto.errors import DataError, GraphError, quoted, shortened
+from siamese_proto.errors import DataError, GraphError, quoted
 from siamese_proto.files import control_hint, find_path
 from siamese_proto.graph.ir import exactly
 from siamese_proto.layers.base import Coverage, RunState, layer
 from siamese_proto.proto import schema
-from siamese_proto.proto.values import whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _OUT_OF_USE = ("scale", "mean_file", "crop_size", "mirror")
-_ENTRY = re.compile(r"(.+)[ \t]([+-]?\d+)", re.DOTALL)
-_NUMBER_AT_END = re.compile(r"\S[ \t]+[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$", re.IGNORECASE)
-Entry = tuple[str, int]  # path and label
 
 
 @layer("ImageData")
@@ -203,77 +199,7 @@ class ImageBatches:
         return pixels, label
 
 
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """(C, H, W) to another height and width, bilinear as OpenCV's INTER_LINEAR (bytes within one grey level).
-
-    Raises DataError for a size above Pillow's limit, of which one image would fill the memory.
-    """
-    import torch
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
-        raise DataError(
-            f"images cannot be brought to {size[0]} x {size[1]} (height x width): that is above Pillow's limit"
-            " (PIL.Image.MAX_IMAGE_PIXELS); give a smaller size"
-        )
-    image = torch.from_numpy(pixels.copy()).float()[None]
-    resized = torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=False)
-    values = resized[0] if pixels.dtype.kind == "f" else resized[0].round().clamp(0, 255).byte()
-    found: Pixels = values.numpy()
-    return found
-
-
 def _draw_skip(rand_skip: int, seed: int) -> int:
     import numpy
 
     return int(numpy.random.default_rng(seed).integers(rand_skip)) if rand_skip else 0
-
-
-def read_file(name: str, hint: str = "check the list") -> bytes:
-    """The bytes of an image file; BadRecordError where there is none. `hint` says what may be wrong."""
-    try:
-        if not stat.S_ISREG(os.stat(name).st_mode):  # a device would be read without end
-            raise BadRecordError(name, f"image {quoted(name)} is no file; {hint}")
-        with open(name, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as error:  # a ValueError where the name holds a zero byte
-        problem = getattr(error, "strerror", None) or error
-        raise BadRecordError(name, f"image {quoted(name)} cannot be read: {problem}; {hint}") from error
-
-
-def several_labels(name: str) -> str:
-    """What to do about a list with more than one label a line, where numbers are left at the end of a name; else ""."""
-    if not _NUMBER_AT_END.search(name):
-        return ""
-    return (
-        "its line ends with several numbers, but a list has one label a line: keep one, or write the labels to an"
-        " HDF5 file and read it with HDF5Data"
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def read_list(source: str, stamp: int) -> Sequence[Entry]:
-    """Path and label of each line, split at the last space or tab; DataError with the line that is none."""
-    entries = []
-    try:
-        lines = Path(source).read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
-    except OSError as error:
-        raise DataError(f"list {quoted(source)} cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            found = _ENTRY.fullmatch(line.rstrip())
-            if not found:
-                hint = several_labels(line.rstrip().rpartition(" ")[0])
-                hint = f"; {hint}" if hint else ""
-                raise DataError(
-                    f"{source}:{number}: {quoted(line)} is not 'path label' with a whole number as label{hint}"
-                )
-            name, label = found[1], whole_number(found[2])
-            if not -(2**31) <= label < 2**31:
-                raise DataError(
-                    f"{source}:{number}: label {shortened(found[2])} does not fit in the 32 bits that labels have"
-                )
-            entries.append((name, label))
-    if not entries:
-        raise DataError(f"list {quoted(source)} names no image", field="image_data_param.source")
-    return entries

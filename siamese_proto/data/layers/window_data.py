@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.data.bad_records import BadRecordError, Reading
 from siamese_proto.data.databases.datum import Decoding, Size, of_image, pixels_of
-from siamese_proto.data.layers.image_data import read_file, resize
+from siamese_proto.data.images.decode import read_file, resize
 from siamese_proto.data.layers.source_layer import SourceLayer
 from siamese_proto.data.layers.windows import Cutting, WindowImage, read_windows
 from siamese_proto.data.transform import draw_choices, load_mean
