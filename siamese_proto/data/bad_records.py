@@ -1,4 +1,4 @@
-"""Records that cannot be used: they end the run, or are left out and counted."""
+"""Bad data: records that cannot be used, which end the run or are left out and counted; and NaN and infinity."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from siamese_proto.errors import DataError, quoted
 from siamese_proto.layers.base import RunState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _log = logging.getLogger(__name__)
 _NAMED = 10  # bad records of a layer that are told one by one
@@ -106,3 +109,25 @@ def count_of(runs: Iterable[RunState]) -> str | None:
     total = sum(map(len, counts.values()))
     told = ", ".join(f"layer {quoted(layer)} {len(records)}" for layer, records in counts.items() if records)
     return f"bad records left out: {total}" + (f" ({told})" if told else "")
+
+
+class NotFinite(NamedTuple):
+    """The number of values that are NaN or infinite, and the first row with one."""
+
+    values: int
+    row: int
+
+    def __str__(self) -> str:
+        values = "1 value that is" if self.values == 1 else f"{self.values} values that are"
+        return f"{values} NaN or infinite, the first in row {self.row}"
+
+
+def not_finite(values: NDArray[Any]) -> NotFinite | None:
+    """Count NaN and infinity in an array (rows, *K). Returns None if all values are finite."""
+    import numpy
+
+    if values.dtype.kind != "f" or not values.ndim:
+        return None
+    bad = ~numpy.isfinite(values)
+    count = int(bad.sum())
+    return NotFinite(count, int(bad.reshape(len(bad), -1).any(1).argmax())) if count else None

@@ -12,7 +12,7 @@ import numpy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from siamese_proto.data.not_finite import not_finite
+from siamese_proto.data.bad_records import not_finite
 from siamese_proto.errors import DataError, GraphError, NetError, quoted
 from siamese_proto.evaluation.pair_sources import DEFAULT_COUNT, PairImages
 from siamese_proto.evaluation.preprocess import Picture, to_pictures

@@ -12,8 +12,8 @@ import numpy
 import torch
 from numpy.typing import NDArray
 
+from siamese_proto.data.bad_records import not_finite
 from siamese_proto.data.images.labeled import LabeledImages
-from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, WeightsError, quoted
 from siamese_proto.evaluation.preprocess import Preprocessing, Resolution, find_preprocessing
 from siamese_proto.graph.comparison import Comparison, Metric, find_comparison, image_blobs

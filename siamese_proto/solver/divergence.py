@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from siamese_proto.data.not_finite import not_finite
+from siamese_proto.data.bad_records import not_finite
 from siamese_proto.errors import NetError, SolverError, quoted
 from siamese_proto.net.net import Net
 from siamese_proto.solver.state import TrainingState

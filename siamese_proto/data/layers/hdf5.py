@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siamese_proto.data.bad_records import not_finite
 from siamese_proto.data.layers.source_layer import SourceLayer
-from siamese_proto.data.not_finite import not_finite
 from siamese_proto.errors import DataError, GraphError, did_you_mean, quoted
 from siamese_proto.files import find_path
 from siamese_proto.graph.ir import Arity, Shape
