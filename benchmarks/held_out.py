@@ -118,13 +118,13 @@ def held_out(net: Path, twin: Twin, pairs: int, *, every: bool) -> HeldOut:
     if isinstance(layer, PairData) and layer.images.is_csv:
         images, tuples = layer.open_images()
         assert tuples is not None  # that is what a CSV names
-        pixels = twin.preparation()(images.images(np.arange(len(images))))
+        pixels = twin.preprocessing()(images.images(np.arange(len(images))))
         rows = tuples.tuples[:, 0], tuples.tuples[:, 1]
         return HeldOut((pixels, pixels), rows, tuples.labels == 1, None)
     if isinstance(layer, PairData) and every:
         images, _ = layer.open_images()
         images = choose_classes(images, layer.settings.classes)
-        pixels = twin.preparation()(images.images(np.arange(len(images))))
+        pixels = twin.preprocessing()(images.images(np.arange(len(images))))
         one, other = np.triu_indices(len(images), 1)
         return HeldOut((pixels, pixels), (one, other), images.labels[one] == images.labels[other], images.labels)
     batches = list(test_batches(net, pairs))
