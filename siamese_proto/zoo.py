@@ -1,4 +1,4 @@
-"""The networks that are included: their names, titles and files."""
+"""The included networks: their names, titles and files."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ NET = "train_test.prototxt"
 
 
 def networks_folder() -> Path:
-    """The folder with a folder for each network."""
+    """Return the folder that has one folder for each network."""
     return _PACKAGED if _PACKAGED.is_dir() else _IN_THE_REPOSITORY
 
 
 def network_titles() -> dict[str, str]:
-    """The networks by name, each with the first line of what its file says of it."""
+    """Return the titles of the networks by name: the first comment line of each file."""
     nets = sorted(networks_folder().glob(f"*/{NET}"))
     return {net.parent.name: net.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for net in nets}
 
 
 def network_files(name: str) -> dict[str, str]:
-    """The texts of a network's net, solver and deploy files by file name; NetError for an unknown network."""
+    """Return the net, solver and deploy files of a network by file name; NetError for an unknown network."""
     titles = network_titles()
     if name not in titles:
-        hint = did_you_mean(name, titles) or f"; there are {', '.join(titles)}"
-        raise NetError(f"there is no network {quoted(name)}{hint}")
+        hint = did_you_mean(name, titles) or f"; expected one of {', '.join(titles)}"
+        raise NetError(f"unknown network {quoted(name)}{hint}")
     files = sorted((networks_folder() / name).glob("*.prototxt"))
     return {file.name: file.read_text(encoding="utf-8") for file in files}

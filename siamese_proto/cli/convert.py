@@ -1,4 +1,4 @@
-"""siamese-proto convert: weights from one format to another, nets to ONNX."""
+"""siamese-proto convert: convert weights, and nets to ONNX."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from siamese_proto.cli.onnx_file import write_onnx
 from siamese_proto.cli.options import graph_to_write, net_state
-from siamese_proto.errors import NetError
-from siamese_proto.files import check_writable
-from siamese_proto.graph.ir import Shape
+from siamese_proto.errors import NetError, quoted
+from siamese_proto.files import check_writable, write_atomically
+from siamese_proto.graph.ir import Graph, Shape
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.weights.files import looks_like
 from siamese_proto.weights.formats import check_format, read_weights, write_stored
@@ -20,7 +19,7 @@ from siamese_proto.weights.formats import check_format, read_weights, write_stor
 @click.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Path(), help="Of a net that becomes ONNX: its trained weights.")
+@click.option("--weights", type=click.Path(), help="Trained weights of a net that is converted to ONNX.")
 @net_state
 def convert(
     source: Path,
@@ -30,13 +29,13 @@ def convert(
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
 ) -> None:
-    """Write the weights in IN to OUT, in the format that its name ends in; or the net in IN to OUT.onnx.
+    """Convert the weights in IN to the format of OUT, or the net in IN to OUT.onnx.
 
-    .caffemodel, .caffemodel.h5, .safetensors and .pt hold the same layers and the same numbers, bit for bit. Arrays
-    that layers share are kept once, but in a .caffemodel with every layer that uses them, as in Caffe.
+    .caffemodel, .caffemodel.h5, .safetensors and .pt store the same layers and the same numbers, bit for bit. Shared
+    arrays are stored once, except in a .caffemodel, which stores them with every layer that uses them, as in Caffe.
 
-    An ONNX model (the extra "onnx") holds what the net computes in phase TEST and its weights; --shape, --level,
-    --stage and --layers are for such a net.
+    An ONNX model (with the extra "onnx") contains the net of phase TEST and its weights. The options --shape, --level,
+    --stage and --layers apply to such a net.
     """
     check_writable(target)
     if target.suffix == ".onnx":
@@ -45,7 +44,7 @@ def convert(
         return
     check_format(target)
     if weights is not None:
-        raise NetError(f"{target}: --weights goes with a net that becomes ONNX: OUT must end with .onnx")
+        raise NetError(f"{target}: --weights applies to a net that is converted to ONNX: OUT must end with .onnx")
     stored = read_weights(source)
     write_stored(target, stored)
     blobs = sum(len(layer.blobs) for layer in stored.layers)
@@ -53,10 +52,32 @@ def convert(
 
 
 def _check_net(source: Path, target: Path) -> None:
-    """NetError for weights alone, which say not what is computed with them."""
+    """Raise NetError if the file contains only weights."""
     with open(source, "rb") as opened:
         start = opened.read(512)
     if start and not looks_like(start):
         raise NetError(
-            f"{source}: holds weights alone; ONNX needs the net too: convert NET.prototxt {target} --weights {source}"
+            f"{source}: contains only weights; ONNX needs the net too: convert NET.prototxt {target} --weights {source}"
         )
+
+
+def write_onnx(target: Path, graph: Graph, weights: str | None) -> None:
+    """Write the net with the parameters of a weights file, or initial ones, and print a summary."""
+    from siamese_proto.export.onnx import check_packages, make_onnx
+    from siamese_proto.net.net import Net
+
+    check_packages()
+    net = Net(graph, fuse=False, writes_files=False)
+    if weights is None:
+        click.echo("note: without --weights, the parameters have their initial values", err=True)
+    else:
+        click.echo(str(net.load_weights(weights)))
+    model = make_onnx(net.graph, net.tensors)
+    for name in model.stateless:
+        click.echo(f"note: layer {quoted(name)} starts every run with a state of zeros", err=True)
+    write_atomically(target, model.content)
+    batch = "any batch" if model.any_batch else "fixed shapes"
+    click.echo(
+        f"{target}: written, {', '.join(model.inputs)} -> {', '.join(model.outputs)}, {batch}; "
+        f"onnxruntime computes the same within {model.difference:.1e}"
+    )

@@ -1,4 +1,4 @@
-"""siamese-proto deploy: the net to use, from the net that trains."""
+"""siamese-proto deploy: make the inference net of a training net."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ from siamese_proto.weights import match_weights, read_weights, write_weights
 @section(
     OUTPUT,
     click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File to write."),
-    click.option("--both", is_flag=True, help="All towers, with the distance of their features as output."),
-    click.option(
-        "--tower", type=click.IntRange(1), metavar="N", help="The tower to take, from 1 on; by default the first."
-    ),
+    click.option("--both", is_flag=True, help="Keep all towers, with the distance of their features as output."),
+    click.option("--tower", type=click.IntRange(1), metavar="N", help="The tower to keep, from 1; default: the first."),
     click.option("--output", "outputs", metavar="BLOB", multiple=True, help="A blob to compute; can be repeated."),
 )
 @section(
@@ -50,31 +48,31 @@ def deploy(
     stages: tuple[str, ...],
     shapes: dict[str, Shape],
 ) -> None:
-    """Write the net to use from NET, the net that trains: Input layers for data, no losses, no labels.
+    """Write the inference net of the training net NET: Input layers instead of data, no losses, no labels.
 
-    Of a twin one tower, up to its features; with --both all of them and their distance. Where the towers differ, a note
-    says how, and --tower chooses one. Weights trained with NET fit by layer name.
+    For a twin, this is one tower up to its features, or with --both all towers and their distance. If the towers
+    differ, a note shows the difference, and --tower selects one. Weights trained with NET fit by layer name.
     """
     check_writable(out)
     if tower is not None and (both or outputs):
         raise click.UsageError(f"--tower and {'--both' if both else '--output'} exclude each other")
-    made = deploy_net(
+    deployment = deploy_net(
         parse_net(model), both=both, tower=tower, outputs=outputs, shapes=shapes, level=level, stages=stages
     )
-    for note in made.notes:
-        click.echo(f"note: {note}; --tower N takes another, --both takes all", err=True)
+    for note in deployment.notes:
+        click.echo(f"note: {note}; select another with --tower N, or all with --both", err=True)
     if weights is not None:
-        _write_weights(made, weights, out.with_suffix(".caffemodel"))
-    save_text(out, made.text)
-    click.echo(f"{out}: written, with {sum(layer.type != 'Input' for layer in made.net.message.layer)} layers")
+        _write_weights(deployment, weights, out.with_suffix(".caffemodel"))
+    save_text(out, deployment.text)
+    click.echo(f"{out}: written, with {sum(layer.type != 'Input' for layer in deployment.net.message.layer)} layers")
 
 
-def _write_weights(made: Deployment, weights: str, target: Path) -> None:
-    """Write what a weights file has for the layers that are left."""
+def _write_weights(deployment: Deployment, weights: str, target: Path) -> None:
+    """Write the weights of the layers of the inference net."""
     check_writable(target)
-    graph = build_graph(made.text, "TEST")
+    graph = build_graph(deployment.text, "TEST")
     values, report = match_weights(graph, read_weights(weights))
     if report.missing:
-        raise NetError(f"{weights}: has nothing for layer {quoted(report.missing[0])} of the net to use")
+        raise NetError(f"{weights}: has no weights for layer {quoted(report.missing[0])} of the inference net")
     write_weights(target, graph, values)
     click.echo(f"{target}: written, with the weights of {', '.join(report.loaded)}")

@@ -1,4 +1,4 @@
-"""siamese-proto draw: a net as a picture."""
+"""siamese-proto draw: draw a net."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ from siamese_proto.proto.reader import parse_net
 @click.argument("out", type=click.Path(), required=False)
 @section(
     OUTPUT,
-    click.option("--html", type=click.Path(), metavar="FILE", help="Write a page to look around in to this file."),
+    click.option("--html", type=click.Path(), metavar="FILE", help="Write an interactive page to this file."),
 )
 @phase(*PHASES, ALL, default="TRAIN")
 @net_state
 @python_layers
 @section(
-    "How it looks",
+    "Appearance",
     click.option(
         "--rankdir",
         type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
         default="TB",
         show_default=True,
-        help="Which way the net runs: from top to bottom, from left to right, ...",
+        help="Direction from data to loss: top to bottom, left to right, ...",
     ),
     click.option(
         "--style",
         type=click.Choice(list(drawing.STYLES), case_sensitive=False),
         default="plain",
         show_default=True,
-        help="Colours and letters: Caffe's, for print, for a dark page.",
+        help="Colors and fonts: default, those of Caffe, for print, for dark pages.",
     ),
     click.option(
         "--detail",
         type=click.Choice(["layers", "blobs", "full"], case_sensitive=False),
         default="blobs",
         show_default=True,
-        help="Layers and what is shared; also shapes and counts; also fillers, multipliers and lines.",
+        help="Layers and sharing; blobs adds shapes and counts; full adds fillers, multipliers and lines.",
     ),
     click.option(
         "--towers",
         type=click.Choice(["side-by-side", "collapsed"], case_sensitive=False),
         default="side-by-side",
         show_default=True,
-        help="Identical towers beside each other, or as one.",
+        help="Identical towers side by side, or drawn once.",
     ),
     click.option(
         "--fused", is_flag=True, help="Draw what runs: towers that share all parameters as one, on joined batches."
@@ -72,10 +72,10 @@ def draw(
 ) -> None:
     """Draw NET to OUT, a file whose name ends in .svg, .png, .pdf, .dot or .html.
 
-    The page that --html or such a name asks for needs no network: layers tell of themselves under the pointer, shared
-    parameters light up their users, layers can be searched.
+    The HTML page shows details of a layer under the pointer and the users of shared parameters, and layers can be
+    searched. It needs no network connection.
 
-    Databases need not be there, nor need every layer type be known or every layer be right: what is wrong is told.
+    Databases do not have to exist. Unknown and wrong layers are drawn, with a warning.
     """
     outputs = [name for name in (out, html) if name is not None]
     pages = [name for name in outputs if name == html or drawing.is_page(name)]

@@ -1,4 +1,4 @@
-"""siamese-proto port: a net as PyTorch source, or as ONNX."""
+"""siamese-proto port: write a net as PyTorch source or ONNX."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from siamese_proto.cli.convert import write_onnx
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.onnx_file import write_onnx
 from siamese_proto.cli.options import NET, OUTPUT, PHASES, graph_to_write, net_argument, net_state, phase
 from siamese_proto.errors import NetError
 from siamese_proto.export.source import Ported
@@ -27,14 +27,14 @@ from siamese_proto.proto.reader import parse_net
         "--format",
         "kind",
         type=click.Choice(["python", "onnx"]),
-        help="PyTorch source, or an ONNX model with the weights in it; left out, the suffix of OUT tells.",
+        help="PyTorch source, or an ONNX model with its weights; by default the suffix of OUT decides.",
     ),
 )
 @phase(*PHASES, default="TEST")
 @net_state
 @section(
     NET,
-    click.option("--weights", type=click.Path(), help="Trained weights, written beside OUT.py as .safetensors."),
+    click.option("--weights", type=click.Path(), help="Trained weights, written next to OUT.py as .safetensors."),
 )
 def port(
     model: str,
@@ -46,10 +46,10 @@ def port(
     shapes: dict[str, Shape],
     weights: str | None,
 ) -> None:
-    """Write NET as PyTorch source that needs torch alone, or as ONNX.
+    """Write NET as PyTorch source that needs only torch, or as ONNX.
 
-    The towers of a twin become one class. Run as a program, the source loads the weights beside it and prints the
-    shapes of its outputs. An ONNX model (the extra "onnx") has the names of the net's blobs.
+    The towers of a twin become one class. Run as a program, the source loads the weights next to it and prints the
+    shapes of its outputs. An ONNX model (with the extra "onnx") has the names of the blobs.
     """
     target = Path(out)
     suffix = ".onnx" if kind == "onnx" or (kind is None and target.suffix == ".onnx") else ".py"
@@ -77,7 +77,7 @@ def _write_weights(graph: Graph, ported: Ported, weights: str, target: Path) -> 
     net = Net(graph, fuse=False, writes_files=False)
     click.echo(str(net.load_weights(weights)))
     tensors = net.tensors
-    # In whichever order a net keeps its numbers, they are written row by row.
+    # Arrays are written row by row, whatever their memory layout.
     arrays = {key: np.ascontiguousarray(tensors[param].detach().numpy()) for param, key in ported.keys.items()}
     write_atomically(target, save(arrays, {"format": "pt"}))
     click.echo(f"{target}: written")

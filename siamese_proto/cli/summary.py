@@ -1,4 +1,4 @@
-"""siamese-proto summary: a net as a table."""
+"""siamese-proto summary: print a net as a table."""
 
 from __future__ import annotations
 
@@ -40,40 +40,42 @@ def summary(
     allow_python_layers: bool,
     text_format: str,
 ) -> None:
-    """Print the layers of NET: type, settings, output shapes, parameters and who shares them, what is trained and at
-    which learning-rate multipliers, multiply-adds, memory of the outputs.
+    """Print the layers of NET: type, settings, output shapes, parameters and sharing, trained parameters, learning-rate
+    multipliers, multiply-adds and memory of the outputs.
 
-    Totals count a shared parameter once, and say how many there would be if nothing were shared.
+    Totals count a shared parameter once, and also show the number of parameters without sharing.
     """
     parsed = parse_net(Path(model))
-    made = table.summarize(graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers))
+    result = table.summarize(
+        graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
+    )
     if text_format in FORMATS:
-        click.echo(FORMATS[text_format](made), nl=False, color=True)  # names as they are: click would drop codes
+        click.echo(FORMATS[text_format](result), nl=False, color=True)  # unchanged names: click would drop escape codes
     elif sys.stdout.isatty():
-        _show(made)
+        _show(result)
     else:
-        click.echo(table.to_text(made), nl=False)
+        click.echo(table.to_text(result), nl=False)
 
 
-def _show(made: table.Summary) -> None:
+def _show(result: table.Summary) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
-    lines = [table.cells(row) for row in made.rows]
+    lines = [table.cells(row) for row in result.rows]
     columns, left_out = table.columns_that_fit(lines, console.width - 1)
-    shown = Table(title=Text(table.heading(made), style="bold"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = Table(title=Text(table.heading(result), style="bold"), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in columns:
         title = table.TITLES[column]
         is_number = title in table.NUMBERS
         shown.add_column(title, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
-    for row, line in zip(made.rows, lines, strict=True):
+    for row, line in zip(result.rows, lines, strict=True):
         texts = (Text(escaped(line[column])) for column in columns)
         shown.add_row(*texts, style=None if row.parameters else "dim")
     console.print(shown)
-    for total in table.totals(made):
+    for total in table.totals(result):
         console.print(Text(total))
     if left_out:
-        console.print(Text(f"No room here for {', '.join(left_out)}; --format md, csv and json have them", style="dim"))
+        console.print(Text(f"Too narrow for {', '.join(left_out)}; --format md, csv and json show them", style="dim"))

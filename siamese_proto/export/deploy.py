@@ -1,7 +1,7 @@
-"""From a net that trains to the net that is used: one tower of a twin, both with their distance, or a plain net.
+"""Make the inference net of a training net: one tower of a twin, both towers with their distance, or a plain net.
 
-Data layers become Input layers; losses, accuracies and whatever needs labels is left out. Layers keep their names, so
-trained weights are found by them.
+Data layers become Input layers; losses, accuracies and everything that needs labels are left out. Layers keep their
+names, so trained weights fit.
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedNet, Source
 from siamese_proto.proto.writer import write_net
 
-# What a loss does to the scores before it compares them, as a layer of its own.
+# The layer that computes what a loss applies to the scores before it compares them.
 _PROBABILITIES = {"SoftmaxWithLoss": "Softmax", "SigmoidCrossEntropyLoss": "Sigmoid"}
 
-_FEATURES = {"ContrastiveLoss": 2, "TripletLoss": 3}  # how many of its first bottoms a loss compares
+_FEATURES = {"ContrastiveLoss": 2, "TripletLoss": 3}  # number of bottoms that the loss compares
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """The inference net, and what its users have to know of its inputs: one line each, written above it as comments.
+    """An inference net.
 
-    `notes` says how the towers differ where the net holds one of several that do not compute the same.
+    Attributes:
+        net: The net.
+        comments: Lines about its inputs, written above the net.
+        notes: The difference between towers, if they do not compute the same.
     """
 
     net: ParsedNet
@@ -58,31 +61,40 @@ def deploy(
     level: int = 0,
     stages: Sequence[str] = (),
 ) -> Deployment:
-    """The net to use after training.
+    """Make the inference net.
 
-    Of a twin one tower, up to what its loss reads: `tower` is its number, from 1 on, by default the first. `both`: all
-    towers and the Euclidean distances of the first one's features from the others'. Of a net without towers all that
-    needs no labels. `outputs` names blobs to compute instead of these. `shapes` gives shapes, of inputs of the new net
-    or of the old one, that the data layers cannot tell. The batch becomes 1 where all layers go row by row.
-    Raises GraphError where no such net can be made.
+    The default for a twin is one tower, up to the bottoms of its loss; for a net without towers, everything that needs
+    no labels. The batch size becomes 1 if all layers treat rows independently.
+
+    Args:
+        parsed: The training net.
+        both: Keep all towers, and compute the Euclidean distances between the features of the first and the others.
+        tower: The number of the tower, from 1.
+        outputs: Names of the blobs to compute instead.
+        shapes: Shapes of inputs that the data layers do not know.
+        level: The level of the net state.
+        stages: The stages of the net state.
+
+    Raises:
+        GraphError: There is no such net.
     """
     if tower is not None and (both or outputs):
-        raise GraphError(f"a tower is chosen together with {'both' if both else 'outputs'}; choose one of the two")
-    given = dict(shapes or {})
+        raise GraphError(f"tower and {'both' if both else 'outputs'} exclude each other")
+    known_shapes = dict(shapes or {})
     notes: tuple[str, ...] = ()
-    graph = _graph(parsed, given, level, tuple(stages))
+    graph = _graph(parsed, known_shapes, level, tuple(stages))
     ancestry = Ancestry(graph.nodes)
     features = (twin_features(graph) or _compared(graph)) if not outputs else ()
     if tower is not None and not 1 <= tower <= len(features):
         raise GraphError(f"the net has {_towers(len(features))}, got tower {tower}")
     if outputs:
-        draft = _Draft(graph, ancestry, given)
-        draft.take([graph.blob(name) for name in outputs])
+        draft = _Draft(graph, ancestry, known_shapes)
+        draft.add([graph.blob(name) for name in outputs])
     elif features and not both:
         place = (tower or 1) - 1
         others = [blob for index, blobs in enumerate(features) if index != place for blob in blobs]
-        draft = _Draft(graph, ancestry, given, common=ancestry.before(*others))
-        draft.take(features[place])
+        draft = _Draft(graph, ancestry, known_shapes, common=ancestry.before(*others))
+        draft.add(features[place])
         towers = whole_towers(graph, ancestry, features)
         difference = tower_difference(graph, towers)
         if difference:
@@ -90,14 +102,14 @@ def deploy(
             end = f", up to {', '.join(quoted(blob.name) for blob in features[place])}" if longer else ""
             notes = (f"the towers differ: {difference}; the net holds tower {place + 1} of {len(features)}{end}",)
     elif features and _only_compared(graph, features):
-        draft = _Draft(graph, ancestry, given, common=_parted(graph, ancestry, features))
-        draft.take([blob for tower in features for blob in tower])
+        draft = _Draft(graph, ancestry, known_shapes, common=_splitting_layers(graph, ancestry, features))
+        draft.add([blob for tower in features for blob in tower])
         draft.add_distances([tower[0] for tower in features])
     elif both and not features:
         raise GraphError("the net has no towers; leave out --both")
     else:
-        draft = _Draft(graph, ancestry, given)
-        draft.take([blob for blob, _ in predictions(graph, ancestry)])
+        draft = _Draft(graph, ancestry, known_shapes)
+        draft.add([blob for blob, _ in predictions(graph, ancestry)])
         draft.add_probabilities(predictions(graph, ancestry))
     return draft.finished(parsed, notes)
 
@@ -107,19 +119,19 @@ def _towers(count: int) -> str:
 
 
 def _graph(parsed: ParsedNet, shapes: dict[str, Shape], level: int, stages: tuple[str, ...]) -> Graph:
-    """The net as it is tested, or as it is trained where the file has no test net."""
-    made_outside = {top for layer in parsed.message.layer if not layer.bottom for top in layer.top}
+    """Return the net of phase TEST, or of TRAIN if the file has no test net."""
+    source_tops = {top for layer in parsed.message.layer if not layer.bottom for top in layer.top}
     problems: list[NetError] = []
     for phase in reversed(PHASES):
         try:
-            return build_graph(parsed, phase, level, stages, {k: v for k, v in shapes.items() if k in made_outside})
+            return build_graph(parsed, phase, level, stages, {k: v for k, v in shapes.items() if k in source_tops})
         except NetError as problem:
             problems.append(problem)
     raise problems[-1]
 
 
 def _compared(graph: Graph) -> Sequence[Sequence[Blob]]:
-    """What a loss of pairs or triplets compares where the towers are built differently, as one list a tower."""
+    """Return the blobs that a pair or triplet loss compares if the towers differ, one list for each tower."""
     for node in reversed(graph.nodes):
         if node.type in _FEATURES and node.layer is not None:
             features = node.bottoms[: _FEATURES[node.type]]
@@ -129,14 +141,14 @@ def _compared(graph: Graph) -> Sequence[Sequence[Blob]]:
 
 
 def _only_compared(graph: Graph, features: Sequence[Sequence[Blob]]) -> bool:
-    """Whether losses alone read the towers' features: then their distance is what the net is for."""
+    """Return whether only losses read the features: then their distance is the result of the net."""
     ids = {blob.id for tower in features for blob in tower}
     readers = [node for node in graph.nodes if ids & {blob.id for blob in node.bottoms}]
     return all(node.layer is None or node.is_loss or node.type == "Silence" for node in readers)
 
 
-def _parted(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Set[str]:
-    """The layers that only cut records in parts, one for each tower: then every tower can have an input of its own."""
+def _splitting_layers(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]) -> Set[str]:
+    """Return the layers that only split records into one part for each tower, which inputs can replace."""
     before = [ancestry.before(*tower) for tower in features]
     common = before[0].intersection(*before[1:])
     cuts = all(node.is_source or node.type == "Slice" for node in graph.nodes if node.id in common)
@@ -144,7 +156,7 @@ def _parted(graph: Graph, ancestry: Ancestry, features: Sequence[Sequence[Blob]]
 
 
 class _Draft:
-    """The new net while it is put together."""
+    """The new net in progress."""
 
     def __init__(
         self, graph: Graph, ancestry: Ancestry, shapes: Mapping[str, Shape], common: Set[str] = frozenset()
@@ -152,41 +164,41 @@ class _Draft:
         self.graph = graph
         self.ancestry = ancestry
         self.shapes = dict(shapes)
-        self.common = common  # nodes that are left out, though the targets are computed by them
+        self.common = common  # ids of nodes that are left out, although the targets depend on them
         self.inputs: dict[str, Blob] = {}
         self.input_shapes: dict[str, Shape | None] = {}
         self.renamed: dict[str, str] = {}
-        self.kept: list[Node] = []
+        self.nodes: list[Node] = []
         self.added: list[schema.LayerParameter] = []
 
-    def take(self, targets: Sequence[Blob]) -> None:
-        """Keep what the targets are computed from, down to the net's inputs."""
-        wanted = self.ancestry.before(*targets)
+    def add(self, targets: Sequence[Blob]) -> None:
+        """Add everything that the targets are computed from, down to the inputs of the net."""
+        ancestors = self.ancestry.before(*targets)
         for node in self.graph.nodes:
-            if node.id in wanted and node.id not in self.common and not node.is_source:
-                self.kept.append(node)
-        made = {top.id for node in self.kept for top in node.tops}
-        self.kept += [
+            if node.id in ancestors and node.id not in self.common and not node.is_source:
+                self.nodes.append(node)
+        computed = {top.id for node in self.nodes for top in node.tops}
+        self.nodes += [
             node
             for node in self.graph.nodes
-            if node.type == "Silence" and all(blob.id in made for blob in node.bottoms)
+            if node.type == "Silence" and all(blob.id in computed for blob in node.bottoms)
         ]
-        outside = {blob.id: blob for node in self.kept for blob in node.bottoms if blob.id not in made}
-        made_up = {id: self.ancestry.producer[id] for id in outside if self._is_made_up(id)}
+        outside = {blob.id: blob for node in self.nodes for blob in node.bottoms if blob.id not in computed}
+        constants = {id: self.ancestry.producer[id] for id in outside if self._is_constant(id)}
         for id, blob in outside.items():
-            if len(made_up) == len(outside) or id not in made_up:
+            if len(constants) == len(outside) or id not in constants:
                 self._input(blob)
-            elif made_up[id] not in self.kept:
-                self.kept.insert(0, made_up[id])  # a state to begin with, say, which nobody is to fill
-        if not self.inputs or not self.kept:
-            raise GraphError("nothing of the net is left: it computes nothing from its data that needs no labels")
+            elif constants[id] not in self.nodes:
+                self.nodes.insert(0, constants[id])  # for example an initial state, which needs no input
+        if not self.inputs or not self.nodes:
+            raise GraphError("nothing is left of the net: all its outputs need labels")
 
-    def _is_made_up(self, blob: str) -> bool:
+    def _is_constant(self, blob: str) -> bool:
         maker = self.ancestry.producer.get(blob)
         return maker is not None and maker.type == "DummyData"
 
     def _input(self, blob: Blob) -> None:
-        """A blob from outside the tower: an input, or the end of layers that work on all towers' data at once."""
+        """Add a blob from outside the tower: an input, or the end of layers that process the data of all towers."""
         shape = blob.shape
         maker = self.ancestry.producer.get(blob.id)
         chain: list[Node] = []
@@ -196,8 +208,8 @@ class _Draft:
                 chain.insert(0, maker)
             elif maker.type not in ("Slice", "Split"):
                 raise GraphError(
-                    f"layer {quoted(maker.name)} works on the data of all towers before they part, so one tower cannot "
-                    "do without the others; deploy all with --both",
+                    f"layer {quoted(maker.name)} processes the data of all towers before they are split, so one tower "
+                    "needs the others; deploy all with --both",
                     location=maker.location,
                 )
             current = maker.bottoms[0]
@@ -205,12 +217,12 @@ class _Draft:
         self.inputs[blob.id] = current if chain else blob
         self.input_shapes[(current if chain else blob).name] = shape
         if chain:
-            self.kept[:0] = [node for node in chain if node not in self.kept]
+            self.nodes[:0] = [node for node in chain if node not in self.nodes]
             self.renamed[blob.name] = chain[-1].tops[0].name
             self.inputs[current.id] = current
 
     def add_distances(self, features: Sequence[Blob]) -> None:
-        """The lengths of the differences between the first features and each of the others, (N,) each."""
+        """Add the distances between the first features and each of the others, (N,) each."""
         first = features[0]
         for number, other in enumerate(features[1:], 1):
             suffix = str(number) if len(features) > 2 else ""
@@ -227,19 +239,19 @@ class _Draft:
             root.power_param.power = 0.5
             self.added += [minus, square, root]
 
-    def add_probabilities(self, found: Sequence[tuple[Blob, Node | None]]) -> None:
-        """What the losses make of the scores before they compare them with labels."""
-        for blob, loss in found:
+    def add_probabilities(self, scores: Sequence[tuple[Blob, Node | None]]) -> None:
+        """Add the probabilities that the losses compute from scores."""
+        for blob, loss in scores:
             if loss is None or loss.type not in _PROBABILITIES:
                 continue
             name = self._free("prob")
-            made = schema.LayerParameter(name=name, type=_PROBABILITIES[loss.type], bottom=[blob.name], top=[name])
+            layer = schema.LayerParameter(name=name, type=_PROBABILITIES[loss.type], bottom=[blob.name], top=[name])
             if loss.message.HasField("softmax_param"):
-                made.softmax_param.CopyFrom(loss.message.softmax_param)
-            self.added.append(made)
+                layer.softmax_param.CopyFrom(loss.message.softmax_param)
+            self.added.append(layer)
 
     def _free(self, name: str) -> str:
-        """A name that no layer and no blob has."""
+        """Return a name that no layer and no blob has."""
         taken = {node.name for node in self.graph.nodes} | set(self.graph.blobs()) | {m.name for m in self.added}
         count = 1
         free = name
@@ -249,8 +261,8 @@ class _Draft:
         return free
 
     def finished(self, parsed: ParsedNet, notes: tuple[str, ...]) -> Deployment:
-        """The net with its inputs, and what was done to the data that it was trained on."""
-        by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in self.kept)
+        """Return the net with its inputs, and comments about the preprocessing of the training data."""
+        by_row = all(isinstance(node.layer, Layer) and node.layer.rows_independent() for node in self.nodes)
         net = schema.NetParameter(name=parsed.message.name)
         for name in dict.fromkeys(blob.name for blob in self.inputs.values()):
             if name in self.input_shapes:
@@ -262,13 +274,13 @@ class _Draft:
         sources = [Source(parsed.source.location)] * len(net.layer)
         written = {source.location: source for source in parsed.layers}
         shared = self._shared_names()
-        for node in self.kept:
+        for node in self.nodes:
             net.layer.append(self._cleaned(node, shared))
             sources.append(Source(node.location, {}, written[node.location].unknown))
         net.layer.extend(self.added)
         sources.extend([Source(parsed.source.location)] * len(self.added))
-        made = ParsedNet(net, tuple(sources), Source(parsed.source.location))
-        return Deployment(made, tuple(self._comments()), notes)
+        deployed = ParsedNet(net, tuple(sources), Source(parsed.source.location))
+        return Deployment(deployed, tuple(self._comments()), notes)
 
     def _input_layer(self, name: str, *, by_row: bool) -> schema.LayerParameter:
         shape = self.shapes.get(name)
@@ -276,7 +288,7 @@ class _Draft:
             shape = self.input_shapes[name]
             if shape is None:
                 raise GraphError(
-                    f"the shape of {quoted(name)} is not known, because its data are not there; give it, for example "
+                    f"the shape of {quoted(name)} is unknown, because its data do not exist; give it, for example "
                     f"--shape {name}=1,3,224,224"
                 )
             shape = (1, *shape[1:]) if by_row and shape else shape
@@ -285,12 +297,12 @@ class _Draft:
         return layer
 
     def _shared_names(self) -> set[str]:
-        """Names that more than one of the kept layers uses: only those still say anything."""
-        users = Counter(use.param for node in self.kept for use in node.params if use.param.name)
+        """Return the shared names that more than one of the layers uses."""
+        users = Counter(use.param for node in self.nodes for use in node.params if use.param.name)
         return {param.name for param, count in users.items() if count > 1}
 
     def _cleaned(self, node: Node, shared: set[str]) -> schema.LayerParameter:
-        """The layer without what concerns training: rules, multipliers, fillers, loss weights, stored blobs."""
+        """Return the layer without training settings: rules, multipliers, fillers, loss weights, stored blobs."""
         message = schema.LayerParameter()
         message.CopyFrom(node.message)
         for field in ("include", "exclude", "loss_weight", "propagate_down", "phase", "blobs"):
@@ -314,8 +326,8 @@ class _Draft:
                 settings = text_format.MessageToString(node.message.transform_param, as_one_line=True).strip()
                 if settings:
                     yield (
-                        f"The data layer {quoted(node.name)} prepared its images with "
-                        f"transform_param {{ {settings} }}; whoever fills the inputs must do the same."
+                        f"The data layer {quoted(node.name)} transformed its images with "
+                        f"transform_param {{ {settings} }}; transform the inputs in the same way."
                     )
 
 

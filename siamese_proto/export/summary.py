@@ -1,4 +1,4 @@
-"""What a net is made of, as a table: layers, shapes, parameters and who shares them, multiply-adds, memory."""
+"""Summarize a net as a table: layers, shapes, parameters and sharing, multiply-adds, memory."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ BYTES_A_NUMBER = 4  # blobs hold single precision
 class Blob:
     """One parameter blob of a layer."""
 
-    name: str  # the shared name, or what the blob is to its layer
+    name: str  # the shared name, or the role
     shape: Shape | None
-    parameters: int | None  # numbers in it; None: not known
+    parameters: int | None  # None: unknown
     lr_mult: float
-    trainable: bool  # whether the solver changes it: no statistic, and lr_mult is not 0
+    trainable: bool  # not a statistic, and lr_mult is not 0
     shared_with: tuple[str, ...]  # other layers that use it, in the order they run
 
 
@@ -38,35 +38,35 @@ class Row:
 
     layer: str
     type: str
-    settings: str  # in few words, "" where there is nothing to say
-    outputs: tuple[Shape | None, ...]  # one shape a top; None: not known
-    parameters: int | None  # numbers in the blobs the layer uses, shared ones included; None: not known
+    settings: str  # short; "" if there are none
+    outputs: tuple[Shape | None, ...]  # one for each top; None: unknown
+    parameters: int | None  # of all blobs, shared ones included; None: unknown
     shared_with: tuple[str, ...]  # other layers that use one of its parameters, in the order they run
-    trainable: int | None  # how many of its parameters the solver changes; None: not known
+    trainable: int | None  # number of its parameters that are trained; None: unknown
     lr_mults: tuple[float, ...]  # of each blob
-    multiply_adds: int | None  # of one forward pass; None: not known
-    activation_bytes: int | None  # that the outputs take; 0 for what works in place; None: not known
+    multiply_adds: int | None  # of one forward pass; None: unknown
+    activation_bytes: int | None  # of the outputs; 0 in place; None: unknown
     blobs: tuple[Blob, ...]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's table and its totals. What is not known is left out of the totals; `complete` says whether any was."""
+    """The table of a net and its totals. Totals leave out unknown values; `complete` states that there are none."""
 
     name: str
     phase: str
     rows: tuple[Row, ...]
-    parameters: int  # every tensor once, however many layers use it
-    unshared_parameters: int  # how many there would be if every layer had its own
-    trainable_parameters: int  # every tensor once, those that the solver changes
+    parameters: int  # every tensor once
+    unshared_parameters: int  # if every layer had its own
+    trainable_parameters: int  # every trained tensor once
     multiply_adds: int
     activation_bytes: int
     complete: bool
-    notes: tuple[str, ...]  # why shapes are not known
+    notes: tuple[str, ...]  # why shapes are unknown
 
 
 def summarize(graph: Graph) -> Summary:
-    """The table of a graph, rows in the order the layers run."""
+    """Summarize a graph; rows are in the order of execution."""
     users: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for node in graph.nodes:
         for use in node.params:
@@ -91,14 +91,14 @@ def summarize(graph: Graph) -> Summary:
 
 
 def shape_text(shape: Shape | None) -> str:
-    """`64x20x24x24` for people; `scalar` for (), `?` where it is not known."""
+    """Format a shape: `64x20x24x24`; `scalar` for (), `?` if it is unknown."""
     if shape is None:
         return "?"
     return "x".join(str(size) for size in shape) or "scalar"
 
 
 def count_text(count: int) -> str:
-    """`431`, `431 k`, `1.47 G`: three figures and a unit."""
+    """Format a count with three digits and a unit: `431`, `431 k`, `1.47 G`."""
     for unit, size in (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= size * 0.9995:  # 999,950 is 1.00 M, not 1000 k
             return f"{_three_figures(count / size)} {unit}"
@@ -106,15 +106,14 @@ def count_text(count: int) -> str:
 
 
 def to_json(summary: Summary) -> str:
-    """One JSON object with the fields of Summary."""
+    """Format as a JSON object with the fields of Summary."""
     return json.dumps(dataclasses.asdict(summary), indent=2, ensure_ascii=False) + "\n"
 
 
 def to_csv(summary: Summary) -> str:
-    """One line a layer below a line of titles; lists are joined with `;`, what is not known is empty.
+    """Format as CSV with a line of titles. Lists are joined with `;`; unknown values are empty.
 
-    Texts that a spreadsheet would compute, such as `=1+1`, get a `'` before them, as people type them; JSON has all
-    texts as they are.
+    Texts that a spreadsheet would compute, such as `=1+1`, get a `'` in front; JSON has all texts unchanged.
     """
     titles = [field.name for field in dataclasses.fields(Row) if field.name != "blobs"]
     rows = ([_csv_cell(getattr(row, title)) for title in titles] for row in summary.rows)
@@ -122,7 +121,7 @@ def to_csv(summary: Summary) -> str:
 
 
 def _csv_line(row: Sequence[object]) -> str:
-    """One line; written to end with CRLF at first, so that cells which hold a part of that are put in quotes."""
+    """Return one line. It first ends with CRLF, so that cells with CR or LF are quoted."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(row)
     return text.getvalue().removesuffix("\r\n") + "\n"
@@ -140,19 +139,19 @@ TITLES = (
     "Multiply-adds",
     "Memory",
 )
-NUMBERS = ("Parameters", "Multiply-adds", "Memory")  # titles of the columns that are set to the right
+NUMBERS = ("Parameters", "Multiply-adds", "Memory")  # titles of right-aligned columns
 DISPENSABLE = (
     "Settings",
     "lr_mult",
     "Memory",
     "Trainable",
     "Multiply-adds",
-)  # what to leave out first for want of room
+)  # columns to leave out first if the terminal is narrow
 _MOST_NAMES = 3
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """The texts of a row, one for each of TITLES."""
+    """Return the texts of a row, one for each of TITLES."""
     return (
         row.layer,
         row.type,
@@ -168,13 +167,13 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def bytes_text(count: int) -> str:
-    """`431 B`, `1.47 MB`: three figures and a unit, in powers of ten."""
+    """Format a size with three digits and a unit in powers of ten: `431 B`, `1.47 MB`."""
     text = count_text(count)
     return f"{text}B" if " " in text else f"{text} B"
 
 
 def totals(summary: Summary) -> list[str]:
-    """The lines below the table."""
+    """Return the lines below the table."""
     shared = summary.unshared_parameters > summary.parameters
     unshared = f" ({summary.unshared_parameters:,} if nothing were shared)" if shared else ""
     lines = [f"Parameters: {_total(summary, summary.parameters, '{:,}'.format)}{unshared}"]
@@ -188,14 +187,14 @@ def totals(summary: Summary) -> list[str]:
 
 
 def notes(summary: Summary) -> list[str]:
-    """Why something is not known, one line each."""
+    """Return the reasons for unknown values, one line each."""
     return [f"Note: {note}" for note in summary.notes]
 
 
 def columns_that_fit(lines: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[str]]:
-    """Which columns of these lines of cells to show in a width, and the titles of those there is no room for.
+    """Return the columns that fit into a width, and the titles of those that do not.
 
-    Columns with nothing in them are not shown. Each column takes two places more than its widest cell.
+    Empty columns are left out. Each column is two characters wider than its widest cell.
     """
     widths = [max((cell_len(escaped(line[column])) for line in lines), default=0) for column in range(len(TITLES))]
     shown = [column for column, needed in enumerate(widths) if needed]
@@ -211,35 +210,35 @@ def columns_that_fit(lines: Sequence[Sequence[str]], width: int) -> tuple[list[i
 
 
 def to_text(summary: Summary) -> str:
-    """A table in plain text, columns set apart by two spaces, and the totals below."""
+    """Format as plain text with two spaces between columns, and the totals below."""
     lines = [tuple(escaped(text) for text in line) for line in (TITLES, *map(cells, summary.rows))]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(TITLES))]
 
-    def set_out(line: tuple[str, ...]) -> str:
+    def aligned(line: tuple[str, ...]) -> str:
         parts = []
         for text, width, title in zip(line, widths, TITLES, strict=True):
             gap = " " * (width - cell_len(text))
             parts.append(gap + text if title in NUMBERS else text + gap)
         return "  ".join(parts).rstrip()
 
-    below = [escaped(text) for text in (*totals(summary), *notes(summary))]
-    return "\n".join([heading(summary), "", *map(set_out, lines), "", *below]) + "\n"
+    footer = [escaped(text) for text in (*totals(summary), *notes(summary))]
+    return "\n".join([heading(summary), "", *map(aligned, lines), "", *footer]) + "\n"
 
 
 def to_markdown(summary: Summary) -> str:
-    """A table as GitHub reads it, and the totals below; names are texts there too, whatever they hold."""
+    """Format as a Markdown table, and the totals below; special characters in names are escaped."""
 
     def line(texts: Sequence[str]) -> str:
         return "| " + " | ".join(_markdown(text) for text in texts) + " |"
 
     rule = "|" + "|".join("--:" if title in NUMBERS else "---" for title in TITLES) + "|"
     table = [line(TITLES), rule, *(line(cells(row)) for row in summary.rows)]
-    below = [f"{_markdown(text)}  " for text in (*totals(summary), *notes(summary))]
-    return "\n".join([*table, "", *below]) + "\n"
+    footer = [f"{_markdown(text)}  " for text in (*totals(summary), *notes(summary))]
+    return "\n".join([*table, "", *footer]) + "\n"
 
 
 def heading(summary: Summary) -> str:
-    """Name and phase of the net."""
+    """Return name and phase of the net."""
     return f"{escaped(summary.name) or 'net'} ({summary.phase})"
 
 
@@ -294,7 +293,7 @@ def _size(shape: Shape | None) -> int | None:
 
 
 def _sharers(row: Row) -> str:
-    """Who uses the same parameters, and which, where it is not all of them."""
+    """Return who shares the parameters, and which ones if not all."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for blob in row.blobs:
         groups.setdefault(blob.shared_with, []).append(blob.name)
@@ -331,7 +330,7 @@ def _three_figures(number: float) -> str:
     return f"{number:.2f}" if number < 9.995 else f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
 
 
-# what spreadsheets take for the beginning of a formula, at the start of a cell; `;` and tabs begin cells for some
+# what spreadsheets read as a formula at the start of a cell; some start a cell at `;` and tabs
 _FORMULA = re.compile(r"(^|[;,\t\r\n|])([^\S\t\r\n]*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20\t\r])")
 
 
@@ -347,9 +346,7 @@ def _csv_text(part: Shape | str | float | None) -> str:
     return "" if part is None else f"{part:g}" if isinstance(part, float) else str(part)
 
 
-_MARKED = re.compile(
-    r"[\\|`*_<>\[\]&~#$:@!]|(?<=www)\."
-)  # what Markdown, tables and links of themselves give a meaning
+_MARKED = re.compile(r"[\\|`*_<>\[\]&~#$:@!]|(?<=www)\.")  # characters with a meaning in Markdown
 
 
 def _markdown(text: str) -> str:

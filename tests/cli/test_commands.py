@@ -324,7 +324,7 @@ def test_the_net_is_an_argument_or_an_option(command: str, net: list[str], folde
 def test_help_lists_options_by_section() -> None:
     done = CliRunner().invoke(main, ["draw", "--help"])
     sections = [line for line in done.output.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == ["Which net:", "Output:", "How it looks:", "Options:"]
+    assert sections == ["Which net:", "Output:", "Appearance:", "Options:"]
     assert done.output.index("--phase") < done.output.index("Output:") < done.output.index("--html FILE")
 
 

@@ -17,7 +17,7 @@ def test_deploy_writes_a_net_that_checks_and_sums_up(tmp_path: Path) -> None:
     assert run("check", "deploy.prototxt", folder=tmp_path).stdout == "deploy.prototxt: no problems\n"
     done = run("deploy", "net.prototxt", "-o", "both.prototxt", "--both", "--shape", "a=3,1,5,4", folder=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.startswith("the shape of 'b' is not known")
+    assert done.stderr.startswith("the shape of 'b' is unknown")
     assert not (tmp_path / "both.prototxt").exists()
     shapes = ("--shape", "a=3,1,5,4", "--shape", "b=3,1,5,4")
     assert run("deploy", "net.prototxt", "-o", "both.prototxt", "--both", *shapes, folder=tmp_path).returncode == 0
@@ -43,7 +43,7 @@ def test_a_note_says_how_the_towers_differ(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (
             0,
             "note: the towers differ: layers 'ip' and 'ip_b' do not share their parameters; the net holds tower "
-            f"{number} of 2; --tower N takes another, --both takes all\n",
+            f"{number} of 2; select another with --tower N, or all with --both\n",
         )
         assert f'name: "{layer}"\n' in (tmp_path / "d.prototxt").read_text()
     assert run(*arguments, "--tower", "3", folder=tmp_path).stderr == (

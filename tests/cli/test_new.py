@@ -68,12 +68,12 @@ def test_missing_data_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("mnist_siames", "x"), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
+        (("mnist_siames", "x"), 1, "unknown network 'mnist_siames'; did you mean 'mnist_siamese'?"),
         (("mnist_siamese", "full"), 1, "'full' exists and is not an empty folder; give another"),
         (("mnist_siamese", "full/file"), 1, "'full/file' exists and is not an empty folder; give another"),
         (("mnist_siamese", "none/x"), 1, "there is no folder '{here}/none' to start a project in"),
-        (("mnist_siames",), 1, "there is no network 'mnist_siames'; did you mean 'mnist_siamese'?"),
-        (("lenet",), 1, f"there is no network 'lenet'; there are {', '.join(NETWORKS)}"),
+        (("mnist_siames",), 1, "unknown network 'mnist_siames'; did you mean 'mnist_siamese'?"),
+        (("lenet",), 1, f"unknown network 'lenet'; expected one of {', '.join(NETWORKS)}"),
         (("mnist_siamese",), 2, "missing FOLDER: siamese-proto new mnist_siamese FOLDER"),
     ],
 )

@@ -158,8 +158,8 @@ def test_what_learns_before_the_towers_part_keeps_them_together() -> None:
     with pytest.raises(sp.NetError) as raised:
         deployed(text)
     assert str(raised.value) == (
-        "<text>:3: layer 's' works on the data of all towers before they part, so one tower cannot do without the "
-        "others; deploy all with --both"
+        "<text>:3: layer 's' processes the data of all towers before they are split, so one tower needs the others; "
+        "deploy all with --both"
     )
     assert listed(deployed(text, both=True))[-1] == "distance = Power(squared_distance)"
 
@@ -196,8 +196,7 @@ def test_a_shape_that_is_not_known_is_asked_for() -> None:
     with pytest.raises(sp.NetError) as raised:
         deploy(parsed)
     assert str(raised.value) == (
-        "the shape of 'data' is not known, because its data are not there; give it, for example "
-        "--shape data=1,3,224,224"
+        "the shape of 'data' is unknown, because its data do not exist; give it, for example --shape data=1,3,224,224"
     )
     deployment = deploy(parsed, shapes={"data": (7, 1, 28, 28)})
     assert tuple(deployment.net.message.layer[0].input_param.shape[0].dim) == (7, 1, 28, 28)
@@ -388,7 +387,7 @@ def test_a_tower_that_is_missing_is_refused() -> None:
         with pytest.raises(sp.NetError, match=message):
             deploy(sp.parse_net(text), tower=tower)
     for options in ({"both": True}, {"outputs": ["x1"]}):
-        with pytest.raises(sp.NetError, match="a tower is chosen together with"):
+        with pytest.raises(sp.NetError, match=r"tower and (both|outputs) exclude each other"):
             deploy(sp.parse_net(sides(SHARED, SHARED)), tower=1, **options)
 
 

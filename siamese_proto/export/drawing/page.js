@@ -4,8 +4,8 @@
   const facts = JSON.parse(document.getElementById("facts").textContent);
   const stage = document.getElementById("stage");
   const panel = document.getElementById("panel");
-  const wanted = document.getElementById("wanted");
-  const found = document.getElementById("found");
+  const searchField = document.getElementById("wanted");
+  const searchStatus = document.getElementById("found");
   const svg = stage.querySelector("svg");
   const drawing = svg.querySelector("g"); // Graphviz puts everything into one
   const NS = "http://www.w3.org/2000/svg";
@@ -56,7 +56,7 @@
     isDrawn = false;
     requestAnimationFrame(() => {
       isDrawn = true;
-      // a transform moves what is painted already; another viewBox would have hundreds of layers laid out anew
+      // a transform moves what is already painted; another viewBox would lay out hundreds of layers again
       const [right, down] = [(all.x - view.x) * view.scale, (all.y - view.y) * view.scale];
       svg.style.transform = `translate(${right}px, ${down}px) scale(${view.scale})`;
     });
@@ -94,11 +94,11 @@
     return places.get(element);
   }
   function around(elements) {
-    const found = elements.map(placeOf);
-    const x = Math.min(...found.map((place) => place.x));
-    const y = Math.min(...found.map((place) => place.y));
-    const right = Math.max(...found.map((place) => place.x + place.width));
-    const below = Math.max(...found.map((place) => place.y + place.height));
+    const places = elements.map(placeOf);
+    const x = Math.min(...places.map((place) => place.x));
+    const y = Math.min(...places.map((place) => place.y));
+    const right = Math.max(...places.map((place) => place.x + place.width));
+    const below = Math.max(...places.map((place) => place.y + place.height));
     return { x, y, width: right - x, height: below - y };
   }
   function bringIntoView(element) {
@@ -182,7 +182,7 @@
       ["Esc", "let go"],
     ];
     parts.push(make("dl", keys.flatMap(([key, what]) => [make("dt", make("kbd", key)), make("dd", what)])));
-    parts.push(make("p", "A layer tells of itself under the pointer, and keeps doing so once clicked. A click on a parameter lights up the layers that use it.", "note"));
+    parts.push(make("p", "Point at a layer to see its details; click it to keep them. Click a parameter to highlight the layers that use it.", "note"));
     return parts;
   }
   function parameterPart(number) {
@@ -277,7 +277,7 @@
   }
   function letGo() {
     [chosen, held, under] = [null, null, null];
-    wanted.value = "";
+    searchField.value = "";
     forget();
     show();
   }
@@ -286,7 +286,7 @@
 
   function forget() {
     [matches, current] = [[], -1];
-    found.value = "";
+    searchStatus.value = "";
   }
   function textOf(box) {
     const words = layersIn(box).flatMap((layer) => [layer.name, layer.type, ...layer.uses.map((use) => facts.params[use.param].name)]);
@@ -294,7 +294,7 @@
   }
   const texts = new Map(boxes.map((box) => [box, textOf(box)]));
   function search() {
-    const text = wanted.value.trim().toLowerCase();
+    const text = searchField.value.trim().toLowerCase();
     forget();
     chosen = null;
     if (text) {
@@ -302,7 +302,7 @@
       // what is called just so comes first
       const exact = (box) => layersIn(box).some((layer) => layer.name.toLowerCase() === text);
       matches.sort((one, other) => exact(other) - exact(one));
-      found.value = matches.length ? `1 of ${matches.length}` : "none";
+      searchStatus.value = matches.length ? `1 of ${matches.length}` : "none";
     }
     [held, under] = [null, null];
     if (matches.length) goToMatch(0);
@@ -310,12 +310,12 @@
   }
   function goToMatch(number) {
     current = (number + matches.length) % matches.length;
-    found.value = `${current + 1} of ${matches.length}`;
+    searchStatus.value = `${current + 1} of ${matches.length}`;
     goTo(matches[current]);
   }
   document.getElementById("search").addEventListener("submit", (event) => event.preventDefault());
-  wanted.addEventListener("input", search);
-  wanted.addEventListener("keydown", (event) => {
+  searchField.addEventListener("input", search);
+  searchField.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && matches.length) {
       event.preventDefault();
       goToMatch(current + (event.shiftKey ? -1 : 1));
@@ -414,7 +414,7 @@
     deeds[event.key]();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.target === wanted || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target === searchField || event.ctrlKey || event.metaKey || event.altKey) return;
     const deeds = {
       "+": () => zoom(1.25),
       "=": () => zoom(1.25),
@@ -422,8 +422,8 @@
       0: showAll,
       Escape: letGo,
       "/": () => {
-        wanted.focus();
-        wanted.select();
+        searchField.focus();
+        searchField.select();
       },
     };
     if (!deeds[event.key]) return;
@@ -451,14 +451,14 @@
   function turnRound(colour) {
     const parts = partsOf(colour);
     // not all the way to black: the page's dark is not black either
-    const wantedBrightness = 0.97 - 0.83 * brightness(parts);
+    const targetBrightness = 0.97 - 0.83 * brightness(parts);
     const grey = (Math.max(...parts) + Math.min(...parts)) / 2;
     const vivid = parts.map((part) => part - grey);
     const shade = (light) => vivid.map((part) => Math.min(Math.max(light + part * (1 - Math.abs(2 * light - 1)) * 1.6, 0), 1));
     let [dark, bright] = [0, 1];
     for (let step = 0; step < 16; step += 1) {
       const middle = (dark + bright) / 2;
-      if (brightness(shade(middle)) < wantedBrightness) dark = middle;
+      if (brightness(shade(middle)) < targetBrightness) dark = middle;
       else bright = middle;
     }
     return `#${shade(dark).map((part) => Math.round(255 * part).toString(16).padStart(2, "0")).join("")}`;

@@ -1,4 +1,4 @@
-"""Back end 4: a graph as an ONNX model."""
+"""Write a graph as an ONNX model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Back end 3: a graph as readable PyTorch source."""
+"""Write a graph as readable PyTorch source."""
 
 from __future__ import annotations
 

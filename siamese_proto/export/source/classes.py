@@ -1,4 +1,4 @@
-"""Modules as classes: the net itself, and one for each kind of tower."""
+"""Write modules as classes: the net, and one class for each kind of tower."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from siamese_proto.export.source.planning import Call, Plan, Region, Step, shape
 from siamese_proto.export.source.statements import Line, Scope, function, statement
 from siamese_proto.graph.ir import Blob, Node, ParamUse
 
-Calls = Mapping[int, Sequence[str]]  # by the identity of a region, what is called for each of its towers
+Calls = Mapping[int, Sequence[str]]  # by the identity of a region, the callable of each of its towers
 
 
 @dataclass
 class Class:
-    """A class under construction: its attributes, and under which names it holds the parameters of its layers."""
+    """A class in progress: its attributes, and the names of the parameters of its layers."""
 
     name: str
     plan: Plan
-    variables: frozenset[str]  # names that its functions must leave alone
+    variables: frozenset[str]  # names that its functions must not use
     attributes: Names = field(default_factory=lambda: Names(MODULE_ATTRIBUTES | OWN_ATTRIBUTES))
     lines: list[str] = field(default_factory=list)  # of __init__
     modules: dict[tuple[str, ...], str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)  # parameter id -> path, `conv1.weight`
 
     def add_layer(self, node: Node, alike: Sequence[Node], *, in_towers: bool = False) -> None:
-        """Make the layer's module, or its parameters where it has none; `alike` are the layers it stands for."""
+        """Add the module of a layer, or its parameters if it has none; `alike` are the layers that it represents."""
         if node.id in self.plan.modular:
             if self._key(node) not in self.modules:
                 self._add_module(node, alike, in_towers=in_towers)
@@ -40,7 +40,7 @@ class Class:
             self.lines += statement(f"self.{self.modules[(node.id,)]} = {memory}", 8, comment([node.name]))
 
     def expressions(self, node: Node) -> tuple[str, ...]:
-        """What computes the layer's tops: `{0}`, `{1}`, .. stand for the bottoms."""
+        """Return the expressions of the tops of a layer, in which `{0}`, `{1}`, .. are the bottoms."""
         source = self.plan.sources[node.id]
         if node.id in self.plan.modular:
             return tuple(top.replace("{module}", f"self.{self.modules[self._key(node)]}") for top in source.tops)
@@ -52,18 +52,18 @@ class Class:
         return tuple(expressions)
 
     def hold(self, params: dict[str, str], path: str) -> None:
-        """Note that a module at `path` holds these parameters."""
+        """Record that the module at `path` has these parameters."""
         self.params.update({param: f"{path}.{inner}" for param, inner in params.items()})
 
     def written(self, doc: Sequence[str], methods: Sequence[Sequence[str]]) -> str:
-        """The text of the class."""
+        """Return the text of the class."""
         head = [f"class {self.name}(nn.Module):", *doc, ""]
-        made = ["    def __init__(self) -> None:", "        super().__init__()", *self.lines] if self.lines else []
-        parts = [made, *methods] if made else list(methods)
+        init = ["    def __init__(self) -> None:", "        super().__init__()", *self.lines] if self.lines else []
+        parts = [init, *methods] if init else list(methods)
         return "\n".join([*head, *"\n\n".join("\n".join(part) for part in parts).split("\n")])
 
     def _key(self, node: Node) -> tuple[str, ...]:
-        """What makes the modules of two layers one: the same parameters. A module without any is nobody else's."""
+        """Return the key of the module of a layer: layers with the same parameters have one module."""
         if node.params:
             return (self.plan.sources[node.id].module, *(use.param.id for use in node.params))
         return (node.id,)
@@ -110,9 +110,9 @@ def _roles(node: Node) -> list[str]:
     return [use.role for use in node.params]
 
 
-def lines_of(made: Class, scope: Scope, steps: Sequence[Step], wanted: Sequence[Blob], calls: Calls) -> list[Line]:
-    """What the steps compute, one expression each; `wanted` is read behind them."""
-    read = {blob.id for step in steps for blob in ends(step)[0]} | {blob.id for blob in wanted}
+def lines_of(owner: Class, scope: Scope, steps: Sequence[Step], outputs: Sequence[Blob], calls: Calls) -> list[Line]:
+    """Return one line for each step; `outputs` are read after them."""
+    read = {blob.id for step in steps for blob in ends(step)[0]} | {blob.id for blob in outputs}
     lines: list[Line] = []
     for step in steps:
         bottoms, tops = ends(step)
@@ -122,20 +122,20 @@ def lines_of(made: Class, scope: Scope, steps: Sequence[Step], wanted: Sequence[
             cut: tuple[bool, ...] = (False,) * len(bottoms)
             name = ""
         else:
-            expressions, cut = made.expressions(step), _cut(step, made.plan)
-            # A module's name is told where it is made.
-            name = "" if step.id in made.plan.modular else f"{comment([step.name])}: "
+            expressions, cut = owner.expressions(step), _cut(step, owner.plan)
+            # The name of a module is in the comment of its definition.
+            name = "" if step.id in owner.plan.modular else f"{comment([step.name])}: "
         groups = [(top,) for top in tops] if len(expressions) == len(tops) else [tuple(tops)]
         for group, expression in zip(groups, expressions, strict=True):
-            kept = tuple(top if top.id in read else None for top in group)
-            if any(kept):
+            targets = tuple(top if top.id in read else None for top in group)
+            if any(targets):
                 remark = name + ", ".join(scope.shape(top.shape) for top in group)
-                lines.append(Line(kept, expression, tuple(bottoms), cut, remark))
+                lines.append(Line(targets, expression, tuple(bottoms), cut, remark))
     return lines
 
 
 def ends(step: Step) -> tuple[Sequence[Blob], Sequence[Blob]]:
-    """What a step reads and makes."""
+    """Return the inputs and outputs of a step."""
     if isinstance(step, Call):
         inputs, outputs = ([blobs[step.tower] for blobs in each] for each in (step.region.inputs, step.region.outputs))
         return inputs, outputs
@@ -143,7 +143,7 @@ def ends(step: Step) -> tuple[Sequence[Blob], Sequence[Blob]]:
 
 
 def _cut(node: Node, plan: Plan) -> tuple[bool, ...]:
-    """Which bottoms to detach. That labels take no gradient is worth a word only where something learned made them."""
+    """Return which bottoms to detach. Labels are detached only if they depend on something that is learned."""
     return tuple(
         cut and (index not in node.labels or blob.id in plan.learned)
         for index, (blob, cut) in enumerate(zip(node.bottoms, node.cut, strict=True))
@@ -151,34 +151,34 @@ def _cut(node: Node, plan: Plan) -> tuple[bool, ...]:
 
 
 def tower_class(region: Region, name: str, plan: Plan, variables: frozenset[str]) -> tuple[Class, str]:
-    """The class of a region's towers and its text; its parameters are those of the first tower."""
-    made = Class(name, plan, variables)
+    """Return the class of the towers of a region and its text; its parameters are those of the first tower."""
+    tower = Class(name, plan, variables)
     for row in region.rows:
-        made.add_layer(row[0], row, in_towers=True)
+        tower.add_layer(row[0], row, in_towers=True)
     inputs, outputs = ends(Call(region, 0))
     scope = Scope(variables, inputs, plan.batch, common_names(region))
-    body = scope.written(lines_of(made, scope, [row[0] for row in region.rows], outputs, {}), outputs, returned=True)
+    body = scope.written(lines_of(tower, scope, [row[0] for row in region.rows], outputs, {}), outputs, returned=True)
     count = len(region.rows[0])
     branches = "both branches" if count == 2 else f"all {count} branches"
-    own = "serves" if region.shared else "is built again, with parameters of its own, for each of"
-    title = f"The tower that {own} {branches} of the net."
+    own = "for" if region.shared else "with separate parameters for"
+    title = f"The tower {own} {branches} of the net."
     doc = docstring(title, scope.signature(inputs, outputs))
     forward = function("forward", scope.inputs, result_type(len(outputs)), "Run one branch.", body)
-    return made, made.written(doc, [forward])
+    return tower, tower.written(doc, [forward])
 
 
 def common_names(region: Region) -> dict[str, str]:
-    """What the first tower's blobs are called in the class: by what their names have in common in all towers."""
-    made = {tops[0].id: tops for row in region.rows for tops in zip(*(node.tops for node in row), strict=True)}
-    names = {blob: common([top.name for top in tops], tops[0].name) for blob, tops in made.items()}
+    """Return the names of blobs in the class of a tower: the common part of their names in all towers."""
+    tops_of = {tops[0].id: tops for row in region.rows for tops in zip(*(node.tops for node in row), strict=True)}
+    names = {blob: common([top.name for top in tops], tops[0].name) for blob, tops in tops_of.items()}
     return names | {blobs[0].id: common([blob.name for blob in blobs], "x") for blobs in region.inputs}
 
 
 def result_type(count: int) -> str:
-    """What a function of so many results returns."""
+    """Return the result type of a function with this number of results."""
     return "Tensor" if count == 1 else f"tuple[{', '.join(['Tensor'] * count)}]"
 
 
 def docstring(title: str, lines: Sequence[str]) -> list[str]:
-    """The docstring of a class."""
+    """Return the docstring of a class."""
     return [f'    """{title}', "", *(f"    {line}" for line in lines), '    """']

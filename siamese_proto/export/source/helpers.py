@@ -1,4 +1,4 @@
-"""The source of what is carried along: classes and functions of this package that need torch alone."""
+"""Helper code copied into the output: classes and functions of this package that need only torch."""
 
 from __future__ import annotations
 
@@ -28,47 +28,51 @@ class Definition:
 
 @dataclass(frozen=True)
 class _Module:
-    """A module's source in parts."""
+    """The source of a module in parts."""
 
-    texts: dict[str, str]  # of each definition
+    texts: dict[str, str]  # by definition
     trees: dict[str, ast.stmt]
     imports: dict[str, Import]  # by local name
 
 
-def carried(helpers: Iterable[str]) -> tuple[list[str], set[Import]]:
-    """The text of these helpers (`carried.losses.ContrastiveLoss`) and all they use, and what they import.
+def helper_source(helpers: Iterable[str]) -> tuple[list[str], set[Import]]:
+    """Return the source of helpers and of everything they use, and their imports.
 
-    What a definition uses stands before it; an import is a module and the name taken from it.
+    Args:
+        helpers: Names such as `functional.losses.ContrastiveLoss`.
+
+    Returns:
+        The texts, each after those that it uses; and the imports, each a module and the name imported from it.
     """
-    found: dict[Definition, str] = {}
+    texts_of: dict[Definition, str] = {}
     imports: set[Import] = set()
     for helper in helpers:
         module, _, name = helper.rpartition(".")
-        _collect(Definition(f"{_LAYERS}.{module}", name), found, imports)
-    repeated = [name for name, count in Counter(wanted.name for wanted in found).items() if count > 1]
+        _collect(Definition(f"{_LAYERS}.{module}", name), texts_of, imports)
+    repeated = [name for name, count in Counter(definition.name for definition in texts_of).items() if count > 1]
     if repeated:
-        raise ValueError(f"carried under one name: {', '.join(repeated)}")
-    return list(found.values()), imports
+        raise ValueError(f"several helpers have one name: {', '.join(repeated)}")
+    return list(texts_of.values()), imports
 
 
-def _collect(wanted: Definition, found: dict[Definition, str], imports: set[Import]) -> None:
-    if wanted in found:
+def _collect(definition: Definition, texts_of: dict[Definition, str], imports: set[Import]) -> None:
+    if definition in texts_of:
         return
-    module = _parsed(wanted.module)
-    for name in _names(module.trees[wanted.name]):
+    module = _parsed(definition.module)
+    for name in _names(module.trees[definition.name]):
         if name in module.imports:
             origin, inner = module.imports[name]
             if origin.startswith(_PACKAGE) and inner:
-                _collect(Definition(origin, inner), found, imports)
+                _collect(Definition(origin, inner), texts_of, imports)
             else:
                 imports.add((origin, inner))
-        elif name in module.trees and name != wanted.name:
-            _collect(Definition(wanted.module, name), found, imports)
-    found.setdefault(wanted, module.texts[wanted.name])
+        elif name in module.trees and name != definition.name:
+            _collect(Definition(definition.module, name), texts_of, imports)
+    texts_of.setdefault(definition, module.texts[definition.name])
 
 
 def _names(tree: ast.stmt) -> Iterator[str]:
-    """Every name that a definition uses, in the order of its text."""
+    """Yield the names that a definition uses, in order."""
     names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
     yield from (node.id for node in sorted(names, key=lambda node: (node.lineno, node.col_offset)))
 
@@ -88,7 +92,7 @@ def _parsed(module: str) -> _Module:
             texts[name] = "\n".join(_NOTE_TO_MYPY.sub("", line) for line in lines[begin - 1 : node.end_lineno])
             trees[name] = node
     imports: dict[str, Import] = {}
-    for inner in ast.walk(ast.parse(text)):  # also those for type checkers alone
+    for inner in ast.walk(ast.parse(text)):  # also those for type checkers
         if isinstance(inner, ast.ImportFrom):
             imports.update({alias.asname or alias.name: (inner.module or "", alias.name) for alias in inner.names})
         elif isinstance(inner, ast.Import):

@@ -1,4 +1,4 @@
-"""Back end 3: a graph as readable PyTorch source."""
+"""Write a graph as readable PyTorch source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from siamese_proto.export.source.classes import Class, common_names, docstring, ends, lines_of, result_type, tower_class
-from siamese_proto.export.source.helpers import Import, carried
+from siamese_proto.export.source.helpers import Import, helper_source
 from siamese_proto.export.source.names import VARIABLES, class_name, shortened, text
 from siamese_proto.export.source.planning import Call, Plan, Region, make_plan
 from siamese_proto.export.source.statements import Scope, function, statement
@@ -34,25 +34,27 @@ class Ported:
     source: str
     class_name: str
     inputs: Mapping[str, str]  # blob -> argument of forward
-    outputs: tuple[str, ...]  # names in what forward returns; a single one may be returned as it is
+    outputs: tuple[str, ...]  # keys of what forward returns; a single output may be returned without a key
     keys: Mapping[str, str]  # parameter id -> its name in the state_dict
 
 
 def emit(graph: Graph) -> str:
-    """The net as the source of a Python module that needs torch alone; see `port`."""
+    """Return the source of a Python module that needs only torch; see `port`."""
     return port(graph).source
 
 
 def port(graph: Graph) -> Ported:
-    """The net as PyTorch source: named modules, one class for the towers of a twin, shapes at the ends of lines.
+    """Write a net as PyTorch source: named modules, one class for the towers of a twin, shapes in comments.
 
-    Run as a program it loads the weights beside it and prints the shapes of its outputs for a random batch. The net
-    computes what the graph's phase does: in eval mode for TEST, in train mode for TRAIN. Raises NetError for a net that
-    cannot run, and for a layer without a plain PyTorch form.
+    Run as a program, the source loads the weights next to it and prints the shapes of its outputs for a random batch.
+    It computes the phase of the graph: eval mode for TEST, train mode for TRAIN.
+
+    Raises:
+        NetError: The net cannot run, or a layer has no plain PyTorch form.
     """
     plan = make_plan(graph)
-    wanted = dict.fromkeys(helper for source in plan.sources.values() for helper in source.helpers)
-    helpers, imports = carried([*wanted, _READ_WEIGHTS])
+    names = dict.fromkeys(helper for source in plan.sources.values() for helper in source.helpers)
+    helpers, imports = helper_source([*names, _READ_WEIGHTS])
     defined = frozenset(name for helper in helpers for name in _defined(helper))
     writer = _Writer(plan, defined)
     classes = writer.classes()
@@ -69,7 +71,7 @@ def port(graph: Graph) -> Ported:
 
 
 class _Writer:
-    """The classes of a net, the largest last."""
+    """Writes the classes of a net, the largest last."""
 
     def __init__(self, plan: Plan, defined: frozenset[str]) -> None:
         self.plan = plan
@@ -89,13 +91,13 @@ class _Writer:
         )
 
     def classes(self) -> list[str]:
-        """The texts of the towers' classes and of the net's."""
+        """Return the texts of the classes of towers and of the net."""
         texts: list[str] = []
         calls: dict[int, list[str]] = {}
         for region in self.plan.regions:
-            made, written = self._tower(region, len(texts) + 1)
-            texts.append(written)
-            calls[id(region)] = self._hold(region, made)
+            tower, source = self._tower(region, len(texts) + 1)
+            texts.append(source)
+            calls[id(region)] = self._hold(region, tower)
         shared = [region for region in self.plan.regions if region.shared]
         methods = []
         if shared:
@@ -120,23 +122,23 @@ class _Writer:
         name = "Tower" if number == 1 else f"Tower{number}"
         return tower_class(region, name, self.plan, self.variables)
 
-    def _hold(self, region: Region, made: Class) -> list[str]:
-        """Give the net the modules of a region; returns what is called for each tower."""
+    def _hold(self, region: Region, of_tower: Class) -> list[str]:
+        """Add the modules of a region to the net; return the callable of each tower."""
         if region.shared:
             name = self.net.attributes.new("tower")
-            self.net.lines += statement(f"self.{name} = {made.name}()", 8)
-            self.net.hold(made.params, name)
+            self.net.lines += statement(f"self.{name} = {of_tower.name}()", 8)
+            self.net.hold(of_tower.params, name)
             return [f"self.{name}"] * len(region.rows[0])
         names = []
         for tower in range(len(region.rows[0])):
             name = self.net.attributes.new(f"tower_{tower + 1}")
-            self.net.lines += statement(f"self.{name} = {made.name}()", 8)
+            self.net.lines += statement(f"self.{name} = {of_tower.name}()", 8)
             same = {
                 first.param.id: use.param.id
                 for row in region.rows
                 for first, use in zip(row[0].params, row[tower].params, strict=True)
             }
-            self.net.hold({same[param]: inner for param, inner in made.params.items()}, name)
+            self.net.hold({same[param]: inner for param, inner in of_tower.params.items()}, name)
             names.append(f"self.{name}")
         return names
 
@@ -172,22 +174,22 @@ class _Writer:
         return [head, doc, *statement(f"return torch.stack([{', '.join(terms)}]).sum()", 8)]
 
     def title(self) -> str:
-        """The docstring of the module."""
+        """Return the docstring of the module."""
         graph = self.plan.graph
         origin = f"{shortened(os.path.basename(graph.file))}, " if os.path.exists(graph.file) else ""
         return (
             f'"""{self.described()} as PyTorch modules.\n\n'
-            f"Written by siamese-proto from {origin}phase {graph.phase}. It needs torch alone. Run as a program it\n"
-            "loads the weights that lie beside it under its own name, or those named on the command line, and prints\n"
-            'the shapes of the outputs for a random batch.\n"""'
+            f"Written by siamese-proto from {origin}phase {graph.phase}. It needs only torch. Run as a program, it\n"
+            "loads the weights next to it with the same name, or those named on the command line, and prints the\n"
+            'shapes of the outputs for a random batch.\n"""'
         )
 
     def described(self) -> str:
-        """The net by its name, if it has one."""
+        """Return the net with its name, if it has one."""
         return f"The net {shortened(self.plan.graph.name)}" if self.plan.graph.name else "The net"
 
     def main(self) -> str:
-        """The function that runs the net on a random batch."""
+        """Return the function that runs the net on a random batch."""
         batch = []
         for blob, name in zip(self.plan.inputs, self.scope.inputs, strict=True):
             sizes = ", ".join(map(str, blob.shape)) if blob.shape else "()"
@@ -195,7 +197,7 @@ class _Writer:
         mode = "eval" if self.plan.graph.phase == "TEST" else "train"
         head = [
             "def main() -> None:",
-            '    """Run the net on a random batch, on its weights where there are some."""',
+            '    """Run the net on a random batch, with its weights if they exist."""',
             '    weights = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".safetensors")',
             f"    net = {self.net.name}().{mode}()",
             "    if len(sys.argv) > 1 or weights.exists():",
@@ -222,13 +224,13 @@ def _defined(source: str) -> Sequence[str]:
     ]
 
 
-def _imports(body: str, carried_imports: set[Import]) -> str:
-    """The imports that the text needs, in the order of isort."""
+def _imports(body: str, of_helpers: set[Import]) -> str:
+    """Return the imports that the text needs, in the order of isort."""
     used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
-    needed = carried_imports | {found for name, found in _IMPORTS.items() if name in used}
+    needed = of_helpers | {target for name, target in _IMPORTS.items() if name in used}
     blocks = ["from __future__ import annotations"]
     for is_torch in (False, True):
-        chosen = sorted(found for found in needed if found[0].startswith("torch") == is_torch)
+        chosen = sorted(target for target in needed if target[0].startswith("torch") == is_torch)
         lines = [f"import {module}" for module, name in chosen if not name]
         members = defaultdict(list)
         for module, name in chosen:

@@ -1,4 +1,4 @@
-"""Names from a file as names of Python, as texts and as comments: whatever they are, they never become code."""
+"""Names from a file as Python names, string literals and comments. They never become code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-# What every torch module has: an attribute of the same name would hide it.
+# Attributes of every torch module, which a layer of the same name would hide.
 MODULE_ATTRIBUTES = frozenset(
     [
         "add_module",
@@ -67,7 +67,7 @@ MODULE_ATTRIBUTES = frozenset(
         "zero_grad",
     ]
 )
-# What the text itself uses.
+# Names that the generated source uses.
 OWN_ATTRIBUTES = frozenset(("forward_once", "total_loss"))
 TOP_LEVEL = frozenset(("torch", "tensor", "nn", "functional", "path", "sys", "json", "math", "any", "cast", "main"))
 VARIABLES = TOP_LEVEL | frozenset(("self", "cls", "l", "outputs", *(name for name in dir(builtins) if name.islower())))
@@ -76,65 +76,65 @@ _LONGEST = 60  # of a name in a comment
 
 
 class Names:
-    """Identifiers of one scope, each given once."""
+    """Unique identifiers of one scope."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.taken = set(taken)
-        self.counts: dict[str, int] = {}  # how often a name was wanted: real files repeat them
+        self.counts: dict[str, int] = {}  # uses of each name: real files repeat them
 
-    def new(self, wanted: str) -> str:
-        """`wanted` in lower case, or the nearest name that is still free."""
-        base = _plain(wanted).lower()
+    def new(self, name: str) -> str:
+        """Return `name` in lower case, with a number if it is taken."""
+        base = _plain(name).lower()
         count = self.counts.get(base, 1)
-        found = base if count == 1 else f"{base}_{count}"
-        while found in self.taken or keyword.iskeyword(found) or keyword.issoftkeyword(found):
+        free = base if count == 1 else f"{base}_{count}"
+        while free in self.taken or keyword.iskeyword(free) or keyword.issoftkeyword(free):
             count += 1
-            found = f"{base}_{count}"
-        self.taken.add(found)
+            free = f"{base}_{count}"
+        self.taken.add(free)
         self.counts[base] = count
-        return found
+        return free
 
 
 def common(names: Sequence[str], otherwise: str) -> str:
-    """What the names of a thing have in common in all towers: `conv` of `conv_a` and `conv_b`, or of `l_conv`."""
+    """Return the common part of names in all towers: `conv` for `conv_a` and `conv_b`, or for `l_conv` and `r_conv`."""
     prefix = _start(names).rstrip("_-./ ")
     suffix = _start([name[::-1] for name in names])[::-1].lstrip("_-./ ")
     return next((part for part in (prefix, suffix) if len(part) > 1), otherwise)
 
 
 def _start(names: Sequence[str]) -> str:
-    """The letters that all names begin with."""
+    """Return the common prefix of all names."""
     letters = takewhile(lambda column: len(set(column)) == 1, zip(*names, strict=False))  # the shortest ends it
     return "".join(column[0] for column in letters)
 
 
 def class_name(name: str, taken: Iterable[str]) -> str:
-    """`mnist_siamese` -> `MnistSiamese`; `Net` for a net without a name."""
+    """Return a class name: `mnist_siamese` -> `MnistSiamese`; `Net` for a net without a name."""
     words = re.findall(r"[A-Za-z0-9]+", name)
     joined = "".join(word[0].upper() + word[1:] for word in words)[:_LONGEST]
     base = joined if joined[:1].isalpha() else f"Net{joined}"
     reserved = {*taken, *keyword.kwlist, *dir(builtins), "Tensor", "Path", "Any"}
-    is_taken = base in reserved or re.fullmatch(r"Tower\d*", base)  # so the towers' classes are called
-    found, count = f"{base}Net" if is_taken else base, 1
-    while found in reserved:
+    is_taken = base in reserved or re.fullmatch(r"Tower\d*", base)  # the names of tower classes
+    free, count = f"{base}Net" if is_taken else base, 1
+    while free in reserved:
         count += 1
-        found = f"{base}Net{count}"
-    return found
+        free = f"{base}Net{count}"
+    return free
 
 
 def text(name: str) -> str:
-    """A literal that evaluates to `name`: ASCII on one line, between double quotes."""
+    """Return a literal that evaluates to `name`: ASCII on one line, in double quotes."""
     return '"' + "".join(map(_escaped, name)) + '"'
 
 
 def comment(names: Iterable[str]) -> str:
-    """Names of layers as a comment of one line: nothing in it is taken for an instruction to a tool."""
+    """Return names of layers as a one-line comment in which nothing is an instruction to a tool."""
     shown = [shortened(name).replace("#", "\\x23") for name in names]
     return ", ".join(shown if len(shown) <= 3 else [*shown[:2], f"and {len(shown) - 2} more"])
 
 
 def shortened(name: str) -> str:
-    """The literal for `name`, of bearable length."""
+    """Return the literal for `name`, shortened to a readable length."""
     room, letters = _LONGEST, ""
     for letter in map(_escaped, name):
         if room < len(letter):
@@ -144,7 +144,7 @@ def shortened(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """`name` with letters, digits and single underscores alone, beginning with a letter."""
+    """Return `name` with only letters, digits and single underscores, starting with a letter."""
     base = re.sub(r"[^0-9A-Za-z]+", "_", name).strip("_")[:_LONGEST]
     return base if base[:1].isalpha() else f"layer_{base}".rstrip("_")
 

@@ -1,4 +1,4 @@
-"""What becomes a class, what a module, what a line: the graph prepared for writing."""
+"""Plan the generated source: what becomes a class, a module or a line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from siamese_proto.layers.torch_source import Source
 class Region:
     """Rows of towers that become one class.
 
-    `shared`: all towers use one set of parameters, and so are one module; else each has a module of its own. `inputs`
-    and `outputs` are blobs from and for outside, for each one a tuple with the blob of every tower.
+    Attributes:
+        rows: Corresponding layers of the towers.
+        shared: All towers use one set of parameters, so they are one module; otherwise each has its own module.
+        inputs: Blobs from outside; for each a tuple with the blob of every tower.
+        outputs: Blobs read outside, in the same form.
     """
 
     rows: tuple[Row, ...]
@@ -40,7 +43,7 @@ Step = Node | Call
 
 @dataclass(frozen=True)
 class Plan:
-    """A graph prepared for writing. Layers that no output depends on are left out."""
+    """A graph ready to be written. Layers that no output depends on are left out."""
 
     graph: Graph
     inputs: tuple[Blob, ...]
@@ -56,12 +59,12 @@ class Plan:
 
     @property
     def batch(self) -> int | None:
-        """The size of a batch, for which remarks say N."""
+        """The batch size, which comments call N."""
         return next((blob.shape[0] for blob in self.inputs if blob.shape), None)
 
 
 def make_plan(graph: Graph) -> Plan:
-    """Raises NetError for nets that cannot run, and for layers without a plain PyTorch form."""
+    """Plan the source of a graph. Raises NetError if the net cannot run, or a layer has no plain PyTorch form."""
     outputs = outputs_of(graph)
     nodes = needed(graph, outputs)
     sources = {node.id: _source(graph, node) for node in nodes}
@@ -79,7 +82,7 @@ def make_plan(graph: Graph) -> Plan:
         if (region := _region(*rows, nodes, outputs)) is not None
     ]
     while (steps := _in_order(nodes, regions)) is None:
-        regions.pop()  # its layers wait for one another; written one by one they do not
+        regions.pop()  # its layers wait for one another; as single lines they do not
     return Plan(
         graph=graph,
         inputs=inputs_of(graph, nodes),
@@ -96,9 +99,10 @@ def make_plan(graph: Graph) -> Plan:
 
 
 def outputs_of(graph: Graph) -> tuple[Blob, ...]:
-    """What a net computes: blobs that no layer reads, and those with a loss weight. GraphError where there are none.
+    """Return the blobs that no layer reads, and those with a loss weight.
 
-    Raises NetError for a net that cannot run.
+    Raises:
+        NetError: The net cannot run, or has no outputs.
     """
     if graph.problems:
         raise graph.problems[0]
@@ -111,13 +115,13 @@ def outputs_of(graph: Graph) -> tuple[Blob, ...]:
 
 
 def inputs_of(graph: Graph, nodes: Sequence[Node]) -> tuple[Blob, ...]:
-    """What these layers read from outside."""
+    """Return the blobs of sources that these layers read."""
     read = {bottom.id for node in nodes for bottom in node.bottoms}
     return tuple(top for node in graph.nodes if node.is_source for top in node.tops if top.id in read)
 
 
 def needed(graph: Graph, outputs: Sequence[Blob]) -> tuple[Node, ...]:
-    """The layers that the outputs depend on, in their order."""
+    """Return the layers that the outputs depend on, in order."""
     return tuple(node for node in nodes_before(graph, outputs) if not node.is_source)
 
 
@@ -132,7 +136,7 @@ def _source(graph: Graph, node: Node) -> Source:
         raise problem.at(location=node.location, layer=node.name) from None
     if source is None:
         raise GraphError(
-            f"a layer of type {node.type} ({node.layer.describe() or 'as it is set'}) has no plain PyTorch form; "
+            f"a layer of type {node.type} ({node.layer.describe() or 'as set'}) has no plain PyTorch form; "
             "give its class a method `torch_source`, or port the net without it",
             location=node.location,
             layer=node.name,
@@ -141,14 +145,14 @@ def _source(graph: Graph, node: Node) -> Source:
 
 
 def takes_its_own_gradient(use: ParamUse, frozen: frozenset[str]) -> bool:
-    """Whether the gradient of this use needs no care: it counts, or nobody's does."""
+    """Return whether this use can be written without `detach`: it takes a gradient, or no use does."""
     return use.takes_gradient or use.param.statistic or use.param.id in frozen
 
 
 def _modular(
     nodes: Sequence[Node], sources: Mapping[str, Source], owners: Mapping[str, Node], frozen: frozenset[str]
 ) -> frozenset[str]:
-    """The nodes that can be a module: all users of their parameters that are one too are the same module."""
+    """Return the ids of nodes that can be modules; users of the same parameters are the same module."""
 
     def key(node: Node) -> tuple[str, ...]:
         return (sources[node.id].module, *(use.param.id for use in node.params))
@@ -183,16 +187,16 @@ def _kinds(
     modular: frozenset[str],
     frozen: frozenset[str],
 ) -> Iterator[tuple[Row, str]]:
-    """The rows that can be part of a class, each with what it is: "shared", "own", or "any" without parameters."""
-    alive = {node.id for node in nodes}
+    """Yield the rows that can be part of a class, each with its kind: "shared", "own", or "any" without parameters."""
+    written = {node.id for node in nodes}
 
-    def manner(node: Node) -> tuple[object, ...]:
+    def form(node: Node) -> tuple[object, ...]:
         uses = [(use.shape, use.takes_gradient, use.param.id in frozen) for use in node.params]
         shapes = [blob.shape and blob.shape[1:] for blob in (*node.bottoms, *node.tops)]
         return sources[node.id], node.cut, node.id in modular, uses, shapes
 
     for row in rows:
-        if not alive.issuperset(node.id for node in row) or any(manner(node) != manner(row[0]) for node in row):
+        if not written.issuperset(node.id for node in row) or any(form(node) != form(row[0]) for node in row):
             continue
         ids = [tuple(use.param.id for use in node.params) for node in row]
         if not ids[0]:
@@ -204,12 +208,12 @@ def _kinds(
 
 
 def _joined(rows: Iterator[tuple[Row, str]]) -> list[tuple[tuple[Row, ...], bool]]:
-    """The connected parts of the rows that can be one class, and whether the towers share it."""
+    """Return the connected parts of the rows that can be one class, and whether the towers share it."""
     regions: list[tuple[list[Row], set[str]]] = []
     of_blob: dict[str, tuple[list[Row], set[str]]] = {}
     for row, kind in rows:
         members, kinds = [row], {kind} - {"any"}
-        for region in {id(met): met for blob in row[0].bottoms if (met := of_blob.get(blob.id))}.values():
+        for region in {id(part): part for blob in row[0].bottoms if (part := of_blob.get(blob.id))}.values():
             if len(kinds | region[1]) <= 1:
                 members, kinds = [*region[0], *members], kinds | region[1]
                 regions.remove(region)
@@ -220,15 +224,15 @@ def _joined(rows: Iterator[tuple[Row, str]]) -> list[tuple[tuple[Row, ...], bool
 
 
 def _region(rows: tuple[Row, ...], shared: bool, nodes: Sequence[Node], outputs: Sequence[Blob]) -> Region | None:
-    """The rows with what they read and what is read of them; None where the towers are not wired alike."""
-    made = {tops[0].id: tops for row in rows for tops in zip(*(node.tops for node in row), strict=True)}
-    inside = {top.id for tops in made.values() for top in tops}
+    """Return the rows with their inputs and outputs; None if the towers are not connected in the same way."""
+    tops_of = {tops[0].id: tops for row in rows for tops in zip(*(node.tops for node in row), strict=True)}
+    inside = {top.id for tops in tops_of.values() for top in tops}
     inputs: dict[tuple[str, ...], tuple[Blob, ...]] = {}
     for row in rows:
         for bottoms in zip(*(node.bottoms for node in row), strict=True):
             ids = tuple(bottom.id for bottom in bottoms)
-            if ids[0] in made:
-                if ids != tuple(top.id for top in made[ids[0]]):
+            if ids[0] in tops_of:
+                if ids != tuple(top.id for top in tops_of[ids[0]]):
                     return None
             elif inside.intersection(ids):
                 return None
@@ -239,12 +243,12 @@ def _region(rows: tuple[Row, ...], shared: bool, nodes: Sequence[Node], outputs:
     own = {node.id for row in rows for node in row}
     read = {bottom.id for node in nodes if node.id not in own for bottom in node.bottoms}
     read.update(blob.id for blob in outputs)
-    seen = tuple(tops for tops in made.values() if any(top.id in read for top in tops))
-    return Region(rows, shared, tuple(inputs.values()), seen)
+    outside = tuple(tops for tops in tops_of.values() if any(top.id in read for top in tops))
+    return Region(rows, shared, tuple(inputs.values()), outside)
 
 
 def _in_order(nodes: Sequence[Node], regions: Sequence[Region]) -> list[Step] | None:
-    """Layers and towers so that each runs behind what it reads, otherwise as in the file; None for a circle."""
+    """Order layers and towers so that each runs after what it reads, otherwise as in the file; None for a circle."""
     place = {node.id: index for index, node in enumerate(nodes)}
     steps: list[tuple[int, Step, set[str], set[str]]] = []  # place, step, reads, makes
     inside: set[str] = set()
@@ -265,7 +269,7 @@ def _in_order(nodes: Sequence[Node], regions: Sequence[Region]) -> list[Step] | 
 
 
 def shape_of(param: Param) -> tuple[int, ...]:
-    """The shape of a parameter; GraphError where it is not known."""
+    """Return the shape of a parameter; GraphError if it is unknown."""
     if param.shape is None:
         raise GraphError(f"the shape of parameter {quoted(param.name or param.id)} is not known")
     return param.shape

@@ -13,28 +13,28 @@ _OPENING, _CLOSING = "([{", ")]}"
 
 
 def statement(code: str, indent: int = 0, remark: str = "") -> list[str]:
-    """A statement as lines, with a remark behind it, or above it where there is no room."""
+    """Return a statement as lines, with a comment after it, or above it if the line would be too long."""
     margin = " " * indent
-    beside = f"{margin}{code}  # {remark}" if remark else margin + code
-    if len(beside) <= WIDTH:
-        return [beside]
+    line = f"{margin}{code}  # {remark}" if remark else margin + code
+    if len(line) <= WIDTH:
+        return [line]
     above = [margin + line for line in _wrapped(f"# {remark}", WIDTH - indent)] if remark else []
     targets, equals, value = code.partition(" = ")
     if equals and "," in targets and len(margin + code) > WIDTH >= indent + 4 + len(value):
         return [*above, f"{margin}{targets} = (", f"{margin}    {value}", f"{margin})"]
     links = _chain(value)
-    if equals and len(links) > 2 and len(margin + code) > WIDTH:  # calls of methods stand below one another
+    if equals and len(links) > 2 and len(margin + code) > WIDTH:  # method calls go below one another
         inner = (line for link in links for line in broken(link, indent + 4))
         return [*above, f"{margin}{targets} = (", *inner, f"{margin})"]
     return [*above, *broken(code, indent)]
 
 
-def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
-    """`code` in lines of at most WIDTH characters where its last bracket lets it be broken; `behind` ends it."""
+def broken(code: str, indent: int, end_with: str = "") -> Iterator[str]:
+    """Yield `code` in lines of at most WIDTH characters, broken at its last brackets; `end_with` ends it."""
     margin = " " * indent
     begin = _last_bracket(code)
-    if len(margin + code + behind) <= WIDTH or begin is None:
-        yield margin + code + behind
+    if len(margin + code + end_with) <= WIDTH or begin is None:
+        yield margin + code + end_with
         return
     end = _matching(code, begin)
     head, inner, tail = code[: begin + 1], code[begin + 1 : end], code[end:]
@@ -44,15 +44,15 @@ def broken(code: str, indent: int, behind: str = "") -> Iterator[str]:
     if len(margin) + 4 + len(inner) <= WIDTH and not ends_with_comma:
         yield f"{margin}    {inner}"
     else:
-        # A comma behind what stands in brackets alone would make a tuple of it.
+        # A comma after a single expression in brackets would make it a tuple.
         comma = "," if len(parts) > 1 or ends_with_comma or not _is_group(code, begin) else ""
         for part in parts:
             yield from broken(part, indent + 4, comma)
-    yield margin + tail + behind
+    yield margin + tail + end_with
 
 
 def _chain(code: str) -> list[str]:
-    """`f(..).g(..).h(..)` as f(..), .g(..) and .h(..)."""
+    """Split `f(..).g(..).h(..)` into f(..), .g(..) and .h(..)."""
     links, start, position = [], 0, 0
     while position < len(code):
         if code[position] in _OPENING:
@@ -65,7 +65,7 @@ def _chain(code: str) -> list[str]:
 
 
 def _follows_a_name(code: str, begin: int) -> bool:
-    """Whether the bracket at `begin` is that of a call or an index."""
+    """Return whether the bracket at `begin` belongs to a call or an index."""
     before = code[:begin]
     return before[-1:].isalnum() or before[-1:] in tuple("_)]")
 
@@ -75,7 +75,7 @@ def _is_group(code: str, begin: int) -> bool:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    """A comment in lines of at most `width` characters."""
+    """Return a comment in lines of at most `width` characters."""
     lines = []
     while len(line) > width:
         cut = line.rfind(" ", 3, width + 1)
@@ -87,8 +87,8 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def _last_bracket(code: str) -> int | None:
-    """Where the last outermost pair of brackets that holds something begins."""
-    found = None
+    """Return the start of the last outermost pair of brackets that is not empty."""
+    start = None
     position = 0
     while position < len(code):
         if code[position] == '"':
@@ -96,14 +96,14 @@ def _last_bracket(code: str) -> int | None:
         elif code[position] in _OPENING:
             end = _matching(code, position)
             is_index = code[position] == "[" and _follows_a_name(code, position)
-            found = position if end > position + 1 and not is_index else found
+            start = position if end > position + 1 and not is_index else start
             position = end
         position += 1
-    return found
+    return start
 
 
 def _matching(code: str, begin: int) -> int:
-    """Where the bracket at `begin` is closed."""
+    """Return the position of the closing bracket."""
     depth, position = 0, begin
     while position < len(code):
         if code[position] == '"':
@@ -119,12 +119,12 @@ def _matching(code: str, begin: int) -> int:
 
 
 def _end_of_text(code: str, begin: int) -> int:
-    """Where the text literal at `begin` ends; none holds a quote, which `names.text` escapes."""
+    """Return the end of the string literal at `begin`; `names.text` escapes quotes inside."""
     return code.index('"', begin + 1)
 
 
 def _parts(inner: str) -> Iterator[str]:
-    """What commas separate between a pair of brackets."""
+    """Yield the comma-separated parts of the text between brackets."""
     start = position = 0
     while position < len(inner):
         if inner[position] == '"':
@@ -141,12 +141,12 @@ def _parts(inner: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Line:
-    """An expression of blobs, and the blobs that its value is, or is unpacked into.
+    """An expression of blobs, and the blobs that its value is assigned to.
 
-    In the expression `{0}`, `{1}`, .. stand for the blobs read; `cut` says which of them no gradient may pass.
+    In the expression, `{0}`, `{1}`, .. are the bottoms; `cut` states which of them are detached.
     """
 
-    tops: tuple[Blob | None, ...]  # None: not wanted
+    tops: tuple[Blob | None, ...]  # None: not used
     expression: str
     bottoms: tuple[Blob, ...]
     cut: tuple[bool, ...]
@@ -154,19 +154,19 @@ class Line:
 
 
 class Scope:
-    """The body of a function that takes and returns blobs."""
+    """The variables of a function that takes and returns blobs."""
 
     def __init__(
         self, taken: Iterable[str], inputs: Sequence[Blob], batch: int | None, called: Mapping[str, str] | None = None
     ) -> None:
         self.names = Names(taken)
         self.batch = batch
-        self.called = called or {}  # better names than those of the blobs, by their ids
+        self.called = called or {}  # names that replace those of the blobs, by blob id
         self.variables = {blob.id: self.names.new(self.called.get(blob.id, blob.name)) for blob in inputs}
         self.inputs = [self.variables[blob.id] for blob in inputs]
 
     def written(self, lines: Sequence[Line], results: Sequence[Blob], *, returned: bool) -> list[str]:
-        """The statements; with `returned` the last one hands the results back, as they are or as a tuple."""
+        """Return the statements; with `returned`, the last one returns the result, or a tuple of results."""
         last_read = {blob.id: index for index, line in enumerate(lines) for blob in line.bottoms}
         last_read.update({blob.id: len(lines) for blob in results})
         body: list[str] = []
@@ -185,31 +185,31 @@ class Scope:
         return body
 
     def shape(self, shape: Shape | None) -> str:
-        """A shape for a remark, with N for the size of the batch."""
+        """Return a shape for a comment, with N for the batch size."""
         sizes = ["N" if index == 0 and size == self.batch else str(size) for index, size in enumerate(shape or ())]
         return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     def signature(self, inputs: Sequence[Blob], outputs: Sequence[Blob]) -> list[str]:
-        """Inputs and outputs with their shapes, on one line or on a line each; once the statements are written."""
-        taken, made = (
+        """Return inputs and outputs with their shapes, on one line or on a line each. Call it after `written`."""
+        arguments, results = (
             [f"{self.variables[blob.id]} {self.shape(blob.shape)}" for blob in each] for each in (inputs, outputs)
         )
-        whole = f"{', '.join(taken)} -> {', '.join(made)}"
-        return [whole] if len(whole) <= WIDTH - 4 else [*taken, *(f"-> {output}" for output in made)]
+        whole = f"{', '.join(arguments)} -> {', '.join(results)}"
+        return [whole] if len(whole) <= WIDTH - 4 else [*arguments, *(f"-> {output}" for output in results)]
 
     def _target(self, top: Blob | None, index: int, last_read: dict[str, int]) -> str:
         if top is None:
             return "_"
         before = Blob(top.name, top.version - 1).id
         if top.version and before in self.variables and last_read.get(before, -1) <= index:
-            self.variables[top.id] = self.variables[before]  # changed in place: nobody reads the old value any more
+            self.variables[top.id] = self.variables[before]  # changed in place: the old value has no more readers
         else:
             self.variables[top.id] = self.names.new(self.called.get(top.id, top.name))
         return self.variables[top.id]
 
 
 def function(name: str, inputs: Sequence[str], result: str, doc: str, body: Sequence[str]) -> list[str]:
-    """A method that takes and returns tensors."""
+    """Return a method that takes and returns tensors."""
     arguments = "".join(f", {each}: Tensor" for each in inputs)
     head = list(broken(f"def {name}(self{arguments})", 4, f" -> {result}:"))
     return [*head, f'        """{doc}"""', *body]

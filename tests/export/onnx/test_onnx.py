@@ -114,7 +114,7 @@ def test_recurrent_layers_begin_anew_and_that_is_said() -> None:
     text = given("x", 3, 2, 5) + given("cont", 3, 2) + layer("lstm", "LSTM", "x cont", "", settings)
     net = sp.Net(text, seed=1)
     made = compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})
-    assert (made.begins_anew, made.any_batch) == (("lstm",), False)
+    assert (made.stateless, made.any_batch) == (("lstm",), False)
     net.run_state.carried.clear()
     compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})  # what was traced is not kept
 
@@ -135,7 +135,7 @@ def test_recurrent_layers_begin_anew_and_that_is_said() -> None:
             "<text>:3: layer 'drawn': a layer of type Pooling (STOCHASTIC 2x2/1) cannot be exported to ONNX: it "
             "draws at random",
         ),
-        (given("data", 2, 3) + layer("y", "ReLU", "data"), "TRAIN", "take its phase TEST"),
+        (given("data", 2, 3) + layer("y", "ReLU", "data"), "TRAIN", "needs a graph of phase TEST"),
         (given("data", 2, 3), "TEST", "the net computes nothing"),
     ],
 )
@@ -150,7 +150,7 @@ def test_what_cannot_be_exported_is_said_with_its_place(text: str, phase: str, m
 def test_a_layer_that_onnx_computes_otherwise_is_never_written(monkeypatch: pytest.MonkeyPatch) -> None:
     net = sp.Net(given("data", 2, 3) + layer("y", "Sigmoid", "data"), seed=1)
     monkeypatch.setattr("siamese_proto.export.onnx.model._TOLERANCE", -1.0)
-    with pytest.raises(sp.NetError, match="onnxruntime computes blob 'y' otherwise than the net does, by up to"):
+    with pytest.raises(sp.NetError, match="onnxruntime computes blob 'y' with a difference of up to"):
         make_onnx(net.graph, net.tensors)
 
 
@@ -199,11 +199,11 @@ def test_wrong_uses_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ),
         (
             ("convert", "w.caffemodel", "m.onnx"),
-            "holds weights alone; ONNX needs the net too: convert NET.prototxt m.onnx",
+            "contains only weights; ONNX needs the net too: convert NET.prototxt m.onnx",
         ),
         (
             ("convert", "w.caffemodel", "m.pt", "--weights", "w.caffemodel"),
-            "--weights goes with a net that becomes ONNX",
+            "--weights applies to a net that is converted to ONNX",
         ),
         (("convert", "net.prototxt", "m.onnx", "--weights", "w.caffemodel"), "belongs to another net"),
         (("convert", "none.prototxt", "m.onnx"), "none.prototxt: No such file or directory"),
@@ -213,4 +213,4 @@ def test_wrong_uses_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert message in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.prototxt", "w.caffemodel"]
     done = command("convert", "net.prototxt", "m.onnx")
-    assert "note: no --weights are given" in done.stderr
+    assert "note: without --weights, the parameters have their initial values" in done.stderr

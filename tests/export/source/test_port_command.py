@@ -95,7 +95,7 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
     made = subprocess.run(words, capture_output=True, text=True, check=False)
     assert made.returncode == 1
     assert problem_lines(made.stderr) == [
-        f"{net}:2: layer 'odd': a layer of type WithoutSource (as it is set) has no plain PyTorch form; "
+        f"{net}:2: layer 'odd': a layer of type WithoutSource (as set) has no plain PyTorch form; "
         "give its class a method `torch_source`, or port the net without it"
     ]
     assert not (tmp_path / "net.py").exists()

@@ -15,7 +15,7 @@ from ported_zoo import ZOO, given, layer, pool
 
 import siamese_proto as sp
 from siamese_proto.export.source import port
-from siamese_proto.export.source.helpers import carried
+from siamese_proto.export.source.helpers import helper_source
 from siamese_proto.proto import schema
 
 ROOT = paths.ROOT
@@ -202,6 +202,6 @@ def test_no_two_helpers_have_one_name() -> None:
     layers = (ROOT / "siamese_proto" / "layers").glob("*.py")
     helpers = sorted({name for path in layers for name in re.findall(r"functional\.\w+\.\w+", path.read_text())})
     assert len(helpers) > 20
-    texts, imports = carried(helpers)
+    texts, imports = helper_source(helpers)
     assert len(texts) > len(helpers)
     assert {module.partition(".")[0] for module, _ in imports} <= {"torch", *sys.stdlib_module_names}

@@ -1,8 +1,8 @@
 """The net "mnist_siamese" as PyTorch modules.
 
-Written by siamese-proto from phase TEST. It needs torch alone. Run as a program it
-loads the weights that lie beside it under its own name, or those named on the command line, and prints
-the shapes of the outputs for a random batch.
+Written by siamese-proto from phase TEST. It needs only torch. Run as a program, it
+loads the weights next to it with the same name, or those named on the command line, and prints the
+shapes of the outputs for a random batch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 class Tower(nn.Module):
-    """The tower that serves both branches of the net.
+    """The tower for both branches of the net.
 
     data (N, 1, 28, 28) -> feat (N, 2)
     """
@@ -161,7 +161,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Run the net on a random batch, on its weights where there are some."""
+    """Run the net on a random batch, with its weights if they exist."""
     weights = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_suffix(".safetensors")
     net = MnistSiamese().eval()
     if len(sys.argv) > 1 or weights.exists():
