@@ -1,4 +1,4 @@
-"""How many labels are hit."""
+"""Accuracy of class scores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @layer("Accuracy")
 class Accuracy(Layer):
-    """The part of the labels whose class is among the `top_k` highest scores; equal scores count against the label.
+    """The share of labels whose class is among the `top_k` highest scores; ties count against the label.
 
-    scores (N, C, *S), labels of N x prod S whole numbers -> (), and the same for each class (C)
-    Labels equal to `ignore_label` do not count; where nothing counts the result is 0. There is no gradient.
-    Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    scores (N, C, *S), N x prod S integer labels -> (), and optionally the accuracy of each class (C,)
+    Labels equal to `ignore_label` do not count; if none counts, the result is 0. There is no gradient.
+    On the CPU, raises DataError for labels outside the classes.
     Caffe: accuracy_layer.cpp
     """
 

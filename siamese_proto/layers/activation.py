@@ -35,7 +35,7 @@ class ReLU(ElementWise):
             return [x.relu_() if self.overwrites else x.relu()]
         from torch.nn import functional
 
-        # With a negative one torch does not know from the top which side the bottom was on.
+        # With a negative slope, the top does not show the sign of the bottom, which torch needs in the backward pass.
         return [functional.leaky_relu(x, self.negative_slope, inplace=self.overwrites and self.negative_slope > 0)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
@@ -97,10 +97,10 @@ class AbsVal(ElementWise):
 
 @layer("Power")
 class Power(ElementWise):
-    """`y = (shift + scale x) ^ power`; a constant, 1 or shift ^ power, where power or scale is 0.
+    """`y = (shift + scale x) ^ power`; if power or scale is 0, the constant 1 or shift ^ power.
 
     (*S) -> (*S)
-    Where shift is 0 Caffe's gradient is `power y / x`, which is no number at x = 0; here it is the derivative.
+    Caffe's gradient for shift 0 is `power y / x`, which is NaN at x = 0; here it is the derivative.
     Caffe: power_layer.cpp
     """
 
@@ -183,10 +183,10 @@ class Swish(ElementWise):
 
 @layer("Clip")
 class Clip(ReadsBottomBack):
-    """`y = max(min, min(max, x))`, both of which must be given; the gradient at min and max is that of `y = x`.
+    """`y = max(min, min(max, x))`, both of which are required; the gradient at min and max is that of `y = x`.
 
     (*S) -> (*S)
-    Where min is more than max, y is min. In place the gradient passes everywhere, as in Caffe, which reads y for x.
+    If min is greater than max, y is min. In place the gradient passes everywhere, because Caffe then reads y for x.
     Caffe: clip_layer.cpp
     """
 
@@ -219,7 +219,7 @@ class Clip(ReadsBottomBack):
 
 @layer("Threshold")
 class Threshold(ElementWise):
-    """`y = 1` where x > threshold, 0 elsewhere; without gradient.
+    """`y = 1` where x > threshold, 0 elsewhere; no gradient.
 
     (*S) -> (*S)
     Caffe: threshold_layer.cpp
@@ -245,7 +245,7 @@ class BNLL(ReadsBottomBack):
     """`y = log(1 + exp(x))`, the binomial normal log likelihood.
 
     (*S) -> (*S)
-    In place the gradient is that at y, as in Caffe, which reads y for x.
+    In place the gradient is the one at y, because Caffe then reads y for x.
     Caffe: bnll_layer.cpp
     """
 
@@ -265,7 +265,7 @@ class BNLL(ReadsBottomBack):
 
 @layer("Exp")
 class Exp(ElementWise):
-    """`y = base ^ (shift + scale x)`; base -1 stands for e.
+    """`y = base ^ (shift + scale x)`; base -1 means e.
 
     (*S) -> (*S)
     Caffe: exp_layer.cpp
@@ -293,7 +293,7 @@ class Exp(ElementWise):
 
 @layer("Log")
 class Log(ElementWise):
-    """`y = log(shift + scale x) / log(base)`; base -1 stands for e.
+    """`y = log(shift + scale x) / log(base)`; base -1 means e.
 
     (*S) -> (*S)
     Caffe: log_layer.cpp
@@ -304,7 +304,7 @@ class Log(ElementWise):
         self.base, self.scale, self.shift = settings.base, settings.scale, settings.shift
         self.log_base = read_log_base(self.base, "log_param.base")
         if self.log_base == 0:
-            raise GraphError("base 1 has no logarithm: give another, or -1 for e", field="log_param.base")
+            raise GraphError("base 1 has no logarithm: use another base, or -1 for e", field="log_param.base")
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         y = bottoms[0] * self.scale if self.scale != 1 else bottoms[0]
@@ -342,19 +342,19 @@ class Dropout(ElementWise):
             return [x]
         from siamese_proto.layers.functional.draws import uniform
 
-        kept = uniform(x, x.shape, run, self.key) >= self.ratio
-        factors = kept.to(x.dtype).div_(1 - self.ratio)
+        mask = uniform(x, x.shape, run, self.key) >= self.ratio
+        factors = mask.to(x.dtype).div_(1 - self.ratio)
         return [x.mul_(factors) if self.overwrites else x * factors]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        if not self.has_own_phase:  # the mode of the module is that of the net: train() or eval()
+        if not self.has_own_phase:  # the module follows train() and eval() of the net
             return by_module(call("nn.Dropout", self.ratio))
         if self.phase == "TEST":
             return expression("{0}")
         return expression(call("functional.dropout", "{0}", self.ratio, training=(True, None)))
 
     def rows_independent(self) -> bool:
-        # The mask of a row depends on its place in the batch and on the layer's name.
+        # The mask of a row depends on its index in the batch and on the layer's name.
         return self.phase == "TEST" or self.ratio == 0
 
     def describe(self) -> str:
@@ -362,12 +362,12 @@ class Dropout(ElementWise):
 
 
 def linear(scale: float, shift: float) -> str:
-    """`1 + 2 x`."""
+    """Return the text of `shift + scale x`: `1 + 2 x`."""
     return (f"{shift:g} + " if shift else "") + f"{scale:g} x"
 
 
 def read_log_base(base: float, field: str) -> float:
-    """The logarithm of a base, 1 for -1; GraphError for a base that is not above 0."""
+    """Return the logarithm of a base, 1 for base -1. Raises GraphError for other bases that are not above 0."""
     if base == -1:
         return 1.0
     if not 0 < base < math.inf:

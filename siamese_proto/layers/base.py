@@ -1,7 +1,7 @@
-"""What a layer is: one small class that reads its settings once, states its shapes and computes.
+"""The base class of layers, and the registry of layer types.
 
-Modules in this folder do not import torch when they are imported (only for type checkers, and inside the functions that
-compute), so that nets can be checked and drawn at once.
+Modules in this folder import torch only for type checkers and inside the functions that compute, so that checking and
+drawing a net need not wait for torch.
 """
 
 from __future__ import annotations
@@ -111,21 +111,22 @@ class RunState:
 class Layer:
     """Base class of all layers.
 
-    A subclass reads its part of the message in `read`, declares its parameters in `params` and `param_shapes`, its
-    outputs in `top_shapes`, and computes in `forward`. A problem with a setting or a shape is a `GraphError` with the
-    `field` at fault; who builds the graph adds file, line and layer name. The number of bottoms and tops has been
-    checked against `bottoms` and `tops` before any method is called with shapes; `read` may set these two and `labels`
-    where they depend on the settings. `reads` names the messages of settings that the type takes, where that is not
-    just the one that bears its name: others have no effect, and that is reported. `parameters` holds the settings of a
-    type registered with a dataclass of its own (see `layer`). A type that writes files sets `writes_files`; its
-    `forward` writes them only where `run.writes_files` is set.
+    A subclass reads its settings in `read`, declares its parameters in `params` and `param_shapes` and its outputs in
+    `top_shapes`, and computes in `forward`. It raises `GraphError` with the `field` of an invalid setting or
+    shape; the graph builder adds file, line and layer name. The number of bottoms and tops is checked against `bottoms`
+    and `tops` before any method is called with shapes; `read` may set these two and `labels` if they depend on the
+    settings.
 
-    `phase` is "TRAIN" or "TEST". A layer that does something else in training reads it wherever it needs it; `train()`
-    and `eval()` of a net set it (see `in_phase`).
+    `reads` names the messages of settings that the type reads, by default the one named after the type; a warning is
+    reported for others. `parameters` holds the settings of a type registered with a dataclass (see `layer`). A type
+    that writes files sets `writes_files`; its `forward` writes them only if `run.writes_files` is set.
+
+    `phase` is "TRAIN" or "TEST". A layer that behaves differently in training reads it; `train()` and `eval()` of a net
+    set it (see `in_phase`).
     """
 
     type: ClassVar[str] = ""  # set by @layer
-    reads: ClassVar[Sequence[str]] = ()  # set by @layer unless given
+    reads: ClassVar[Sequence[str]] = ()  # set by @layer if not defined
     bottoms: Arity = exactly(1)
     bottom_names: ClassVar[Sequence[str]] = ()
     tops: Arity = exactly(1)
@@ -141,8 +142,10 @@ class Layer:
 
     def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
         self.name: str = message.name
-        self.key = context.node_id or message.name  # what random draws depend on: layers of one name draw apart
-        # A layer that says its own phase has it whatever net it stands in (net.cpp: Init), and in either mode.
+        self.key = (
+            context.node_id or message.name
+        )  # random numbers depend on it, so that layers of the same name differ
+        # A layer whose message sets `phase` keeps it in any net (net.cpp: Init) and in both modes.
         self.has_own_phase = message.HasField("phase")
         self.phase: Phase = PHASES[message.phase] if self.has_own_phase else context.phase
         self.context = context
@@ -153,12 +156,12 @@ class Layer:
         self.read(message)
 
     def read(self, message: schema.LayerParameter) -> None:
-        """Take the settings from the message into plain attributes."""
+        """Store the settings of the message in plain attributes."""
 
     def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
-        """The layer as it acts in a phase: itself, or a copy that has read its settings again.
+        """Return the layer for a phase: itself, or a copy that has read its settings again.
 
-        A net in the mode of another phase than its own, set by `train()` or `eval()`, runs such copies.
+        After `train()` or `eval()` selects another phase than the net was built for, the net runs these copies.
         """
         if phase == self.phase or self.has_own_phase:
             return self
@@ -168,77 +171,77 @@ class Layer:
         return other
 
     def params(self) -> Sequence[ParamRole]:
-        """The parameter blobs, in Caffe's order; known from the settings alone."""
+        """Return the parameter blobs in Caffe's order; they depend on the settings only."""
         return ()
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        """One shape for each of `params()`."""
+        """Return one shape for each of `params()`."""
         return ()
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
-        """One shape a top; raises GraphError where the bottoms do not suit the layer."""
+        """Return one shape per top. Raises GraphError for bottoms that do not fit the layer."""
         raise NotImplementedError(f"layer type {self.type} has no top_shapes")
 
     def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
-        """One shape a top of a layer without bottoms whose first top has this shape; None where it is not known.
+        """Return one shape per top of a layer without bottoms from the shape of its first top; None for unknown ones.
 
-        What a layer that reads images delivers besides them is one number a record.
+        By default each top is (N,): data layers return one number per image.
         """
         return [first[:1]] * self.top_count
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        """One tensor a top; bottoms are not to be changed."""
+        """Return one tensor per top. The bottoms must not be changed."""
         raise NotImplementedError(f"layer type {self.type} has no forward")
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        """How the layer is written as PyTorch for bottoms of these shapes; None: it has no plain form there."""
+        """Return the layer as PyTorch source for bottoms of these shapes; None if it cannot be written as such."""
         return None
 
     def first_values(self, index: int) -> Tensor | None:
-        """What parameter `index` begins with; None for the numbers that its filler draws."""
+        """Return the initial values of parameter `index`; None to use its filler."""
         return None
 
     def laid_out(self, index: int, values: Tensor) -> Tensor:
-        """Parameter `index` in the memory layout that the layer computes fastest with; of the same shape."""
+        """Return parameter `index`, of the same shape, in the memory layout that is fastest for this layer."""
         return values
 
     def prepare(self) -> None:
-        """Called when a net that is to run is made of the graph; raises GraphError where this layer may not run."""
+        """Check that this layer may run, when a net is built from the graph. Raises GraphError if it may not."""
 
     def rows_independent(self) -> bool:
-        """Whether row n of every top depends on row n of the bottoms alone, so that batches can be joined and split."""
+        """Whether row n of every top depends on row n of the bottoms only, so that batches can be joined and split."""
         return False
 
     def multiply_adds(self, bottoms: Sequence[Shape], tops: Sequence[Shape]) -> int:
-        """Multiply-adds of one forward pass; 0 for layers that do next to none."""
+        """Return the multiply-adds of one forward pass; 0 for layers with hardly any."""
         return 0
 
     def describe(self) -> str:
-        """Settings in few words, for drawings and summaries: `20 x 5x5, stride 1`, `MAX 2x2/2`."""
+        """Return a short text of the settings for drawings and summaries: `20 x 5x5, stride 1`, `MAX 2x2/2`."""
         return ""
 
     def unused_fields(self) -> Sequence[str]:
-        """Paths of fields that were written and have no effect with these settings: `data_param.scale`."""
+        """Return the paths of fields in the file that have no effect with these settings: `data_param.scale`."""
         return ()
 
 
 class Feeder(Protocol):
-    """What delivers the batches of a data layer."""
+    """Returns the batches of a data layer one after the other."""
 
-    batches: int  # delivered so far
+    batches: int  # number of batches returned so far
 
     def next_batch(self) -> Sequence[Tensor]:
-        """One tensor a top of the data layer."""
+        """Return one tensor per top of the data layer."""
 
     def skip(self, batches: int) -> None:
-        """Go on as if `batches` batches had been delivered since the first record."""
+        """Continue as if `batches` batches had been returned since the first record."""
 
     def close(self) -> None:
-        """Stop reading ahead and give files and threads back."""
+        """Stop reading ahead, and close files and threads."""
 
 
 class Coverage(NamedTuple):
-    """The records that a data layer reads, each once, before it begins again, and how many make a batch."""
+    """The number of records that a data layer reads before it starts again, and the batch size."""
 
     source: str
     records: int
@@ -246,7 +249,7 @@ class Coverage(NamedTuple):
 
     @property
     def batches(self) -> Fraction:
-        """How many batches it takes to read every record once."""
+        """The number of batches that read every record once."""
         return Fraction(self.records, self.batch_size)
 
 
@@ -257,26 +260,26 @@ class DataLayer(Layer):
     bottoms = exactly(0)
 
     def coverage(self, most: int | None = None) -> Coverage | None:
-        """The records of the source; None where it has no end, or is missing. Raises DataError.
+        """Return the records of the source; None if it is endless or missing. Raises DataError.
 
-        With `most`, a source whose records have to be counted may stop where there are more than that.
+        With `most`, a source that has to count its records may stop after more than that.
         """
         return None
 
     def label_values(self, top: int) -> NDArray[Any] | None:
-        """The values of a top that has one number a row, (n,): all, or those of the first rows; None: unknown yet."""
+        """Return the values of a top with one number per row, (n,): all or the first ones; None if not known yet."""
         return None
 
     def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
-        """Itself: what is read, and how it is cropped, does not depend on the mode of a net."""
+        """Return the layer itself: reading and cropping do not depend on the mode of the net."""
         return self
 
     def bad_values(self) -> str:
-        """Say where the source has NaN or infinity, as far as that is quick to see; empty where it has not."""
+        """Describe where the source has NaN or infinity, if that is quick to find; empty if it has none."""
         return ""
 
     def open(self, run: RunState) -> Feeder:
-        """Begin to read; raises DataError where the source cannot be read."""
+        """Start reading. Raises DataError if the source cannot be read."""
         raise NotImplementedError(f"layer type {self.type} has no open")
 
 
@@ -292,15 +295,21 @@ def layer(
     field: str | None = None,
     number: int | None = None,
 ) -> Callable[[AnyLayer], AnyLayer]:
-    """Class decorator that registers a layer type. A name already taken is refused unless `replace` is given.
+    """Register a class as a layer type (class decorator).
 
-    `parameters` is a frozen dataclass of the settings that files write in `field`, `my_layer_param { ... }`; a layer
-    finds its own in `self.parameters`. `number` is that field's number in binary files, above those of Caffe; left out,
-    one is made of the name. What can stand in the dataclass: `parameters.own_settings`.
-    Raises ValueError for a name, field or number that is taken.
+    Args:
+        name: The `type` in prototxt files.
+        replace: Replace a registered type of this name.
+        parameters: Frozen dataclass of the settings, which the layer finds in `self.parameters`; see `own_settings` for
+            the types of its fields.
+        field: Name of the message that holds the settings in files: `my_layer_param { ... }`.
+        number: Number of that field in binary files, not one of Caffe's; by default computed from `field`.
+
+    Raises:
+        ValueError: The name, field or number is already in use.
     """
     if (parameters is None) != (field is None):
-        raise ValueError(f"layer type {name!r}: give parameters and field, the name of the message, together")
+        raise ValueError(f"layer type {name!r}: parameters and field (the name of the message) must be given together")
     own = own_settings(parameters, field, number) if parameters is not None and field is not None else None
 
     def register(cls: AnyLayer) -> AnyLayer:
@@ -319,7 +328,7 @@ def layer(
 
 
 def settings_named(name: str) -> Sequence[str]:
-    """The message of settings that bears the name of a layer type, if there is one: `LRN` has `lrn_param`."""
+    """Return the message of settings named after a layer type, if it exists: `lrn_param` for `LRN`."""
     return tuple(
         field.name
         for field in schema.LayerParameter.DESCRIPTOR.fields
@@ -328,38 +337,37 @@ def settings_named(name: str) -> Sequence[str]:
 
 
 def find_layer(name: str) -> type[Layer]:
-    """The class of a layer type; GraphError with the nearest known name where there is none."""
+    """Return the class of a layer type. Raises GraphError, with the closest name, for an unknown type."""
     if name not in _REGISTERED:
-        close = (known for known in _REGISTERED if _is_close(name.casefold(), known.casefold()))
+        close = (other for other in _REGISTERED if _is_close(name.casefold(), other.casefold()))
         raise GraphError(f"unknown layer type {quoted(name)}{did_you_mean(name, close)}", field="type")
     return _REGISTERED[name]
 
 
-@functools.lru_cache(maxsize=4096)  # files repeat their types
-def _is_close(name: str, known: str) -> bool:
-    """Whether a name is likely a misspelt type: ROIPooling and Convolution3D are other types, Convolutional is not."""
-    if name == known:
+@functools.lru_cache(maxsize=4096)  # files use the same types again and again
+def _is_close(name: str, other: str) -> bool:
+    """Whether a name is probably a misspelled type: Convolutional is, ROIPooling and Convolution3D are other types."""
+    if name == other:
         return True
-    if name.endswith(known) or re.findall(r"\d", name) != re.findall(r"\d", known):
+    if name.endswith(other) or re.findall(r"\d", name) != re.findall(r"\d", other):
         return False
-    same = _equal_letters(name, known) + _equal_letters(name[::-1], known[::-1])
-    if same >= len(name):
+    if _equal_letters(name, other) + _equal_letters(name[::-1], other[::-1]) >= len(name):
         return True  # a word is left out: SoftmaxLoss
-    return name[:1] == known[:1] and edits(name, known) <= 2
+    return name[:1] == other[:1] and edits(name, other) <= 2
 
 
 def _equal_letters(one: str, other: str) -> int:
-    """How many letters two texts begin with alike."""
+    """Return the length of the common prefix."""
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def registered() -> dict[str, type[Layer]]:
-    """Every layer type and its class, in alphabetical order."""
+    """Return every layer type and its class, in alphabetical order."""
     return dict(sorted(_REGISTERED.items()))
 
 
 def read_filler(message: schema.FillerParameter) -> Filler:
-    """The plain form of a FillerParameter."""
+    """Convert a FillerParameter to a Filler."""
     norm = cast(VarianceNorm, schema.FillerParameter.VarianceNorm.Name(message.variance_norm))
     return Filler(
         message.type, message.value, message.min, message.max, message.mean, message.std, message.sparse, norm
@@ -367,7 +375,7 @@ def read_filler(message: schema.FillerParameter) -> Filler:
 
 
 def canonical_axis(axis: int, shape: Shape, field: str | None = None) -> int:
-    """`axis` counted from the front; negative ones count from the end, as Blob::CanonicalAxisIndex does."""
+    """Return `axis` counted from the front; negative axes count from the end (Blob::CanonicalAxisIndex)."""
     if not -len(shape) <= axis < len(shape):
         raise GraphError(f"axis {axis} does not exist in a bottom of shape {shape}", field=field)
     return axis % len(shape)

@@ -1,4 +1,4 @@
-"""Checks that several layers make."""
+"""Checks of settings and shapes that several layers share. They raise GraphError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siamese_proto.proto import schema
 
 
 def refuse_in_place(message: schema.LayerParameter) -> None:
-    """GraphError where a top takes the place of the bottom, in a layer whose Caffe original cannot work in place."""
+    """Refuse a top that is also the bottom, for a layer that cannot work in place in Caffe."""
     for index, (bottom, top) in enumerate(zip(message.bottom, message.top, strict=False)):
         if bottom == top:
             raise GraphError(
@@ -24,20 +24,20 @@ def refuse_in_place(message: schema.LayerParameter) -> None:
 
 
 def read_axis(settings: schema.SliceParameter | schema.ConcatParameter, message: str, old_name: str) -> tuple[int, str]:
-    """The axis of a Slice or Concat, and the field it was read from: `axis`, or the old name for it, but not both."""
+    """Return the axis of a Slice or Concat, and the field that sets it: `axis` or its old name, not both."""
     old = int(getattr(settings, old_name))
     if not settings.HasField(old_name):
         return settings.axis, f"{message}.axis"
     if settings.HasField("axis"):
         raise GraphError(
-            f"both axis {settings.axis} and {old_name} {old} are given: they mean the same, write axis alone",
+            f"both axis {settings.axis} and {old_name} {old} are set: they mean the same; keep axis only",
             field=f"{message}.{old_name}",
         )
     return old, f"{message}.{old_name}"
 
 
 def check_same_shapes(bottoms: Sequence[Shape]) -> None:
-    """GraphError unless all bottoms have one shape."""
+    """Require that all bottoms have the same shape."""
     for index, bottom in enumerate(bottoms):
         if bottom != bottoms[0]:
             raise GraphError(
@@ -47,7 +47,7 @@ def check_same_shapes(bottoms: Sequence[Shape]) -> None:
 
 
 def check_batches(bottoms: Sequence[Shape], *indices: int) -> None:
-    """GraphError unless these bottoms hold equally many rows; bottom 0 tells how many (loss_layer.cpp)."""
+    """Require that these bottoms have as many rows as bottom 0 (loss_layer.cpp)."""
     for index in indices:
         if not bottoms[0] or not bottoms[index] or bottoms[0][0] != bottoms[index][0]:
             raise GraphError(
@@ -58,12 +58,12 @@ def check_batches(bottoms: Sequence[Shape], *indices: int) -> None:
 
 
 def check_labels_fit(scores: Shape, labels: Shape, axis: int, field: str) -> int:
-    """GraphError unless there is one label for each score vector along `axis`; returns the axis counted from 0."""
+    """Require one label for each score vector along `axis`; returns the axis counted from 0."""
     axis = canonical_axis(axis, scores, field)
-    wanted = prod(scores[:axis]) * prod(scores[axis + 1 :])
-    if prod(labels) != wanted:
+    count = prod(scores[:axis]) * prod(scores[axis + 1 :])
+    if prod(labels) != count:
         raise GraphError(
-            f"bottom 0 of shape {scores} with the classes on axis {axis} needs {wanted} labels, "
+            f"bottom 0 of shape {scores} with the classes on axis {axis} needs {count} labels, "
             f"but bottom 1 of shape {labels} holds {prod(labels)}",
             field="bottom[1]",
         )
@@ -71,14 +71,14 @@ def check_labels_fit(scores: Shape, labels: Shape, axis: int, field: str) -> int
 
 
 def check_positive(settings: Message, name: str, message: str) -> None:
-    """Refuse a count that is not given, or that is 0; `message` is the name of the field that holds `settings`."""
+    """Require a count of at least 1; `message` is the name of the field that holds `settings`."""
     if getattr(settings, name) < 1:
         fault = f"{name} 0 must be at least 1" if settings.HasField(name) else f"{name} is missing; give a number"
         raise GraphError(fault, field=f"{message}.{name}")
 
 
 def check_equal_features(bottoms: Sequence[Shape]) -> None:
-    """GraphError unless every bottom holds as many values a row as bottom 0."""
+    """Require that every bottom has as many values per row as bottom 0."""
     first = prod(bottoms[0][1:])
     for index, bottom in enumerate(bottoms):
         if prod(bottom[1:]) != first:

@@ -57,9 +57,9 @@ class Softmax(Layer):
 class SoftmaxWithLoss(Layer):
     """`-sum of log(max(p[label], FLT_MIN)) / divisor`, with p the softmax of the scores along `axis`.
 
-    scores (N, C, *S), labels of N x prod S whole numbers from 0 to C - 1 -> (), and p (N, C, *S) without gradient
+    scores (N, C, *S), N x prod S integer labels from 0 to C - 1 -> (), and p (N, C, *S) without gradient
     Labels equal to `ignore_label` do not count. The divisor is the count (VALID), N (BATCH_SIZE), N x prod S (FULL) or
-    1 (NONE), and at least 1. Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    1 (NONE), and at least 1. On the CPU, raises DataError for labels outside the classes.
     Caffe: softmax_loss_layer.cpp
     """
 
@@ -103,11 +103,11 @@ class SoftmaxWithLoss(Layer):
         return "" if self.ignored is None else f"ignore {self.ignored}"
 
 
-_MOST_CLASSES = 32  # whose matrix is written out in source
+_MOST_CLASSES = 32  # largest matrix written into PyTorch source
 
 
 class RowLoss(Layer):
-    """A loss of rows of scores (N, *C), one label a row."""
+    """A loss of rows of scores (N, *C) with one label per row."""
 
     bottoms = exactly(2)
     bottom_names = ("scores", "label")
@@ -118,7 +118,7 @@ class RowLoss(Layer):
         check_batches(bottoms, 1)
         if prod(bottoms[1][1:]) != 1:
             raise GraphError(
-                f"bottom 1 has shape {bottoms[1]}, expected one label a row: (N) or (N, 1, 1, 1)", field="bottom[1]"
+                f"bottom 1 has shape {bottoms[1]}, expected one label per row: (N) or (N, 1, 1, 1)", field="bottom[1]"
             )
         return [()]
 
@@ -131,8 +131,8 @@ class RowLoss(Layer):
 class HingeLoss(RowLoss):
     """`sum of max(0, 1 - s x)^p / N`, s being 1 for the label's score and -1 for the others; p 1 (L1) or 2 (L2).
 
-    scores (N, *C), labels of N whole numbers from 0 to prod C - 1 -> ()
-    Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    scores (N, *C), N integer labels from 0 to prod C - 1 -> ()
+    On the CPU, raises DataError for labels outside the classes.
     Caffe: hinge_loss_layer.cpp
     """
 
@@ -160,10 +160,10 @@ class HingeLoss(RowLoss):
 
 @layer("MultinomialLogisticLoss")
 class MultinomialLogisticLoss(RowLoss):
-    """`-sum of log(max(p[label], 1e-20)) / N`; below the floor the gradient stays what it is there.
+    """`-sum of log(max(p[label], 1e-20)) / N`; below that floor the gradient is the one at the floor.
 
-    probabilities p (N, *C), labels of N whole numbers from 0 to prod C - 1 -> ()
-    Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    probabilities p (N, *C), N integer labels from 0 to prod C - 1 -> ()
+    On the CPU, raises DataError for labels outside the classes.
     Caffe: multinomial_logistic_loss_layer.cpp
     """
 
@@ -188,10 +188,10 @@ class MultinomialLogisticLoss(RowLoss):
 class InfogainLoss(Layer):
     """`-sum over labels and classes l of H[label, l] log(max(p_l, 1e-20)) / divisor`, p the softmax along `axis`.
 
-    scores (N, C, *S), labels of N x prod S whole numbers from 0 to C - 1, H of C x C values: a third bottom, or a
-    BlobProto in the file `source` -> (), and p (N, C, *S) without gradient
+    scores (N, C, *S), N x prod S integer labels from 0 to C - 1, H with C x C values, from a third bottom or the
+    BlobProto file `source` -> (), and p (N, C, *S) without gradient
     Labels equal to `ignore_label` do not count. The divisor is the count (VALID), N (BATCH_SIZE), N x prod S (FULL) or
-    1 (NONE), and at least 1. Raises DataError for labels outside the classes, where that costs nothing: on the CPU.
+    1 (NONE), and at least 1. On the CPU, raises DataError for labels outside the classes.
     Caffe: infogain_loss_layer.cpp
     """
 
@@ -208,16 +208,16 @@ class InfogainLoss(Layer):
         self.normalization = read_normalization(message, "VALID")
         self.labels = (1, 2)[: self.bottom_count - 1]
         self._gains: list[float] | None = None
-        self._placed: Tensor | None = None  # the same as a tensor of the kind last asked for
+        self._placed: Tensor | None = None  # the same as a tensor of the last type and device
         if message.loss_param.HasField("normalize"):
             raise GraphError(
-                "normalize is not taken by InfogainLoss: write normalization: "
+                "InfogainLoss does not support normalize: write normalization: "
                 + ("VALID" if message.loss_param.normalize else "BATCH_SIZE"),
                 field="loss_param.normalize",
             )
         if self.bottom_count == 2 and not self.source:
             raise GraphError(
-                "the matrix H is missing: give it as a third bottom, or the path of a BlobProto as source",
+                "the matrix H is missing: add it as a third bottom, or set source to the path of a BlobProto",
                 field="infogain_loss_param",
             )
 
@@ -259,13 +259,13 @@ class InfogainLoss(Layer):
         return Source((f"{{module}}({{0}}, {{1}}, {gains})",), module, helpers=("functional.losses.InfogainLoss",))
 
     def _gains_source(self) -> str:
-        """H of the file as a literal; GraphError where nobody could read it."""
+        """Return H of the file as a literal. Raises GraphError if it is too large."""
         gains = self._read_gains()
         classes = isqrt(len(gains))
         if classes > _MOST_CLASSES:
             raise GraphError(
-                f"H of {classes} x {classes} numbers in source {quoted(self.source)} is too large to stand in PyTorch "
-                "source: give it as a third bottom",
+                f"H of {classes} x {classes} numbers in source {quoted(self.source)} is too large for PyTorch "
+                "source: use a third bottom",
                 field="infogain_loss_param.source",
             )
         return shown(tuple(tuple(gains[row * classes : (row + 1) * classes]) for row in range(classes)))
@@ -287,18 +287,18 @@ class InfogainLoss(Layer):
         return self._placed
 
     def _read_gains(self) -> list[float]:
-        """The values of H in the file `source`, read once."""
+        """Return the values of H in the file `source`, which is read once."""
         if self._gains is None:
-            found = find_path(self.source, self.context.folder)
+            path = find_path(self.source, self.context.folder)
             field = "infogain_loss_param.source"
-            if found is None:
+            if path is None:
                 raise SourceMissingError(
-                    f"source {quoted(self.source)} is not there{control_hint(self.source)}; write H as a BlobProto",
+                    f"source {quoted(self.source)} does not exist{control_hint(self.source)}; write H as a BlobProto",
                     field=field,
                 )
             try:
-                blob = schema.BlobProto.FromString(Path(found).read_bytes())
+                blob = schema.BlobProto.FromString(Path(path).read_bytes())
             except (OSError, DecodeError):
-                raise GraphError(f"source {quoted(self.source)} is no BlobProto, or damaged", field=field) from None
+                raise GraphError(f"source {quoted(self.source)} is damaged or not a BlobProto", field=field) from None
             self._gains = list(blob.data) or list(blob.double_data)
         return self._gains

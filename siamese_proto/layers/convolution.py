@@ -27,13 +27,13 @@ _CACHED_OPERATIONS = 64  # shapes of bottoms at most, of which a layer remembers
 
 
 class Windowed(Layer):
-    """Windows that slide over the dimensions after the channels, which stand at `axis`."""
+    """Base class of layers whose windows slide over the dimensions after the channels, `axis`."""
 
     reads: ClassVar[Sequence[str]] = ("convolution_param",)
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.convolution_param
-        self.kernel = read_sizes(settings, KERNEL, least=1)  # empty: not given
+        self.kernel = read_sizes(settings, KERNEL, least=1)  # empty if not set
         self.stride = read_sizes(settings, STRIDE, least=1) or (1,)
         self.pad = read_sizes(settings, PAD, least=0) or (0,)
         self.dilation = read_sizes(settings, ("dilation", "", ""), least=1) or (1,)
@@ -50,7 +50,10 @@ class Windowed(Layer):
         return ", ".join(words)
 
     def parted(self, bottom: Shape) -> tuple[Shape, int, Shape]:
-        """A bottom's dimensions before the channels, their number, and those after; GraphError for too few settings."""
+        """Split a shape into the dimensions before the channels, the channels, and the spatial dimensions.
+
+        Raises GraphError if the settings do not fit the number of spatial dimensions.
+        """
         axis = canonical_axis(self.axis, bottom, "convolution_param.axis")
         spatial = bottom[axis + 1 :]
         rank = len(spatial)
@@ -58,39 +61,39 @@ class Windowed(Layer):
         if self.is_pair and rank != 2:
             raise GraphError(
                 f"settings for height and width need 2 spatial dimensions, but a bottom of shape {bottom} has {rank}: "
-                "give kernel_size, stride and pad once a dimension",
+                "set kernel_size, stride and pad once per dimension",
                 field="convolution_param",
             )
         if rank and not self.kernel:
-            raise GraphError("kernel_size is missing: give it, or kernel_h and kernel_w", field="convolution_param")
+            raise GraphError("kernel_size is missing: set it, or kernel_h and kernel_w", field="convolution_param")
         for name, sizes in self._sizes().items():
             if len(sizes) not in (1, rank):
                 raise GraphError(
-                    f"{name} is given {len(sizes)} times for {rank} spatial dimensions of a bottom of shape {bottom}: "
-                    "give it once, or once for each",
+                    f"{name} is set {len(sizes)} times for {rank} spatial dimensions of a bottom of shape {bottom}: "
+                    "set it once, or once per dimension",
                     field=f"convolution_param.{name}[0]",
                 )
         return bottom[:axis], bottom[axis], spatial
 
     def check_rank(self, bottom: Shape, rank: int) -> None:
-        """GraphError where windows do not slide over so many dimensions."""
+        """Raise GraphError if the layer does not support this number of spatial dimensions."""
 
     def windows(self, rank: int) -> tuple[Shape, Shape, Shape, Shape]:
-        """Kernel, stride, pad and dilation of each of `rank` dimensions."""
+        """Return kernel, stride, pad and dilation of each of `rank` dimensions."""
         kernel, stride, pad, dilation = (
             sizes * rank if len(sizes) == 1 else sizes[:rank] for sizes in self._sizes().values()
         )
         return kernel, stride, pad, dilation
 
     def slid(self, spatial: Shape) -> Shape:
-        """How many windows there are along each dimension; GraphError where the kernel does not fit."""
+        """Return the number of windows along each dimension. Raises GraphError if the kernel does not fit."""
         counts = []
         for i, (size, kernel, stride, pad, dilation) in enumerate(
             zip(spatial, *self.windows(len(spatial)), strict=True)
         ):
             extent = dilation * (kernel - 1) + 1
             padded = size + 2 * pad
-            if extent - padded >= stride:  # Caffe rounds the quotient towards 0: one window may reach a little beyond
+            if extent - padded >= stride:  # Caffe rounds towards 0, so that one window may extend beyond the bottom
                 dilated = f" (dilation {dilation} makes it {extent})" if dilation > 1 else ""
                 raise GraphError(
                     f"kernel size {kernel}{dilated} is larger than the padded bottom, {size} + 2 x {pad} = {padded}",
@@ -100,12 +103,12 @@ class Windowed(Layer):
         return tuple(counts)
 
     def overhang(self, spatial: Shape) -> Shape:
-        """How far the window reaches beyond the pad along each dimension, where a single one does."""
+        """Return how far a window extends beyond the pad along each dimension; only a single window can."""
         sizes = zip(spatial, *self.windows(len(spatial)), strict=True)
         return tuple(max(dilation * (kernel - 1) + 1 - size - 2 * pad, 0) for size, kernel, _, pad, dilation in sizes)
 
     def field(self, names: tuple[str, str, str], dimension: int, rank: int) -> str:
-        """The field that sets a quantity for a dimension."""
+        """Return the field that sets a size for a dimension."""
         return "convolution_param." + (names[1 + dimension] if self.is_pair and rank == 2 else f"{names[0]}[0]")
 
     def _sizes(self) -> dict[str, Shape]:
@@ -117,10 +120,10 @@ class Convolution(Windowed):
     """`y[n, o, t] = b[o] + sum over c, k of w[o, c, k] x[n, c, stride t + dilation k - pad]`, in up to 3 dimensions.
 
     (N, C, *S) -> (N, num_output, *T), T = floor((S + 2 pad - dilation (kernel - 1) - 1) / stride) + 1;
-    each of several bottoms, all of one shape, to its own top through the same weights;
+    several bottoms of the same shape have one top each and share the weights;
     with `axis` a, N stands for the first a axes.  weight (num_output, C / group, *kernel), bias (num_output,)
-    A kernel may be larger than the padded bottom by less than the stride: one window then reaches beyond, over zeros.
-    Where nothing follows the channels there are no windows: `y[n, o] = b[o] + sum over c of w[o, c] x[n, c]`.
+    A kernel may exceed the padded bottom by less than the stride: the single window then reads zeros beyond it.
+    Without spatial dimensions there are no windows: `y[n, o] = b[o] + sum over c of w[o, c] x[n, c]`.
     Caffe: base_conv_layer.cpp, conv_layer.cpp
     """
 
@@ -228,15 +231,15 @@ class Convolution(Windowed):
         kernel, (stride, padding, dilation) = windows[0], windows[1:]
         steps = {"stride": (stride, 1), "padding": (padding, 0), "dilation": (dilation, 1), "groups": (self.group, 1)}
         bias = "{p1}" if len(self.roles) > 1 else "None"
-        # One dimension of size 1, over which a window of size 1 slides, where there is none.
+        # Without spatial dimensions, convolve over one of size 1 with a window of size 1.
         x, weight = (bottom, "{p0}") if rank else ("{x}.unsqueeze(-1)", "{p0}.unsqueeze(-1)")
         apart = call(function, x, weight, bias, **steps) + ("" if rank else ".squeeze(-1)")
-        made = call(
+        constructor = call(
             module, channels, self.num_output, kernel_size=(kernel, None), **steps, bias=(len(self.roles) > 1, True)
         )
         return Source(
             tuple(joined_rows(f"{{module}}({bottom})", i, axis) for i in range(len(bottoms))),
-            made if rank else "",
+            constructor if rank else "",
             ("weight", "bias")[: len(self.roles)],
             tuple(joined_rows(apart, i, axis) for i in range(len(bottoms))),
         )
@@ -252,16 +255,16 @@ class Convolution(Windowed):
         if rank > 3:
             raise GraphError(
                 f"a bottom of shape {bottom} has {rank} dimensions after the channels (axis {self.axis}): "
-                f"{self.type} is done in up to 3",
+                f"{self.type} supports up to 3",
                 field="bottom[0]",
             )
 
     def weighed(self, channels: int) -> Shape:
-        """The first two dimensions of the weight."""
+        """Return the first two dimensions of the weight."""
         return self.num_output, channels // self.group
 
     def convolved(self, spatial: Shape) -> Shape:
-        """The spatial dimensions of the tops."""
+        """Return the spatial dimensions of the tops."""
         return self.slid(spatial)
 
     def operation(self, rank: int) -> Operation:
@@ -300,25 +303,25 @@ def over_one(operate: Operation) -> Operation:
 
 
 def gains_from_channels_last(weight: Shape) -> bool:
-    """Whether the CPU's kernels are faster with channels innermost: measured, see docs/decisions/0009."""
+    """Whether the CPU is faster with channels innermost (measured, see docs/decisions/0009)."""
     return len(weight) == 4 and weight[1] <= 32 and weight[2] <= 10 and weight[3] <= 10
 
 
 def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str], least: int) -> Shape:
-    """What is written for one quantity: one value for each dimension, one for all, or none; never both ways at once."""
+    """Read one value per dimension, one for all, or none: from the repeated field, or the pair for 2 dimensions."""
     name, *pair = names
     values = [(f"{name}[{index}]", value) for index, value in enumerate(getattr(settings, name))]
     written = [(field, getattr(settings, field)) for field in pair if field and settings.HasField(field)]
     if written and values:
         raise GraphError(
-            f"both {name} {values[0][1]} and {written[0][0]} {written[0][1]} are given: "
-            f"give {name}, or {pair[0]} and {pair[1]}",
+            f"both {name} {values[0][1]} and {written[0][0]} {written[0][1]} are set: "
+            f"use {name}, or {pair[0]} and {pair[1]}",
             field=f"convolution_param.{written[0][0]}",
         )
     if len(written) == 1 and least > 0:
         missing = pair[0] if written[0][0] == pair[1] else pair[1]
         raise GraphError(
-            f"{written[0][0]} {written[0][1]} is given without {missing}: give both, or {name}",
+            f"{written[0][0]} {written[0][1]} is set without {missing}: set both, or {name}",
             field=f"convolution_param.{written[0][0]}",
         )
     for field, value in values + written:
@@ -330,17 +333,17 @@ def read_sizes(settings: schema.ConvolutionParameter, names: tuple[str, str, str
 
 
 def by(sizes: Shape) -> str:
-    """`5x3` for (5, 3), `5x5` for (5,), which stands for all dimensions."""
+    """Return `5x3` for (5, 3), and `5x5` for (5,), one size for all dimensions."""
     return "x".join(str(size) for size in (sizes * 2 if len(sizes) == 1 else sizes))
 
 
 def short(sizes: Shape) -> str:
-    """`2` for (2, 2) and (2,), `2x1` for (2, 1)."""
+    """Return `2` for (2, 2) and (2,), `2x1` for (2, 1)."""
     return str(sizes[0]) if len(set(sizes)) == 1 else by(sizes)
 
 
 def joined_rows(text: str, index: int, axis: int) -> str:
-    """The expression `text` of a batch `{x}`, which is bottom `index` with the dimensions before `axis` made one."""
+    """Return the expression `text` for the batch `{x}`: bottom `index`, with the dimensions before `axis` flattened."""
     bottom = f"{{{index}}}"
     if axis == 0:
         return f"{text.replace('{x}', f'{bottom}.unsqueeze(0)')}.squeeze(0)"
@@ -350,12 +353,12 @@ def joined_rows(text: str, index: int, axis: int) -> str:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same values with the channels innermost in memory, (N, C, H, W)."""
+    """Return x (N, C, H, W) with the channels innermost in memory."""
     import torch
 
     if x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
         return x
-    if x.shape[1] == 1:  # any order will do for torch then, unless the strides say plainly which is meant
+    if x.shape[1] == 1:  # both layouts are equal, and torch selects its kernel by the strides
         n, _, height, width = x.shape
         return x.reshape(n, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)

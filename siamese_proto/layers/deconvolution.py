@@ -1,4 +1,4 @@
-"""Deconvolution: what a Convolution does to gradients, done to values."""
+"""Deconvolution: the transposed convolution."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Deconvolution(Convolution):
             whole = stride * (size - 1) + dilation * (kernel - 1) + 1
             if whole <= 2 * pad:
                 raise GraphError(
-                    f"pad {pad} on both sides leaves nothing of the {whole} values that a bottom of size {size} "
-                    f"makes with kernel size {kernel} and stride {stride}",
+                    f"pad {pad} on both sides removes all {whole} values that kernel size {kernel} and stride {stride} "
+                    f"make from a bottom of size {size}",
                     field=self.field(PAD, i, len(spatial)),
                 )
             sizes.append(whole - 2 * pad)
@@ -57,5 +57,7 @@ class Deconvolution(Convolution):
         if rank == 0:
             return over_one(functools.partial(functional.conv_transpose1d, groups=self.group))
         spread = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[rank - 1]
-        _, stride, pad, dilation = self.windows(rank)  # a size for each dimension: exporters take no single one for all
+        _, stride, pad, dilation = self.windows(
+            rank
+        )  # one size per dimension, since exporters do not accept a single size for all
         return lambda x, weight, bias: spread(x, weight, bias, stride, pad, (0,) * rank, self.group, dilation)

@@ -1,4 +1,4 @@
-"""Distances and similarities of two blobs, row by row: our own, for what joins the towers of a twin."""
+"""Distance: distances and similarities of the rows of two blobs, for example the two embeddings of a twin."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from siamese_proto.proto import schema
 if TYPE_CHECKING:
     from torch import Tensor
 
-SMALLEST_NORM = 1e-8  # what the lengths in a cosine are taken to be at least
+SMALLEST_NORM = 1e-8  # lower bound of the lengths in a cosine
 
 
 @layer("Distance")
 class Distance(Layer):
     """One number for each pair of rows a and b, by `metric`.
 
-    a (N, *K), b (N, *K) or another shape of as many values a row -> (N, 1)
+    a (N, *K), b (N, *K) or another shape with as many values per row -> (N, 1)
     EUCLIDEAN: sqrt(sum of (a - b)^2), whose gradient at 0 is 0. SQUARED: sum of (a - b)^2. L1: sum of |a - b|.
-    EXP_L1: exp(-sum of |a - b|), from 0 to 1. COSINE_SIMILARITY: a b / (|a| |b|), lengths below 1e-8 taken as 1e-8.
-    COSINE_DISTANCE: 1 less that. DOT: a b.
+    EXP_L1: exp(-sum of |a - b|), from 0 to 1. COSINE_SIMILARITY: a b / (|a| |b|), lengths are at least 1e-8.
+    COSINE_DISTANCE: 1 - COSINE_SIMILARITY. DOT: a b.
     Not in BVLC Caffe.
     """
 
@@ -69,7 +69,7 @@ class Distance(Layer):
 
 
 def measure(metric: str, a: Tensor, b: Tensor) -> Tensor:
-    """The metric of each row of a and b, both (N, K) -> (N,)."""
+    """Return the metric of each pair of rows, (N,), of a and b, both (N, K)."""
     import torch
     from torch import Tensor
     from torch.nn import functional

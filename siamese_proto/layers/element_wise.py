@@ -31,8 +31,8 @@ class ElementWise(Layer):
 class ReadsBottomBack(ElementWise):
     """An element-wise layer whose Caffe original reads its bottom again in the backward pass.
 
-    In place the bottom then holds the layer's own result, and the gradient becomes what `slope` tells; elsewhere it is
-    the derivative of `value`.
+    In place, the bottom then holds the top, and the gradient is that of `slope`; otherwise it is the derivative of
+    `value`.
     """
 
     def __init__(self, message: schema.LayerParameter, context: LayerContext) -> None:
@@ -40,11 +40,11 @@ class ReadsBottomBack(ElementWise):
         super().__init__(message, context)
 
     def value(self, x: Tensor) -> Tensor:
-        """The top."""
+        """Compute the top."""
         raise NotImplementedError(f"layer type {self.type} has no value")
 
     def slope(self, y: Tensor) -> Tensor:
-        """What Caffe multiplies the top's gradient by when bottom and top both hold y."""
+        """Return the factor of the top's gradient when bottom and top both hold y."""
         raise NotImplementedError(f"layer type {self.type} has no slope")
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:

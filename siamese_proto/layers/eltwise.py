@@ -23,8 +23,8 @@ class Eltwise(Layer):
     """SUM: `y = sum of coeff_i x_i`. PROD: `y = product of x_i`. MAX: `y = max of x_i`.
 
     several (*S) -> (*S)
-    The gradient of MAX goes to one bottom: of equal ones to bottom 1 rather than 0, to these rather than later ones,
-    of later ones to the earliest. With `stable_prod_grad: false` that of PROD is `y / x_i`, no number where x_i is 0.
+    The gradient of MAX goes to a single bottom. Of equal bottoms that is bottom 1, then bottom 0, then 2, 3, ..
+    With `stable_prod_grad: false` the gradient of PROD is `y / x_i`, which is NaN where x_i is 0.
     Caffe: eltwise_layer.cpp
     """
 
@@ -38,12 +38,12 @@ class Eltwise(Layer):
         self.stable = settings.stable_prod_grad
         if self.coefficients and len(self.coefficients) != self.bottom_count:
             raise GraphError(
-                f"coeff is given {len(self.coefficients)} times for {self.bottom_count} bottoms: give it once a bottom",
+                f"coeff is set {len(self.coefficients)} times for {self.bottom_count} bottoms: set it once per bottom",
                 field="eltwise_param.coeff[0]",
             )
         if self.coefficients and self.operation == "PROD":
             raise GraphError(
-                "coeff is given for operation PROD: only SUM takes coefficients", field="eltwise_param.coeff[0]"
+                "coeff is set for operation PROD: only SUM supports coefficients", field="eltwise_param.coeff[0]"
             )
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:

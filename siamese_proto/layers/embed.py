@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Embed(Layer):
     """`y[m] = w[x[m]] + b`: row x[m] of a table.
 
-    (*M) whole numbers from 0 to input_dim - 1 -> (*M, num_output);  weight (input_dim, num_output), bias (num_output,)
-    What follows the point of a number is dropped, as in C; no gradient goes to the numbers. Raises DataError for
-    numbers outside the table, where that costs nothing: on the CPU.
+    (*M) integers from 0 to input_dim - 1 -> (*M, num_output);  weight (input_dim, num_output), bias (num_output,)
+    Fractions are cut off, as in C; the indices get no gradient. On the CPU, raises DataError for indices outside the
+    table.
     Caffe: embed_layer.cpp
     """
 
@@ -61,8 +61,8 @@ class Embed(Layer):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         if len(self.roles) > 1:
             return Source(apart=("functional.embedding({0}.long(), {p0}) + {p1}",))
-        made = call("nn.Embedding", self.rows, self.columns)
-        return Source(("{module}({0}.long())",), made, ("weight",), ("functional.embedding({0}.long(), {p0})",))
+        module = call("nn.Embedding", self.rows, self.columns)
+        return Source(("{module}({0}.long())",), module, ("weight",), ("functional.embedding({0}.long(), {p0})",))
 
     def rows_independent(self) -> bool:
         return True

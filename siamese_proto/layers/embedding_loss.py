@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-# Fields of forks, in text, and the layers that they belong to.
+# Fields that forks have in triplet_loss_param, and the layers that they belong to.
 OTHER_MEANINGS = {
     "losstype": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
     "num_triplets": "the one of (features, label) whose batch is sets of a reference, a positive and negatives",
@@ -34,12 +34,12 @@ OTHER_MEANINGS = {
     "mu": "the ranking of a batch by similarities",
     "sample": "the ranking of a batch by similarities",
 }
-SAME_NUMBER = 203  # the fork that means what we mean; its only field is margin = 1
-OTHER_NUMBERS = {137: "losstype", 140: "alpha", 201: "sim_type"}  # of other forks, and a field that tells them
+SAME_NUMBER = 203  # the fork with the same layer; its only field is margin = 1
+OTHER_NUMBERS = {137: "losstype", 140: "alpha", 201: "sim_type"}  # other forks, with a field of each
 CHOICES = (
-    "TripletLoss has meant several layers; this one takes (anchor, positive, negative), with form HINGE, RATIO or "
+    "Several layers are called TripletLoss; this one takes (anchor, positive, negative), with form HINGE, RATIO or "
     "SOFTMAX, distance SQUARED or EUCLIDEAN and normalization HALF_MEAN, MEAN or SUM in triplet_loss_param. Cut the "
-    "batch in three with Slice and choose among these, or register a class of your own: "
+    "batch in three with Slice and use one of these, or register a custom class: "
     '@sp.layer("TripletLoss", replace=True)'
 )
 
@@ -83,7 +83,7 @@ class TripletLoss(Layer):
                 text = f"field {number} holds the settings of another TripletLoss: {OTHER_MEANINGS[field]}. {CHOICES}"
                 raise GraphError(text, field="type")
         if self.bottom_count != 3:
-            raise GraphError(f"it has {self.bottom_count} bottoms, not 3. {CHOICES}", field="type")
+            raise GraphError(f"TripletLoss has {self.bottom_count} bottoms, expected 3. {CHOICES}", field="type")
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         check_batches(bottoms, 1, 2)
@@ -95,7 +95,7 @@ class TripletLoss(Layer):
         near = measure(self.distance, anchor, positive)  # (N,)
         far = measure(self.distance, anchor, negative)
         if self.form == "SOFTMAX":
-            losses = 2 * (near - far).sigmoid().square()  # s is that sigmoid, and 1 - t is s
+            losses = 2 * (near - far).sigmoid().square()  # s is that sigmoid, and 1 - t = s
         elif self.form == "RATIO":
             losses = (1 - far / (near + self.margin)).relu()
         else:
@@ -122,11 +122,11 @@ class TripletLoss(Layer):
 
 @layer("CenterLoss")
 class CenterLoss(Layer):
-    """`1 / (2 N) sum of |x_n - c_y(n)|^2`, c_k the centre of class k.
+    """`1 / (2 N) sum of |x_n - c_y(n)|^2`, c_k the center of class k.
 
-    x (N, *K), flattened from `axis` on, y of N whole numbers below num_output -> ();  centres (num_output, prod K)
-    The centres learn by a rule of their own, whatever the loss weight: the gradient of c_k is
-    `sum over the n of class k of (c_k - x_n) / (1 + their number)`, so that lr_mult alone says how fast they move.
+    x (N, *K), flattened from `axis` on, N integers y below num_output -> ();  centers (num_output, prod K)
+    The gradient of a center does not depend on the loss weight. It is
+    `sum over the n of class k of (c_k - x_n) / (1 + number of these n)`, so that only lr_mult sets how fast it moves.
     Not in BVLC Caffe. Wen, Zhang, Li, Qiao: A Discriminative Feature Learning Approach for Deep Face Recognition
     """
 

@@ -1,4 +1,4 @@
-"""The windows of a convolution laid out as channels."""
+"""Im2col: the windows of a convolution as channels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @layer("Im2col")
 class Im2col(Windowed):
-    """`y[n, (c, *k), t] = x[n, c, stride t + dilation k - pad]`, 0 in the pad: what a Convolution multiplies.
+    """`y[n, (c, *k), t] = x[n, c, stride t + dilation k - pad]`, 0 in the pad, as a Convolution multiplies it.
 
     (N, C, *S) -> (N, C x prod kernel, *T), T as in Convolution; with `axis` a, N stands for the first a axes
     Caffe: im2col_layer.cpp
@@ -58,7 +58,7 @@ class Im2col(Windowed):
         return expression(windows, "functional.pooling.windows_as_channels")
 
     def _each_way(self, spatial: Shape) -> tuple[Shape, Shape, Shape, tuple[tuple[int, int], ...]]:
-        """Kernel, stride, dilation, and the pads before and behind, of each dimension."""
+        """Kernel, stride, dilation, and the pads before and after, of each dimension."""
         kernel, stride, pad, dilation = self.windows(len(spatial))
         return kernel, stride, dilation, tuple((p, p + o) for p, o in zip(pad, self.overhang(spatial), strict=True))
 

@@ -60,10 +60,10 @@ class InnerProduct(Layer):
         x = "{0}" if axis == len(bottoms[0]) - 1 else f"{{0}}.flatten({axis})"
         has_bias = len(self.roles) > 1
         weight, bias = "{p0}.t()" if self.transpose else "{p0}", ", {p1}" if has_bias else ""
-        made = call("nn.Linear", prod(bottoms[0][axis:]), self.num_output, bias=(has_bias, True))
+        module = call("nn.Linear", prod(bottoms[0][axis:]), self.num_output, bias=(has_bias, True))
         return Source(
             (f"{{module}}({x})",),
-            "" if self.transpose else made,
+            "" if self.transpose else module,
             ("weight", "bias")[: len(self.roles)],
             (f"functional.linear({x}, {weight}{bias})",),
         )

@@ -1,4 +1,4 @@
-"""Blobs that no layer computes: given by the caller, or learned."""
+"""Input and Parameter: blobs from the caller, and learned blobs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @layer("Input")
 class Input(Layer):
-    """Its tops are given by whoever runs the net: `net(data=x)`.
+    """The caller passes the tops: `net(data=x)`.
 
-    () -> one blob a top, of the shape given for it (one shape serves all tops).
+    () -> one blob per top, of its shape in input_param (a single shape holds for all tops)
     Caffe: input_layer.cpp
     """
 
@@ -32,7 +32,7 @@ class Input(Layer):
         self.shapes: tuple[Shape, ...] = tuple(tuple(shape.dim) for shape in shapes)
         if len(shapes) not in (0, 1, self.top_count):
             raise GraphError(
-                f"{len(shapes)} shapes are given for {self.top_count} tops: give one shape, or one for each top",
+                f"{len(shapes)} shapes are set for {self.top_count} tops: set one shape, or one per top",
                 field=f"input_param.shape[{min(len(shapes) - 1, self.top_count)}]",
             )
         for index, shape in enumerate(self.shapes):
@@ -41,16 +41,18 @@ class Input(Layer):
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not self.shapes:
-            raise SourceMissingError("no shape is given: write input_param { shape { dim: ... } }", field="input_param")
+            raise SourceMissingError(
+                "the shape is missing: write input_param { shape { dim: ... } }", field="input_param"
+            )
         return self.shapes * self.top_count if len(self.shapes) == 1 else self.shapes
 
 
 @layer("Parameter")
 class Parameter(Layer):
-    """A blob that is learned: the top is the parameter itself, which begins with zeros.
+    """A learned blob: the top is the parameter itself, initially zeros.
 
     () -> `shape`
-    Gradients of several uses and passes add up, as for every parameter; in Caffe the last one replaces the others.
+    Gradients of several uses and passes add up, as for all parameters; in Caffe the last one replaces the others.
     Caffe: parameter_layer.hpp
     """
 

@@ -1,4 +1,4 @@
-"""What losses share: labels as indices into scores, and the divisor of a sum over labels."""
+"""Helpers of losses: labels as indices into scores, and the divisor of a sum over labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def labels_along(scores: Tensor, labels: Tensor, axis: int, ignored: int | None) -> tuple[Tensor, Tensor | None]:
-    """Labels as indices for `gather` along `axis`, and which of them count.
+    """Return labels as indices for `gather` along `axis`, and a mask of those that count.
 
-    scores (*A, C, *B), labels of any shape with prod A x prod B values, which lose what follows the point as in C.
-    Returns (*A, 1, *B) of whole numbers, with 0 for labels to be ignored, and a mask of the same shape and the type of
-    the scores: 1 where a label counts, 0 where not; None where no label is ignored.
+    scores (*A, C, *B), labels of any shape with prod A x prod B values, whose fractions are cut off as in C.
+    Returns integers (*A, 1, *B), 0 for ignored labels, and a mask of the same shape and the type of the scores: 1 for
+    labels that count, 0 for others; None if all count.
     """
     shape = (*scores.shape[:axis], 1, *scores.shape[axis + 1 :])
     indices = labels.detach().long().reshape(shape)
@@ -27,8 +27,8 @@ def labels_along(scores: Tensor, labels: Tensor, axis: int, ignored: int | None)
 
 
 def explain_bad_labels(labels: Tensor, classes: int, layer: str) -> None:
-    """DataError that names the first label outside 0 to classes - 1, if any; asked once indexing has failed."""
-    if labels.device.type != "cpu":  # the device is in an error state: it can no longer be asked
+    """Raise DataError with the first label outside 0 to classes - 1, if any. Call it after indexing has failed."""
+    if labels.device.type != "cpu":  # the device is in an error state and cannot be read
         return
     bad = labels[(labels < 0) | (labels >= classes)]
     if len(bad):

@@ -1,4 +1,4 @@
-"""Losses of pairs and of targets."""
+"""ContrastiveLoss, EuclideanLoss and SigmoidCrossEntropyLoss."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ContrastiveLoss(Layer):
 
     a and b (N, C) or (N, C, 1, 1), y (N) -> ()
     With `legacy_version` the second term is `(1 - y) max(margin - d^2, 0)`.
-    y is cut to a whole number: 0 means different, any other similar. Caffe's gradient is finite at d = 0.
-    Our own: with `label` DIFFERENT it is the other way round; `normalization` MEAN has 1 / N before the sum, SUM 1.
+    The fraction of y is cut off: 0 means different, any other similar. Caffe's gradient is finite at d = 0.
+    Not in Caffe: `label` DIFFERENT reverses the labels; `normalization` MEAN has 1 / N before the sum, SUM 1.
     Caffe: contrastive_loss_layer.cpp; Hadsell, Chopra, LeCun: Dimensionality Reduction by Learning an Invariant Mapping
     """
 
@@ -46,9 +46,9 @@ class ContrastiveLoss(Layer):
         check_batches(bottoms, 1, 2)
         for index, bottom in enumerate(bottoms):
             if prod(bottom[1 if index == 2 else 2 :]) != 1:
-                wanted = "one label a pair: (N) or (N, 1, 1, 1)" if index == 2 else "(N, C) or (N, C, 1, 1)"
+                expected = "one label per pair: (N) or (N, 1, 1, 1)" if index == 2 else "(N, C) or (N, C, 1, 1)"
                 raise GraphError(
-                    f"bottom {index} has shape {bottom}, expected {wanted}"
+                    f"bottom {index} has shape {bottom}, expected {expected}"
                     + ("" if index == 2 else "; flatten it first"),
                     field=f"bottom[{index}]",
                 )
@@ -88,9 +88,9 @@ class ContrastiveLoss(Layer):
 
 @layer("EuclideanLoss")
 class EuclideanLoss(Layer):
-    """`1 / (2 N) sum of (a - b)^2`, N the first dimension alone.
+    """`1 / (2 N) sum of (a - b)^2`, N the first dimension only.
 
-    a and b (N, *S), or shapes that hold equally many values a row -> ()
+    a and b (N, *S), or shapes with as many values per row -> ()
     Caffe: euclidean_loss_layer.cpp
     """
 
@@ -116,8 +116,8 @@ class EuclideanLoss(Layer):
 class SigmoidCrossEntropyLoss(Layer):
     """`-sum of [t log p + (1 - t) log(1 - p)] / divisor`, with p the sigmoid of x.
 
-    x and targets t (N, *S), or shapes that hold equally many values a row -> ()
-    Targets whose whole part equals `ignore_label` do not count. The divisor is N (BATCH_SIZE, the default), the count
+    x and targets t (N, *S), or shapes with as many values per row -> ()
+    Targets whose integer part equals `ignore_label` do not count. The divisor is N (BATCH_SIZE, the default), the count
     (VALID), N x prod S (FULL) or 1 (NONE), and at least 1.
     Caffe: sigmoid_cross_entropy_loss_layer.cpp
     """

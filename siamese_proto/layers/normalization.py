@@ -18,25 +18,23 @@ if TYPE_CHECKING:
 
 @layer("BatchNorm")
 class BatchNorm(Layer):
-    """`y = (x - mean_c) / sqrt(variance_c + eps)`, c the channel: of the batch, or as stored by earlier batches.
+    """`y = (x - mean_c) / sqrt(variance_c + eps)`, c the channel: of the batch, or as stored from earlier batches.
 
     (N, C, *S) -> (N, C, *S);  statistics: mean (C,), variance (C,), scale factor (1,), all 0 at first
-    With `use_global_stats` (unless given: in TEST) mean and variance are those stored, divided by the scale factor, and
-    0 where that is 0. Otherwise they are those of the batch of m = N x prod S values a channel, and what is stored
-    becomes `f mean + batch mean`, `f variance + m / (m - 1) batch variance` (of one value: 0) and `f factor + 1`,
-    f being `moving_average_fraction`.
-    Layers that share their statistics add to them in turn.
+    With `use_global_stats` (default: in TEST) mean and variance are the stored ones divided by the scale factor, 0 if
+    that is 0. Otherwise they are those of the batch, m = N x prod S values per channel, and the stored statistics
+    become `f mean + batch mean`, `f variance + m / (m - 1) batch variance` (0 for m = 1) and `f factor + 1`, with
+    f = `moving_average_fraction`. Layers that share statistics update them one after the other.
     Caffe: batch_norm_layer.cpp
     """
 
     def read(self, message: schema.LayerParameter) -> None:
         settings = message.batch_norm_param
         self.fraction, self.eps = settings.moving_average_fraction, settings.eps
-        given = settings.HasField("use_global_stats")
-        self.uses_stored = settings.use_global_stats if given else self.phase == "TEST"
-        self.is_said = given
-        # A file for both phases may well give the fraction; one that always takes what is stored may not.
-        self.is_fixed = given and settings.use_global_stats and settings.HasField("moving_average_fraction")
+        self.is_explicit = settings.HasField("use_global_stats")
+        self.uses_stored = settings.use_global_stats if self.is_explicit else self.phase == "TEST"
+        # A layer that always uses stored statistics never reads the fraction.
+        self.is_fixed = self.is_explicit and settings.use_global_stats and settings.HasField("moving_average_fraction")
 
     def params(self) -> Sequence[ParamRole]:
         return [ParamRole(role, statistic=True) for role in ("mean", "variance", "scale factor")]
@@ -62,11 +60,11 @@ class BatchNorm(Layer):
         if self.uses_stored:
             share = torch.where(factor == 0, 0.0, 1 / factor)
             return [functional.batch_norm(x, mean * share, variance * share, weight, bias, eps=self.eps)]
-        if x.numel() == x.shape[1]:  # one value a channel, which is its mean; its variance is not to be corrected
+        if x.numel() == x.shape[1]:  # one value per channel: its mean, without a corrected variance
             batch_mean, batch_variance = x.detach().flatten(), torch.zeros_like(variance)
             y = functional.batch_norm(x * 0, torch.zeros_like(mean), torch.ones_like(variance), weight, bias)
         else:
-            # With momentum 1 what torch stores is the mean and the corrected variance of this batch alone.
+            # With momentum 1 torch stores the mean and the corrected variance of this batch only.
             batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
             stored = (batch_mean, batch_variance)
             y = functional.batch_norm(x, *stored, weight, bias, training=True, momentum=1.0, eps=self.eps)
@@ -78,9 +76,9 @@ class BatchNorm(Layer):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"fraction": (float(f"{self.fraction:.7g}"), 0.999), "eps": (float(f"{self.eps:.7g}"), 1e-5)}
-        # Without a word the mode of the module decides, as the phase does.
-        said = self.uses_stored if self.is_said or self.has_own_phase else None
-        module = call("BatchNorm", bottoms[0][1], **settings, use_global_stats=(said, None))
+        # By default the module follows train() and eval(), like the phase.
+        use_global_stats = self.uses_stored if self.is_explicit or self.has_own_phase else None
+        module = call("BatchNorm", bottoms[0][1], **settings, use_global_stats=(use_global_stats, None))
         names = ("mean", "variance", "factor")
         return by_module(module, names, helpers=["functional.normalization.BatchNorm"])
 
@@ -96,10 +94,10 @@ class BatchNorm(Layer):
 
 @layer("LRN")
 class LRN(Layer):
-    """ACROSS_CHANNELS: `y = x / (k + alpha / n sum of x^2)^beta`, the sum over n channels around that of x.
+    """ACROSS_CHANNELS: `y = x / (k + alpha / n sum of x^2)^beta`, the sum over the n channels around that of x.
 
     WITHIN_CHANNEL: `y = x (1 + alpha / n^2 sum of x^2)^-beta`, the sum over n x n values around x; k is 1.
-    (N, C, H, W) -> (N, C, H, W);  n = local_size, odd; beyond the edges x is 0
+    (N, C, H, W) -> (N, C, H, W);  n = local_size, odd; x is 0 beyond the edges
     Caffe: lrn_layer.cpp
     """
 
@@ -110,7 +108,7 @@ class LRN(Layer):
         self.unused = ["lrn_param.k"] if self.is_within and settings.HasField("k") else []
         if self.size % 2 == 0:
             raise GraphError(
-                f"local_size {self.size} must be odd, so that there is a middle", field="lrn_param.local_size"
+                f"local_size {self.size} must be odd, so that the window has a center", field="lrn_param.local_size"
             )
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
@@ -154,9 +152,9 @@ class LRN(Layer):
 class MVN(Layer):
     """`y = (x - mean) / (sqrt(variance) + eps)`, of each channel of each row, or with `across_channels` of each row.
 
-    (N, C, H, W) -> (N, C, H, W); axes that are missing are added behind: (N, C) -> (N, C, 1, 1)
-    Without `normalize_variance`: `y = x - mean`. The variance is divided by the count of values. The gradient is that
-    for eps = 0, as in Caffe.
+    (N, C, H, W) -> (N, C, H, W); missing axes are appended: (N, C) -> (N, C, 1, 1)
+    Without `normalize_variance`: `y = x - mean`. The variance is divided by the number of values. The gradient is
+    that for eps = 0, as in Caffe.
     Caffe: mvn_layer.cpp
     """
 
@@ -198,24 +196,24 @@ class MVN(Layer):
         return ("all channels together" if self.is_across else "each channel") + ("" if self.divides else ", mean only")
 
 
-# Settings of a fork's layer, which divides as this one does and has rules of its own for the gradient.
+# Settings of a fork's layer with the same values and other gradients.
 OTHER_MEANINGS = ("fix_gradient", "bp_norm")
-SCALED_NUMBER = 206  # of norm_param in the fork that it comes from
+SCALED_NUMBER = 206  # of norm_param in the fork that defines it
 CHOICES = (
-    "Normalize has meant several layers; here normalize_param { normalize_type: L2 or L1 across_spatial eps } divides "
-    "by the length, and norm_param { across_spatial scale_filler channel_shared eps } learns a scale too"
+    "Several layers are called Normalize; this one divides by the length, with normalize_param { normalize_type: L2 or "
+    "L1 across_spatial eps }, and learns a scale too with norm_param { across_spatial scale_filler channel_shared eps }"
 )
 
 
 @layer("Normalize")
 class Normalize(Layer):
-    """`y = x / sqrt(sum of x^2 + eps)`, the sum over the channels at each place.
+    """`y = x / sqrt(sum of x^2 + eps)`, the sum over the channels at each position.
 
-    (N, C, *S) -> (N, C, *S) and, as a second top, the lengths that were divided by, (N, 1, *S)
-    `across_spatial` takes the sum over all values of a row; the lengths are (N, 1, ..., 1) then. `normalize_type` L1
+    (N, C, *S) -> (N, C, *S) and, as an optional second top, the divisors, (N, 1, *S)
+    With `across_spatial` the sum is over all values of a row, and the divisors are (N, 1, ..., 1). `normalize_type` L1
     divides by sum of |x| + eps.
-    With `norm_param` in place of `normalize_param`: `y_c = s_c x_c / sqrt(sum of x^2 + eps)` with a scale s that is
-    learned, (C,), or one for all channels, (), at first 1; there `across_spatial` is true unless it is given.
+    With `norm_param` instead of `normalize_param`: `y_c = s_c x_c / sqrt(sum of x^2 + eps)` with a learned scale s
+    (C,), or () for all channels, initially 1; `across_spatial` is true by default there.
     Not in BVLC Caffe. Liu, Rabinovich, Berg: ParseNet (norm_param)
     """
 
@@ -233,7 +231,7 @@ class Normalize(Layer):
             scaled = schema.NormParameter.FromString(stored)
         self.has_scale = stored is not None or message.HasField("norm_param")
         if self.has_scale and message.HasField("normalize_param"):
-            raise GraphError("both normalize_param and norm_param are given; keep one", field="norm_param")
+            raise GraphError("both normalize_param and norm_param are set; keep one", field="norm_param")
         settings = scaled if self.has_scale else message.normalize_param
         self.eps, self.across_spatial = settings.eps, settings.across_spatial
         self.kind = (

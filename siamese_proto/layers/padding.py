@@ -1,4 +1,4 @@
-"""Layers of our own that other frameworks have and Caffe lacks: a border around images, dropout of whole channels."""
+"""Layers of other frameworks that Caffe lacks: Padding and ChannelDropout."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @layer("Padding")
 class Padding(Layer):
-    """Images with a border: mirrored at the edge values (REFLECT), these repeated (REPLICATE), or `value` (CONSTANT).
+    """Add a border to images: mirrored at the edge (REFLECT), the edge repeated (REPLICATE), or `value` (CONSTANT).
 
-    (N, C, H, W) -> (N, C, H + 2 pad_h, W + 2 pad_w);  `pad` stands for those of the two that are not given
-    REFLECT leaves the edge itself out, 1 2 3 with a border of 2 is 3 2 1 2 3 2 1: the border is less than the side.
+    (N, C, H, W) -> (N, C, H + 2 pad_h, W + 2 pad_w);  `pad` is the default of both
+    REFLECT does not repeat the edge: 1 2 3 with a border of 2 is 3 2 1 2 3 2 1, so the border is less than the side.
     Not in BVLC Caffe.
     """
 
@@ -104,12 +104,12 @@ class ChannelDropout(Layer):
         from siamese_proto.layers.functional.draws import uniform
 
         shape = (*x.shape[:2], *(1,) * (x.dim() - 2))  # (N, C, 1, ..)
-        kept = uniform(x, shape, run, self.key) >= self.ratio
-        return [x * kept.to(x.dtype).div_(1 - self.ratio)]
+        mask = uniform(x, shape, run, self.key) >= self.ratio
+        return [x * mask.to(x.dtype).div_(1 - self.ratio)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
-        kinds = {2: "Dropout", 4: "Dropout2d", 5: "Dropout3d"}  # torch takes three axes for an image without a batch
-        if not self.has_own_phase and len(bottoms[0]) in kinds:  # the mode of the module is that of the net
+        kinds = {2: "Dropout", 4: "Dropout2d", 5: "Dropout3d"}  # torch reads three axes as an image without a batch
+        if not self.has_own_phase and len(bottoms[0]) in kinds:  # the module follows train() and eval() of the net
             return by_module(call(f"nn.{kinds[len(bottoms[0])]}", self.ratio))
         if self.has_own_phase and self.phase == "TEST":
             return expression("{0}")
@@ -118,7 +118,7 @@ class ChannelDropout(Layer):
         return expression(f"{{0}} * functional.dropout({channels}, {self.ratio!r}, training={training})")
 
     def rows_independent(self) -> bool:
-        # The mask of a row depends on its place in the batch and on the layer's name.
+        # The mask of a row depends on its index in the batch and on the layer's name.
         return self.phase == "TEST" or self.ratio == 0
 
     def describe(self) -> str:

@@ -1,7 +1,7 @@
-"""What the label of a pair says: whether its two images are of one class. One rule for the whole package.
+"""Labels of pairs: whether the two images show the same class.
 
-Expected are 1 (same) and 0 (different). Real Caffe cuts a label to a whole number and takes everything but 0 for the
-same; so do nets here, which warn of other values. Where sources of ours are read, other values need a mapping.
+The expected labels are 1 (same) and 0 (different). Caffe cuts off the fraction of a label and takes everything but 0
+for "same"; nets here do the same and warn of other values. PairData layers need a mapping for other values.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOSSES = ("ContrastiveLoss",)
-_HANDED_ON = ("Split", "Flatten", "Reshape")  # layers that leave labels as they are
-_NAMED = 5  # values at most, where there are many
+_PASS_THROUGH = ("Split", "Flatten", "Reshape")  # layers that do not change labels
+_MOST_LISTED = 5  # values in a message
 
 
 def nonzero(labels: Any) -> Any:
-    """Whether each label, of a tensor or an array, is not 0 once it is cut to a whole number.
-
-    (contrastive_loss_layer.cpp)
-    """
+    """Whether each label of a tensor or an array is not 0 with its fraction cut off (contrastive_loss_layer.cpp)."""
     return abs(labels) >= 1
 
 
 @dataclass(frozen=True)
 class PairLabels:
-    """Which labels mean "same" and which "different": ranges of numbers, [begin, end)."""
+    """The labels that mean "same" and "different", as ranges [begin, end)."""
 
     text: str
     same: tuple[tuple[float, float], ...]
     different: tuple[tuple[float, float], ...]
 
     def are_same(self, labels: NDArray[Any], what: str) -> NDArray[numpy.bool_]:
-        """Whether each label means "same", (N,); DataError for a label that means neither. `what` has the labels."""
+        """Return whether each label means "same", (N,). `what` names the source of the labels in errors.
+
+        Raises DataError for a label that means neither.
+        """
         same, different = (_within(labels, ranges) for ranges in (self.same, self.different))
         other = labels[~(same | different)]
         if len(other):
             raise DataError(
-                f"{what} has labels {listed(other)}, expected those of {quoted(self.text)}; say what they mean, for "
+                f"{what} has labels {listed(other)}, expected those of {quoted(self.text)}; specify their meaning, for "
                 f"example {mapping_for(labels)} (--pair-labels for a command, pair_labels in a PairData layer)"
             )
         return same
@@ -58,8 +58,8 @@ class PairLabels:
 def read_pair_labels(text: str) -> PairLabels:
     """Read `same=1,different=-1`.
 
-    Items are numbers or ranges without their end, `same=0.5:,different=:0.5`, and can be repeated. Raises DataError for
-    other texts, and for a number that would mean both.
+    Items are numbers, or ranges that exclude their end as in `same=0.5:,different=:0.5`, and can be repeated. Raises
+    DataError for other text, and for a number that means both.
     """
     ranges: dict[str, list[tuple[float, float]]] = {"same": [], "different": []}
     for item in text.split(","):
@@ -71,25 +71,25 @@ def read_pair_labels(text: str) -> PairLabels:
                 f"pair labels {quoted(text)}: {quoted(item)} is not 'same=NUMBER' or 'different=NUMBER'; write, for "
                 "example, 'same=1,different=-1' or 'same=0.5:,different=:0.5'"
             ) from None
-    for kind, found in ranges.items():
-        if not found:
+    for kind, intervals in ranges.items():
+        if not intervals:
             raise DataError(
-                f"pair labels {quoted(text)} do not say which labels mean {quoted(kind)}; add {kind}=NUMBER"
+                f"pair labels {quoted(text)} do not specify which labels mean {quoted(kind)}; add {kind}=NUMBER"
             )
     if any(max(one[0], other[0]) < min(one[1], other[1]) for one in ranges["same"] for other in ranges["different"]):
-        raise DataError(f"pair labels {quoted(text)} name a label as both 'same' and 'different'; name it once")
+        raise DataError(f"pair labels {quoted(text)} list a label as both 'same' and 'different'; list it once")
     return PairLabels(text, tuple(ranges["same"]), tuple(ranges["different"]))
 
 
 def _range(text: str) -> tuple[float, float]:
-    """`2.5` or `begin:end`, [begin, end), as 32-bit numbers, which labels are."""
+    """Read `2.5` or `begin:end`, [begin, end), as 32-bit numbers like labels."""
     begin, colon, end = text.partition(":")
     if not colon:
         return _single(float(text)), math.nextafter(_single(float(text)), math.inf)
-    found = _single(float(begin or "-inf")), _single(float(end or "inf"))
-    if not found[0] < found[1]:
+    interval = _single(float(begin or "-inf")), _single(float(end or "inf"))
+    if not interval[0] < interval[1]:
         raise ValueError(text)
-    return found
+    return interval
 
 
 def _single(value: float) -> float:
@@ -104,27 +104,27 @@ def _within(labels: NDArray[Any], ranges: tuple[tuple[float, float], ...]) -> ND
     import numpy
 
     values = labels.astype(numpy.float64)
-    found: NDArray[numpy.bool_] = numpy.zeros(len(labels), numpy.bool_)
+    mask: NDArray[numpy.bool_] = numpy.zeros(len(labels), numpy.bool_)
     for begin, end in ranges:
-        found |= (values >= begin) & (values < end)
-    return found
+        mask |= (values >= begin) & (values < end)
+    return mask
 
 
 def listed(labels: NDArray[Any]) -> str:
-    """The values among labels and how often each is there: `-1 (3 times), 1 (once)`."""
+    """List the distinct labels and how often each occurs: `-1 (3 times), 1 (once)`."""
     import numpy
 
     values, counts = numpy.unique(labels, return_counts=True)
     named = [
         f"{value:g} ({'once' if count == 1 else f'{count} times'})"
-        for value, count in zip(values[:_NAMED].tolist(), counts[:_NAMED].tolist(), strict=True)
+        for value, count in zip(values[:_MOST_LISTED].tolist(), counts[:_MOST_LISTED].tolist(), strict=True)
     ]
-    more = f" and {len(values) - _NAMED} other values" if len(values) > _NAMED else ""
+    more = f" and {len(values) - _MOST_LISTED} other values" if len(values) > _MOST_LISTED else ""
     return ", ".join(named) + more
 
 
 def odd_labels(labels: NDArray[Any], *, one_is_same: bool = True) -> str:
-    """Say what labels are and what a net takes them for, where there are others than 0 and 1; else empty."""
+    """Describe labels other than 0 and 1 and how a net interprets them; empty if there are none."""
     import numpy
 
     if numpy.isin(labels, (0, 1)).all():
@@ -133,20 +133,20 @@ def odd_labels(labels: NDArray[Any], *, one_is_same: bool = True) -> str:
     return (
         f"the labels of its pairs are {listed(labels)}, expected 0 and 1; a label whose whole part is not 0 "
         f"counts as {'same' if one_is_same else 'different'}, as in Caffe, so {int(same.sum())} of {len(labels)} pairs "
-        f"are taken for same and {int((~same).sum())} for different"
+        f"count as same and {int((~same).sum())} as different"
     )
 
 
 def look_at_labels(labels: Tensor, loss: Layer, run: RunState, *, one_is_same: bool = True) -> None:
-    """Log what the labels of a loss's first batch are and are taken for, where there are others than 0 and 1."""
+    """Warn of labels other than 0 and 1 in the first batch of a loss."""
     import torch
 
-    if torch.compiler.is_compiling() or loss in run.looked_at:  # while a pass is compiled there are no labels yet
+    if torch.compiler.is_compiling() or loss in run.looked_at:  # there are no labels yet during compilation
         return
     run.looked_at.add(loss)
     try:
         values = labels.cpu().numpy()
-    except RuntimeError:  # under a transform of torch.func, where nothing can be looked at
+    except RuntimeError:  # a transform of torch.func hides the values
         return
     text = odd_labels(values, one_is_same=one_is_same)
     if text:
@@ -154,17 +154,20 @@ def look_at_labels(labels: Tensor, loss: Layer, run: RunState, *, one_is_same: b
 
 
 def mapping_for(labels: NDArray[Any]) -> str:
-    """A mapping that is probably meant."""
+    """Suggest a mapping for labels."""
     if labels.min() < 0 < labels.max():
         return "same=1,different=-1"
     return "same=0.5:,different=:0.5" if labels.min() >= 0 and labels.max() <= 1 else "same=NUMBER,different=NUMBER"
 
 
 def check_sources(graph: Graph, run: RunState, given: Collection[str] = ()) -> None:
-    """Raise DataError where a source of our own gives a pair loss labels that need a mapping; warn of those of Caffe's.
+    """Check the labels that data layers provide to losses of pairs, before a net runs.
 
-    For nets that are to run. Layers whose batches are `given`, by name, read no source; their first labels are looked
-    at by the loss.
+    Labels of Caffe's data layers other than 0 and 1 are logged as a warning. Layers in `given` (names) read no source;
+    the loss checks their first labels.
+
+    Raises:
+        DataError: A PairData layer has labels that need a mapping.
     """
     for loss, source, text, is_error in odd_sources(graph):
         if source.name in given:
@@ -173,30 +176,30 @@ def check_sources(graph: Graph, run: RunState, given: Collection[str] = ()) -> N
             raise DataError(text, location=source.location, layer=source.name)
         _log.warning("%s: layer %s: %s", source.location, quoted(source.name), text)
         if isinstance(loss.layer, Layer):
-            run.looked_at.add(loss.layer)  # once is enough
+            run.looked_at.add(loss.layer)  # do not warn again
 
 
 def label_sources(graph: Graph) -> Iterator[tuple[Node, Node, int]]:
-    """Losses of pairs whose labels come straight from a data layer: the loss, that layer, and which of its tops."""
+    """Yield the losses of pairs with labels from a data layer: the loss, the layer, and the index of its top."""
     makers = {top.id: (node, index) for node in graph.nodes for index, top in enumerate(node.tops)}
     for loss in graph.nodes:
         if loss.type not in _LOSSES or len(loss.bottoms) != 3:
             continue
         node, index = makers[loss.bottoms[2].id]
-        while node.type in _HANDED_ON:
+        while node.type in _PASS_THROUGH:
             node, index = makers[node.bottoms[0].id]
         if isinstance(node.layer, DataLayer):
             yield loss, node, index
 
 
 def odd_sources(graph: Graph) -> Iterator[tuple[Node, Node, str, bool]]:
-    """Data layers that give pair losses other labels than 0 and 1, as far as these are known before a run.
+    """Yield the data layers whose labels for losses of pairs are not 0 and 1, if known before a run.
 
-    The loss, the layer, what is wrong and how to correct it, and whether it is an error: where the layer is our own and
-    takes a mapping. What Caffe runs runs here too, with a warning.
+    Yields the loss, the layer, a message with a fix, and whether it is an error: for PairData, which accepts a mapping.
+    For Caffe's own layers it is a warning, because Caffe runs such nets.
     """
     for loss, source, top in label_sources(graph):
-        assert isinstance(source.layer, DataLayer)  # as chosen
+        assert isinstance(source.layer, DataLayer)  # by label_sources
         try:
             labels = source.layer.label_values(top)
         except NetError as problem:

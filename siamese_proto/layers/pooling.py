@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 Pair = tuple[int, int]
 
-LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, where Caffe starts to look for a maximum
+LOWEST = -3.4028234663852886e38  # -FLT_MAX of C, the initial value of Caffe's maximum
 FLT_MIN = 1.1754943508222875e-38  # FLT_MIN of C
 
 
 @layer("Pooling")
 class Pooling(Layer):
-    """The maximum (MAX), mean (AVE), or a drawn value (STOCHASTIC) of each window.
+    """The maximum (MAX), mean (AVE), or a random value (STOCHASTIC) of each window.
 
     (N, C, H, W) -> (N, C, OH, OW), O = ceil((S + 2 pad - kernel) / stride) + 1, rounded down with `round_mode: FLOOR`;
-    where either pad is not 0, a last window that would start behind S + pad is left out. MAX gives a second top
-    (N, C, OH, OW): the index h W + w of the first maximum, -1 for a window beyond the picture (then y is -FLT_MAX).
-    AVE divides by the part of the window inside S + 2 pad less what hangs over the far pad: zeros of the pad count.
-    STOCHASTIC draws an element with the probability x / sum of x in TRAIN, and is sum of x^2 / sum of x in TEST.
+    if one of the pads is not 0, a last window that starts beyond S + pad is left out. MAX has an optional second top
+    (N, C, OH, OW): the index h W + w of the first maximum, -1 for a window outside the image (where y is -FLT_MAX).
+    AVE divides by the size of the part of the window inside S + 2 pad: zeros of the pad count.
+    STOCHASTIC draws an element with probability x / sum of x in TRAIN, and is sum of x^2 / sum of x in TEST.
     Caffe: pooling_layer.cpp, pooling_layer.cu
     """
 
@@ -39,21 +39,21 @@ class Pooling(Layer):
         settings = message.pooling_param
         self.method = schema.PoolingParameter.PoolMethod.Name(settings.pool)
         self.ceil = settings.round_mode == schema.PoolingParameter.CEIL
-        self.kernel = _read_kernel(settings)  # None: all of the picture
+        self.kernel = _read_kernel(settings)  # None: the whole image
         self.stride = _read_pair(settings, "stride", least=1)
         self.pad = _read_pair(settings, "pad", least=0)
         if self.top_count > 1 and self.method != "MAX":
             raise GraphError(
-                f"pool {self.method} has one top, got {self.top_count}: only MAX tells where", field="top[1]"
+                f"pool {self.method} has one top, got {self.top_count}: only MAX has a second top", field="top[1]"
             )
         if self.kernel is None and (self.pad != (0, 0) or self.stride != (1, 1)):
             raise GraphError(
-                f"global_pooling goes with pad 0 and stride 1 only, got pad {self.pad} and stride {self.stride}",
+                f"global_pooling requires pad 0 and stride 1, got pad {self.pad} and stride {self.stride}",
                 field="pooling_param.global_pooling",
             )
         if self.method == "STOCHASTIC" and self.pad != (0, 0):
-            raise GraphError(f"pool STOCHASTIC goes with pad 0 only, got {self.pad}", field="pooling_param.pad")
-        # Then no window of any picture lies beyond it, and torch's kernels count windows as Caffe does.
+            raise GraphError(f"pool STOCHASTIC requires pad 0, got {self.pad}", field="pooling_param.pad")
+        # Without gaps no window is outside the image, and torch's kernels have as many windows as Caffe.
         self.is_gapless = self.kernel is None or all(
             2 * pad <= kernel and (self.pad != (0, 0) or stride <= kernel)
             for pad, kernel, stride in zip(self.pad, self.kernel, self.stride, strict=True)
@@ -81,12 +81,12 @@ class Pooling(Layer):
         size = (x.shape[2], x.shape[3])
         kernel = self.kernel or size
         if self.method == "STOCHASTIC":
-            # Zeros that hang over are never drawn.
+            # The zeros of the pad are never drawn.
             x = self._padded(x, kernel, 0.0)
             return [pool_stochastic(x, kernel, self.stride, run if self.phase == "TRAIN" else None, self.key)]
         pooled = self._max if self.method == "MAX" else self._mean
         is_native = self.is_gapless or self._is_native(size)
-        # ONNX counts the last window even where it begins in the far pad: pads of just the right size leave no such.
+        # ONNX keeps a last window that begins in the far pad: pad to the exact size instead.
         if is_native and torch.compiler.is_exporting():
             is_native = not any(self._leaves_out(size[axis], axis, kernel[axis]) for axis in (0, 1))
         return pooled(x, kernel, is_native=is_native)
@@ -115,7 +115,7 @@ class Pooling(Layer):
         return by_module(pool, helpers=["functional.pooling.StochasticPool"])
 
     def rows_independent(self) -> bool:
-        # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
+        # The random numbers of a row depend on its index in the batch and on the layer's name.
         return self.method != "STOCHASTIC" or self.phase == "TEST"
 
     def describe(self) -> str:
@@ -125,7 +125,7 @@ class Pooling(Layer):
         return words + (f", pad {short(self.pad)}" if any(self.pad) else "")
 
     def _pooled(self, size: Pair) -> Pair:
-        """Height and width of the top; GraphError where no window fits."""
+        """Return height and width of the top. Raises GraphError if no window fits."""
         height, width = (self._windows(size[axis], axis, (self.kernel or size)[axis]) for axis in (0, 1))
         return height, width
 
@@ -145,17 +145,17 @@ class Pooling(Layer):
         return (size + 2 * self.pad[axis] - kernel + (stride - 1 if self.ceil else 0)) // stride + 1
 
     def _leaves_out(self, size: int, axis: int, kernel: int) -> bool:
-        """Whether the last window would begin behind the picture and its near pad."""
+        """Whether the last window would begin after the image and its near pad."""
         return (
             self.pad != (0, 0) and (self._counted(size, axis, kernel) - 1) * self.stride[axis] >= size + self.pad[axis]
         )
 
     def _is_native(self, size: Pair) -> bool:
-        """Whether torch's kernels take these settings and agree with Caffe about the number of windows."""
+        """Whether torch's kernels support these settings and have as many windows as Caffe."""
         kernel = self.kernel or size
         if self.is_gapless or 2 * self.pad[0] > kernel[0] or 2 * self.pad[1] > kernel[1]:
             return self.is_gapless
-        # Without a pad Caffe keeps a window that starts behind the picture; there is one only if windows leave gaps.
+        # Without a pad Caffe keeps a window that starts after the image, which exists only if there are gaps.
         pooled = self._pooled(size)
         return all((pooled[axis] - 1) * self.stride[axis] < size[axis] for axis in (0, 1))
 
@@ -192,7 +192,7 @@ class Pooling(Layer):
         return [total / total.new_tensor(rows).outer(total.new_tensor(columns))]
 
     def _padded(self, x: Tensor, kernel: Pair, value: float) -> Tensor:
-        """The picture with its pads, cut or lengthened at the far ends to where the last windows end."""
+        """Return the padded image, cropped or extended at the far ends to where the last windows end."""
         from torch.nn import functional
 
         size = (x.shape[2], x.shape[3])
@@ -201,7 +201,7 @@ class Pooling(Layer):
         return functional.pad(x, (self.pad[1], far[1], self.pad[0], far[0]), value=value)
 
     def _unpadded(self, indices: Tensor, padded_width: int, size: Pair) -> Tensor:
-        """Indices into the picture for indices into the padded one; -1 outside."""
+        """Convert indices into the padded image to indices into the image; -1 outside."""
         rows = indices.div(padded_width, rounding_mode="floor") - self.pad[0]
         columns = indices % padded_width - self.pad[1]
         inside = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])
@@ -209,7 +209,7 @@ class Pooling(Layer):
 
 
 def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None, key: str) -> Tensor:
-    """An element of each window, drawn with the probability x / sum of x; without a run the mean of such draws."""
+    """Draw an element of each window with probability x / sum of x; without a run, return the mean of such draws."""
     from siamese_proto.layers.functional.draws import uniform
 
     windows = windows_of(x, kernel, stride)
@@ -217,54 +217,54 @@ def pool_stochastic(x: Tensor, kernel: Pair, stride: Pair, run: RunState | None,
 
 
 def windows_of(x: Tensor, kernel: Pair, stride: Pair) -> Tensor:
-    """The windows of a picture (N, C, H, W), one behind the other in the last axis: (N, C, OH, OW, elements)."""
+    """Return the windows of an image (N, C, H, W) as (N, C, OH, OW, elements)."""
     return x.unfold(2, kernel[0], stride[0]).unfold(3, kernel[1], stride[1]).flatten(4)
 
 
 def pick(windows: Tensor, drawn: Tensor) -> Tensor:
-    """An element x of each window (.., elements), with the probability x / sum of x; `drawn` (..) is in [0, 1)."""
+    """Pick an element x of each window (.., elements) with probability x / sum of x; `drawn` (..) is in [0, 1)."""
     sums = windows.detach().cumsum(-1)
     reached = sums >= ((1 - drawn) * sums[..., -1]).unsqueeze(-1)
     return windows.gather(-1, reached.byte().argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def mean_pick(windows: Tensor) -> Tensor:
-    """What `pick` gives of each window (.., elements) on average."""
+    """Return the mean of what `pick` returns for each window (.., elements)."""
     return windows.square().sum(-1) / (windows.sum(-1) + FLT_MIN)
 
 
 def _read_kernel(settings: schema.PoolingParameter) -> Pair | None:
-    """Height and width of the window, None for global pooling."""
+    """Return height and width of the window, None for global pooling."""
     written = [name for name in ("kernel_size", "kernel_h", "kernel_w") if settings.HasField(name)]
     if settings.global_pooling:
         if written:
             raise GraphError(
-                f"both global_pooling and {written[0]} {getattr(settings, written[0])} are given: "
-                "the window of global pooling is the whole picture",
+                f"both global_pooling and {written[0]} {getattr(settings, written[0])} are set: "
+                "the window of global pooling is the whole image",
                 field=f"pooling_param.{written[0]}",
             )
         return None
     if not written:
         raise GraphError(
-            "kernel_size is missing: give it, or kernel_h and kernel_w, or global_pooling", field="pooling_param"
+            "kernel_size is missing: set it, or kernel_h and kernel_w, or global_pooling", field="pooling_param"
         )
     return _read_pair(settings, "kernel", least=1)
 
 
 def _read_pair(settings: schema.PoolingParameter, name: str, least: int) -> Pair:
-    """A quantity given once for both dimensions (`stride`; `kernel_size`), or as `stride_h` and `stride_w`."""
+    """Read a size that is set once for both dimensions (`stride`, `kernel_size`) or as `stride_h` and `stride_w`."""
     single = "kernel_size" if name == "kernel" else name
     pair = [field for field in (f"{name}_h", f"{name}_w") if settings.HasField(field)]
     if pair and settings.HasField(single):
         raise GraphError(
-            f"both {single} {getattr(settings, single)} and {pair[0]} {getattr(settings, pair[0])} are given: "
-            f"give {single}, or {name}_h and {name}_w",
+            f"both {single} {getattr(settings, single)} and {pair[0]} {getattr(settings, pair[0])} are set: "
+            f"use {single}, or {name}_h and {name}_w",
             field=f"pooling_param.{pair[0]}",
         )
     if len(pair) == 1:
         missing = f"{name}_w" if pair[0] == f"{name}_h" else f"{name}_h"
         raise GraphError(
-            f"{pair[0]} {getattr(settings, pair[0])} is given without {missing}: give both, or {single}",
+            f"{pair[0]} {getattr(settings, pair[0])} is set without {missing}: set both, or {single}",
             field=f"pooling_param.{pair[0]}",
         )
     fields = pair or [single, single]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class PReLU(ElementWise):
     """`y = max(x, 0) + a_c min(x, 0)`, c the channel; the gradient at 0 is that of the negative side.
 
-    (N, C, *S) -> (N, C, *S);  slope (C,), with `channel_shared` (), filled with 0.25
+    (N, C, *S) -> (N, C, *S);  slope (C,), with `channel_shared` (), 0.25 by default
     Caffe: prelu_layer.cpp
     """
 

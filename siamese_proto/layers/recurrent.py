@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Recurrent(Layer):
-    """What RNN and LSTM have in common (recurrent_layer.cpp).
+    """Base class of RNN and LSTM (recurrent_layer.cpp).
 
-    Where the hidden state is not exposed, it lives on from one forward pass to the next in `RunState.carried`, without
-    its history: zeros in a new net. A batch of fewer streams uses and changes the state of the first ones; with more
-    streams than ever before all begin with zeros.
+    A hidden state that is not exposed is stored in `RunState.carried` for the next forward pass, detached; initially it
+    is 0. A batch with fewer streams uses and changes the state of the first ones; if a batch has more streams than any
+    before, all start with 0.
     """
 
     labels = (1,)
     reads = ("recurrent_param",)
-    bottoms = Arity(2, 5)  # `read` narrows these two
+    bottoms = Arity(2, 5)  # `read` narrows `bottoms` and `tops`
     bottom_names = ("input", "sequence marker (cont)")
     tops = Arity(1, 3)
     states: ClassVar[int] = 1
@@ -51,7 +51,7 @@ class Recurrent(Layer):
             raise GraphError(f"bottom 0 has shape {x}, expected (T, N, ...): steps, streams, values", field="bottom[0]")
         if cont != x[:2]:
             raise GraphError(
-                f"bottom 1 (cont) has shape {cont}, expected {x[:2]}: one number for each step and stream",
+                f"bottom 1 (cont) has shape {cont}, expected {x[:2]}: one number per step and stream",
                 field="bottom[1]",
             )
         if self.has_static and (len(others[0]) < 2 or others[0][0] != x[1]):
@@ -101,25 +101,25 @@ class Recurrent(Layer):
         return [(rows, prod(bottoms[0][2:])), (rows,), *static]
 
     def _transformed(self, bottoms: Sequence[Tensor], params: Sequence[Tensor]) -> Tensor:
-        """`W_x x + b + W_static x_static` of all steps at once, (T, N, gates x num_output)."""
+        """Compute `W_x x + b + W_static x_static` of all steps, (T, N, gates x num_output)."""
         from torch.nn import functional
 
         y = functional.linear(bottoms[0].flatten(2), params[0], params[1])
         return y + functional.linear(bottoms[2].flatten(1), params[2]) if self.has_static else y
 
     def _begin(self, bottoms: Sequence[Tensor], run: RunState) -> list[Tensor]:
-        """The states (N, num_output) before the first step."""
+        """Return the states (N, num_output) before the first step."""
         if self.exposed:
             return [bottom.detach()[0] for bottom in bottoms[2 + self.has_static :]]
         x = bottoms[0]
         streams = x.shape[1]
-        carried = run.carried.get(self.key)
-        if carried is None or len(carried[0]) < streams:
+        stored = run.carried.get(self.key)
+        if stored is None or len(stored[0]) < streams:
             return [x.new_zeros(streams, self.num_output)] * self.states
-        return [state[:streams].to(x) for state in carried]
+        return [state[:streams].to(x) for state in stored]
 
     def _end(self, states: Sequence[Tensor], run: RunState) -> list[Tensor]:
-        """Keep the states (N, num_output) after the last step; as tops (1, N, num_output) where they are exposed."""
+        """Store the states (N, num_output) after the last step; exposed states are returned as (1, N, num_output)."""
         import torch
 
         states = [state.detach() for state in states]
@@ -136,10 +136,10 @@ class Recurrent(Layer):
 class RNN(Recurrent):
     """`h_t = tanh(W_hh c_t h_{t-1} + W_xh x_t + b_h + W_xh_static s)`, `y_t = tanh(W_ho h_t + b_o)`; c is cont.
 
-    x (T, N, *K), cont (T, N): 0 where a sequence begins, else 1, static input s (N, *S) if wanted
+    x (T, N, *K), cont (T, N): 0 where a sequence begins, else 1, optional static input s (N, *S)
     -> y (T, N, num_output)
-    With `expose_hidden` one more bottom h_0 and one more top h_T, both (1, N, num_output): no gradient passes them.
-    Otherwise h_T is h_0 of the next forward pass.  W_xh (D, prod K), b_h (D), [W_xh_static (D, prod S)], W_hh (D, D),
+    With `expose_hidden` there are a bottom h_0 and a top h_T, both (1, N, num_output), without gradient. Otherwise h_T
+    is h_0 of the next forward pass.  W_xh (D, prod K), b_h (D), [W_xh_static (D, prod S)], W_hh (D, D),
     W_ho (D, D), b_o (D) with D = num_output
     Caffe: rnn_layer.cpp, recurrent_layer.cpp
     """
@@ -174,10 +174,10 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """`i, f, o, g = W_hc cont_t h_{t-1} + W_xc x_t + b_c + W_xc_static s`, then h_t and c_t as in LSTMUnit.
 
-    x (T, N, *K), cont (T, N): 0 where a sequence begins, else 1, static input s (N, *S) if wanted
+    x (T, N, *K), cont (T, N): 0 where a sequence begins, else 1, optional static input s (N, *S)
     -> h (T, N, num_output)
-    With `expose_hidden` two more bottoms h_0, c_0 and two more tops h_T, c_T, (1, N, num_output): no gradient passes
-    them. Otherwise h_T and c_T are h_0 and c_0 of the next forward pass.
+    With `expose_hidden` there are bottoms h_0 and c_0 and tops h_T and c_T, (1, N, num_output), without gradient.
+    Otherwise h_T and c_T are h_0 and c_0 of the next forward pass.
     W_xc (4 D, prod K), b_c (4 D), [W_xc_static (4 D, prod S)], W_hc (4 D, D) with D = num_output
     Caffe: lstm_layer.cpp, recurrent_layer.cpp
     """
@@ -203,15 +203,15 @@ class LSTM(Recurrent):
         else:
             from siamese_proto.layers.functional.recurrent import lstm_steps
 
-            transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # other than that under autocast
+            transformed = self._transformed(bottoms, params).to(params[-1].dtype)  # differs under autocast
             out, c = lstm_steps(transformed, cont, h, c, params[-1])
-            h = out[-1].clone()  # what is carried on must not be what a caller may change
+            h = out[-1].clone()  # the stored state must not share memory with a top
         return [out, *self._end([h, c], run)]
 
     def _step_by_step(
         self, bottoms: Sequence[Tensor], cont: Tensor, params: Sequence[Tensor], h: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All h, and the last h and c."""
+        """Return all h, and the last h and c."""
         import torch
         from torch.nn import functional
 
@@ -222,19 +222,19 @@ class LSTM(Recurrent):
         return torch.stack(steps), h, c
 
     def _is_for_torch(self, x: Tensor, cont: Tensor) -> bool:
-        """Whether torch's kernel does the same: in single precision, where no sequence begins behind the first step."""
+        """Whether torch's kernel computes the same: in single precision, if no sequence begins after the first step."""
         import torch
 
         if self.has_static or not x.is_cpu or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return False
-        is_right = cont == 1
-        is_right[0] |= cont[0] == 0  # in between Caffe's gradient is not the derivative
-        return bool(is_right.all())
+        is_supported = cont == 1
+        is_supported[0] |= cont[0] == 0  # between 0 and 1 Caffe's gradient is not the derivative
+        return bool(is_supported.all())
 
     def _by_torch(
         self, x: Tensor, cont: Tensor, params: Sequence[Tensor], h: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """All h, and the last h and c; `cont` (N, 1) is that of the first step, behind which nothing begins."""
+        """Return all h, and the last h and c; `cont` (N, 1) is that of the first step. No sequence begins after it."""
         import torch
 
         # Torch's order of gates is i, f, g, o; it has a second bias.
@@ -267,10 +267,10 @@ class LSTMUnit(Layer):
         before = bottoms[0]
         if len(before) != 3 or before[0] != 1:
             raise GraphError(f"bottom 0 has shape {before}, expected (1, N, D)", field="bottom[0]")
-        for index, wanted in enumerate([(1, before[1], 4 * before[2]), before[:2]], 1):
-            if bottoms[index] != wanted:
+        for index, expected in enumerate([(1, before[1], 4 * before[2]), before[:2]], 1):
+            if bottoms[index] != expected:
                 raise GraphError(
-                    f"bottom {index} has shape {bottoms[index]}, expected {wanted} beside bottom 0 of shape {before}",
+                    f"bottom {index} has shape {bottoms[index]}, expected {expected} for bottom 0 of shape {before}",
                     field=f"bottom[{index}]",
                 )
         return [before, before]
@@ -283,7 +283,7 @@ class LSTMUnit(Layer):
 
 
 def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-    """The next c and h (.., D) of c before it (.., D), gates (.., 4 D) and cont (.., 1)."""
+    """Return the next c and h (.., D) for the previous c (.., D), gates (.., 4 D) and cont (.., 1)."""
     from siamese_proto.layers.functional.recurrent import forget_gate
 
     i, f, o, g = x.chunk(4, -1)
@@ -292,7 +292,7 @@ def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _products(recurrent: Recurrent, bottoms: Sequence[Shape]) -> int:
-    """Multiply-adds of the matrix products: every matrix once a step and stream, that of the static input once."""
+    """Return the multiply-adds: every matrix once per step and stream, that of the static input once per stream."""
     steps, streams = bottoms[0][:2]
     matrices = zip(recurrent.params(), recurrent.param_shapes(bottoms), strict=True)
     return sum(

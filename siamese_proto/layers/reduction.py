@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @layer("Reduction")
 class Reduction(Layer):
-    """`y = coeff x` the SUM, the sum of magnitudes (ASUM), the sum of squares (SUMSQ) or the MEAN from `axis` on.
+    """`y = coeff` times the SUM, the sum of magnitudes (ASUM), the sum of squares (SUMSQ) or the MEAN from `axis` on.
 
     (*A, *B) -> (*A), A the dimensions before `axis`
     Caffe: reduction_layer.cpp
@@ -58,11 +58,11 @@ class Reduction(Layer):
 
 @layer("ArgMax")
 class ArgMax(Layer):
-    """Where the `top_k` highest values are, the highest first; of equal ones the later counts as higher.
+    """The indices of the `top_k` highest values, the highest first; of equal values the later counts as higher.
 
-    Without `axis`, among all values of a row: (N, *K) -> (N, 1, top_k), or with `out_max_val` (N, 2, top_k): the
-    places, then the values; 1s are added up to the rank of the bottom.
-    With `axis`: (.., C, ..) -> (.., top_k, ..), the places, or with `out_max_val` the values instead.
+    Without `axis`, of all values of a row: (N, *K) -> (N, 1, top_k), or with `out_max_val` (N, 2, top_k): indices, then
+    values; axes of size 1 are appended up to the rank of the bottom.
+    With `axis`: (.., C, ..) -> (.., top_k, ..), the indices, or with `out_max_val` the values.
     There is no gradient.
     Caffe: argmax_layer.cpp
     """

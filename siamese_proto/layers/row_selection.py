@@ -1,4 +1,4 @@
-"""Layers that choose among the rows of a batch: how many come out may be known only when they run."""
+"""Layers that select rows of a batch. The number of rows of a Filter is known only when it runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @layer("Filter")
 class Filter(Layer):
-    """Keeps the rows whose selector, the last bottom, is not 0; the gradient of the others is 0.
+    """Keep the rows whose selector (the last bottom) is not 0; the gradient of other rows is 0.
 
-    several (N, *K_i), selector (N) -> (M, *K_i) for each, M the number of rows kept; M is taken to be N until it runs
+    several (N, *K_i), selector (N) -> (M, *K_i) for each, M the number of rows kept; printed shapes have M = N
     Caffe: filter_layer.cpp
     """
 
@@ -37,7 +37,7 @@ class Filter(Layer):
         *blobs, selector = bottoms
         if not selector or prod(selector[1:]) != 1:
             raise GraphError(
-                f"the selector has shape {selector}, expected one number a row: (N) or (N, 1, 1, 1)",
+                f"the selector has shape {selector}, expected one number per row: (N) or (N, 1, 1, 1)",
                 field=f"bottom[{len(blobs)}]",
             )
         for index, blob in enumerate(blobs):
@@ -51,8 +51,8 @@ class Filter(Layer):
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         *blobs, selector = bottoms
-        kept = selector.detach().flatten().nonzero().squeeze(1)  # (M,)
-        return [blob.index_select(0, kept) for blob in blobs]
+        rows = selector.detach().flatten().nonzero().squeeze(1)  # (M,)
+        return [blob.index_select(0, rows) for blob in blobs]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         *blobs, selector = (f"{{{index}}}" for index in range(len(bottoms)))
@@ -64,11 +64,10 @@ class Filter(Layer):
 
 @layer("BatchReindex")
 class BatchReindex(Layer):
-    """Takes rows of bottom 0 by their numbers, in any order and any number of times; their gradients add up.
+    """Select rows of bottom 0 by index, in any order and any number of times; their gradients add up.
 
-    x (N, *K), numbers (M) from 0 to N - 1 -> (M, *K)
-    Numbers lose what follows the point. Raises DataError for a number outside the batch, where that costs nothing: on
-    the CPU.
+    x (N, *K), indices (M) from 0 to N - 1 -> (M, *K)
+    Fractions are cut off. On the CPU, raises DataError for an index outside the batch.
     Caffe: batch_reindex_layer.cpp
     """
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Spread(Layer):
-    """A layer with a factor or a term whose axes are those of the bottom from `axis` on: learned, or bottom 1."""
+    """Base class of Scale and Bias: a factor or term, learned or bottom 1, broadcast over bottom 0 from `axis` on."""
 
     bottoms = Arity(1, 2)
 
@@ -27,18 +27,18 @@ class Spread(Layer):
         self.written = [f"{self.reads[0]}.{name}" for name in ("filler", "num_axes") if settings.HasField(name)]
         if self.is_learned and self.axis_count < -1:
             raise GraphError(
-                f"num_axes {self.axis_count} must be at least 0, or -1 for all that follow",
+                f"num_axes {self.axis_count} must be at least 0, or -1 for all axes that follow",
                 field=f"{self.reads[0]}.num_axes",
             )
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         x = bottoms[0]
         if not self.is_learned and not bottoms[1] and not self.params():
-            return [x]  # one number for all, for which the axis means nothing
+            return [x]  # one number for all: the axis has no effect
         axis = canonical_axis(self.axis, x, f"{self.reads[0]}.axis")
         if self.is_learned and axis + self.axis_count > len(x):
             raise GraphError(
-                f"axis {self.axis} and num_axes {self.axis_count} reach behind the end of a bottom of shape {x}",
+                f"axis {self.axis} and num_axes {self.axis_count} exceed a bottom of shape {x}",
                 field=f"{self.reads[0]}.num_axes",
             )
         if not self.is_learned and x[axis : axis + len(bottoms[1])] != bottoms[1]:
@@ -52,22 +52,22 @@ class Spread(Layer):
         return () if self.is_learned else self.written
 
     def rows_independent(self) -> bool:
-        # A second bottom belongs to all rows of the first, or is itself cut into rows: that hangs on its shape.
+        # Whether a second bottom has rows depends on its shape.
         return self.is_learned and (self.axis > 0 or self.axis_count == 0)
 
     def spread_shape(self, bottoms: Sequence[Shape]) -> Shape:
-        """The shape of the factor or term."""
+        """Return the shape of the factor or term."""
         if not self.is_learned:
             return bottoms[1]
         axis = canonical_axis(self.axis, bottoms[0])
         return bottoms[0][axis:] if self.axis_count == -1 else bottoms[0][axis : axis + self.axis_count]
 
     def aligned(self, spread: Tensor, x: Tensor) -> Tensor:
-        """The factor or term with axes of size 1 behind, so that it broadcasts from `axis` of x on."""
+        """Append axes of size 1 to the factor or term, so that it broadcasts from `axis` of x on."""
         if not spread.dim():
             return spread
-        behind = x.dim() - canonical_axis(self.axis, x.shape) - spread.dim()
-        return spread.reshape(*spread.shape, *(1,) * behind)
+        appended = x.dim() - canonical_axis(self.axis, x.shape) - spread.dim()
+        return spread.reshape(*spread.shape, *(1,) * appended)
 
     def describe(self) -> str:
         if self.is_learned and self.axis_count == 0:
@@ -80,7 +80,7 @@ class Scale(Spread):
     """`y = s x`, with `bias_term` `y = s x + b`; s and b have the axes of x from `axis` on, `num_axes` of them.
 
     x (*A, *B, *C) and s (*B), learned or the second bottom -> (*A, *B, *C)
-    scale (*B), filled with 1, of one bottom only; bias (*B).  num_axes 0: one number for all; -1: all axes that follow
+    with one bottom, scale (*B), 1 by default; bias (*B).  num_axes 0: one number for all; -1: all axes that follow
     Caffe: scale_layer.cpp
     """
 
@@ -111,9 +111,9 @@ class Scale(Spread):
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         spread = self.spread_shape(bottoms)
         axis = canonical_axis(self.axis, bottoms[0]) if spread else 0
-        behind = len(bottoms[0]) - axis - len(spread) if spread else 0
-        factor = lengthened("{p0}" if self.is_learned else "{1}", behind)
-        bias = lengthened(f"{{p{len(self.roles) - 1}}}", behind)
+        appended = len(bottoms[0]) - axis - len(spread) if spread else 0
+        factor = lengthened("{p0}" if self.is_learned else "{1}", appended)
+        bias = lengthened(f"{{p{len(self.roles) - 1}}}", appended)
         apart = f"torch.addcmul({bias}, {{0}}, {factor})" if self.has_bias else f"{{0}} * {factor}"
         if not self.is_learned:
             return Source((apart,), apart=(apart,))
@@ -130,7 +130,7 @@ class Bias(Spread):
     """`y = x + b`; b has the axes of x from `axis` on, `num_axes` of them.
 
     x (*A, *B, *C) and b (*B), learned or the second bottom -> (*A, *B, *C)
-    bias (*B), of one bottom only.  num_axes 0: one number for all; -1: all axes that follow
+    with one bottom, bias (*B).  num_axes 0: one number for all; -1: all axes that follow
     Caffe: bias_layer.cpp
     """
 
@@ -149,6 +149,6 @@ class Bias(Spread):
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         spread = self.spread_shape(bottoms)
-        behind = len(bottoms[0]) - canonical_axis(self.axis, bottoms[0]) - len(spread) if spread else 0
-        sum_of_both = "{0} + " + lengthened("{p0}" if self.is_learned else "{1}", behind)
+        appended = len(bottoms[0]) - canonical_axis(self.axis, bottoms[0]) - len(spread) if spread else 0
+        sum_of_both = "{0} + " + lengthened("{p0}" if self.is_learned else "{1}", appended)
         return Source((sum_of_both,), apart=(sum_of_both,))

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @layer("Slice")
 class Slice(Layer):
-    """Cuts along `axis` (once `slice_dim`) at the slice points, or into equal parts where none are given.
+    """Cut along `axis` (formerly `slice_dim`) at the slice points, by default into equal parts.
 
-    (.., S, ..) -> one (.., S_i, ..) a top, the S_i adding up to S
+    (.., S, ..) -> one (.., S_i, ..) per top, where the S_i add up to S
     Caffe: slice_layer.cpp
     """
 
@@ -33,14 +33,14 @@ class Slice(Layer):
         self.points = tuple(message.slice_param.slice_point)
         if self.points and len(self.points) != self.top_count - 1:
             raise GraphError(
-                f"slice_point is given {len(self.points)} times for {self.top_count} tops: "
-                f"give it {self.top_count - 1} times, or not at all for equal parts",
+                f"slice_point is set {len(self.points)} times for {self.top_count} tops: "
+                f"set it {self.top_count - 1} times, or leave it out for equal parts",
                 field="slice_param.slice_point[0]",
             )
         for index, (before, point) in enumerate(zip((0, *self.points), self.points, strict=False)):
             if point <= before:
                 raise GraphError(
-                    f"slice_point {point} must be greater than {before}, where the slice before it begins",
+                    f"slice_point {point} must be greater than {before}, where the previous slice begins",
                     field=f"slice_param.slice_point[{index}]",
                 )
 
@@ -54,7 +54,7 @@ class Slice(Layer):
             )
         if not self.points and size % self.top_count:
             raise GraphError(
-                f"{self.top_count} tops do not divide axis {axis} of size {size} into equal parts: give slice_point",
+                f"{self.top_count} tops do not divide axis {axis} of size {size} into equal parts: set slice_point",
                 field=self.axis_field,
             )
         part = size // self.top_count
@@ -88,7 +88,7 @@ class Slice(Layer):
 
 @layer("Concat")
 class Concat(Layer):
-    """Joins the bottoms along `axis` (once `concat_dim`).
+    """Join the bottoms along `axis` (formerly `concat_dim`).
 
     several (.., S_i, ..) -> (.., sum of S_i, ..)
     Caffe: concat_layer.cpp
@@ -131,9 +131,9 @@ class Concat(Layer):
 
 @layer("Split")
 class Split(Layer):
-    """Gives its bottom to several readers; their gradients add up.
+    """Copy the bottom to each top; the gradients add up.
 
-    (*S) -> (*S) each top
+    (*S) -> (*S) for each top
     Caffe: split_layer.cpp
     """
 
@@ -157,9 +157,9 @@ class Split(Layer):
 
 @layer("Silence")
 class Silence(Layer):
-    """Reads blobs that are not wanted, so that they are no outputs of the net.
+    """Read blobs, so that they are not outputs of the net.
 
-    any -> nothing
+    any -> no tops
     Caffe: silence_layer.cpp
     """
 
@@ -181,7 +181,7 @@ class Silence(Layer):
 
 @layer("Flatten")
 class Flatten(Layer):
-    """Makes one axis of those from `axis` to `end_axis`, both included.
+    """Join the axes from `axis` to `end_axis` (inclusive) to one axis.
 
     (*A, *B, *C) -> (*A, prod B, *C)
     Caffe: flatten_layer.cpp
@@ -212,9 +212,9 @@ class Flatten(Layer):
     def _flattened(self, shape: Shape) -> Shape:
         start = canonical_axis(self.axis, shape, "flatten_param.axis")
         end = canonical_axis(self.end_axis, shape, "flatten_param.end_axis")
-        if end < start - 1:  # just before `axis` it stands for no axes: their product is 1, as in Caffe
+        if end < start - 1:  # directly before `axis` it means no axes: their product is 1, as in Caffe
             raise GraphError(
-                f"end_axis {self.end_axis} lies before axis {self.axis} in a bottom of shape {shape}",
+                f"end_axis {self.end_axis} is before axis {self.axis} in a bottom of shape {shape}",
                 field="flatten_param.end_axis",
             )
         return (*shape[:start], prod(shape[start : end + 1]), *shape[end + 1 :])
@@ -222,9 +222,9 @@ class Flatten(Layer):
 
 @layer("Reshape")
 class Reshape(Layer):
-    """Replaces the axes from `axis` on (`num_axes` of them, or all) by `shape`: 0 copies a size, -1 takes what is left.
+    """Replaces the axes from `axis` on (`num_axes` of them, or all) by `shape`: 0 copies a size, -1 infers it.
 
-    (*A, *B, *C) -> (*A, *shape, *C), of equally many elements
+    (*A, *B, *C) -> (*A, *shape, *C), with the same number of elements
     Caffe: reshape_layer.cpp
     """
 
@@ -236,12 +236,12 @@ class Reshape(Layer):
         self.num_axes = settings.num_axes
         if self.dims.count(-1) > 1:
             raise GraphError(
-                f"shape {self.dims} holds -1 {self.dims.count(-1)} times: only one dimension can be worked out",
+                f"shape {self.dims} holds -1 {self.dims.count(-1)} times: only one dimension can be inferred",
                 field="reshape_param.shape",
             )
         if min(self.dims, default=0) < -1:
             raise GraphError(
-                f"shape {self.dims} holds {min(self.dims)}: dimensions are positive, 0 (copy) or -1 (work out)",
+                f"shape {self.dims} holds {min(self.dims)}: dimensions are positive, 0 (copy) or -1 (infer)",
                 field="reshape_param.shape",
             )
         if self.num_axes < -1:
@@ -265,14 +265,14 @@ class Reshape(Layer):
         return expression(f"{{0}}.reshape({', '.join(sizes)})")
 
     def rows_independent(self) -> bool:
-        # With axis -1 all axes stay; with a leading 0 the batch is copied, and equal counts keep each row by itself.
+        # With axis -1 all axes stay. With a leading 0 the batch is copied, so that each row stays the same row.
         return self.axis > 0 or self.axis == -1 or (self.axis == 0 and self.dims[:1] == (0,))
 
     def describe(self) -> str:
         return f"axis {self.axis} " * (self.axis != 0) + f"({', '.join(map(str, self.dims))})"
 
     def _reshaped(self, shape: Shape) -> Shape:
-        """The shape of the top; GraphError where the elements do not fit."""
+        """Return the shape of the top. Raises GraphError if the number of elements differs."""
         start = self.axis if self.axis >= 0 else len(shape) + 1 + self.axis
         if not 0 <= start <= len(shape):
             raise GraphError(
@@ -281,7 +281,7 @@ class Reshape(Layer):
         end = len(shape) if self.num_axes == -1 else start + self.num_axes
         if end > len(shape):
             raise GraphError(
-                f"axis {self.axis} and num_axes {self.num_axes} reach behind the end of a bottom of shape {shape}",
+                f"axis {self.axis} and num_axes {self.num_axes} exceed a bottom of shape {shape}",
                 field="reshape_param.num_axes",
             )
         new = list(self.dims)
@@ -293,8 +293,8 @@ class Reshape(Layer):
                 )
             new[index] = shape[start + index] if size == 0 else size
         if -1 in self.dims:
-            given = -prod(new) * prod(shape[:start]) * prod(shape[end:])
-            new[self.dims.index(-1)] = prod(shape) // given if given and prod(shape) % given == 0 else 0
+            others = -prod(new) * prod(shape[:start]) * prod(shape[end:])
+            new[self.dims.index(-1)] = prod(shape) // others if others and prod(shape) % others == 0 else 0
         top = (*shape[:start], *new, *shape[end:])
         if prod(top) != prod(shape):
             raise GraphError(
@@ -305,7 +305,7 @@ class Reshape(Layer):
         return top
 
 
-STORED_NUMBER = 202  # of permute_param in the fork that it comes from
+STORED_NUMBER = 202  # of permute_param in the fork that defines it
 
 
 @layer("Permute")
@@ -313,7 +313,7 @@ class Permute(Layer):
     """`y[i_order0, i_order1, ..] = x[i_0, i_1, ..]`: axis k of y is axis `order[k]` of x.
 
     (S_0, S_1, ..) -> (S_order0, S_order1, ..)
-    Axes that `order` does not name follow behind, in their order.
+    Axes missing from `order` follow in their original order.
     Not in BVLC Caffe.
     """
 

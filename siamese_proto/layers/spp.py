@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @layer("SPP")
 class SPP(Layer):
-    """Pools the picture in 1 x 1, 2 x 2, 4 x 4, .. bins, one level after the other, and joins the bins of all levels.
+    """Pool the image in 1 x 1, 2 x 2, 4 x 4, .. bins, one grid per level, and join the bins of all levels.
 
     (N, C, H, W) -> (N, C x sum of 4^level) for `pyramid_height` levels, ordered by level, channel, row and column;
-    of one level alone (N, C, 1, 1)
-    At b bins a window is ceil(S / b) wide, and the picture has a pad of half of b ceil(S / b) - S, rounded up, before
-    it and the rest behind it; AVE counts the zeros of the pads. `pool` as in Pooling.
+    (N, C, 1, 1) for a single level
+    With b bins a window is ceil(S / b) wide, and b ceil(S / b) - S is padded: half of it, rounded up, before the image
+    and the rest after it. AVE counts the zeros of the pads. `pool` as in Pooling.
     Caffe: spp_layer.cpp
     """
 
@@ -60,7 +60,7 @@ class SPP(Layer):
         return expression(pooled, "functional.pooling.pyramid_pool")
 
     def rows_independent(self) -> bool:
-        # What STOCHASTIC draws for a row depends on its place in the batch and on the layer's name.
+        # The random numbers of a row depend on its index in the batch and on the layer's name.
         return self.method != "STOCHASTIC" or self.phase == "TEST"
 
     def describe(self) -> str:
@@ -70,18 +70,18 @@ class SPP(Layer):
         window, pad, _ = split_in_bins(size, bins) if size else (0, 0, 0)
         if pad >= window:
             raise GraphError(
-                f"a side of {size} does not divide into the {bins} bins of level {bins.bit_length()}: windows of "
-                f"{window} would need a pad of {pad}, which must be less; lower pyramid_height {self.levels}",
+                f"a side of {size} is too short for the {bins} bins of level {bins.bit_length()}: windows of {window} "
+                f"need a pad of {pad}, which must be less than the window; lower pyramid_height {self.levels}",
                 field="spp_param.pyramid_height",
             )
         if pad and self.method == "STOCHASTIC":
             raise GraphError(
-                f"pool STOCHASTIC goes with pad 0 only, but a side of {size} in {bins} bins needs a pad of {pad}",
+                f"pool STOCHASTIC requires pad 0, but a side of {size} in {bins} bins needs a pad of {pad}",
                 field="spp_param.pool",
             )
 
     def _pooled(self, x: Tensor, level: int, run: RunState) -> Tensor:
-        """The bins of one level, (N, C, B, B)."""
+        """Return the B x B bins of one level, (N, C, B, B)."""
         from torch.nn import functional
 
         height, top, bottom = split_in_bins(x.shape[2], 2**level)
@@ -91,13 +91,13 @@ class SPP(Layer):
             drawing = run if self.phase == "TRAIN" else None
             return pool_stochastic(x, window, window, drawing, f"{self.key}/{level}")
         if top or left:
-            # The lowest number rather than minus infinity, as Caffe starts from it.
+            # Caffe starts from the lowest number, not from minus infinity.
             x = functional.pad(x, (left, right, top, bottom), value=LOWEST if self.method == "MAX" else 0.0)
         return functional.max_pool2d(x, window) if self.method == "MAX" else functional.avg_pool2d(x, window)
 
 
 def split_in_bins(size: int, bins: int) -> tuple[int, int, int]:
-    """The width of a window, and the pads before and behind, that cover `size` with just `bins` windows."""
+    """Return the window size, and the pads before and after, with which exactly `bins` windows cover `size`."""
     window = -(-size // bins)
     missing = window * bins - size
     return window, (missing + 1) // 2, missing // 2

@@ -1,4 +1,4 @@
-"""Layers that repeat and cut blobs."""
+"""Tile and Crop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @layer("Tile")
 class Tile(Layer):
-    """Repeats the bottom `tiles` times along `axis`; the gradients of the copies add up.
+    """Repeat the bottom `tiles` times along `axis`; the gradients of the copies add up.
 
     (.., S, ..) -> (.., tiles S, ..)
     Caffe: tile_layer.cpp
@@ -27,7 +27,7 @@ class Tile(Layer):
         self.axis = message.tile_param.axis
         self.tiles = message.tile_param.tiles
         if not message.tile_param.HasField("tiles"):
-            raise GraphError("tiles is missing: give how many copies are wanted", field="tile_param")
+            raise GraphError("tiles is missing: set the number of copies", field="tile_param")
         if self.tiles < 1:
             raise GraphError(f"tiles {self.tiles} must be at least 1", field="tile_param.tiles")
 
@@ -54,9 +54,9 @@ class Tile(Layer):
 
 @layer("Crop")
 class Crop(Layer):
-    """Cuts bottom 0 to the size of bottom 1, from `axis` on, beginning at `offset`: one for all axes, or one for each.
+    """Crop bottom 0 to the size of bottom 1 from `axis` on, starting at `offset`: one for all axes, or one per axis.
 
-    x (*A, *B), reference (*R) -> (*A, *R from axis on); the reference gives its shape alone and gets no gradient
+    x (*A, *B), reference (*R) -> (*A, *R from axis on); only the shape of the reference is read; it gets no gradient
     Caffe: crop_layer.cpp
     """
 
@@ -78,7 +78,7 @@ class Crop(Layer):
         for index, start in enumerate(starts, axis):
             if start + bottoms[1][index] > bottoms[0][index]:
                 raise GraphError(
-                    f"{bottoms[1][index]} values from offset {start} on do not lie inside axis {index}, "
+                    f"{bottoms[1][index]} values from offset {start} on exceed axis {index}, "
                     f"which has size {bottoms[0][index]}",
                     field=f"crop_param.offset[{index - axis if len(self.offsets) > 1 else 0}]",
                 )
@@ -106,12 +106,12 @@ class Crop(Layer):
         return f"axis {self.axis} offset {', '.join(map(str, self.offsets or (0,)))}"
 
     def _starts(self, shape: Shape) -> Sequence[int]:
-        """Where the cut begins, for each axis that is cut: the last ones of a bottom of this shape."""
+        """Return the offset of each cropped axis, which are the last axes of a bottom of this shape."""
         count = len(shape) - canonical_axis(self.axis, shape, "crop_param.axis")
         if len(self.offsets) > 1 and len(self.offsets) != count:
             raise GraphError(
-                f"offset is given {len(self.offsets)} times for the {count} axes from axis {self.axis} on "
-                f"of a bottom of shape {shape}: give it once, or once for each",
+                f"offset is set {len(self.offsets)} times for the {count} axes from axis {self.axis} on "
+                f"of a bottom of shape {shape}: set it once, or once per axis",
                 field="crop_param.offset[0]",
             )
         return self.offsets if len(self.offsets) > 1 else (self.offsets or (0,)) * count

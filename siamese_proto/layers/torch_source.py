@@ -1,4 +1,4 @@
-"""What a layer tells of how it is written as PyTorch source."""
+"""A layer as PyTorch source."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from siamese_proto.graph.ir import Shape
 
 @dataclass(frozen=True)
 class Source:
-    """A configured layer as text.
+    """The expressions that stand for a layer in PyTorch source.
 
-    `tops` are expressions, one a top, or a single one whose value is unpacked into all tops. In them `{0}`, `{1}`, ..
-    stand for the bottoms and `{module}` for the module that is made once by the expression `module`; `names` are the
-    module's names for the layer's parameters, in their order. `apart` are the same expressions without a module: in
-    them `{p0}`, `{p1}`, .. stand for the parameters. They serve where a parameter belongs to another layer, and where
-    torch has no such module. `helpers` are what the text uses besides torch: names in the sub-packages of this folder,
-    `carried.losses.ContrastiveLoss`, whose source is carried along. A module that `has_state` remembers what it saw, so
-    that layers cannot share it; then `memory` makes a module without parameters, `{memory}` in `apart`, that remembers
-    for a layer whose parameters belong to others.
+    Attributes:
+        tops: One expression per top, or a single one whose value is unpacked into all tops. `{0}`, `{1}`, .. stand for
+            the bottoms, and `{module}` for the module.
+        module: Expression that creates the module, once.
+        names: The module's names of the layer's parameters, in the layer's order.
+        apart: The same as `tops` without a module; `{p0}`, `{p1}`, .. stand for the parameters. Used if a parameter
+            belongs to another layer, or if torch has no such module.
+        helpers: Functions and classes whose source is copied into the output, as names below this folder:
+            `functional.losses.ContrastiveLoss`.
+        has_state: Whether the module has state between calls, so that layers cannot share it.
+        memory: Expression that creates a module with only this state, `{memory}` in `apart`, for a layer whose
+            parameters belong to another.
     """
 
     tops: tuple[str, ...] = ()
@@ -33,24 +37,24 @@ class Source:
 
 
 def by_module(module: str, names: Sequence[str] = (), apart: str = "", helpers: Sequence[str] = ()) -> Source:
-    """The source of a layer with one bottom and one top that is a module of torch's, or a carried one."""
+    """Return the source of a layer with one bottom and one top that is a module of torch or a copied helper."""
     return Source(("{module}({0})",), module, tuple(names), (apart,) if apart else (), tuple(helpers))
 
 
 def expression(text: str, *helpers: str) -> Source:
-    """The source of a layer without parameters that is one expression."""
+    """Return the source of a layer without parameters that is a single expression."""
     return Source((text,), helpers=helpers)
 
 
 def call(function: str, *arguments: object, **settings: tuple[object, object]) -> str:
-    """`function(arguments, name=value)` without the settings, each a value and torch's default, that are as usual."""
+    """Return `function(arguments, name=value)`, where `settings` are (value, default); defaults are left out."""
     words = [shown(argument) if not isinstance(argument, str) else argument for argument in arguments]
-    words += [f"{name}={shown(value)}" for name, (value, usual) in settings.items() if value != usual]
+    words += [f"{name}={shown(value)}" for name, (value, default) in settings.items() if value != default]
     return f"{function}({', '.join(words)})"
 
 
 def shown(value: object) -> str:
-    """A setting as a literal: texts between double quotes, tuples of equal sizes as one size."""
+    """Return a setting as a literal, with double quotes around text."""
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, float):
@@ -61,7 +65,7 @@ def shown(value: object) -> str:
 
 
 def literal(value: float) -> str:
-    """The shortest text for a number of single precision (what a prototxt holds), else all of its digits."""
+    """Return the shortest text of a single-precision number, as in a prototxt; of other numbers, all digits."""
     if value != value or value in (float("inf"), float("-inf")):
         return f'float("{value}")'
     try:
@@ -76,10 +80,10 @@ def literal(value: float) -> str:
 
 
 def same(sizes: Shape) -> int | Shape:
-    """One size for all dimensions where they agree, else all of them: `5`, `(5, 3)`."""
+    """Return a single size if all are equal, else all of them: `5`, `(5, 3)`."""
     return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def lengthened(name: str, count: int) -> str:
-    """The tensor `name` with `count` axes of size 1 behind, so that it broadcasts."""
+    """Return the expression for the tensor `name` with `count` axes of size 1 appended, so that it broadcasts."""
     return f"{name}[..., {', '.join(['None'] * count)}]" if count > 0 else name

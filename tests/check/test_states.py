@@ -74,7 +74,7 @@ def test_findings_that_differ_only_in_the_phase_are_one() -> None:
     wide = 'layer { name: "cut" type: "Slice" bottom: "x" top: "a" top: "b" }\n'
     train, test = DATA.format("phase: TRAIN"), DATA.format("phase: TEST").replace("dim: 8", "dim: 5")
     assert [str(finding) for finding in check_net(train + test + wide)] == [
-        "<text>:5: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3 into equal parts: give slice_point"
+        "<text>:5: error[net]: layer 'cut': 2 tops do not divide axis 1 of size 3 into equal parts: set slice_point"
     ]
     concat = 'layer { name: "join" type: "Concat" bottom: "x" bottom: "y" top: "j" }\n'
     (finding,) = check_net(train + test + concat)

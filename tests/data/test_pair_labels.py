@@ -26,9 +26,9 @@ CASES = {"pm": [1, -1, -1, -1], "frac": [0.9, 0.1, 0.1, 0.1]}
 MAPPINGS = {"pm": "same=1,different=-1", "frac": "same=0.5:,different=:0.5"}
 SAID = {
     "pm": "the labels of its pairs are -1 (3 times), 1 (once), expected 0 and 1; a label whose whole part is not 0 "
-    "counts as same, as in Caffe, so 4 of 4 pairs are taken for same and 0 for different",
+    "counts as same, as in Caffe, so 4 of 4 pairs count as same and 0 as different",
     "frac": "the labels of its pairs are 0.1 (3 times), 0.9 (once), expected 0 and 1; a label whose whole part is not "
-    "0 counts as same, as in Caffe, so 0 of 4 pairs are taken for same and 4 for different",
+    "0 counts as same, as in Caffe, so 0 of 4 pairs count as same and 4 as different",
 }
 PAIR_DATA = (
     'layer { name: "p" type: "PairData" top: "a" top: "b" top: "y" transform_param { scale: 0.01 } '
@@ -155,7 +155,7 @@ def test_class_numbers_of_a_database_are_told_where_pairs_are_expected(folder: P
     assert found[:2] == ("warning", "pair-labels")
     assert "are 0 (twice" not in found[2]
     assert "0 (2 times), 1 (2 times), 2 (2 times), 3 (once), 4 (once) and 2 other values, expected 0 and 1" in found[2]
-    assert "8 of 10 pairs are taken for same and 2 for different" in found[2]
+    assert "8 of 10 pairs count as same and 2 as different" in found[2]
 
 
 @pytest.mark.parametrize("source", [[0, 1, 1, 0], [1], [0]])
@@ -220,7 +220,7 @@ def test_data_pairs_writes_labels_only_as_they_are_mapped(case: str, folder: Pat
     values = {"pm": "-1 (3 times)", "frac": "0.1 (3 times), 0.9 (once)"}[case]
     assert status == 1
     assert problem == (
-        f"'{case}.csv' has labels {values}, expected those of 'same=1,different=0'; say what they mean, for example "
+        f"'{case}.csv' has labels {values}, expected those of 'same=1,different=0'; specify their meaning, for example "
         f"{MAPPINGS[case]} (--pair-labels for a command, pair_labels in a PairData layer)\n"
     )
     assert not Path("out").exists()
@@ -293,8 +293,8 @@ def test_a_mapping_says_which_labels_are_the_same(text: str, labels: list[float]
         ("same=x,different=0", "'same=x' is not 'same=NUMBER'"),
         ("same=nan,different=0", "'same=nan' is not 'same=NUMBER'"),
         ("same=2:1,different=0", "'same=2:1' is not"),
-        ("same=1", "pair labels 'same=1' do not say which labels mean 'different'; add different=NUMBER"),
-        ("same=0.5:,different=:0.6", "name a label as both 'same' and 'different'; name it once"),
+        ("same=1", "pair labels 'same=1' do not specify which labels mean 'different'; add different=NUMBER"),
+        ("same=0.5:,different=:0.6", "list a label as both 'same' and 'different'; list it once"),
     ],
 )
 def test_a_mapping_that_cannot_be_meant_is_one_line(text: str, message: str) -> None:
@@ -305,7 +305,7 @@ def test_a_mapping_that_cannot_be_meant_is_one_line(text: str, message: str) -> 
 
 def test_a_mapping_that_pair_data_cannot_use_is_told_with_its_place(folder: Path) -> None:
     path = net(PAIR_DATA % ("pm", '\npair_labels: "same=1"'))
-    assert "net.prototxt:2: error[net]: layer 'p': pair labels 'same=1' do not say which" in str(check_net(path)[0])
+    assert "net.prototxt:2: error[net]: layer 'p': pair labels 'same=1' do not specify which" in str(check_net(path)[0])
     drawn = 'layer { name: "p" type: "PairData" top: "a" top: "b" top: "y" pair_data_param { source: "digits" %s } }'
     path = net(drawn % 'batch_size: 4\npair_labels: "same=1,different=0"')
     assert "net.prototxt:2: error[net]: layer 'p': pair_labels says what the labels of a CSV mean" in str(
@@ -315,4 +315,4 @@ def test_a_mapping_that_pair_data_cannot_use_is_told_with_its_place(folder: Path
 
 def test_a_loss_whose_label_1_means_different_is_told_the_other_way_round() -> None:
     told = odd_labels(np.array([1, 2, 0]), one_is_same=False)
-    assert "counts as different, as in Caffe, so 1 of 3 pairs are taken for same and 2 for different" in told
+    assert "counts as different, as in Caffe, so 1 of 3 pairs count as same and 2 as different" in told

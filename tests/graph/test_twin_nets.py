@@ -220,7 +220,7 @@ FAULTS = {
     "one feature twice": (SIAMESE, "feat feat_p sim", "feat feat sim", BOTTOMS.format(16, "loss", "both features are 'feat', so all distances are 0; use one of each tower")),
     "features of different depth": (WIDE, "feat feat_p sim", "ip feat_p sim", BOTTOMS.format(16, "loss", "the features 'ip' and 'feat_p' are outputs of different layers of their towers; use the same layer of each")),
     "two features of one tower": (WIDE, "feat feat_p sim", "feat ip sim", BOTTOMS.format(16, "loss", "the feature 'feat' is computed from the other feature, 'ip'; use one of each tower")),
-    "a feature as the label": (SIAMESE, "feat feat_p sim", "feat sim feat_p", "16: error[net]: layer 'loss': bottom 2 has shape (2, 5), expected one label a pair: (N) or (N, 1, 1, 1)"),
+    "a feature as the label": (SIAMESE, "feat feat_p sim", "feat sim feat_p", "16: error[net]: layer 'loss': bottom 2 has shape (2, 5), expected one label per pair: (N) or (N, 1, 1, 1)"),
     "the difference of a feature and itself": (PAIR + TWIN + DIFFERENCE + DECISION.format("diff"), "diff Eltwise feat feat_p", "diff Eltwise feat feat", BOTTOMS.format(16, "diff", "both bottoms are 'feat', so their difference is always 0; use one of each tower")),
     "a label against itself": (PAIR + TWIN + "both Concat feat feat_p\ndecision InnerProduct both ; ; num_output: 1\nloss EuclideanLoss decision sim", "loss EuclideanLoss decision", "loss EuclideanLoss sim", BOTTOMS.format(18, "loss", "both bottoms are 'sim'; use a prediction and a label")),
     "towers without names and a pair loss": (PAIR + unnamed(TWIN) + LOSS, "", "", APART),

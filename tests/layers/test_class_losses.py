@@ -154,14 +154,14 @@ def test_a_file_that_holds_no_matrix_is_refused(tmp_path):
     (tmp_path / "H.binaryproto").write_bytes(b"no such message")
     with pytest.raises(sp.NetError) as caught:
         sp.Net(path, phase="TRAIN")
-    assert str(caught.value) == f"{path}:4: layer 'it': source 'H.binaryproto' is no BlobProto, or damaged"
+    assert str(caught.value) == f"{path}:4: layer 'it': source 'H.binaryproto' is damaged or not a BlobProto"
 
 
 def test_without_the_matrix_a_net_can_be_looked_at_but_not_run(tmp_path):
     path = write(tmp_path)
     (tmp_path / "H.binaryproto").unlink()
     graph = sp.build_graph(sp.parse_net(path))
-    missing = "layer 'it': source 'H.binaryproto' is not there; write H as a BlobProto"
+    missing = "layer 'it': source 'H.binaryproto' does not exist; write H as a BlobProto"
     assert graph.notes == (f"{path}:4: {missing}",)
     with pytest.raises(DataError) as caught:
         sp.Net(graph)(x=torch.zeros(2, 3), l=torch.zeros(2))

@@ -146,7 +146,7 @@ def test_silence_swallows_its_bottoms():
 def test_an_input_without_shape_says_what_to_write():
     from siamese_proto.graph.ir import SourceMissingError
 
-    with pytest.raises(SourceMissingError, match="no shape is given: write input_param"):
+    with pytest.raises(SourceMissingError, match="the shape is missing: write input_param"):
         make('type: "Input"', 0).top_shapes([])
 
 

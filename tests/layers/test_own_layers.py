@@ -123,8 +123,8 @@ def triplet_error(bottoms, settings):
         ("apn", "losstype: 1", "'losstype' belongs to another TripletLoss: the one of (features, label) whose batch"),
         ("ay", "margin: 1 alpha: 0.5", "'alpha' belongs to another TripletLoss: the sum over all triplets of a batch"),
         ("ay", 'sim_type: "DotProductSimilarity"', "'sim_type' belongs to another TripletLoss: the ranking of a batch"),
-        ("ay", "margin: 1", "it has 2 bottoms, not 3. "),
-        ("apny", "margin: 1", "it has 4 bottoms, not 3. "),
+        ("ay", "margin: 1", "TripletLoss has 2 bottoms, expected 3. "),
+        ("apny", "margin: 1", "TripletLoss has 4 bottoms, expected 3. "),
     ],
 )
 def test_a_triplet_loss_of_another_meaning_is_told_what_there_is(bottoms, settings, fault):
@@ -367,7 +367,7 @@ def test_the_normalization_of_contrastive_loss_scales_its_gradient_too(normaliza
             'type: "Normalize" norm_param { } normalize_param { }',
             [(4, 3)],
             1,
-            "both normalize_param and norm_param are given; keep one",
+            "both normalize_param and norm_param are set; keep one",
             "norm_param",
         ),
         (

@@ -273,7 +273,7 @@ def test_names_and_numbers_that_are_taken_are_refused(name, number, told):
 
 
 def test_settings_need_a_dataclass_and_a_name():
-    with pytest.raises(ValueError, match="layer type 'Mine': give parameters and field, the name of the message"):
+    with pytest.raises(ValueError, match=r"layer type 'Mine': parameters and field \(the name of the message\) must"):
         sp.layer("Mine", parameters=Weighting)
     with pytest.raises(TypeError, match="int is not a dataclass; settings are described by a dataclass"):
         sp.layer("Mine", parameters=int, field="mine_param")

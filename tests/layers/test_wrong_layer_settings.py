@@ -31,7 +31,7 @@ TABLE = [
         'type: "Input" input_param { shape { dim: 2 } shape { dim: 3 } }',
         [],
         3,
-        "2 shapes are given for 3 tops: give one shape, or one for each top",
+        "2 shapes are set for 3 tops: set one shape, or one per top",
         "input_param.shape[1]",
     ),
     (
@@ -46,21 +46,21 @@ TABLE = [
         'type: "Slice" slice_param { axis: 1 slice_dim: 2 }',
         [X],
         2,
-        "both axis 1 and slice_dim 2 are given: they mean the same, write axis alone",
+        "both axis 1 and slice_dim 2 are set: they mean the same; keep axis only",
         "slice_param.slice_dim",
     ),
     (
         'type: "Slice" slice_param { slice_point: 1 slice_point: 2 }',
         [X],
         2,
-        "slice_point is given 2 times for 2 tops: give it 1 times, or not at all for equal parts",
+        "slice_point is set 2 times for 2 tops: set it 1 times, or leave it out for equal parts",
         "slice_param.slice_point[0]",
     ),
     (
         'type: "Slice" slice_param { slice_point: 3 slice_point: 3 }',
         [X],
         3,
-        "slice_point 3 must be greater than 3, where the slice before it begins",
+        "slice_point 3 must be greater than 3, where the previous slice begins",
         "slice_param.slice_point[1]",
     ),
     (
@@ -74,7 +74,7 @@ TABLE = [
         'type: "Slice" slice_param { axis: 2 }',
         [X],
         2,
-        "2 tops do not divide axis 2 of size 9 into equal parts: give slice_point",
+        "2 tops do not divide axis 2 of size 9 into equal parts: set slice_point",
         "slice_param.axis",
     ),
     (
@@ -88,7 +88,7 @@ TABLE = [
         'type: "Concat" concat_param { axis: 1 concat_dim: 0 }',
         [X, X],
         1,
-        "both axis 1 and concat_dim 0 are given: they mean the same, write axis alone",
+        "both axis 1 and concat_dim 0 are set: they mean the same; keep axis only",
         "concat_param.concat_dim",
     ),
     (
@@ -110,7 +110,7 @@ TABLE = [
         'type: "Flatten" flatten_param { axis: 3 end_axis: 1 }',
         [X],
         1,
-        "end_axis 1 lies before axis 3 in a bottom of shape (2, 6, 9, 10)",
+        "end_axis 1 is before axis 3 in a bottom of shape (2, 6, 9, 10)",
         "flatten_param.end_axis",
     ),
     (
@@ -145,14 +145,14 @@ TABLE = [
         f"{RESHAPE} {{ shape {{ dim: -1 dim: 2 dim: -1 }} }}",
         [X],
         1,
-        "shape (-1, 2, -1) holds -1 2 times: only one dimension can be worked out",
+        "shape (-1, 2, -1) holds -1 2 times: only one dimension can be inferred",
         "reshape_param.shape",
     ),
     (
         f"{RESHAPE} {{ shape {{ dim: -2 }} }}",
         [X],
         1,
-        "shape (-2,) holds -2: dimensions are positive, 0 (copy) or -1 (work out)",
+        "shape (-2,) holds -2: dimensions are positive, 0 (copy) or -1 (infer)",
         "reshape_param.shape",
     ),
     (
@@ -201,7 +201,7 @@ TABLE = [
         f"{RESHAPE} {{ axis: 2 num_axes: 3 shape {{ dim: -1 }} }}",
         [X],
         1,
-        "axis 2 and num_axes 3 reach behind the end of a bottom of shape (2, 6, 9, 10)",
+        "axis 2 and num_axes 3 exceed a bottom of shape (2, 6, 9, 10)",
         "reshape_param.num_axes",
     ),
     (
@@ -223,14 +223,14 @@ TABLE = [
         'type: "Eltwise" eltwise_param { coeff: 1 coeff: -1 coeff: 2 }',
         [X, X],
         1,
-        "coeff is given 3 times for 2 bottoms: give it once a bottom",
+        "coeff is set 3 times for 2 bottoms: set it once per bottom",
         "eltwise_param.coeff[0]",
     ),
     (
         'type: "Eltwise" eltwise_param { operation: PROD coeff: 1 coeff: -1 }',
         [X, X],
         1,
-        "coeff is given for operation PROD: only SUM takes coefficients",
+        "coeff is set for operation PROD: only SUM supports coefficients",
         "eltwise_param.coeff[0]",
     ),
     (
@@ -323,7 +323,7 @@ TABLE = [
         'type: "ContrastiveLoss"',
         [(4, 3), (4, 3), (4, 2)],
         1,
-        "bottom 2 has shape (4, 2), expected one label a pair: (N) or (N, 1, 1, 1)",
+        "bottom 2 has shape (4, 2), expected one label per pair: (N) or (N, 1, 1, 1)",
         "bottom[2]",
     ),
     # Accuracy

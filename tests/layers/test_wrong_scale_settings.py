@@ -19,7 +19,12 @@ TABLE = [
     ('type: "Exp" exp_param { base: -2 }', [X], "base -2 must be greater than 0, or -1 for e", "exp_param.base"),
     ('type: "Exp" exp_param { base: inf }', [X], "base inf must be greater than 0, or -1 for e", "exp_param.base"),
     ('type: "Log" log_param { base: -0.5 }', [X], "base -0.5 must be greater than 0, or -1 for e", "log_param.base"),
-    ('type: "Log" log_param { base: 1 }', [X], "base 1 has no logarithm: give another, or -1 for e", "log_param.base"),
+    (
+        'type: "Log" log_param { base: 1 }',
+        [X],
+        "base 1 has no logarithm: use another base, or -1 for e",
+        "log_param.base",
+    ),
     (
         'type: "PReLU"',
         [(6,)],
@@ -49,13 +54,13 @@ TABLE = [
     (
         'type: "LRN" lrn_param { local_size: 4 }',
         [X],
-        "local_size 4 must be odd, so that there is a middle",
+        "local_size 4 must be odd, so that the window has a center",
         "lrn_param.local_size",
     ),
     (
         'type: "LRN" lrn_param { local_size: 0 norm_region: WITHIN_CHANNEL }',
         [X],
-        "local_size 0 must be odd, so that there is a middle",
+        "local_size 0 must be odd, so that the window has a center",
         "lrn_param.local_size",
     ),
     ('type: "LRN"', [(2, 6)], "a bottom of shape (2, 6) has 2 axes: LRN takes 4, (N, C, H, W)", "bottom[0]"),
@@ -69,13 +74,13 @@ TABLE = [
     (
         f"{SCALE} {{ num_axes: -2 }}",
         [X],
-        "num_axes -2 must be at least 0, or -1 for all that follow",
+        "num_axes -2 must be at least 0, or -1 for all axes that follow",
         "scale_param.num_axes",
     ),
     (
         f"{SCALE} {{ axis: 2 num_axes: 3 }}",
         [X],
-        "axis 2 and num_axes 3 reach behind the end of a bottom of shape (2, 6, 9, 10)",
+        "axis 2 and num_axes 3 exceed a bottom of shape (2, 6, 9, 10)",
         "scale_param.num_axes",
     ),
     (
@@ -111,13 +116,13 @@ TABLE = [
     (
         f"{BIAS} {{ num_axes: -3 }}",
         [X],
-        "num_axes -3 must be at least 0, or -1 for all that follow",
+        "num_axes -3 must be at least 0, or -1 for all axes that follow",
         "bias_param.num_axes",
     ),
     (
         f"{BIAS} {{ axis: -2 num_axes: 3 }}",
         [X],
-        "axis -2 and num_axes 3 reach behind the end of a bottom of shape (2, 6, 9, 10)",
+        "axis -2 and num_axes 3 exceed a bottom of shape (2, 6, 9, 10)",
         "bias_param.num_axes",
     ),
     (

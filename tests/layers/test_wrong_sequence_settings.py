@@ -13,7 +13,7 @@ SEQUENCE, CONT = (4, 3, 5), (4, 3)
 
 # text, bottom shapes, number of tops, message, field
 TABLE = [
-    ('type: "Tile"', [X], 1, "tiles is missing: give how many copies are wanted", "tile_param"),
+    ('type: "Tile"', [X], 1, "tiles is missing: set the number of copies", "tile_param"),
     ('type: "Tile" tile_param { tiles: 0 }', [X], 1, "tiles 0 must be at least 1", "tile_param.tiles"),
     (
         'type: "Tile" tile_param { tiles: 2 axis: 4 }',
@@ -33,22 +33,22 @@ TABLE = [
         'type: "Crop" crop_param { axis: 1 offset: 1 offset: 2 }',
         [X, (2, 3, 4, 5)],
         1,
-        "offset is given 2 times for the 3 axes from axis 1 on of a bottom of shape (2, 6, 9, 10): "
-        "give it once, or once for each",
+        "offset is set 2 times for the 3 axes from axis 1 on of a bottom of shape (2, 6, 9, 10): "
+        "set it once, or once per axis",
         "crop_param.offset[0]",
     ),
     (
         'type: "Crop" crop_param { offset: 2 offset: 6 }',
         [X, (2, 6, 7, 5)],
         1,
-        "5 values from offset 6 on do not lie inside axis 3, which has size 10",
+        "5 values from offset 6 on exceed axis 3, which has size 10",
         "crop_param.offset[1]",
     ),
     (
         'type: "Crop"',
         [X, (2, 6, 12, 5)],
         1,
-        "12 values from offset 0 on do not lie inside axis 2, which has size 9",
+        "12 values from offset 0 on exceed axis 2, which has size 9",
         "crop_param.offset[0]",
     ),
     (
@@ -62,7 +62,7 @@ TABLE = [
         'type: "Filter"',
         [X, (2, 3)],
         1,
-        "the selector has shape (2, 3), expected one number a row: (N) or (N, 1, 1, 1)",
+        "the selector has shape (2, 3), expected one number per row: (N) or (N, 1, 1, 1)",
         "bottom[1]",
     ),
     (
@@ -130,7 +130,7 @@ TABLE = [
         f"{LSTM} {{ num_output: 2 }}",
         [SEQUENCE, (4, 3, 1)],
         1,
-        "bottom 1 (cont) has shape (4, 3, 1), expected (4, 3): one number for each step and stream",
+        "bottom 1 (cont) has shape (4, 3, 1), expected (4, 3): one number per step and stream",
         "bottom[1]",
     ),
     (
@@ -165,14 +165,14 @@ TABLE = [
         'type: "LSTMUnit"',
         [(1, 3, 5), (1, 3, 15), (1, 3)],
         2,
-        "bottom 1 has shape (1, 3, 15), expected (1, 3, 20) beside bottom 0 of shape (1, 3, 5)",
+        "bottom 1 has shape (1, 3, 15), expected (1, 3, 20) for bottom 0 of shape (1, 3, 5)",
         "bottom[1]",
     ),
     (
         'type: "LSTMUnit"',
         [(1, 3, 5), (1, 3, 20), (3, 1)],
         2,
-        "bottom 2 has shape (3, 1), expected (1, 3) beside bottom 0 of shape (1, 3, 5)",
+        "bottom 2 has shape (3, 1), expected (1, 3) for bottom 0 of shape (1, 3, 5)",
         "bottom[2]",
     ),
     # Losses
@@ -191,21 +191,21 @@ TABLE = [
                 "bottom 0 has shape (2, 6, 9, 10) and bottom 1 has shape (3,): "
                 "their first dimensions, the batch, must be equal",
             ),
-            ((2, 9), "bottom 1 has shape (2, 9), expected one label a row: (N) or (N, 1, 1, 1)"),
+            ((2, 9), "bottom 1 has shape (2, 9), expected one label per row: (N) or (N, 1, 1, 1)"),
         ]
     ],
     (
         'type: "InfogainLoss"',
         [X, (2, 9, 10)],
         1,
-        "the matrix H is missing: give it as a third bottom, or the path of a BlobProto as source",
+        "the matrix H is missing: add it as a third bottom, or set source to the path of a BlobProto",
         "infogain_loss_param",
     ),
     (
         'type: "InfogainLoss" loss_param { normalize: false }',
         [X, (2, 9, 10), (6, 6)],
         1,
-        "normalize is not taken by InfogainLoss: write normalization: BATCH_SIZE",
+        "InfogainLoss does not support normalize: write normalization: BATCH_SIZE",
         "loss_param.normalize",
     ),
     (

@@ -26,35 +26,35 @@ TABLE = [
         f"{CONVOLUTION} {{ num_output: 4 }}",
         [X],
         1,
-        "kernel_size is missing: give it, or kernel_h and kernel_w",
+        "kernel_size is missing: set it, or kernel_h and kernel_w",
         "convolution_param",
     ),
     (
         f"{CONVOLUTION} {{ num_output: 4 kernel_size: 3 kernel_h: 5 kernel_w: 7 }}",
         [X],
         1,
-        "both kernel_size 3 and kernel_h 5 are given: give kernel_size, or kernel_h and kernel_w",
+        "both kernel_size 3 and kernel_h 5 are set: use kernel_size, or kernel_h and kernel_w",
         "convolution_param.kernel_h",
     ),
     (
         f"{CONVOLUTION} {{ num_output: 4 kernel_h: 5 }}",
         [X],
         1,
-        "kernel_h 5 is given without kernel_w: give both, or kernel_size",
+        "kernel_h 5 is set without kernel_w: set both, or kernel_size",
         "convolution_param.kernel_h",
     ),
     (
         f"{CONVOLUTION} {{ num_output: 4 kernel_size: 3 stride: 2 stride_w: 1 }}",
         [X],
         1,
-        "both stride 2 and stride_w 1 are given: give stride, or stride_h and stride_w",
+        "both stride 2 and stride_w 1 are set: use stride, or stride_h and stride_w",
         "convolution_param.stride_w",
     ),
     (
         f"{CONVOLUTION} {{ num_output: 4 kernel_size: 3 pad: 2 pad_h: 1 }}",
         [X],
         1,
-        "both pad 2 and pad_h 1 are given: give pad, or pad_h and pad_w",
+        "both pad 2 and pad_h 1 are set: use pad, or pad_h and pad_w",
         "convolution_param.pad_h",
     ),
     (
@@ -117,8 +117,8 @@ TABLE = [
         f"{CONVOLUTION} {{ num_output: 4 kernel_size: 3 kernel_size: 3 kernel_size: 3 }}",
         [X],
         1,
-        "kernel_size is given 3 times for 2 spatial dimensions of a bottom of shape (2, 6, 9, 10): "
-        "give it once, or once for each",
+        "kernel_size is set 3 times for 2 spatial dimensions of a bottom of shape (2, 6, 9, 10): "
+        "set it once, or once per dimension",
         "convolution_param.kernel_size[0]",
     ),
     (
@@ -126,7 +126,7 @@ TABLE = [
         [(2, 6, 9)],
         1,
         "settings for height and width need 2 spatial dimensions, but a bottom of shape (2, 6, 9) has 1: "
-        "give kernel_size, stride and pad once a dimension",
+        "set kernel_size, stride and pad once per dimension",
         "convolution_param",
     ),
     (
@@ -134,7 +134,7 @@ TABLE = [
         [(2, 6, 5, 5, 5, 5)],
         1,
         "a bottom of shape (2, 6, 5, 5, 5, 5) has 4 dimensions after the channels (axis 1): "
-        "Convolution is done in up to 3",
+        "Convolution supports up to 3",
         "bottom[0]",
     ),
     (
@@ -156,7 +156,7 @@ TABLE = [
         [(2, 6)],
         1,
         "settings for height and width need 2 spatial dimensions, but a bottom of shape (2, 6) has 0: "
-        "give kernel_size, stride and pad once a dimension",
+        "set kernel_size, stride and pad once per dimension",
         "convolution_param",
     ),
     # Deconvolution, Im2col
@@ -171,7 +171,7 @@ TABLE = [
         f"{DECONVOLUTION} {{ num_output: 4 stride: 2 }}",
         [X],
         1,
-        "kernel_size is missing: give it, or kernel_h and kernel_w",
+        "kernel_size is missing: set it, or kernel_h and kernel_w",
         "convolution_param",
     ),
     (
@@ -185,16 +185,14 @@ TABLE = [
         f"{DECONVOLUTION} {{ num_output: 4 kernel_size: 3 pad: 6 }}",
         [X],
         1,
-        "pad 6 on both sides leaves nothing of the 11 values that a bottom of size 9 makes with kernel size 3 and "
-        "stride 1",
+        "pad 6 on both sides removes all 11 values that kernel size 3 and stride 1 make from a bottom of size 9",
         "convolution_param.pad[0]",
     ),
     (
         f"{DECONVOLUTION} {{ num_output: 4 kernel_h: 9 kernel_w: 3 stride_h: 1 stride_w: 2 pad_h: 0 pad_w: 11 }}",
         [X],
         1,
-        "pad 11 on both sides leaves nothing of the 21 values that a bottom of size 10 makes with kernel size 3 and "
-        "stride 2",
+        "pad 11 on both sides removes all 21 values that kernel size 3 and stride 2 make from a bottom of size 10",
         "convolution_param.pad_w",
     ),
     (
@@ -202,7 +200,7 @@ TABLE = [
         [(2, 6, 5, 5, 5, 5)],
         1,
         "a bottom of shape (2, 6, 5, 5, 5, 5) has 4 dimensions after the channels (axis 1): "
-        "Deconvolution is done in up to 3",
+        "Deconvolution supports up to 3",
         "bottom[0]",
     ),
     (
@@ -223,7 +221,7 @@ TABLE = [
         f"{IM2COL} {{ pad: 1 }}",
         [X],
         1,
-        "kernel_size is missing: give it, or kernel_h and kernel_w",
+        "kernel_size is missing: set it, or kernel_h and kernel_w",
         "convolution_param",
     ),
     (
@@ -253,15 +251,15 @@ TABLE = [
         f"{SPP} {{ pyramid_height: 4 }}",
         [X],
         1,
-        "a side of 9 does not divide into the 8 bins of level 4: windows of 2 would need a pad of 4, "
-        "which must be less; lower pyramid_height 4",
+        "a side of 9 is too short for the 8 bins of level 4: windows of 2 need a pad of 4, "
+        "which must be less than the window; lower pyramid_height 4",
         "spp_param.pyramid_height",
     ),
     (
         f"{SPP} {{ pyramid_height: 2 pool: STOCHASTIC }}",
         [X],
         1,
-        "pool STOCHASTIC goes with pad 0 only, but a side of 9 in 2 bins needs a pad of 1",
+        "pool STOCHASTIC requires pad 0, but a side of 9 in 2 bins needs a pad of 1",
         "spp_param.pool",
     ),
     # Pooling
@@ -269,21 +267,21 @@ TABLE = [
         f"{POOLING} {{ pool: MAX }}",
         [X],
         1,
-        "kernel_size is missing: give it, or kernel_h and kernel_w, or global_pooling",
+        "kernel_size is missing: set it, or kernel_h and kernel_w, or global_pooling",
         "pooling_param",
     ),
     (
         f"{POOLING} {{ kernel_size: 2 kernel_w: 3 }}",
         [X],
         1,
-        "both kernel_size 2 and kernel_w 3 are given: give kernel_size, or kernel_h and kernel_w",
+        "both kernel_size 2 and kernel_w 3 are set: use kernel_size, or kernel_h and kernel_w",
         "pooling_param.kernel_w",
     ),
     (
         f"{POOLING} {{ kernel_w: 3 }}",
         [X],
         1,
-        "kernel_w 3 is given without kernel_h: give both, or kernel_size",
+        "kernel_w 3 is set without kernel_h: set both, or kernel_size",
         "pooling_param.kernel_w",
     ),
     (f"{POOLING} {{ kernel_size: 0 }}", [X], 1, "kernel_size 0 must be at least 1", "pooling_param.kernel_size"),
@@ -292,14 +290,14 @@ TABLE = [
         f"{POOLING} {{ kernel_size: 2 stride_h: 2 }}",
         [X],
         1,
-        "stride_h 2 is given without stride_w: give both, or stride",
+        "stride_h 2 is set without stride_w: set both, or stride",
         "pooling_param.stride_h",
     ),
     (
         f"{POOLING} {{ kernel_size: 4 pad: 1 pad_h: 2 pad_w: 3 }}",
         [X],
         1,
-        "both pad 1 and pad_h 2 are given: give pad, or pad_h and pad_w",
+        "both pad 1 and pad_h 2 are set: use pad, or pad_h and pad_w",
         "pooling_param.pad_h",
     ),
     (
@@ -320,28 +318,28 @@ TABLE = [
         f"{POOLING} {{ global_pooling: true kernel_size: 2 }}",
         [X],
         1,
-        "both global_pooling and kernel_size 2 are given: the window of global pooling is the whole picture",
+        "both global_pooling and kernel_size 2 are set: the window of global pooling is the whole image",
         "pooling_param.kernel_size",
     ),
     (
         f"{POOLING} {{ global_pooling: true stride: 2 }}",
         [X],
         1,
-        "global_pooling goes with pad 0 and stride 1 only, got pad (0, 0) and stride (2, 2)",
+        "global_pooling requires pad 0 and stride 1, got pad (0, 0) and stride (2, 2)",
         "pooling_param.global_pooling",
     ),
     (
         f"{POOLING} {{ pool: STOCHASTIC kernel_size: 3 pad: 1 }}",
         [X],
         1,
-        "pool STOCHASTIC goes with pad 0 only, got (1, 1)",
+        "pool STOCHASTIC requires pad 0, got (1, 1)",
         "pooling_param.pad",
     ),
     (
         f"{POOLING} {{ pool: AVE kernel_size: 3 }}",
         [X],
         2,
-        "pool AVE has one top, got 2: only MAX tells where",
+        "pool AVE has one top, got 2: only MAX has a second top",
         "top[1]",
     ),
     (

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse `create_graph` where only a first derivative is known: RuntimeError.
+    """Raise RuntimeError for `create_graph`, in a rule without a second derivative (decorator of `backward`).
 
-    torch's own `once_differentiable` leaves out silently what a second derivative gets by way of a rule's inputs.
+    torch's own `once_differentiable` silently leaves out terms of a second derivative.
     """
 
     @functools.wraps(backward)
@@ -29,12 +29,12 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-    """`y`, through which `dL/dx = slope dL/dy`; all three of one shape."""
+    """Return `y` with the gradient `dL/dx = slope dL/dy`; all three have the same shape."""
     return cast(Tensor, SlopeRule.apply(x, y, slope))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class SlopeRule(torch.autograd.Function):
-    """`dL/dx = slope dL/dy`, whatever made y of x."""
+    """`dL/dx = slope dL/dy` for any y."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
@@ -49,19 +49,19 @@ class SlopeRule(torch.autograd.Function):
 
 
 def softplus_in_place(x: Tensor) -> Tensor:
-    """`y = log(1 + exp(x))` with the gradient that Caffe has in place: the slope at y, not at x."""
+    """`y = log(1 + exp(x))` with Caffe's gradient in place: the slope at y, not at x."""
     y = functional.softplus(x.detach(), threshold=50)
     return with_slope(x, y, y.sigmoid())
 
 
 def clip_in_place(x: Tensor, low: float, high: float) -> Tensor:
-    """`y = max(low, min(high, x))` with the gradient that Caffe has in place: it passes wherever y is within both."""
+    """`y = max(low, min(high, x))` with Caffe's gradient in place: it passes wherever y is within both."""
     y = x.detach().clamp(max=high).clamp(min=low)
     return with_slope(x, y, ((y >= low) & (y <= high)).to(y.dtype))
 
 
 def quotient_product(bottoms: Sequence[Tensor]) -> Tensor:
-    """The product of tensors of one shape."""
+    """Return the product of tensors of the same shape."""
     return cast(Tensor, QuotientProduct.apply(*bottoms))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
@@ -84,9 +84,9 @@ class QuotientProduct(torch.autograd.Function):
 
 
 def largest(*bottoms: Tensor) -> Tensor:
-    """The maximum of several tensors; the gradient goes to one of equal ones, as Caffe's does.
+    """Return the maximum of several tensors; the gradient goes to a single one, as in Caffe.
 
-    To the second rather than the first, to these rather than later ones, of later ones to the earliest.
+    Of equal tensors that is the second, then the first, then the third, the fourth, ..
     """
     y = bottoms[0].where(bottoms[0] > bottoms[1], bottoms[1])
     for bottom in bottoms[2:]:
@@ -95,10 +95,10 @@ def largest(*bottoms: Tensor) -> Tensor:
 
 
 def highest(x: Tensor, top_k: int, axis: int | None = None, *, with_values: bool = False) -> Tensor:
-    """Where the `top_k` highest values are, the highest first; of equal ones the later counts as higher.
+    """Return the indices of the `top_k` highest values, the highest first; of equal values the later counts as higher.
 
-    Without `axis` among all values of a row: (N, *K) -> (N, 1, top_k), or (N, 2, top_k): the places, then the values.
-    With `axis` (.., C, ..) -> (.., top_k, ..), the places, or the values instead.
+    Without `axis`, of all values of a row: (N, *K) -> (N, 1, top_k), or (N, 2, top_k): indices, then values.
+    With `axis` (.., C, ..) -> (.., top_k, ..), the indices, or the values instead.
     """
     along = -1 if axis is None else axis
     flat = x.detach().reshape(x.shape[0], -1) if axis is None else x.detach()
@@ -107,5 +107,5 @@ def highest(x: Tensor, top_k: int, axis: int | None = None, *, with_values: bool
     places = (flat.shape[along] - 1 - places.narrow(along, 0, top_k)).to(x.dtype)
     if axis is not None:
         return values if with_values else places
-    found = torch.stack((places, values) if with_values else (places,), 1)  # (N, 1 or 2, top_k)
-    return found.reshape(*found.shape, *(1,) * (x.dim() - 3))
+    stacked = torch.stack((places, values) if with_values else (places,), 1)  # (N, 1 or 2, top_k)
+    return stacked.reshape(*stacked.shape, *(1,) * (x.dim() - 3))

@@ -1,4 +1,4 @@
-"""The losses of Caffe whose gradient is not the derivative of the value."""
+"""Losses whose gradient in Caffe is not the derivative of the value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siamese_proto.layers.label_indices import divisor
 
 
 def contrastive_loss(a: Tensor, b: Tensor, similar: Tensor, *, margin: float, legacy: bool) -> Tensor:
-    """The loss of the pairs (a, b), both (N, C), that are similar (N) or not -> ()."""
+    """Return the loss () of the pairs (a, b), both (N, C), that are similar (N,) or not."""
     return cast(Tensor, ContrastiveLossRule.apply(a, b, similar, margin, legacy))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
@@ -51,14 +51,14 @@ class ContrastiveLossRule(torch.autograd.Function):
 
 
 def center_loss(x: Tensor, labels: Tensor, centers: Tensor) -> Tensor:
-    """The loss of embeddings x (N, K) whose classes are labels (N,), whole numbers, with centres (C, K) -> ()."""
+    """Return the loss () of embeddings x (N, K) with integer labels (N,) and centers (C, K)."""
     return cast(Tensor, CenterLossRule.apply(x, labels, centers))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class CenterLossRule(torch.autograd.Function):
     """`1 / (2 N) sum of |x_n - c_y(n)|^2`, `dL/dx = (x - c) / N`.
 
-    The gradient of a centre is `sum of (c - x) / (1 + count)` over the rows of its class, whatever comes from above.
+    The gradient of a center is `sum of (c - x) / (1 + count)` over the rows of its class, whatever the loss weight.
     (Wen et al., section 3.2)
     """
 
@@ -85,14 +85,14 @@ FLOOR = 1e-20  # kLOG_THRESHOLD of Caffe
 
 
 def floored_log(probabilities: Tensor) -> Tensor:
-    """`log(max(p, 1e-20))` of each element."""
+    """Return `log(max(p, 1e-20))` of each element."""
     return cast(Tensor, FlooredLogRule.apply(probabilities))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 def infogain_loss(
     scores: Tensor, labels: Tensor, counted: Tensor | None, gains: Tensor, axis: int
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the losses (), and the probabilities in the shape of the scores."""
+    """Return the sum of the losses (), and the probabilities in the shape of the scores."""
     total, probabilities = InfogainLossRule.apply(scores, labels, counted, gains, axis)  # type: ignore[no-untyped-call]  # torch leaves apply without types
     return total, probabilities
 
@@ -120,8 +120,8 @@ class InfogainLossRule(torch.autograd.Function):
     """`-sum over l of H[label, l] log(max(p_l, 1e-20))` with `p = softmax(scores)`, and p.
 
     The gradient is `p_l sum(H[label]) - H[label, l]`, below the floor too. (infogain_loss_layer.cpp)
-    scores (*A, C, *B), labels (*A, 1, *B) whole numbers below C, counted of the same shape: 1 where a label counts, or
-    None where all do, gains H (C, C)
+    scores (*A, C, *B), integer labels (*A, 1, *B) below C, counted of the same shape: 1 for labels that count, or
+    None if all do, gains H (C, C)
     """
 
     @staticmethod
@@ -146,7 +146,7 @@ class InfogainLossRule(torch.autograd.Function):
 
 
 LOG_FLOOR = math.log(torch.finfo(torch.float32).tiny)  # of FLT_MIN, of C
-# A label that none can be, so that torch ignores none: the least of all is what NaN and infinities turn to.
+# A label that cannot occur, so that torch ignores none. The minimum is what NaN and infinity are converted to.
 _NOTHING = torch.iinfo(torch.int64).min + 1
 
 
@@ -154,12 +154,12 @@ def softmax_loss(scores: Tensor, labels: Tensor, axis: int, ignored: int | None,
     """`-sum of log(max(p[label], FLT_MIN)) / divisor` with p the softmax of the scores along `axis`, a scalar.
 
     The gradient is `p - onehot(label)`, below the floor too. (softmax_loss_layer.cpp)
-    scores (*A, C, *B), labels of any shape with prod A x prod B values, which lose what follows the point as in C
-    Raises IndexError for labels outside the classes, on the CPU.
+    scores (*A, C, *B), labels of any shape with prod A x prod B values, whose fractions are cut off as in C
+    On the CPU, raises IndexError for labels outside the classes.
     """
     logs = scores.log_softmax(axis)
     if logs.requires_grad and not torch.compiler.is_exporting():
-        # Unseen by autograd: the gradient knows of no floor. It reads these logs, and exp(floor) is as good as 0.
+        # Hidden from autograd, because the gradient ignores the floor. It reads these logs, but exp(floor) is about 0.
         logs.data.clamp_(min=LOG_FLOOR)
     else:
         logs = logs.clamp(min=LOG_FLOOR)
@@ -169,7 +169,7 @@ def softmax_loss(scores: Tensor, labels: Tensor, axis: int, ignored: int | None,
         inner = scores.shape[axis + 1 :].numel()
         logs, indices = logs.reshape(outer, scores.shape[axis], inner), indices.reshape(outer, inner)
     if ignored is None:
-        is_mean = normalization in ("VALID", "FULL") and count > 0  # then torch's kernel divides
+        is_mean = normalization in ("VALID", "FULL") and count > 0  # torch's kernel divides
         loss = functional.nll_loss(logs, indices, reduction="mean" if is_mean else "sum", ignore_index=_NOTHING)
         return loss if is_mean else loss / divisor(normalization, outer, count, None)
     total = functional.nll_loss(logs, indices, reduction="sum", ignore_index=ignored)

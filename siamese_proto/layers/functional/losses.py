@@ -13,7 +13,7 @@ from siamese_proto.layers.label_indices import divisor, labels_along, pair_divis
 class ContrastiveLoss(nn.Module):
     """`1 / (2 N) sum of [y d^2 + (1 - y) max(margin - d, 0)^2]` with `d = |a - b|`, and Caffe's gradient.
 
-    a and b (N, C), labels y (N): 0 means different, any other whole number similar -> ()
+    a and b (N, C), labels y (N): 0 means different, any other integer similar -> ()
     With `legacy` the second term is `(1 - y) max(margin - d^2, 0)`.
     """
 
@@ -23,7 +23,7 @@ class ContrastiveLoss(nn.Module):
         self.legacy = legacy
 
     def forward(self, a: Tensor, b: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of the pairs, halved."""
+        """Return half the mean loss of the pairs."""
         similar = labels.reshape(-1).abs() >= 1  # (N,)
         return contrastive_loss(a.flatten(1), b.flatten(1), similar, margin=self.margin, legacy=self.legacy)
 
@@ -32,14 +32,14 @@ class EuclideanLoss(nn.Module):
     """`1 / (2 N) sum of (a - b)^2`, a and b (N, *S) -> ()."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """The loss, divided by the number of rows alone."""
+        """Return the loss, divided by the number of rows only."""
         return (a - b.reshape(a.shape)).square().sum() / (2 * len(a))
 
 
 class SoftmaxWithLoss(nn.Module):
     """`-sum of log(max(p[label], FLT_MIN)) / divisor`, with p the softmax of the scores along `axis`.
 
-    scores (N, C, *S), labels of N x prod S whole numbers -> (), and with `with_probabilities` p as well
+    scores (N, C, *S), N x prod S integer labels -> (), and with `with_probabilities` p as well
     Labels equal to `ignore_label` do not count. The divisor is the count (VALID), N (BATCH_SIZE), N x prod S (FULL) or
     1 (NONE), and at least 1.
     """
@@ -59,7 +59,7 @@ class SoftmaxWithLoss(nn.Module):
         self.with_probabilities = with_probabilities
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The loss, and the probabilities if wanted."""
+        """Return the loss, and optionally the probabilities."""
         axis = self.axis % scores.dim()
         loss = softmax_loss(scores, labels, axis, self.ignore_label, self.normalization)
         return (loss, scores.detach().softmax(axis)) if self.with_probabilities else loss
@@ -68,7 +68,7 @@ class SoftmaxWithLoss(nn.Module):
 class SigmoidCrossEntropyLoss(nn.Module):
     """`-sum of [t log p + (1 - t) log(1 - p)] / divisor`, with p the sigmoid of x.
 
-    x and targets t (N, *S) -> ();  targets whose whole part equals `ignore_label` do not count
+    x and targets t (N, *S) -> ();  targets whose integer part equals `ignore_label` do not count
     The divisor is N (BATCH_SIZE), the count (VALID), N x prod S (FULL) or 1 (NONE), and at least 1.
     """
 
@@ -78,7 +78,7 @@ class SigmoidCrossEntropyLoss(nn.Module):
         self.normalization = normalization
 
     def forward(self, x: Tensor, targets: Tensor) -> Tensor:
-        """The loss of the logits x."""
+        """Return the loss of the logits x."""
         targets = targets.detach().reshape(x.shape).to(x.dtype)
         counted = None if self.ignore_label is None else (targets.trunc() != self.ignore_label).to(x.dtype)
         total = functional.binary_cross_entropy_with_logits(x, targets, counted, reduction="sum")
@@ -96,7 +96,7 @@ class HingeLoss(nn.Module):
         self.power = power
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of the rows."""
+        """Return the mean loss of the rows."""
         scores = scores.reshape(len(scores), -1)  # (N, C)
         signs = torch.ones_like(scores).scatter_(1, labels.detach().long().reshape(-1, 1), -1.0)
         hinge = (1 + scores * signs).relu()
@@ -107,7 +107,7 @@ class MultinomialLogisticLoss(nn.Module):
     """`-sum of log(max(p[label], 1e-20)) / N`, probabilities p (N, *C), labels (N) -> ()."""
 
     def forward(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of the rows."""
+        """Return the mean loss of the rows."""
         rows = probabilities.reshape(len(probabilities), -1)  # (N, C)
         picked = rows.gather(1, labels.detach().long().reshape(-1, 1))
         return -floored_log(picked).sum() / len(rows)
@@ -116,7 +116,7 @@ class MultinomialLogisticLoss(nn.Module):
 class InfogainLoss(nn.Module):
     """`-sum over labels and classes l of H[label, l] log(max(p_l, 1e-20)) / divisor`, p the softmax along `axis`.
 
-    scores (N, C, *S), labels of N x prod S whole numbers, H of C x C values -> (), and with `with_probabilities` p
+    scores (N, C, *S), N x prod S integer labels, H of C x C values -> (), and with `with_probabilities` p
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class InfogainLoss(nn.Module):
         self.with_probabilities = with_probabilities
 
     def forward(self, scores: Tensor, labels: Tensor, gains: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The loss, and the probabilities if wanted."""
+        """Return the loss, and optionally the probabilities."""
         axis = self.axis % scores.dim()
         classes = scores.shape[axis]
         indices, counted = labels_along(scores, labels, axis, self.ignore_label)
@@ -144,10 +144,10 @@ class InfogainLoss(nn.Module):
 
 
 class Accuracy(nn.Module):
-    """The part of the labels whose class is among the `top_k` highest scores; equal scores count against the label.
+    """The share of labels whose class is among the `top_k` highest scores; ties count against the label.
 
-    scores (N, C, *S), labels of N x prod S whole numbers -> (), and with `per_class` (C) as well
-    Labels equal to `ignore_label` do not count; where nothing counts the result is 0.
+    scores (N, C, *S), N x prod S integer labels -> (), and with `per_class` (C) as well
+    Labels equal to `ignore_label` do not count; if none counts, the result is 0.
     """
 
     def __init__(
@@ -160,12 +160,12 @@ class Accuracy(nn.Module):
         self.per_class = per_class
 
     def forward(self, scores: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The accuracy, and that of each class if wanted."""
+        """Return the accuracy, and optionally that of each class."""
         scores = scores.detach()
         axis = self.axis % scores.dim()
         indices, counted = labels_along(scores, labels, axis, self.ignore_label)
         of_label = scores.gather(axis, indices)
-        # The label's own score is among those that reach it, so up to top_k may.
+        # The label's own score is among those that reach it, so at most top_k may.
         hit = ((scores >= of_label).sum(axis, keepdim=True) <= self.top_k).to(scores.dtype)
         counts = torch.ones_like(hit) if counted is None else counted
         accuracy = (hit * counts).sum() / counts.sum().clamp(min=1)
@@ -197,7 +197,7 @@ class TripletLoss(nn.Module):
         self.normalization = normalization
 
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        """The loss of the triplets."""
+        """Return the loss of the triplets."""
         rows = len(anchor)
         sides = [(anchor.reshape(rows, -1) - other.reshape(rows, -1)) for other in (positive, negative)]  # (N, K)
         near, far = (

@@ -13,15 +13,15 @@ from siamese_proto.layers.functional.element_wise import differentiable_once
 
 
 def normalize(x: Tensor, axes: Sequence[int], eps: float) -> Tensor:
-    """x less its mean over `axes`, divided by its standard deviation plus eps; of any shape."""
+    """Return x minus its mean over `axes`, divided by its standard deviation plus eps."""
     return cast(Tensor, MeanVarianceRule.apply(x, tuple(axes), eps))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class MeanVarianceRule(torch.autograd.Function):
     """`y = (x - mean) / (s + eps)`, `dL/dx = (g - mean of g - y mean of (y g)) / (s + eps)` with g = dL/dy.
 
-    The derivative has `(s + eps) / s` as one more factor of the last term: Caffe leaves it out, and so is finite where
-    all x are equal. (mvn_layer.cpp)
+    The last term of the derivative has another factor `(s + eps) / s`, which Caffe leaves out; its gradient is finite
+    if all x are equal. (mvn_layer.cpp)
     """
 
     @staticmethod
@@ -45,8 +45,8 @@ class BatchNorm(nn.Module):
     """`y = (x - mean) / sqrt(variance + eps)` of each channel, with Caffe's three statistics.
 
     (N, C, *S) -> (N, C, *S);  mean (C,) and variance (C,) are sums over past batches, factor (1,) their divisor
-    In eval mode, or with `use_global_stats`, the stored statistics are used, otherwise those of the batch are, and are
-    added to what is stored: that is multiplied by `fraction` before.
+    In eval mode, or with `use_global_stats`, the stored statistics are used. Otherwise those of the batch are used and
+    added to the stored statistics, which are first multiplied by `fraction`.
     """
 
     mean: Tensor
@@ -65,15 +65,15 @@ class BatchNorm(nn.Module):
         self.register_buffer("factor", torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The values with mean 0 and variance 1, without a learned scale."""
+        """Normalize to mean 0 and variance 1, without a learned scale."""
         use_stored = not self.training if self.use_global_stats is None else self.use_global_stats
         if use_stored:
             scale = torch.where(self.factor == 0, 0.0, 1 / self.factor)
             return functional.batch_norm(x, self.mean * scale, self.variance * scale, eps=self.eps)
-        if x.numel() == x.shape[1]:  # one value a channel, which is its mean; its variance is not to be corrected
+        if x.numel() == x.shape[1]:  # one value per channel: its mean, without a corrected variance
             batch_mean, batch_variance, y = x.detach().flatten(), torch.zeros_like(self.variance), x * 0
         else:
-            # With momentum 1 what torch stores is the mean and the corrected variance of this batch alone.
+            # With momentum 1 torch stores the mean and the corrected variance of this batch only.
             batch_mean, batch_variance = torch.zeros_like(self.mean), torch.zeros_like(self.variance)
             y = functional.batch_norm(x, batch_mean, batch_variance, training=True, momentum=1.0, eps=self.eps)
         with torch.no_grad():
@@ -96,7 +96,7 @@ class Scale(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """The scaled values."""
+        """Scale the values."""
         shape = (*self.scale.shape, *(1,) * (x.dim() - self.axis - self.scale.dim()))
         scale = self.scale.reshape(shape)
         return x * scale if self.bias is None else self.bias.reshape(shape).addcmul(x, scale)
@@ -115,6 +115,6 @@ class WithinChannelNorm(nn.Module):
         self.beta = beta
 
     def forward(self, x: Tensor) -> Tensor:
-        """Caffe's LRN with WITHIN_CHANNEL."""
+        """Compute Compute Caffe's LRN with WITHIN_CHANNEL."""
         means = functional.avg_pool2d(x.square(), self.size, stride=1, padding=self.size // 2)
         return x * (1 + self.alpha * means).pow(-self.beta)

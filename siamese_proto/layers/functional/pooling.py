@@ -1,4 +1,4 @@
-"""Windows: pooling that torch's kernels do not compute, and the windows of a convolution as channels."""
+"""Pooling that torch's kernels do not support, and the windows of a convolution as channels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese_proto.layers.spp import split_in_bins
 class WindowPool(nn.Module):
     """The maximum (MAX) or mean (AVE) of each window, with as many windows as Caffe counts.
 
-    (N, C, H, W) -> (N, C, OH, OW), and with `with_mask` the index h W + w of each maximum, -1 beyond the picture
+    (N, C, H, W) -> (N, C, OH, OW), and with `with_mask` the index h W + w of each maximum, -1 outside the image
     """
 
     def __init__(
@@ -37,10 +37,10 @@ class WindowPool(nn.Module):
         self.with_mask = with_mask
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The pooled picture, and where its maxima are if wanted."""
+        """Return the pooled image, and optionally the indices of its maxima."""
         height, width = x.shape[2:]
         counts = [self.windows(size, axis) for axis, size in enumerate((height, width))]
-        # Cut or lengthened at the far ends to where the last windows end.
+        # Crop or extend the far ends to where the last windows end.
         below, right = (
             (counts[i] - 1) * self.stride[i] + self.kernel[i] - self.pad[i] - x.shape[2 + i] for i in (0, 1)
         )
@@ -57,13 +57,13 @@ class WindowPool(nn.Module):
         return y, (rows * width + columns).where(inside, -1).to(x.dtype)
 
     def windows(self, size: int, axis: int) -> int:
-        """How many windows there are along an axis: none starts behind the picture and its near pad."""
+        """Return the number of windows along an axis: none starts after the image and its near pad."""
         stride, pad = self.stride[axis], self.pad[axis]
         count = (size + 2 * pad - self.kernel[axis] + (stride - 1 if self.ceil_mode else 0)) // stride + 1
         return count - 1 if any(self.pad) and (count - 1) * stride >= size + pad else count
 
     def mean(self, padded: Tensor, height: int, width: int) -> Tensor:
-        """The sum of each window divided by the part of it inside the picture and its pads."""
+        """Divide the sum of each window by the size of its part inside the image and its pads."""
         total = functional.avg_pool2d(padded, self.kernel, self.stride, divisor_override=1)
         parts = []
         for axis, size in enumerate((height, width)):
@@ -73,9 +73,9 @@ class WindowPool(nn.Module):
 
 
 class StochasticPool(nn.Module):
-    """An element of each window, drawn with the probability x / sum of x; in eval mode the mean of such draws.
+    """A random element of each window, with probability x / sum of x; in eval mode the mean of such draws.
 
-    (N, C, H, W) -> (N, C, OH, OW), with as many windows as Caffe counts. `draws` settles what the mode does else.
+    (N, C, H, W) -> (N, C, OH, OW), with as many windows as Caffe counts. `draws` overrides the mode.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class StochasticPool(nn.Module):
         self.draws = draws
 
     def forward(self, x: Tensor) -> Tensor:
-        """The pooled picture; zeros that hang over are never drawn."""
+        """Return the pooled image; the zeros of the pad are never drawn."""
         sizes = zip(x.shape[2:], self.kernel, self.stride, strict=True)
         below, right = (
             -(size - kernel) % stride if self.ceil_mode else -((size - kernel) % stride)
@@ -105,22 +105,22 @@ class StochasticPool(nn.Module):
 
 
 def pyramid_draw(x: Tensor, levels: int, *, draws: bool) -> Tensor:
-    """An element of each of 1 x 1, 2 x 2, 4 x 4, .. bins as in `StochasticPool`, or the mean of such draws; joined.
+    """Return an element of each of 1 x 1, 2 x 2, 4 x 4, .. bins as in `StochasticPool`, or the mean of such draws.
 
-    (N, C, H, W) -> (N, C x sum of 4^level);  of one level alone (N, C, 1, 1)
+    (N, C, H, W) -> (N, C x sum of 4^level);  (N, C, 1, 1) for a single level
     """
     pooled = []
     for level in range(levels):
-        window = (x.shape[2] >> level, x.shape[3] >> level)  # without pads, so that it divides
+        window = (x.shape[2] >> level, x.shape[3] >> level)  # no pads, so that it divides evenly
         windows = windows_of(x, window, window)
         pooled.append(pick(windows, torch.rand_like(windows[..., 0])) if draws else mean_pick(windows))
     return pooled[0] if levels == 1 else torch.cat([bins.flatten(1) for bins in pooled], 1)
 
 
 def pyramid_pool(x: Tensor, levels: int, method: str) -> Tensor:
-    """The maximum (MAX) or mean (AVE) in 1 x 1, 2 x 2, 4 x 4, .. bins, joined.
+    """Return the maximum (MAX) or mean (AVE) of 1 x 1, 2 x 2, 4 x 4, .. bins.
 
-    (N, C, H, W) -> (N, C x sum of 4^level);  of one level alone (N, C, 1, 1)
+    (N, C, H, W) -> (N, C x sum of 4^level);  (N, C, 1, 1) for a single level
     """
     pooled = []
     for level in range(levels):
@@ -140,7 +140,7 @@ def windows_as_channels(
     pads: Sequence[tuple[int, int]],
     dilation: Sequence[int],
 ) -> Tensor:
-    """`y[n, (c, *k), t] = x[n, c, stride t + dilation k - pad]`, 0 in the pads, which are given as (before, behind).
+    """`y[n, (c, *k), t] = x[n, c, stride t + dilation k - pad]`, 0 in the pads, (before, after) for each dimension.
 
     (*N, C, *S) with C at `axis` -> (*N, C x prod kernel, *T)
     """

@@ -13,12 +13,12 @@ from siamese_proto.layers.functional.element_wise import differentiable_once
 
 
 def forget_gate(x: Tensor, cont: Tensor) -> Tensor:
-    """How much of the cell (.., D) is kept, from the gate's input (.., D) and cont (.., 1)."""
+    """Return the forget gate (.., D) for its input (.., D) and cont (.., 1)."""
     return cast(Tensor, ForgetGateRule.apply(x, cont))  # type: ignore[no-untyped-call]  # torch leaves apply without types
 
 
 class ForgetGateRule(torch.autograd.Function):
-    """`y = cont sigmoid(x)`, and 0 where cont is 0 whatever x is; `dy/dx = y (1 - y)`. (lstm_unit_layer.cpp)"""
+    """`y = cont sigmoid(x)`, and 0 where cont is 0, even for infinite x; `dy/dx = y (1 - y)`. (lstm_unit_layer.cpp)"""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cont: Tensor) -> Tensor:
@@ -34,26 +34,27 @@ class ForgetGateRule(torch.autograd.Function):
 
 
 def lstm_steps(x: Tensor, cont: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """All h and the last c, (T, N, D) and (N, D).
+    """Return all h (T, N, D) and the last c (N, D).
 
-    Of gates' inputs x (T, N, 4 D), cont (T, N, 1), the states before the first step (N, D), through which no gradient
-    passes, and weight (4 D, D).
+    From the gates' inputs x (T, N, 4 D), cont (T, N, 1), the states before the first step (N, D), which get no
+    gradient, and weight (4 D, D).
     """
-    found = LSTMRule.apply(x, cont, h, c, weight)  # type: ignore[no-untyped-call]  # torch leaves apply without types
-    return cast(tuple[Tensor, Tensor], found)
+    outputs = LSTMRule.apply(x, cont, h, c, weight)  # type: ignore[no-untyped-call]  # torch leaves apply without types
+    return cast(tuple[Tensor, Tensor], outputs)
 
 
 class LSTMRule(torch.autograd.Function):
     """`i, f, o, g = x_t + W cont_t h`, `c = cont_t f c + i g`, `h = o tanh(c)` (lstm_unit_layer.cpp).
 
-    f is 0 where cont is 0, whatever its input is; its gradient is `y (1 - y)` of `y = cont f`, as on Caffe's CPU.
+    f is 0 where cont is 0, even if its input is not finite; its gradient is `y (1 - y)` of `y = cont f`, as on
+    Caffe's CPU.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cont: Tensor, h: Tensor, c: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         steps, streams, size = len(x), *h.shape
         gates = torch.empty_like(x).view(steps, streams, 4, size)  # i, f, o, g
-        # cont h and c before each step, the tanh of c behind it, and h: no views, so that callers may change h
+        # cont h and c before each step, tanh of c after it, and h: no views, so that callers may change h
         before, cells, tanh, out = (x.new_empty(steps, streams, size) for _ in range(4))
         turned, begins = weight.t(), cont == 0
         for t in range(steps):
@@ -77,7 +78,7 @@ class LSTMRule(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         cont, weight, gates, before, cells, tanh = ctx.saved_tensors
         i, f, o, g = gates.unbind(2)
-        # What the gradients of c (of h for o) are multiplied by to become those of the gates' inputs.
+        # Factors from the gradients of c (for o: of h) to those of the gates' inputs.
         slopes = torch.stack([g * i * (1 - i), cells * f * (1 - f), tanh * o * (1 - o), i * (1 - g * g)], 2)
         of_tanh = o * (1 - tanh * tanh)
         of_gates = torch.empty_like(gates)
@@ -95,10 +96,10 @@ class LSTMRule(torch.autograd.Function):
 
 
 class Recurrent(nn.Module):
-    """What goes through sequences step by step, from the state that the last batch ended with; without parameters.
+    """Base class of modules that process sequences step by step, starting from the last state of the previous batch.
 
-    With `exposed` the state is given and returned instead. No gradient passes it. `carried` is what was kept; ()
-    begins anew.
+    With `exposed` the state is an input and an output instead. It has no gradient. `carried` is the stored state; ()
+    starts from 0.
     """
 
     def __init__(self, size: int, states: int, *, static: bool, exposed: bool) -> None:
@@ -110,12 +111,12 @@ class Recurrent(nn.Module):
         self.carried: tuple[Tensor, ...] = ()
 
     def transformed(self, params: Sequence[Tensor], x: Tensor, others: Sequence[Tensor]) -> Tensor:
-        """What the inputs of all steps come to, with the static input if there is one."""
+        """Compute the contribution of the inputs to all steps, with the optional static input."""
         steps = functional.linear(x.flatten(2), params[0], params[1])
         return steps + functional.linear(others[0].flatten(1), params[2]) if self.static else steps
 
     def begin(self, x: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
-        """The states (N, size) before the first step."""
+        """Return the states (N, size) before the first step."""
         if self.exposed:
             return [state.detach()[0] for state in others[int(self.static) :]]
         streams = x.shape[1]
@@ -124,29 +125,29 @@ class Recurrent(nn.Module):
         return [state[:streams].to(x) for state in self.carried]
 
     def end(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """Keep the states after the last step, or return them as (1, N, size) where they are exposed."""
-        kept = [state.detach() for state in states]
+        """Store the states after the last step; exposed states are returned as (1, N, size)."""
+        last = [state.detach() for state in states]
         if self.exposed:
-            return [state.unsqueeze(0) for state in kept]
-        if self.carried and len(self.carried[0]) > len(kept[0]):  # fewer streams change the first ones
-            kept = [torch.cat([new, old[len(new) :].to(new)]) for new, old in zip(kept, self.carried, strict=True)]
-        self.carried = tuple(kept)
+            return [state.unsqueeze(0) for state in last]
+        if self.carried and len(self.carried[0]) > len(last[0]):  # fewer streams change the first ones
+            last = [torch.cat([new, old[len(new) :].to(new)]) for new, old in zip(last, self.carried, strict=True)]
+        self.carried = tuple(last)
         return []
 
 
 class RNNSteps(Recurrent):
-    """The steps of `RNN`, with parameters that belong to somebody else."""
+    """The steps of `RNN`, with the parameters as an argument."""
 
     def __init__(self, size: int, *, static: bool = False, exposed: bool = False) -> None:
         super().__init__(size, 1, static=static, exposed=exposed)
 
     def run(self, params: Sequence[Tensor], x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs of all steps, and the last state where it is exposed."""
+        """Return the outputs of all steps, and the last state if it is exposed."""
         *_, w_hh, w_ho, b_o = params
         (h,) = self.begin(x, others)
         hidden = []
-        for step, kept in zip(self.transformed(params, x, others), cont.detach().unsqueeze(-1), strict=True):
-            h = (step + functional.linear(kept * h, w_hh)).tanh()  # (N, size)
+        for step, continues in zip(self.transformed(params, x, others), cont.detach().unsqueeze(-1), strict=True):
+            h = (step + functional.linear(continues * h, w_hh)).tanh()  # (N, size)
             hidden.append(h)
         y = functional.linear(torch.stack(hidden), w_ho, b_o).tanh()
         last = self.end([h])
@@ -156,7 +157,7 @@ class RNNSteps(Recurrent):
 class RNN(RNNSteps):
     """`h_t = tanh(W_hh c_t h_{t-1} + W_xh x_t + b_h + W_xh_static s)`, `y_t = tanh(W_ho h_t + b_o)`; c is cont.
 
-    x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, static input s (N, static) if wanted, and with
+    x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, optional static input s (N, static), and with
     `exposed` h_0 (1, N, size) -> y (T, N, size), and with `exposed` h_T (1, N, size)
     """
 
@@ -170,22 +171,22 @@ class RNN(RNNSteps):
         self.b_o = nn.Parameter(torch.zeros(size))
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs of all steps, and the last state where it is exposed."""
+        """Return the outputs of all steps, and the last state if it is exposed."""
         return self.run(tuple(self.parameters()), x, cont, *others)
 
 
 class LSTMSteps(Recurrent):
-    """The steps of `LSTM`, with parameters that belong to somebody else."""
+    """The steps of `LSTM`, with the parameters as an argument."""
 
     def __init__(self, size: int, *, static: bool = False, exposed: bool = False) -> None:
         super().__init__(size, 2, static=static, exposed=exposed)
 
     def run(self, params: Sequence[Tensor], x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs of all steps, and the last state where it is exposed."""
+        """Return the outputs of all steps, and the last state if it is exposed."""
         h, c = self.begin(x, others)
         hidden = []
-        for step, kept in zip(self.transformed(params, x, others), cont, strict=True):
-            c, h = lstm_unit(c, step + functional.linear(kept.detach().unsqueeze(-1) * h, params[-1]), kept)
+        for step, continues in zip(self.transformed(params, x, others), cont, strict=True):
+            c, h = lstm_unit(c, step + functional.linear(continues.detach().unsqueeze(-1) * h, params[-1]), continues)
             hidden.append(h)
         y = torch.stack(hidden)
         last = self.end([h, c])
@@ -195,7 +196,7 @@ class LSTMSteps(Recurrent):
 class LSTM(LSTMSteps):
     """`i, f, o, g = W_hc cont_t h_{t-1} + W_xc x_t + b_c + W_xc_static s`, then c_t and h_t as in `lstm_unit`.
 
-    x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, static input s (N, static) if wanted, and with
+    x (T, N, inputs), cont (T, N): 0 where a sequence begins, else 1, optional static input s (N, static), and with
     `exposed` h_0 and c_0 (1, N, size) -> h (T, N, size), and with `exposed` h_T and c_T (1, N, size)
     """
 
@@ -207,7 +208,7 @@ class LSTM(LSTMSteps):
         self.w_hc = nn.Parameter(torch.zeros(4 * size, size))
 
     def forward(self, x: Tensor, cont: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The outputs of all steps, and the last state where it is exposed."""
+        """Return the outputs of all steps, and the last state if it is exposed."""
         return self.run(tuple(self.parameters()), x, cont, *others)
 
 

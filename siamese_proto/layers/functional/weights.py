@@ -1,4 +1,4 @@
-"""Weights files, read with torch alone."""
+"""Weights files, read with torch only."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pt` file, by name; no code in them is run."""
+    """Read the tensors of a `.safetensors` or `.pt` file, by name. No code in the file is run."""
     if path.suffix != ".safetensors":
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     content = bytearray(path.read_bytes())
-    begin = 8 + int.from_bytes(content[:8], "little")  # behind the length of the header, and the header
+    begin = 8 + int.from_bytes(content[:8], "little")  # the data follow the length of the header and the header
     header = json.loads(content[8:begin])
     header.pop("__metadata__", None)
     dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

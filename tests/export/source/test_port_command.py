@@ -108,7 +108,7 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
         ('layer { name: "x" type: "Odd" top: "x" }', "unknown layer type 'Odd'"),
         (
             'layer { name: "x" type: "Input" top: "x" } layer { name: "y" type: "ReLU" bottom: "x" top: "y" }',
-            "no shape is given",
+            "the shape is missing",
         ),
     ],
 )

@@ -72,9 +72,9 @@ class MnistSiamese(nn.Module):
 
 
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse `create_graph` where only a first derivative is known: RuntimeError.
+    """Raise RuntimeError for `create_graph`, in a rule without a second derivative (decorator of `backward`).
 
-    torch's own `once_differentiable` leaves out silently what a second derivative gets by way of a rule's inputs.
+    torch's own `once_differentiable` silently leaves out terms of a second derivative.
     """
 
     @functools.wraps(backward)
@@ -119,14 +119,14 @@ class ContrastiveLossRule(torch.autograd.Function):
 
 
 def contrastive_loss(a: Tensor, b: Tensor, similar: Tensor, *, margin: float, legacy: bool) -> Tensor:
-    """The loss of the pairs (a, b), both (N, C), that are similar (N) or not -> ()."""
+    """Return the loss () of the pairs (a, b), both (N, C), that are similar (N,) or not."""
     return cast(Tensor, ContrastiveLossRule.apply(a, b, similar, margin, legacy))
 
 
 class ContrastiveLoss(nn.Module):
     """`1 / (2 N) sum of [y d^2 + (1 - y) max(margin - d, 0)^2]` with `d = |a - b|`, and Caffe's gradient.
 
-    a and b (N, C), labels y (N): 0 means different, any other whole number similar -> ()
+    a and b (N, C), labels y (N): 0 means different, any other integer similar -> ()
     With `legacy` the second term is `(1 - y) max(margin - d^2, 0)`.
     """
 
@@ -136,17 +136,17 @@ class ContrastiveLoss(nn.Module):
         self.legacy = legacy
 
     def forward(self, a: Tensor, b: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of the pairs, halved."""
+        """Return half the mean loss of the pairs."""
         similar = labels.reshape(-1).abs() >= 1  # (N,)
         return contrastive_loss(a.flatten(1), b.flatten(1), similar, margin=self.margin, legacy=self.legacy)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file, or of a `.pt` file, by name; no code in them is run."""
+    """Read the tensors of a `.safetensors` or `.pt` file, by name. No code in the file is run."""
     if path.suffix != ".safetensors":
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     content = bytearray(path.read_bytes())
-    begin = 8 + int.from_bytes(content[:8], "little")  # behind the length of the header, and the header
+    begin = 8 + int.from_bytes(content[:8], "little")  # the data follow the length of the header and the header
     header = json.loads(content[8:begin])
     header.pop("__metadata__", None)
     dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
