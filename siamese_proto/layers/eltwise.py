@@ -53,13 +53,11 @@ class Eltwise(Layer):
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
         if self.operation == "SUM":
             return [_weighted_sum(bottoms, self.coefficients or (1.0,) * len(bottoms))]
-        if self.operation == "MAX":
-            return [_largest(bottoms)]
-        if self.stable:
+        if self.operation == "PROD" and self.stable:
             return [reduce(mul, bottoms)]
-        from siamese_proto.layers.functional.element_wise import quotient_product
+        from siamese_proto.layers.functional.element_wise import largest, quotient_product
 
-        return [quotient_product(bottoms)]
+        return [largest(*bottoms) if self.operation == "MAX" else quotient_product(bottoms)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         names = [f"{{{index}}}" for index in range(len(bottoms))]
@@ -90,11 +88,3 @@ def _weighted_sum(bottoms: Sequence[Tensor], coefficients: Sequence[float]) -> T
     for bottom, coefficient in zip(bottoms[1:], coefficients[1:], strict=True):
         total = total.add(bottom, alpha=coefficient)
     return total
-
-
-def _largest(bottoms: Sequence[Tensor]) -> Tensor:
-    """The maximum; `where` hands the gradient to the one bottom it picks, as Caffe's mask does."""
-    largest = bottoms[0].where(bottoms[0] > bottoms[1], bottoms[1])
-    for bottom in bottoms[2:]:
-        largest = bottom.where(bottom > largest, largest)
-    return largest

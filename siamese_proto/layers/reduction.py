@@ -92,19 +92,9 @@ class ArgMax(Layer):
         return [(shape[0], 1 + self.with_values, self.top_k, *(1,) * (len(shape) - 3))]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        import torch
+        from siamese_proto.layers.functional.element_wise import highest
 
-        x = bottoms[0].detach()
-        axis = -1 if self.axis is None else self.axis
-        if self.axis is None:
-            x = x.reshape(x.shape[0], -1)  # (N, K)
-        values, places = x.flip(axis).sort(dim=axis, descending=True, stable=True)
-        values = values.narrow(axis, 0, self.top_k)
-        places = (x.shape[axis] - 1 - places.narrow(axis, 0, self.top_k)).to(x.dtype)
-        if self.axis is not None:
-            return [values if self.with_values else places]
-        found = torch.stack((places, values) if self.with_values else (places,), 1)  # (N, 1 or 2, top_k)
-        return [found.reshape(*found.shape, *(1,) * (bottoms[0].dim() - 3))]
+        return [highest(bottoms[0], self.top_k, self.axis, with_values=self.with_values)]
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         settings = {"axis": (self.axis, None), "with_values": (self.with_values, False)}
