@@ -215,9 +215,11 @@ class LSTM(Recurrent):
         import torch
         from torch.nn import functional
 
+        from siamese_proto.layers.functional.recurrent import lstm_unit
+
         steps = []
         for step, x in enumerate(self._transformed(bottoms, params)):
-            c, h = lstm_unit(c, x + functional.linear(cont[step] * h, params[-1]), cont[step])
+            c, h = lstm_unit(c, x + functional.linear(cont[step] * h, params[-1]), bottoms[1][step])
             steps.append(h)
         return torch.stack(steps), h, c
 
@@ -276,19 +278,12 @@ class LSTMUnit(Layer):
         return [before, before]
 
     def forward(self, bottoms: Sequence[Tensor], params: Sequence[Tensor], run: RunState) -> Sequence[Tensor]:
-        return lstm_unit(bottoms[0], bottoms[1], bottoms[2].detach().unsqueeze(-1))
+        from siamese_proto.layers.functional.recurrent import lstm_unit
+
+        return lstm_unit(*bottoms)
 
     def torch_source(self, bottoms: Sequence[Shape]) -> Source | None:
         return expression("lstm_unit({0}, {1}, {2})", "functional.recurrent.lstm_unit")
-
-
-def lstm_unit(before: Tensor, x: Tensor, cont: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the next c and h (.., D) for the previous c (.., D), gates (.., 4 D) and cont (.., 1)."""
-    from siamese_proto.layers.functional.recurrent import forget_gate
-
-    i, f, o, g = x.chunk(4, -1)
-    c = forget_gate(f, cont) * before + i.sigmoid() * g.tanh()
-    return c, o.sigmoid() * c.tanh()
 
 
 def _products(recurrent: Recurrent, bottoms: Sequence[Shape]) -> int:
