@@ -171,12 +171,11 @@ def collapsed(shown: Picture) -> Picture:
         ),
         outputs=_joined_outputs(replace(output, source=drawn_as(output.source)) for output in shown.outputs),
         towers=tuple(side_by_side),
-        stacks=tuple(_stack(rows, new_boxes) for rows in stacks),
+        stacks=tuple(
+            Stack(tuple(new_boxes[row[0].id] for row in rows if row[0].id in new_boxes), len(rows[0]))
+            for rows in stacks
+        ),
     )
-
-
-def _stack(rows: Sequence[Row], boxes: Mapping[str, Box]) -> Stack:
-    return Stack(tuple(boxes[row[0].id] for row in rows if row[0].id in boxes), len(rows[0]))
 
 
 def _is_identical(row: Row) -> bool:

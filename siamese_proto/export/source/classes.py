@@ -31,7 +31,7 @@ class Class:
             if self._key(node) not in self.modules:
                 self._add_module(node, alike, in_towers=in_towers)
             return
-        for use, role in zip(node.params, _roles(node), strict=True):
+        for use, role in zip(node.params, [use.role for use in node.params], strict=True):
             if use.param.id not in self.params and self.plan.owners[use.param.id] is node:
                 self._add_parameter(node, use, role)
         memory = self.plan.sources[node.id].memory
@@ -104,10 +104,6 @@ class Class:
         if use.shape != use.param.shape and use.shape is not None:
             shown += f".view({', '.join(map(str, use.shape))})"
         return shown
-
-
-def _roles(node: Node) -> list[str]:
-    return [use.role for use in node.params]
 
 
 def lines_of(owner: Class, scope: Scope, steps: Sequence[Step], outputs: Sequence[Blob], calls: Calls) -> list[Line]:

@@ -45,7 +45,11 @@ def broken(code: str, indent: int, end_with: str = "") -> Iterator[str]:
         yield f"{margin}    {inner}"
     else:
         # A comma after a single expression in brackets would make it a tuple.
-        comma = "," if len(parts) > 1 or ends_with_comma or not _is_group(code, begin) else ""
+        comma = (
+            ","
+            if len(parts) > 1 or ends_with_comma or not (code[begin] == "(" and not _follows_a_name(code, begin))
+            else ""
+        )
         for part in parts:
             yield from broken(part, indent + 4, comma)
     yield margin + tail + end_with
@@ -68,10 +72,6 @@ def _follows_a_name(code: str, begin: int) -> bool:
     """Return whether the bracket at `begin` belongs to a call or an index."""
     before = code[:begin]
     return before[-1:].isalnum() or before[-1:] in tuple("_)]")
-
-
-def _is_group(code: str, begin: int) -> bool:
-    return code[begin] == "(" and not _follows_a_name(code, begin)
 
 
 def _wrapped(line: str, width: int) -> list[str]:
