@@ -43,16 +43,16 @@ class Case:
 
     def here(self, *, fuse: bool = True, compiled: bool = False) -> tuple[Work, sp.Net]:
         """Return the work done by siamese_proto, and its net."""
-        given = dict(zip(self.tops, self.batch(), strict=False))
+        batch = dict(zip(self.tops, self.batch(), strict=False))
         if self.trains:
-            solver = sp.Solver(self.net + SOLVER, data={self.source: [given]}, fuse=fuse, compiled=compiled)
+            solver = sp.Solver(self.net + SOLVER, data={self.source: [batch]}, fuse=fuse, compiled=compiled)
             return solver.step, solver.net
-        net = sp.Net(self.net, "TEST", shapes={name: tuple(blob.shape) for name, blob in given.items()}, fuse=fuse)
+        net = sp.Net(self.net, "TEST", shapes={name: tuple(blob.shape) for name, blob in batch.items()}, fuse=fuse)
 
         def infer(steps: int) -> None:
             with torch.no_grad():
                 for _ in range(steps):
-                    net(**given)
+                    net(**batch)
 
         return infer, net
 
@@ -64,8 +64,8 @@ class Case:
             for name, module in tower.named_children():
                 for mine, theirs in zip(module.parameters(), params[name], strict=True):
                     mine.copy_(theirs)
-        made = ByHand(tower, self.towers, self.loss, form, *self.batch())
-        return made.train if self.trains else made.infer
+        hand_written = ByHand(tower, self.towers, self.loss, form, *self.batch())
+        return hand_written.train if self.trains else hand_written.infer
 
 
 def cases() -> list[Case]:

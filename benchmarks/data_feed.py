@@ -119,8 +119,8 @@ def leveldb() -> Any:
 def photo(data: Any) -> torch.Tensor:
     """Return a decoded image, randomly cropped and mirrored, with colors in Caffe's order."""
     pixels = np.asarray(Image.open(data).convert("RGB"))[:, :, ::-1]
-    top, left = np.random.randint(0, pixels.shape[0] - CROP + 1), np.random.randint(0, pixels.shape[1] - CROP + 1)
-    pixels = pixels[top : top + CROP, left : left + CROP]
+    top, column = np.random.randint(0, pixels.shape[0] - CROP + 1), np.random.randint(0, pixels.shape[1] - CROP + 1)
+    pixels = pixels[top : top + CROP, column : column + CROP]
     if np.random.randint(2):
         pixels = pixels[:, ::-1]
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() * SCALE
@@ -258,13 +258,13 @@ def batches_by_hand(name: str, workers: int) -> Iterator[Any]:
 
 def fastest(name: str, batches: int) -> int:
     """Return the number of workers with which the hand-written loader is fastest."""
-    found = {}
+    rates = {}
     for workers in (0, 1) if name.startswith("LevelDB") else (0, 1, 2):  # one process alone may open a LevelDB
         stream = batches_by_hand(name, workers)
         rate(stream.__next__, 10)
-        found[workers] = rate(stream.__next__, batches)
+        rates[workers] = rate(stream.__next__, batches)
         del stream  # with its workers, and the database
-    return max(found, key=found.__getitem__)
+    return max(rates, key=rates.__getitem__)
 
 
 def open_layer(name: str) -> Any:

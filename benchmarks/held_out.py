@@ -90,8 +90,8 @@ class ByHand:
 
     def _answer(self, method: str, *calls: tuple[Any, ...]) -> Floats:
         with torch.no_grad():
-            found: Floats = torch.cat([getattr(self.network, method)(*call) for call in calls]).numpy()
-        return found
+            distances: Floats = torch.cat([getattr(self.network, method)(*call) for call in calls]).numpy()
+        return distances
 
 
 def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[int, ...]) -> dict[str, float]:
@@ -142,11 +142,11 @@ def test_batches(net: Path, pairs: int) -> Iterator[Batch]:
     """Return batches of the net's test data, with at least this many pairs."""
     data = sp.Net(net, phase="TEST")
     tops = [top.name for top in data_layer(data).tops]
-    seen = 0
-    while seen < pairs:
+    count = 0
+    while count < pairs:
         batch = data.pull()
         yield {top: batch[top] for top in tops}
-        seen += len(as_pairs(batch)[2])
+        count += len(as_pairs(batch)[2])
     data.close()
 
 

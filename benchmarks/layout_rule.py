@@ -107,11 +107,11 @@ def main() -> None:
     for shape in shapes(quick=arguments.quick):
         _, net = layer_of(shape)
         weight = net.params["conv"][0].detach()
-        found = gain(shape, weight, arguments.rounds)
+        ratio = gain(shape, weight, arguments.rounds)
         takes = gains_from_channels_last(tuple(weight.shape))
-        is_lost = (found < 0.95) if takes else (found > 1.05)
+        is_lost = (ratio < 0.95) if takes else (ratio > 1.05)
         lost += is_lost
-        print(f"| {shape} | {found:.2f} | {'last' if takes else 'first'}{' !' * is_lost} |", flush=True)
+        print(f"| {shape} | {ratio:.2f} | {'last' if takes else 'first'}{' !' * is_lost} |", flush=True)
     print(f"\nthe rule loses more than 5 % in {lost} of them")
 
 

@@ -90,13 +90,13 @@ def rows_of(size: int, layers: int = 16) -> int:
 
 def measure(path: Path, rows: int, times: int = 5) -> dict[str, tuple[float, int]]:
     """Return minimum seconds and maximum extra bytes of each task, run in turns so that other load affects all."""
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in TASKS}
+    runs_of: dict[str, list[tuple[float, int]]] = {name: [] for name in TASKS}
     for _ in range(times):
         for name, task in TASKS.items():
             command = [sys.executable, "-c", FRAME.format(task=task), str(path), str(rows)]
             seconds, extra = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            found[name].append((float(seconds), int(extra)))
-    return {name: (min(s for s, _ in runs), max(extra for _, extra in runs)) for name, runs in found.items()}
+            runs_of[name].append((float(seconds), int(extra)))
+    return {name: (min(s for s, _ in runs), max(extra for _, extra in runs)) for name, runs in runs_of.items()}
 
 
 def main() -> None:
@@ -111,9 +111,9 @@ def main() -> None:
         make_model(path, size)
         rows, size = rows_of(size), os.path.getsize(path)
         print(f"file            {size / 1e6:8.0f} MB")
-        found = measure(path, rows)
-        read, _ = found["reading bytes"]
-        for name, (seconds, extra) in found.items():
+        measured = measure(path, rows)
+        read, _ = measured["reading bytes"]
+        for name, (seconds, extra) in measured.items():
             times = f"{seconds / read:5.2f} times reading"
             print(f"{name:15s} {seconds:8.3f} s  {times}, {extra / size:5.2f} times its size in extra memory")
 

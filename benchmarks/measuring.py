@@ -96,9 +96,9 @@ def plot_ratios(folder: Path, name: str, title: str, ratios: Mapping[str, Ratio]
 
     figure = Figure(figsize=(8, 0.6 + 0.36 * len(ratios)), layout="constrained")
     axes = figure.subplots()
-    for place, found in enumerate(reversed(list(ratios.values()))):
-        axes.plot([found.least, found.most], [place, place], color="#9db8d6", linewidth=5, solid_capstyle="round")
-        axes.plot([found.median], [place], "o", color="#1f4e79")
+    for place, ratio in enumerate(reversed(list(ratios.values()))):
+        axes.plot([ratio.least, ratio.most], [place, place], color="#9db8d6", linewidth=5, solid_capstyle="round")
+        axes.plot([ratio.median], [place], "o", color="#1f4e79")
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(ratios)), list(reversed(list(ratios))))
     axes.set_xlabel("time by hand / time here, each round; the dot is the median")

@@ -140,7 +140,7 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
         batch = data.pull()
         return {top: batch[top] for top in tops}
 
-    solver = sp.Solver(solver_file, data={layer.name: given(draw, drawn)})
+    solver = sp.Solver(solver_file, data={layer.name: recorded(draw, drawn)})
     here, by_hand = train(solver, reference, draw, drawn, how.steps or case.steps)
     data.close()
     weights = folder / "weights.caffemodel"
@@ -155,7 +155,7 @@ def run(case: Case, how: How, seed: int, folder: Path) -> Outcome:
     return Outcome(results, here, by_hand)
 
 
-def given(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
+def recorded(draw: Callable[[], Batch], drawn: list[Batch]) -> Iterator[Batch]:
     """Yield batches for the solver, which runs first; they stay in `drawn` for the hand-written side."""
     position = 0
     while True:
@@ -180,23 +180,23 @@ def train(
         def here(count: int = count) -> None:
             solver.step(count)
 
-        def there(batches: list[Batch] = by_hand) -> None:
+        def hand_written(batches: list[Batch] = by_hand) -> None:
             for batch in batches:
                 optimizer.zero_grad()
                 reference(batch).backward()
                 optimizer.step()
 
-        sides: list[tuple[list[float], Callable[[], None]]] = [(times[0], here), (times[1], there)]
-        for taken, step in sides if turn // TURN % 2 else sides[::-1]:
+        sides: list[tuple[list[float], Callable[[], None]]] = [(times[0], here), (times[1], hand_written)]
+        for durations, step in sides if turn // TURN % 2 else sides[::-1]:
             start = time.perf_counter()
             step()
-            taken.append((time.perf_counter() - start) / count)
+            durations.append((time.perf_counter() - start) / count)
         for step_number in range(turn, turn + count):
             drawn[step_number] = {}  # used by both
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def told(name: str, steps: int, outcomes: list[Outcome]) -> dict[str, object]:
+def row_of(name: str, steps: int, outcomes: list[Outcome]) -> dict[str, object]:
     """Return one row of the table."""
     row: dict[str, object] = {"network": name, "steps": steps}
     for score in outcomes[0].scores:
@@ -244,7 +244,7 @@ def main(
             with tempfile.TemporaryDirectory() as folder:
                 outcomes.append(run(case, How(dict(sources), steps, batch, pairs), seed, Path(folder)))
             click.echo(f"{name}, seed {seed}: {outcomes[-1].scores}", err=True)
-        row = told(name, steps or case.steps, outcomes)
+        row = row_of(name, steps or case.steps, outcomes)
         click.echo("  ".join(f"{key} {value}" for key, value in row.items()))
         if json_file:
             with json_file.open("a") as file:

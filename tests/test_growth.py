@@ -122,7 +122,7 @@ NETS: dict[str, Callable[[int], str]] = {
 
 
 @pytest.mark.parametrize("net", NETS.values(), ids=NETS)
-def test_to_check_twice_the_layers_takes_twice_the_work(net: Callable[[int], str]) -> None:
+def test_checking_twice_the_layers_takes_twice_the_work(net: Callable[[int], str]) -> None:
     few, many = (calls(check_net, net(count)) for count in (60, 120))
     assert many < 2.5 * few
 
@@ -137,7 +137,7 @@ WORK: dict[str, Callable[[str], Any]] = {
 
 @pytest.mark.parametrize("work", WORK.values(), ids=WORK)
 @pytest.mark.parametrize("net", SOUND.values(), ids=SOUND)
-def test_to_build_twice_the_layers_takes_twice_the_work(net: Callable[[int], str], work: Callable[[str], Any]) -> None:
+def test_building_twice_the_layers_takes_twice_the_work(net: Callable[[int], str], work: Callable[[str], Any]) -> None:
     few, many = (calls(work, net(count)) for count in (60, 120))
     assert many < 2.5 * few
 

@@ -58,7 +58,7 @@ def imported_parts(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_left(path: Path) -> None:
+def test_a_module_imports_only_from_modules_to_its_left(path: Path) -> None:
     own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if own == PUBLIC:
         return
@@ -67,7 +67,7 @@ def test_a_module_imports_only_from_its_left(path: Path) -> None:
     assert not wrong
 
 
-def test_every_module_but_the_running_ones_is_imported_without_torch() -> None:
+def test_modules_that_do_not_run_nets_are_imported_without_torch() -> None:
     running = {"net", "solver", "weights", "data", "evaluation", "projects", "cli", "__main__"}
     computing = {"functional", "onnx", "spectral_kernel", "pooling_kernel", "per_tower_bias", "rule"}
     names = []
@@ -79,7 +79,7 @@ def test_every_module_but_the_running_ones_is_imported_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
+def test_there_are_no_import_cycles() -> None:
     """Imports inside functions and for type checkers count too."""
     names = {".".join(("siamese_proto", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
     names = {name.removesuffix(".__init__"): path for name, path in names.items()}

@@ -23,13 +23,13 @@ def test_the_layer_reference_is_current(tmp_path: Path) -> None:
     assert PAGE.read_text() == (tmp_path / "layers.md").read_text(), "run: python tools/make_layer_reference.py"
 
 
-def test_the_layer_reference_is_made_without_torch() -> None:
+def test_the_layer_reference_is_written_without_torch() -> None:
     code = "import sys; sys.path.insert(0, 'tools'); import make_layer_reference as made; made.reference()"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'torch._C' not in sys.modules"], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_every_layer_says_its_formula_its_shapes_and_its_source(name: str) -> None:
+def test_every_layer_documents_its_formula_its_shapes_and_its_source(name: str) -> None:
     documented = registered()[name].__doc__ or ""
     assert documented.partition("\n\n")[0].rstrip().endswith("."), "what it computes, in one sentence"
     assert "->" in documented, "its shapes: bottoms -> tops"

@@ -21,8 +21,10 @@ PLACE |= {"platform_machine": "x86_64", "os_name": "posix", "implementation_name
 
 
 def needed(texts: list[str]) -> dict[str, Requirement]:
-    found = [Requirement(text) for text in texts]
-    return {canonicalize_name(one.name): one for one in found if one.marker is None or one.marker.evaluate(PLACE)}
+    requirements = [Requirement(text) for text in texts]
+    return {
+        canonicalize_name(one.name): one for one in requirements if one.marker is None or one.marker.evaluate(PLACE)
+    }
 
 
 def missing(requirements: dict[str, Requirement]) -> list[str]:
@@ -33,13 +35,13 @@ def missing(requirements: dict[str, Requirement]) -> list[str]:
     ]
 
 
-def test_constraints_and_lock_name_the_same_versions() -> None:
+def test_constraints_and_lock_have_the_same_versions() -> None:
     pinned = dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)$", CONSTRAINTS, re.MULTILINE))
     assert len(pinned) == len([line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")])
     assert {name: LOCKED.get(canonicalize_name(name)) for name in pinned} == pinned
 
 
-def test_every_locked_package_has_hashes_and_no_address_stands_in_the_file() -> None:
+def test_every_locked_package_has_hashes_and_the_file_has_no_address() -> None:
     assert len(LOCKED) == len(re.findall("==", re.sub("#.*| ; .*", "", LOCK)))
     for name, _, hashes in ENTRY.findall(LOCK):
         assert re.fullmatch(r"(    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", hashes), name
@@ -47,7 +49,7 @@ def test_every_locked_package_has_hashes_and_no_address_stands_in_the_file() -> 
     assert "--hash" not in CONSTRAINTS  # pip cannot combine hashes with an editable install
 
 
-def test_the_lock_holds_all_that_the_package_and_its_tests_need() -> None:
+def test_the_lock_contains_everything_that_the_package_and_its_tests_need() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
 
@@ -62,15 +64,15 @@ def test_the_lock_holds_all_that_the_package_and_its_tests_need() -> None:
     assert missing(required) == []
 
 
-def test_the_lock_holds_what_the_locked_packages_depend_on() -> None:
+def test_the_lock_contains_the_dependencies_of_the_locked_packages() -> None:
     """Of those that are installed here in the locked version; a CPU build of torch needs less than PyPI's."""
     looked_at = 0
     for name, version in LOCKED.items():
         try:
-            found = metadata.distribution(name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        if found.version.partition("+")[0] == version:
+        if distribution.version.partition("+")[0] == version:
             looked_at += 1
-            assert missing(needed(found.requires or [])) == [], name
+            assert missing(needed(distribution.requires or [])) == [], name
     assert looked_at > 20

@@ -38,15 +38,15 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_package_with_its_data_and_licences(installed: Path) -> None:
-    found = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
-    wanted = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/images/digits.csv.gz", "py.typed"}
-    wanted |= {"export/drawing/page.html", "export/drawing/page.css", "export/drawing/page.js"}
-    assert {f"siamese_proto/{name}" for name in wanted} <= found
+def test_the_wheel_contains_the_package_with_its_data_and_licenses(installed: Path) -> None:
+    files = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
+    data = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/images/digits.csv.gz", "py.typed"}
+    data |= {"export/drawing/page.html", "export/drawing/page.css", "export/drawing/page.js"}
+    assert {f"siamese_proto/{name}" for name in data} <= files
     networks = {path.parent.name for path in (ROOT / "prototxt").glob("*/*.prototxt")}
     assert networks == {path.parent.name for path in (installed / "siamese_proto" / "networks").glob("*/*.prototxt")}
     assert {path.name for path in installed.glob("*.dist-info/licenses/*")} == {"LICENSE", "THIRD_PARTY.md"}
-    assert {name.split("/")[0] for name in found} == {
+    assert {name.split("/")[0] for name in files} == {
         "siamese_proto",
         f"siamese_proto-{siamese_proto.__version__}.dist-info",
     }

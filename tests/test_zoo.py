@@ -66,7 +66,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_check_finds_nothing(file: str) -> None:
+def test_check_reports_nothing(file: str) -> None:
     parsed = sp.parse_solver(NETWORKS / file) if "solver" in file else None
     assert [str(finding) for finding in check_net(NETWORKS / file)] == [] if parsed is None else parsed.message.net
 

@@ -45,9 +45,9 @@ def fonts_with(characters: str, fonts: Sequence[Path]) -> dict[str, list[Path]]:
         font = ft2font.FT2Font(path)
         if any(word in font.family_name for word in SYMBOL_FONTS):
             continue
-        known = font.get_charmap()
+        charmap = font.get_charmap()
         for character in characters:
-            if ord(character) in known:
+            if ord(character) in charmap:
                 covering[character].append(path)
     return covering
 

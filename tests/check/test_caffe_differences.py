@@ -294,13 +294,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_caffe_does_otherwise_is_reported_with_the_reason(case: str) -> None:
+def test_differences_from_caffe_are_reported_with_the_reason(case: str) -> None:
     text, expected = CASES[case]
     assert [finding for finding in check_net(text) if finding.severity == "error"] == []
     assert caffe_findings(text) == expected
 
 
-def test_what_caffe_does_otherwise_is_a_warning_at_the_field() -> None:
+def test_a_difference_from_caffe_is_a_warning_at_the_field() -> None:
     text, _ = CASES["several weighted tops"]
     (finding,) = (finding for finding in check_net(text) if finding.code == "caffe-differs")
     assert finding.severity == "warning"

@@ -183,7 +183,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_check_says_of_each_near_miss(case: str) -> None:
+def test_check_reports_each_near_miss(case: str) -> None:
     text, expected = CASES[case]
     assert [str(finding).removeprefix("<text>:") for finding in check_net(HEAD + text)] == expected
 

@@ -57,7 +57,7 @@ def test_other_control_characters_are_named_too() -> None:
         assert f"it contains {name}: in quotes, " in finding.text
 
 
-def test_what_is_not_found_because_of_an_escape_is_reported_with_the_cause(tmp_path: Path) -> None:
+def test_a_file_missing_because_of_an_escape_is_reported_with_the_cause(tmp_path: Path) -> None:
     text = 'layer { name: "d" type: "Data" top: "a" data_param { source: "C:\\new" backend: LMDB batch_size: 4 } }'
     (note,) = sp.build_graph(text).notes
     assert CAUSE in note

@@ -40,14 +40,14 @@ def findings(folder: Path, net: str, solver: str) -> list[str]:
         (("phase: TRAIN", 'phase: TEST stage: "never built"'), ""),
     ],
 )
-def test_a_solver_alone_decides_which_states_of_its_net_are_looked_at(
+def test_only_the_solver_determines_which_states_of_its_net_are_checked(
     rules: tuple[str, str], solver: str, tmp_path: Path
 ) -> None:
     net = "".join(map(DATA.format, rules)) + HEAD + ACCURACY
     assert findings(tmp_path, net, solver) == []
 
 
-def test_each_of_several_test_nets_is_looked_at_in_its_own_state(tmp_path: Path) -> None:
+def test_each_of_several_test_nets_is_checked_in_its_state(tmp_path: Path) -> None:
     stages = ("phase: TRAIN", 'phase: TEST stage: "one"', 'phase: TEST stage: "two"')
     two = 'layer { name: "r" type: "ReLU" bottom: "ipp" top: "r" include { stage: "two" } }\n'
     solver = 'test_state { stage: "one" }\ntest_state { stage: "STAGE" }\ntest_iter: 1\n' + TESTED
@@ -63,7 +63,7 @@ def test_a_phase_written_in_a_solvers_state_counts(tmp_path: Path) -> None:
     assert findings(tmp_path, net, "test_state { phase: TRAIN }\n" + TESTED) == []
 
 
-def test_a_net_written_inside_the_solver_is_looked_at_too(tmp_path: Path) -> None:
+def test_a_net_written_inside_the_solver_is_checked_too(tmp_path: Path) -> None:
     layer = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 2 } }'
     (tmp_path / "solver.prototxt").write_text(f"net_param {{\n{layer}\n}}\n{FIT}")
     findings = [(finding.location.line, finding.text) for finding in check_solver(tmp_path / "solver.prototxt")]

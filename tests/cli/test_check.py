@@ -68,7 +68,7 @@ def test_the_exit_status_is_1_for_errors_and_0_for_warnings(folder: Path) -> Non
 MISSING = "net.prototxt:10: error[net]: layer 's': unknown bottom blob 'missing' (index 0)"
 
 
-def test_layers_of_a_stage_are_looked_at_when_it_is_named(folder: Path) -> None:
+def test_layers_of_a_stage_are_checked_when_it_is_specified(folder: Path) -> None:
     staged = 'layer { name: "s" type: "ReLU" bottom: "missing" top: "s" include { stage: "deploy" min_level: 2 } }\n'
     (folder / "net.prototxt").write_text(NET + staged)
     assert check("net.prototxt").exit_code == 0
@@ -188,7 +188,7 @@ layer { name: "relu" type: "ReLU" bottom: "ipp" top: "relu" include { stage: "us
 """
 
 
-def test_a_net_is_looked_at_in_the_stages_that_its_own_rules_ask_for(folder: Path) -> None:
+def test_a_net_is_checked_in_the_stages_of_its_rules(folder: Path) -> None:
     (folder / "net.prototxt").write_text(STAGED)
     misspelt = "net.prototxt:4: error[net]: layer 'relu': unknown bottom blob 'ipp' (index 0); did you mean 'ip'?"
     assert problem_lines(check("net.prototxt").stdout) == [misspelt]
@@ -199,7 +199,7 @@ def test_a_net_is_looked_at_in_the_stages_that_its_own_rules_ask_for(folder: Pat
     ]
 
 
-def test_what_could_not_be_checked_is_a_note_on_stderr_with_the_shape_to_give(folder: Path) -> None:
+def test_unchecked_parts_are_a_note_on_stderr_with_the_shape_to_specify(folder: Path) -> None:
     for form in ("text", "json"):
         done = check("net.prototxt", "--strict", "--format", form)
         assert done.exit_code == 0  # a note is no warning
@@ -294,7 +294,7 @@ def test_findings_as_sarif_have_what_its_schema_requires(folder: Path) -> None:
 
 @pytest.mark.parametrize("spoil", ["missing", "folder", "bytes", "empty", "source"])
 @pytest.mark.parametrize("text_format", ["text", "json"])
-def test_every_file_is_reported_whatever_the_ones_before_it_hold(spoil: str, text_format: str, folder: Path) -> None:
+def test_every_file_is_reported_regardless_of_the_others(spoil: str, text_format: str, folder: Path) -> None:
     first = folder / "a.prototxt"
     if spoil == "folder":
         first.mkdir()
@@ -317,7 +317,7 @@ def test_every_file_is_reported_whatever_the_ones_before_it_hold(spoil: str, tex
         assert [line.partition(":")[0] for line in problem_lines(done.stdout)] == ["a.prototxt", "net.prototxt"]
 
 
-def test_a_fault_in_a_layer_hides_no_other_file(folder: Path) -> None:
+def test_an_error_in_a_layer_does_not_hide_other_files(folder: Path) -> None:
     (folder / "layers.py").write_text(
         "import siamese_proto as sp\n@sp.layer('Faulty')\nclass Faulty(sp.Layer):\n"
         "    def read(self, message):\n        raise ValueError('two\\nlines')\n"
@@ -331,7 +331,7 @@ def test_a_fault_in_a_layer_hides_no_other_file(folder: Path) -> None:
     ]
 
 
-def test_the_standard_input_is_read_where_a_dash_stands_for_a_file() -> None:
+def test_a_dash_reads_the_standard_input() -> None:
     def piped(*arguments: str, text: str) -> Result:
         return CliRunner().invoke(main, arguments, input=text)
 

@@ -69,7 +69,7 @@ assert "torch._C" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_database_is_noted_with_what_to_give(folder: Path) -> None:
+def test_a_missing_database_is_a_note_with_the_option_to_use(folder: Path) -> None:
     done = run("summary", "net.prototxt", folder=folder)
     assert done.returncode == 0
     assert done.stderr == (
@@ -156,7 +156,7 @@ def test_summary_is_a_table_that_counts_shared_parameters_once(folder: Path) -> 
     ]
 
 
-def test_summary_says_what_is_not_known(folder: Path) -> None:
+def test_summary_reports_unknown_values(folder: Path) -> None:
     done = run("summary", "net.prototxt", folder=folder)
     assert done.returncode == 0
     assert "Parameters: not known" in done.stdout
@@ -224,7 +224,7 @@ def test_check_of_a_solver_looks_into_its_net(folder: Path) -> None:
     ],
     ids=["open brace", "binary", "empty", "missing"],
 )
-def test_check_of_what_is_no_prototxt(content: bytes | None, line: str, tmp_path: Path) -> None:
+def test_check_of_a_file_that_is_no_prototxt_is_one_error(content: bytes | None, line: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "file.prototxt").write_bytes(content)
     done = run("check", "file.prototxt", folder=tmp_path)

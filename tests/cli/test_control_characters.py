@@ -68,7 +68,7 @@ def test_names_with_control_characters_break_no_line(
     assert WRITTEN.replace("\\", "") in texts[0].replace("\\", "")
 
 
-def test_csv_and_json_hold_a_name_as_it_is(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_csv_and_json_contain_the_unchanged_name(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folders[0])
     done = CliRunner().invoke(main, ["summary", "net.prototxt", "--format", "csv"])
     rows = list(csv.reader(io.StringIO(done.stdout_bytes.decode(), newline="")))
@@ -88,7 +88,7 @@ def test_names_that_the_output_cannot_encode_are_escapes(
     assert r"\u6f22\u5b57,InnerProduct" in done.stdout
 
 
-def test_the_text_of_an_error_is_one_line_whatever_is_in_it() -> None:
+def test_the_text_of_an_error_is_always_one_line() -> None:
     assert str(DataError(f"image {NAME} is gone")) == r"image a\rb \x1b[31mc\td\x85e\u2028f is gone"
     assert quoted(NAME) == f"'{WRITTEN}'"
     assert escaped("größe 漢字") == "größe 漢字"

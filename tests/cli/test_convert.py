@@ -34,7 +34,7 @@ def numbers(path: Path) -> list[tuple[str, list[tuple[tuple[int, ...], str, byte
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", ["flagship/snap_iter_100", "solver/adam/snap_iter_20"])
-def test_a_caffemodel_comes_back_from_every_format_with_the_same_bytes(name: str, suffix: str, tmp_path: Path) -> None:
+def test_a_caffemodel_survives_a_round_trip_through_every_format(name: str, suffix: str, tmp_path: Path) -> None:
     """Twins: what layers share comes back under each of them."""
     source = GOLDEN / f"{name}.caffemodel"
     assert convert(source, tmp_path / f"a{suffix}").exit_code == 0
@@ -44,7 +44,7 @@ def test_a_caffemodel_comes_back_from_every_format_with_the_same_bytes(name: str
     assert len(numbers(source)) == len({name for name, _ in numbers(source)}) > 3
 
 
-def test_what_caffe_saved_as_hdf5_converts_too(tmp_path: Path) -> None:
+def test_hdf5_files_saved_by_caffe_are_converted(tmp_path: Path) -> None:
     """Its shared arrays stand with their owner alone, so those layers that borrow them have none."""
     source = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
     assert convert(source, tmp_path / "b.safetensors").exit_code == 0
@@ -55,7 +55,7 @@ def test_what_caffe_saved_as_hdf5_converts_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_odd_numbers_shapes_and_names_survive(suffix: str, tmp_path: Path) -> None:
+def test_unusual_numbers_shapes_and_names_are_unchanged(suffix: str, tmp_path: Path) -> None:
     bits = np.array([0x7FC00001, 0x80000000, 0x00000001, 0xFF800000, 0x7F7FFFFF, 0x3F800000], np.uint32)
     layers = (
         StoredLayer("a/b", "Convolution", blobs=(bits.view(np.float32).reshape(1, 2, 3, 1),)),
@@ -69,7 +69,7 @@ def test_odd_numbers_shapes_and_names_survive(suffix: str, tmp_path: Path) -> No
     assert numbers(tmp_path / "b.caffemodel") == before
 
 
-def test_old_dialects_and_unpacked_numbers_convert(tmp_path: Path) -> None:
+def test_old_formats_and_unpacked_numbers_are_converted(tmp_path: Path) -> None:
     old = schema.NetParameter(name="old")
     v1 = old.layers.add(name="ip", type=schema.V1LayerParameter.INNER_PRODUCT)
     v1.blobs.add(num=1, channels=1, height=2, width=3, data=[1, 2, 3, 4, 5, 6])
@@ -81,7 +81,7 @@ def test_old_dialects_and_unpacked_numbers_convert(tmp_path: Path) -> None:
         assert layer.all_blobs("")[0].ravel().tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_was_written_is_said(tmp_path: Path) -> None:
+def test_the_written_file_is_described(tmp_path: Path) -> None:
     done = run("convert", GOLDEN / "flagship" / "init.caffemodel", "w.safetensors", folder=tmp_path)
     size = (tmp_path / "w.safetensors").stat().st_size
     assert (done.returncode, done.stdout) == (0, f"w.safetensors: 20 blobs of 19 layers, {size:,} bytes\n")
@@ -100,7 +100,7 @@ def test_what_was_written_is_said(tmp_path: Path) -> None:
         ("text.caffemodel", "w.pt", "text.caffemodel: is not a weights file: it looks like a text file"),
     ],
 )
-def test_what_cannot_be_converted(
+def test_unsupported_conversions_are_refused(
     source: str, target: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -35,7 +35,7 @@ def labels_of(path: Path) -> list[int]:
         return [schema.Datum.FromString(value).label for _, value in database.records()]
 
 
-def test_pairs_makes_a_balanced_leveldb_with_a_pair_an_image(tmp_path):
+def test_pairs_makes_a_balanced_leveldb_with_one_pair_per_image(tmp_path):
     assert run("pairs", *IDX, tmp_path / "made") == [f"{tmp_path}/made: 640 pairs, 320 same and 320 different"]
     assert (tmp_path / "made/CURRENT").is_file()
     assert sum(labels_of(tmp_path / "made")) == 320
@@ -51,12 +51,12 @@ def test_pairs_takes_backend_count_fraction_and_seed(tmp_path):
     assert (tmp_path / "one/data.mdb").is_file()
 
 
-def test_pairs_draws_uniformly_when_told(tmp_path):
+def test_pairs_draws_uniformly_on_request(tmp_path):
     run("pairs", *IDX, tmp_path / "made", "--draw", "uniform")
     assert 30 < sum(labels_of(tmp_path / "made")) < 105
 
 
-def test_long_work_tells_its_progress_in_lines(tmp_path):
+def test_long_work_prints_its_progress_in_lines(tmp_path):
     lines = run("pairs", *IDX, tmp_path / "made", "--count", 20000)
     assert lines == [
         f"{tmp_path}/made: 10000 of 20000 pairs",
@@ -75,7 +75,7 @@ def test_digits_makes_train_and_test_pairs_of_different_images(tmp_path):
     assert not halves[0] & halves[1]
 
 
-def test_digits_does_not_replace_what_is_there_unless_told(tmp_path):
+def test_digits_replaces_existing_databases_only_on_request(tmp_path):
     small = ["digits", tmp_path, "--train-count", 20, "--test-count", 10]
     run(*small)
     with pytest.raises(DataError, match="already exists; remove it, choose another name, or write --overwrite"):
@@ -84,7 +84,7 @@ def test_digits_does_not_replace_what_is_there_unless_told(tmp_path):
     assert len(labels_of(tmp_path / "digits_train_leveldb")) == 30
 
 
-def test_show_prints_what_a_database_holds(tmp_path):
+def test_show_prints_the_contents_of_a_database(tmp_path):
     images = [numpy.zeros((2, 3, 5), numpy.uint8)] * 3 + [numpy.zeros((1, 4, 6), numpy.uint8)]
     with create_database(str(tmp_path / "made"), "LMDB") as writer:
         writer.put(
@@ -128,12 +128,12 @@ def test_the_picture_shows_the_pairs_side_by_side(tmp_path):
         first = schema.Datum.FromString(next(database.records())[1])
     pair = numpy.frombuffer(first.data, numpy.uint8).reshape(2, 28, 28)
     for number in range(2):  # three times as large, two pixels between the images
-        left = 6 + number * (84 + 2)
-        tile = picture[6 : 6 + 84, left : left + 84]
+        column = 6 + number * (84 + 2)
+        tile = picture[6 : 6 + 84, column : column + 84]
         numpy.testing.assert_array_equal(tile[1::3, 1::3, 0], pair[number])
 
 
-def test_pictures_of_colour_records_are_red_green_blue():
+def test_pictures_of_color_records_are_red_green_blue():
     pixels = numpy.zeros((6, 2, 3), numpy.uint8)
     pixels[2] = 200  # the red channel of the first image
     pixels[3] = 100  # the blue one of the second
@@ -148,7 +148,7 @@ def test_show_refuses_a_format_that_pillow_does_not_know(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_leaves_nothing_half_made(tmp_path):
+def test_an_interrupt_leaves_no_partial_files(tmp_path):
     side = 600  # large, so that making the pairs takes a while
     (tmp_path / "images").write_bytes(struct.pack(">4I", 2051, 20, side, side) + bytes(20 * side * side))
     (tmp_path / "labels").write_bytes(struct.pack(">2I", 2049, 20) + bytes([0, 1] * 10))

@@ -10,7 +10,7 @@ import siamese_proto as sp
 from siamese_proto.weights import read_weights
 
 
-def test_deploy_writes_a_net_that_checks_and_sums_up(tmp_path: Path) -> None:
+def test_deploy_writes_a_net_that_passes_check_and_summary(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     done = run("deploy", "net.prototxt", "-o", "deploy.prototxt", "--shape", "pairs=7,2,5,4", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "deploy.prototxt: written, with 1 layers\n", "")
@@ -34,7 +34,7 @@ def test_deploy_refuses_in_one_line(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (1, message)
 
 
-def test_a_note_says_how_the_towers_differ(tmp_path: Path) -> None:
+def test_a_note_describes_how_the_towers_differ(tmp_path: Path) -> None:
     head, _, tail = NET.rpartition('param { name: "w" } param { name: "c" }')
     (tmp_path / "net.prototxt").write_text(head + tail)
     arguments = ("deploy", "net.prototxt", "-o", "d.prototxt", "--shape", "pairs=7,2,5,4")
@@ -52,7 +52,7 @@ def test_a_note_says_how_the_towers_differ(tmp_path: Path) -> None:
     assert run(*arguments, "--tower", "1", "--both", folder=tmp_path).returncode == 2
 
 
-def test_weights_of_what_is_left_are_written_beside_it(tmp_path: Path) -> None:
+def test_weights_of_the_deploy_net_are_written_next_to_it(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     net = sp.Net(tmp_path / "net.prototxt", "TEST", shapes={"pairs": (7, 2, 5, 4)}, seed=1)
     net.save_weights(tmp_path / "w.caffemodel")

@@ -94,7 +94,7 @@ def test_points_are_the_main_components(colors: Callable[[Path], Any], tmp_path:
         ),
     ],
 )
-def test_what_cannot_be_embedded_is_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
+def test_sources_that_cannot_be_embedded_are_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
     done = trained.run("embed", *arguments)
     assert done.exit_code == 1
     assert done.stderr.startswith(message)

@@ -63,7 +63,7 @@ def test_the_nets_own_test_pairs_are_the_default(trained: Any) -> None:
     assert judged["auc"]["value"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_pairs_that_a_data_layer_draws_depend_on_the_seed_alone(trained: Any) -> None:
+def test_pairs_drawn_by_a_data_layer_depend_only_on_the_seed(trained: Any) -> None:
     text = Path("twin.prototxt").read_text().replace("tuples: 640 seed: 7", "")
     Path("unseeded.prototxt").write_text(text)
     options = ("--count", "100", "--format", "json")
@@ -202,7 +202,7 @@ def test_another_distance_can_be_specified(trained: Any) -> None:
         (("--distance", "learned"), "the net has no learned score of two features; choose another --distance"),
     ],
 )
-def test_what_cannot_be_evaluated_is_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
+def test_sources_that_cannot_be_evaluated_are_one_line(arguments: tuple[str, ...], message: str, trained: Any) -> None:
     done = trained.run("evaluate", *arguments)
     assert done.exit_code == 1
     assert done.stderr.startswith(message)

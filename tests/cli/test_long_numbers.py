@@ -77,7 +77,7 @@ def test_a_number_of_5000_digits_is_one_line(arguments: tuple[str, ...], message
     assert not Path("out").exists()
 
 
-def test_classes_up_to_a_long_number_are_all_there_are(folder: Path) -> None:
+def test_a_class_range_up_to_a_long_number_selects_all_classes(folder: Path) -> None:
     done = CliRunner().invoke(main, ["data", "pairs", "f", "out", "--classes", f"0:{LONG}"])
     assert done.output == "out: 4 pairs, 2 same and 2 different\n"
 
@@ -109,7 +109,7 @@ def test_a_number_is_read_as_it_is_written(text: str) -> None:
     assert whole_number(text) == int(text)
 
 
-def test_a_number_too_long_is_a_large_one() -> None:
+def test_a_very_long_number_is_a_large_number() -> None:
     assert whole_number(LONG) == 10**100
     assert whole_number(f"-{LONG}") == -(10**100)
     for text in ("", "x" * 200, f"{LONG}x", "--1"):

@@ -71,7 +71,7 @@ def test_a_command_without_its_standard_streams_does_its_work(closed: str) -> No
     assert [np.shape(blob) for blob in blobs["ip"]] == [(70, 300), (70,)]
 
 
-def test_what_libraries_print_to_a_closed_stream_is_in_no_file() -> None:
+def test_library_output_to_a_closed_stream_is_in_no_file() -> None:
     Path("noisy.py").write_text("""
 import os
 import siamese_proto as sp

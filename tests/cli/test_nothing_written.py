@@ -43,7 +43,7 @@ WITHOUT_MODEL = {"check", "summary", "draw", "deploy", "port"}
 
 @pytest.mark.parametrize("place", ["out.h5", "gone/out.h5"])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_command_that_looks_at_a_net_writes_no_file_of_its_layers(
+def test_a_command_that_inspects_a_net_writes_no_file_of_its_layers(
     command: tuple[str, ...], place: str, trained: Any, tmp_path: Path
 ) -> None:
     if command[0] == "port" and command[3].endswith("onnx") and importlib.util.find_spec("onnxscript") is None:
@@ -73,7 +73,7 @@ layer { name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "y" top: "loss" 
 """
 
 
-def test_looking_into_a_net_and_timing_it_write_nothing_but_calling_it_does(
+def test_inspecting_and_timing_a_net_write_nothing_but_calling_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -56,23 +56,23 @@ def records_of(path: Path) -> list[schema.Datum]:
 def classes_of(datum: schema.Datum) -> list[int]:
     """The class of each image that is stacked on the channels of a record."""
     assert (datum.height, datum.width, datum.encoded) == (3, 4, False)
-    known = {image.tobytes(): label for image, label in zip(IMAGES, LABELS, strict=True)}
-    return [known[datum.data[begin : begin + 12]] for begin in range(0, 12 * datum.channels, 12)]
+    labels = {image.tobytes(): label for image, label in zip(IMAGES, LABELS, strict=True)}
+    return [labels[datum.data[begin : begin + 12]] for begin in range(0, 12 * datum.channels, 12)]
 
 
 @pytest.mark.parametrize("kind", ["idx", "folder", "list", "LMDB", "LEVELDB"])
 @pytest.mark.parametrize("backend", ["lmdb", "leveldb"])
-def test_pairs_are_made_of_every_source(kind, backend, tmp_path):
+def test_pairs_are_made_from_every_source(kind, backend, tmp_path):
     out = tmp_path / "made"
-    told = run("pairs", make_source(kind, tmp_path), out, "--count", 20, "--same-fraction", 0.3, "--backend", backend)
-    assert told == [f"{out}: 20 pairs, 6 same and 14 different"]
+    lines = run("pairs", make_source(kind, tmp_path), out, "--count", 20, "--same-fraction", 0.3, "--backend", backend)
+    assert lines == [f"{out}: 20 pairs, 6 same and 14 different"]
     for datum in records_of(out):
         first, second = classes_of(datum)
         assert datum.label == (first == second)
 
 
 @pytest.mark.parametrize("kind", ["idx", "folder", "LMDB"])
-def test_triplets_are_made_of_every_source(kind, tmp_path):
+def test_triplets_are_made_from_every_source(kind, tmp_path):
     out = tmp_path / "made"
     assert run("triplets", make_source(kind, tmp_path), out, "--seed", 4) == [f"{out}: 6 triplets"]
     for datum in records_of(out):
@@ -80,19 +80,19 @@ def test_triplets_are_made_of_every_source(kind, tmp_path):
         assert datum.label == anchor == positive != negative
 
 
-def test_the_pairs_of_a_csv_are_taken_as_they_are(tmp_path):
+def test_the_pairs_of_a_csv_are_used_unchanged(tmp_path):
     make_source("folder", tmp_path)
     lines = ["image1,image2,label", "1/0.png,0/2.png,0", "2/4.png,2/5.png,1", "0/1.png,1/3.png,0"]
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
     out, root = tmp_path / "made", f"{tmp_path}/faces/"
-    told = run("pairs", tmp_path / "pairs.csv", out, "--root-folder", root)
-    assert told == [f"{out}: 3 pairs, 1 same and 2 different"]
+    lines = run("pairs", tmp_path / "pairs.csv", out, "--root-folder", root)
+    assert lines == [f"{out}: 3 pairs, 1 same and 2 different"]
     assert [(classes_of(datum), datum.label) for datum in records_of(out)] == [([1, 0], 0), ([2, 2], 1), ([0, 1], 0)]
     run("pairs", tmp_path / "pairs.csv", tmp_path / "few", "--root-folder", root, "--count", 2, "--shuffle")
     assert len(records_of(tmp_path / "few")) == 2
 
 
-def test_images_are_resized_and_made_grey_or_coloured(tmp_path):
+def test_images_are_resized_and_converted_to_gray_or_color(tmp_path):
     source = make_source("folder", tmp_path)
     for colour, channels in (("--gray", 2), ("--color", 6)):
         run("pairs", source, tmp_path / colour, colour, "--resize-height", 5, "--resize-width", 7)
@@ -100,7 +100,7 @@ def test_images_are_resized_and_made_grey_or_coloured(tmp_path):
         assert sizes == {(channels, 5, 7)}
 
 
-def test_classes_and_images_of_each_are_chosen(tmp_path):
+def test_classes_and_images_per_class_can_be_selected(tmp_path):
     source = make_source("list", tmp_path)
     run("triplets", source, tmp_path / "made", "--classes", "0:2", "--count", 30)
     assert {label for datum in records_of(tmp_path / "made") for label in classes_of(datum)} == {0, 1}
@@ -110,14 +110,14 @@ def test_classes_and_images_of_each_are_chosen(tmp_path):
 
 def test_the_same_seed_makes_the_same_database(tmp_path):
     source = make_source("folder", tmp_path)
-    made = []
+    databases = []
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         run("pairs", source, tmp_path / name, "--seed", seed, "--count", 40)
-        made.append([datum.SerializeToString() for datum in records_of(tmp_path / name)])
-    assert made[0] == made[1] != made[2]
+        databases.append([datum.SerializeToString() for datum in records_of(tmp_path / name)])
+    assert databases[0] == databases[1] != databases[2]
 
 
-def test_a_database_holds_what_a_layer_of_its_seed_draws(tmp_path):
+def test_a_database_contains_what_a_layer_with_its_seed_draws(tmp_path):
     source = make_source("folder", tmp_path)
     run("pairs", source, tmp_path / "made", "--seed", 7, "--count", 33, "--backend", "lmdb")
     settings = {
@@ -133,7 +133,7 @@ def test_a_database_holds_what_a_layer_of_its_seed_draws(tmp_path):
         net.close()
 
 
-def test_images_that_cannot_be_used_are_named_and_nothing_is_made(tmp_path):
+def test_unusable_images_are_reported_and_nothing_is_written(tmp_path):
     source = make_source("folder", tmp_path)
     Image.fromarray(IMAGES[0, :2]).save(tmp_path / "faces/2/small.png")
     with pytest.raises(
@@ -147,7 +147,7 @@ def test_images_that_cannot_be_used_are_named_and_nothing_is_made(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["pairs", "triplets"])
-def test_images_that_cannot_be_read_are_left_out_where_told(command, tmp_path, caplog):
+def test_unreadable_images_are_skipped_on_request(command, tmp_path, caplog):
     source = make_source("folder", tmp_path)
     Path(source, "1/bad.png").write_text("no image")
     out = tmp_path / "made"
@@ -158,14 +158,14 @@ def test_images_that_cannot_be_read_are_left_out_where_told(command, tmp_path, c
     assert "1/bad.png': its 8 bytes are no image file" in caplog.text
 
 
-def test_pairs_of_a_csv_with_an_image_that_cannot_be_read_are_left_out_where_told(tmp_path):
+def test_pairs_of_a_csv_with_an_unreadable_image_are_skipped_on_request(tmp_path):
     make_source("folder", tmp_path)
     (tmp_path / "faces/bad.png").write_text("no image")
     rows = "faces/bad.png,faces/1/0.png,1\nfaces/1/0.png,faces/1/3.png,1\nfaces/0/1.png,faces/bad.png,0\n"
     (tmp_path / "pairs.csv").write_text(rows)
     out = tmp_path / "made"
-    told = run("pairs", tmp_path / "pairs.csv", out, "--skip-bad-records")
-    assert told == [f"{out}: 1 pairs, 1 same and 0 different"]
+    lines = run("pairs", tmp_path / "pairs.csv", out, "--skip-bad-records")
+    assert lines == [f"{out}: 1 pairs, 1 same and 0 different"]
     assert [classes_of(datum) for datum in records_of(out)] == [[1, 1]]
     (tmp_path / "none.csv").write_text(rows.splitlines()[0])
     with pytest.raises(DataError, match="no tuple is left"):
@@ -173,7 +173,7 @@ def test_pairs_of_a_csv_with_an_image_that_cannot_be_read_are_left_out_where_tol
 
 
 @pytest.mark.parametrize("label", ["0.5", "3e9"])
-def test_labels_of_a_csv_that_a_record_cannot_keep_are_refused(label, tmp_path):
+def test_labels_of_a_csv_that_do_not_fit_a_record_are_refused(label, tmp_path):
     make_source("folder", tmp_path)
     (tmp_path / "pairs.csv").write_text(f"faces/1/0.png,faces/1/3.png,{label}\n")
     with pytest.raises(DataError, match=r"has labels .* \(once\), expected those of 'same=1,different=0'; say what"):
@@ -181,7 +181,7 @@ def test_labels_of_a_csv_that_a_record_cannot_keep_are_refused(label, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
-def test_wrong_usage_is_told(tmp_path):
+def test_wrong_usage_is_reported(tmp_path):
     source = make_source("folder", tmp_path)
     for arguments, words in (
         (["pairs", "a", "b", "c", "d"], "give SOURCE and OUT, or IMAGES, LABELS and OUT"),

@@ -53,7 +53,7 @@ def test_every_command_works_with_the_pure_python_protobuf(tmp_path: Path, monke
     assert (tmp_path / "new.prototxt").read_text().count("InnerProduct") == 1
 
 
-def test_names_that_are_no_utf_8_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_invalid_utf_8_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the usual protobuf reads the bytes all the same, the pure-Python one raises UnicodeDecodeError."""
     monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     old = schema.NetParameter()

@@ -61,7 +61,7 @@ def test_without_its_file_a_layer_is_unknown(folder: Path) -> None:
     assert "focal_param" not in done.stdout  # its fields are unknown because the layer is
 
 
-def test_a_net_with_layers_of_ones_own_is_summarised_trained_and_tested(folder: Path) -> None:
+def test_a_net_with_custom_layers_is_summarized_trained_and_tested(folder: Path) -> None:
     done = run("summary", "trained.prototxt", "--layers", "focal.py", folder=folder)
     assert done.returncode == 0, done.stderr
     assert "FocalLoss" in done.stdout
@@ -74,7 +74,7 @@ def test_a_net_with_layers_of_ones_own_is_summarised_trained_and_tested(folder: 
 
 
 @pytest.mark.parametrize("command", ["train", "test", "draw", "summary", "check", "port", "deploy"])
-def test_every_command_that_builds_nets_says_that_the_file_is_run(command: str) -> None:
+def test_every_command_that_builds_nets_documents_that_the_file_is_run(command: str) -> None:
     text = " ".join(run(command, "--help").stdout.split())
     assert "--layers FILE" in text
     assert "Its code runs with your rights" in text

@@ -64,10 +64,10 @@ def test_both_towers_give_their_distance(tmp_path: Path) -> None:
     assert both.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel").missing == ()
     one = sp.Net(deploy(sp.parse_net(FLAGSHIP), shapes=PAIRS).text, "TEST")
     one.load_weights(GOLDEN / "flagship" / "snap_iter_100.caffemodel")
-    left, right = torch.rand(2, 5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
-    right[4] = left[4]
-    expected = (one(data=left)["feat"].double() - one(data=right)["feat"].double()).norm(dim=1)  # (N,)
-    results = both(data=left, data_p=right)
+    first, second = torch.rand(2, 5, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    second[4] = first[4]
+    expected = (one(data=first)["feat"].double() - one(data=second)["feat"].double()).norm(dim=1)  # (N,)
+    results = both(data=first, data_p=second)
     assert list(results) == ["distance"]
     torch.testing.assert_close(results["distance"].double(), expected, rtol=1e-4, atol=1e-5)
     assert results["distance"][4] == 0
@@ -102,7 +102,7 @@ TOP = 'layer { name: "acc" type: "Accuracy" bottom: "ip2" bottom: "y" top: "acc"
 @pytest.mark.parametrize(
     ("kind", "last"), [("SoftmaxWithLoss", "Softmax"), ("HingeLoss", None), ("EuclideanLoss", None)]
 )
-def test_a_plain_net_loses_its_data_labels_and_losses(kind: str, last: str | None, tmp_path: Path) -> None:
+def test_data_labels_and_losses_are_removed_from_a_plain_net(kind: str, last: str | None, tmp_path: Path) -> None:
     text = f'name: "plain"\n{DATA}{HEADS}{TOP if kind != "EuclideanLoss" else ""}'
     label = "y" if kind != "EuclideanLoss" else "t"
     if label == "t":
@@ -138,7 +138,7 @@ def twin(before: str = "", after: str = "", first: str = "a", second: str = "b")
     )
 
 
-def test_what_is_done_to_all_pairs_before_they_are_cut_is_done_to_one_side_too(tmp_path: Path) -> None:
+def test_layers_before_the_slice_are_applied_to_a_single_side_too(tmp_path: Path) -> None:
     text = twin('layer { name: "s" type: "Power" bottom: "pairs" top: "scaled" power_param { scale: 0.5 shift: 2 } }\n')
     deployment = deployed(text)
     assert listed(deployment) == ["pairs = Input()", "scaled = Power(pairs)", "one = InnerProduct(scaled)"]
@@ -153,7 +153,7 @@ def test_what_is_done_to_all_pairs_before_they_are_cut_is_done_to_one_side_too(t
     assert listed(both)[:3] == ["pairs = Input()", "scaled = Power(pairs)", "a, b = Slice(scaled)"]
 
 
-def test_what_learns_before_the_towers_part_keeps_them_together() -> None:
+def test_learned_layers_before_the_slice_keep_the_towers_together() -> None:
     text = twin(dense("s", "pairs", 6).replace('top: "s"', 'top: "scaled"'))
     with pytest.raises(sp.NetError) as raised:
         deployed(text)
@@ -185,13 +185,13 @@ def test_towers_that_a_learned_head_joins_keep_it() -> None:
     assert listed(deployment)[-3:] == ["cat = Concat(one, two)", "score = InnerProduct(cat)", "prob = Softmax(score)"]
 
 
-def test_outputs_can_be_named() -> None:
+def test_outputs_can_be_specified() -> None:
     assert listed(deployed(DATA + HEADS, "ip1")) == ["x = Input()", "ip1 = InnerProduct(x)", "ip1 = Dropout(ip1)"]
     with pytest.raises(sp.NetError, match="the net has no blob 'ip11'; did you mean 'ip1'"):
         deployed(DATA + HEADS, "ip11")
 
 
-def test_a_shape_that_is_not_known_is_asked_for() -> None:
+def test_an_unknown_shape_must_be_specified() -> None:
     parsed = sp.parse_net(FLAGSHIP.read_text())
     with pytest.raises(sp.NetError) as raised:
         deploy(parsed)
@@ -214,7 +214,7 @@ def test_unknown_fields_and_layers_of_the_tower_are_kept() -> None:
     assert "fork_param" in deployment.text
 
 
-def test_a_net_without_towers_has_no_two() -> None:
+def test_a_net_without_towers_cannot_be_deployed_with_two() -> None:
     with pytest.raises(sp.NetError, match="the net has no towers; leave out --both"):
         deployed(DATA + HEADS, both=True)
 
@@ -226,7 +226,7 @@ SIDES = {"face_siamese": (3, 1, 100, 100), "oneshot_siamese": (2, 1, 105, 105), 
 
 
 @pytest.mark.parametrize("path", PROJECT, ids=lambda path: path.parent.name)
-def test_nets_of_the_project_compute_when_deployed_what_they_compute_in_training(path: Path, tmp_path: Path) -> None:
+def test_included_nets_compute_the_same_when_deployed(path: Path, tmp_path: Path) -> None:
     """One tower gives the first features; all of them their distances, or the learned score of the two."""
     parsed = sp.parse_net(path)
     side = SIDES.get(path.parent.name, ())
@@ -273,7 +273,7 @@ def test_a_learned_score_of_two_towers_becomes_a_probability() -> None:
         assert listed(deployed(text))[-1] == "one = InnerProduct(a)"
 
 
-def test_towers_that_are_built_differently_are_those_that_the_loss_compares() -> None:
+def test_towers_with_different_layers_are_found_from_the_loss() -> None:
     text = twin().replace(dense("two", "b", 5, 'param { name: "w" } param { name: "c" }'), dense("two", "b", 5))
     text = text.replace('bottom: "b" top: "two"', 'bottom: "more" top: "two"').replace(
         'param { name: "w" } param { name: "c" }', ""
@@ -285,7 +285,7 @@ def test_towers_that_are_built_differently_are_those_that_the_loss_compares() ->
     assert listed(deployed(text, both=True))[-1] == "distance = Power(squared_distance)"
 
 
-def test_a_state_that_is_made_up_is_no_input() -> None:
+def test_an_implicit_initial_state_is_no_input() -> None:
     text = (
         'layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 4 dim: 6 } } }\n'
         'layer { name: "s" type: "DummyData" top: "s" dummy_data_param { shape { dim: 4 dim: 6 } } }\n'
@@ -342,7 +342,7 @@ DIFFERING = {
 
 
 @pytest.mark.parametrize(("towers", "difference"), DIFFERING.values(), ids=DIFFERING)
-def test_towers_that_differ_are_named_and_each_can_be_taken(
+def test_different_towers_are_listed_and_each_can_be_selected(
     towers: tuple[str, ...], difference: str, tmp_path: Path
 ) -> None:
     text = sides(*towers)
@@ -378,7 +378,7 @@ def test_towers_that_compute_the_same_need_no_note(towers: tuple[str, ...]) -> N
         assert deploy(sp.parse_net(sides(*towers)), tower=number).notes == ()
 
 
-def test_a_tower_that_is_missing_is_refused() -> None:
+def test_a_missing_tower_is_refused() -> None:
     for text, tower, message in (
         (sides(SHARED, SHARED), 3, "the net has 2 towers, numbered from 1, got tower 3"),
         (sides(SHARED, SHARED), 0, "the net has 2 towers, numbered from 1, got tower 0"),
@@ -405,7 +405,7 @@ def test_a_note_says_that_one_tower_has_more_layers_at_its_end(longer: int) -> N
         assert listed(deployment)[-1].startswith(f"{end} = ")
 
 
-def test_the_memory_to_deploy_a_chain_grows_with_its_length() -> None:
+def test_the_memory_to_deploy_a_chain_grows_linearly() -> None:
     peaks = []
     for count in (400, 800):
         text = (

@@ -38,7 +38,7 @@ def summary_of(text: str):
     return summarize(build_graph(parse_net(text)))
 
 
-def test_a_shared_weight_counts_once_and_an_own_bias_for_itself() -> None:
+def test_a_shared_weight_counts_once_and_an_unshared_bias_separately() -> None:
     summary = summary_of(NET)
     weight, bias = 4 * 3 * 3 * 2, 4
     assert summary.parameters == weight + 2 * bias
@@ -47,7 +47,7 @@ def test_a_shared_weight_counts_once_and_an_own_bias_for_itself() -> None:
     assert summary.complete
 
 
-def test_a_row_says_who_shares_with_the_layer() -> None:
+def test_a_row_lists_the_layers_that_share_its_parameters() -> None:
     rows = {row.layer: row for row in summary_of(NET).rows}
     assert rows["conv"].shared_with == ("again",)
     assert rows["again"].shared_with == ("conv",)
@@ -61,7 +61,7 @@ def test_one_parameter_used_twice_by_one_layer_names_no_other() -> None:
     assert all(row.shared_with == () for row in summary_of(text).rows)
 
 
-def test_what_is_not_known_is_left_out_of_the_totals_and_said() -> None:
+def test_unknown_values_are_left_out_of_the_totals_and_reported() -> None:
     summary = summary_of(NET + 'layer { name: "new" type: "NobodysLayer" bottom: "sum" top: "new" }')
     assert not summary.complete
     assert summary.rows[-1].parameters is None
@@ -70,7 +70,7 @@ def test_what_is_not_known_is_left_out_of_the_totals_and_said() -> None:
     assert "Parameters: at least 80" in to_text(summary)
 
 
-def test_json_holds_every_field() -> None:
+def test_json_contains_every_field() -> None:
     read = json.loads(to_json(summary_of(NET)))
     assert read["rows"][1]["shared_with"] == ["again"]
     assert read["parameters"] == 80
@@ -80,7 +80,7 @@ def row_of(text: str, layer: str):
     return next(row for row in summary_of(text).rows if row.layer == layer)
 
 
-def test_what_is_trained_and_how_fast_stands_in_the_row() -> None:
+def test_a_row_shows_trained_parameters_and_their_multipliers() -> None:
     text = NET.replace('param { name: "b" }', 'param { name: "b" lr_mult: 0 }').replace(
         'layer { name: "sum"', 'layer { name: "bn" type: "BatchNorm" bottom: "conv" top: "bn" } layer { name: "sum"'
     )
@@ -95,19 +95,19 @@ def test_what_is_trained_and_how_fast_stands_in_the_row() -> None:
     assert "Trainable parameters: 76" in to_text(summary)
 
 
-def test_a_multiplier_set_by_the_sharing_layer_is_that_of_all() -> None:
+def test_a_multiplier_set_by_one_sharing_layer_applies_to_all() -> None:
     text = NET.replace('param { name: "w" } param { }', 'param { name: "w" lr_mult: 0.25 } param { }')
     assert row_of(text, "conv").lr_mults == (0.25, 1)
 
 
-def test_a_layer_that_shares_some_of_its_blobs_says_which() -> None:
+def test_a_layer_that_shares_some_of_its_blobs_lists_them() -> None:
     shown = dict(zip(TITLES, cells(row_of(NET, "again")), strict=True))
     assert shown["Shared with"] == "w: conv"
     twin = NET.replace("param { }", 'param { name: "b" }')
     assert dict(zip(TITLES, cells(row_of(twin, "again")), strict=True))["Shared with"] == "conv"
 
 
-def test_many_sharing_layers_are_counted_in_tables_and_all_named_in_data() -> None:
+def test_many_sharing_layers_are_counted_in_tables_and_listed_in_data() -> None:
     conv = "\n".join(NET.splitlines()[2:4])
     text = "\n".join([NET, *(conv.replace('"conv"', f'"conv{number}"') for number in range(8))])
     row = row_of(text, "conv5")
@@ -131,7 +131,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 """
 
 
-def test_lenet_has_the_numbers_that_caffe_logs() -> None:
+def test_lenet_has_the_numbers_in_the_log_of_caffe() -> None:
     """Caffe's log says `Memory required for data: 5169924`; there ReLU's output counts, though it is in place."""
     summary = summary_of(LENET)
     assert summary.parameters == summary.unshared_parameters == summary.trainable_parameters == 431_080
@@ -176,7 +176,7 @@ def test_alexnet_has_its_published_numbers() -> None:
     assert summary.complete
 
 
-def test_memory_is_that_of_the_outputs_and_of_none_in_place() -> None:
+def test_memory_counts_outputs_but_not_in_place_layers() -> None:
     text = NET + 'layer { name: "relu" type: "ReLU" bottom: "sum" top: "sum" }'
     assert row_of(text, "conv").activation_bytes == 4 * (2 * 4 * 5 * 4)
     assert row_of(text, "relu").activation_bytes == 0
@@ -198,17 +198,17 @@ NASTY = [
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_a_name_is_a_text_in_markdown(name: str) -> None:
+def test_a_name_is_plain_text_in_markdown(name: str) -> None:
     """Read by a Markdown reader that knows GitHub's tables."""
     summary = summary_of(NET)
     rows = (summary.rows[0], replace(summary.rows[1], layer=name), *summary.rows[2:])
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(to_markdown(replace(summary, rows=rows)))
     in_lines = [token for token in tokens if token.type == "inline"]
     assert len(in_lines) == 5 * len(TITLES) + 1
-    seen = in_lines[2 * len(TITLES)].children
-    assert {token.type for token in seen} <= {"text", "text_special"}
+    tokens = in_lines[2 * len(TITLES)].children
+    assert {token.type for token in tokens} <= {"text", "text_special"}
     visible = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-    assert "".join(token.content for token in seen) == visible.strip()
+    assert "".join(token.content for token in tokens) == visible.strip()
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -220,7 +220,7 @@ def test_a_name_cannot_break_a_line_of_the_plain_table(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NASTY, "a;b", "plain"])
-def test_a_name_without_formula_is_the_same_in_csv(name: str) -> None:
+def test_a_name_without_a_formula_is_unchanged_in_csv(name: str) -> None:
     summary = summary_of(NET)
     text = to_csv(replace(summary, rows=(replace(summary.rows[0], layer=name),)))
     assert next(csv.DictReader(io.StringIO(text, newline="")))["layer"] == name
@@ -242,7 +242,7 @@ def test_a_name_without_formula_is_the_same_in_csv(name: str) -> None:
         ("a=1-2", "a=1-2"),
     ],
 )
-def test_a_formula_is_a_text_in_csv_as_layer_and_as_one_of_many_that_share(name: str, written: str) -> None:
+def test_a_formula_is_plain_text_in_csv_for_layers_and_lists_of_layers(name: str, written: str) -> None:
     summary = summary_of(NET)
     row = replace(summary.rows[1], layer=name, shared_with=("again", name))
     read = next(csv.DictReader(io.StringIO(to_csv(replace(summary, rows=(row,))), newline="")))
@@ -250,7 +250,7 @@ def test_a_formula_is_a_text_in_csv_as_layer_and_as_one_of_many_that_share(name:
     assert read["shared_with"] == f"again;{written}"
 
 
-def test_wide_letters_keep_the_columns_in_line() -> None:
+def test_wide_characters_keep_the_columns_aligned() -> None:
     name = "畳み込み層"
     lines = to_text(summary_of(NET.replace('name: "again"', f'name: "{name}"'))).splitlines()
     head, row = lines[2], next(line for line in lines if line.startswith(name))
@@ -261,7 +261,7 @@ def test_wide_letters_keep_the_columns_in_line() -> None:
     assert place(head, "Type") == place(row, "Convolution")
 
 
-def test_columns_give_way_where_there_is_no_room() -> None:
+def test_columns_shrink_if_there_is_no_room() -> None:
     lines = [cells(row) for row in summary_of(NET).rows]
     everything, none = columns_that_fit(lines, 500)
     assert [TITLES[column] for column in everything] == list(TITLES)
@@ -277,7 +277,7 @@ def test_columns_give_way_where_there_is_no_room() -> None:
     assert "Shared with" not in [TITLES[column] for column in columns_that_fit(plain, 500)[0]]
 
 
-def test_a_net_of_which_nothing_is_known_says_so() -> None:
+def test_a_net_with_only_unknown_values_is_reported() -> None:
     summary = summary_of('layer { name: "new" type: "NobodysLayer" top: "new" }')
     assert "Parameters: not known" in to_text(summary)
     assert (summary.rows[0].trainable, summary.rows[0].activation_bytes) == (None, None)
@@ -318,7 +318,7 @@ def test_shapes_are_written_with_an_x() -> None:
     assert [shape_text(shape) for shape in ((2, 3), (7,), (), None)] == ["2x3", "7", "scalar", "?"]
 
 
-def test_a_layer_of_unknown_type_is_listed_among_those_that_share_its_names() -> None:
+def test_a_layer_of_unknown_type_is_listed_as_sharing_its_parameters() -> None:
     text = 'layer { name: "odd" type: "Odd" bottom: "sum" top: "odd" param { name: "b" } }'
     rows = {row.layer: row.shared_with for row in summary_of(NET + text).rows}
     assert (rows["conv"], rows["odd"]) == (("again", "odd"), ("conv",))

@@ -36,7 +36,7 @@ def test_a_graph_prints_as_a_listing() -> None:
     ]
 
 
-def test_outputs_are_what_no_layer_reads_in_alphabetical_order() -> None:
+def test_outputs_are_the_unread_blobs_in_alphabetical_order() -> None:
     graph = build(
         'layer { name: "s" type: "Split" bottom: "x" top: "b" top: "c" top: "a" }\n'
         'layer { name: "p" type: "Power" bottom: "c" top: "Z" }\n'
@@ -223,7 +223,7 @@ def test_a_missing_database_leaves_shapes_unknown_and_is_noted() -> None:
         ('layer { name: "a" bottom: "x" top: "y" }', "<text>:2: layer 'a': the layer has no type"),
     ],
 )
-def test_nets_that_contradict_themselves_are_refused(layers: str, message: str) -> None:
+def test_contradictory_nets_are_refused(layers: str, message: str) -> None:
     with pytest.raises(sp.NetError) as caught:
         build(layers)
     assert str(caught.value) == message
@@ -236,7 +236,7 @@ def test_a_phase_or_shape_that_does_not_exist_is_refused() -> None:
         build("", shapes={"xx": (1, 2)})
 
 
-def test_check_reports_nothing_for_a_twin_that_shares_all() -> None:
+def test_check_reports_nothing_for_a_twin_that_shares_everything() -> None:
     names = 'param { name: "w" } param { name: "b" }'
     assert lint(build(product("a", "x", names) + product("a_p", "x", names))) == []
 

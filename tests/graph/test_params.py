@@ -19,7 +19,7 @@ def build(*layers: str) -> Graph:
     return sp.build_graph(sp.parse_net(INPUT + "".join(layers)))
 
 
-def test_the_first_layer_that_gives_a_name_owns_the_parameter() -> None:
+def test_the_first_layer_with_a_name_owns_the_parameter() -> None:
     graph = build(product("a", 'param { name: "w" } param { name: "b" }'), product("a_p", 'param { name: "w" }'))
     assert [(param.id, param.name, param.owner_name, param.shape) for param in graph.params] == [
         ("a_0", "w", "a", (5, 3)),
@@ -51,7 +51,7 @@ def test_a_bias_is_shared_without_its_weight() -> None:
         ("", "lr_mult: 0", "lr_mult: 0", 0.0),
     ],
 )
-def test_a_multiplier_given_by_one_user_holds_for_all(owner: str, sharer: str, third: str, expected: float) -> None:
+def test_a_multiplier_set_by_one_user_applies_to_all(owner: str, sharer: str, third: str, expected: float) -> None:
     graph = build(
         *(product(f"l{index}", f'param {{ name: "w" {spec} }}') for index, spec in enumerate((owner, sharer, third)))
     )
@@ -136,7 +136,7 @@ def problems(text: str) -> tuple[Graph, list[str]]:
         product("b", 'param { name: "w" } param { name: "v" }').replace("InnerProduct", "Unheard"),
     ],
 )
-def test_a_layer_at_fault_or_of_unknown_type_still_uses_the_parameters_it_names(fault: str) -> None:
+def test_a_broken_layer_or_one_of_unknown_type_still_uses_its_parameters(fault: str) -> None:
     graph, _ = problems(
         INPUT + product("a", 'param { name: "w" }') + fault + product("c", 'param { } param { name: "v" }')
     )
@@ -241,7 +241,7 @@ def norm(param: str, bottom: str = "x") -> str:
     return f'layer {{ name: "n" type: "BatchNorm" bottom: "{bottom}" top: "n" {param} }}\n'
 
 
-def test_multipliers_that_no_user_gives_are_1_and_those_of_statistics_0() -> None:
+def test_multipliers_default_to_1_and_those_of_statistics_to_0() -> None:
     graph = build(product("a", 'param { name: "w" } param { decay_mult: 3 }'), norm("", "a"))
     assert [(param.lr_mult, param.decay_mult) for param in graph.params] == [(1, 1), (1, 3), (0, 0), (0, 0), (0, 0)]
 

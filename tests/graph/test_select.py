@@ -38,7 +38,7 @@ def admitted(rules: str, phase: Phase, level: int = 0, stages: tuple[str, ...] =
         ("exclude { phase: TRAIN } exclude { stage: 'a' }", "TEST", 0, ("a",), False),
     ],
 )
-def test_a_layer_is_in_when_its_rules_say_so(
+def test_a_layer_is_included_if_its_rules_match(
     rules: str, phase: Phase, level: int, stages: tuple[str, ...], expected: bool
 ) -> None:
     assert admitted(rules, phase, level, stages) is expected
@@ -52,7 +52,7 @@ def test_stages_of_the_file_are_added() -> None:
     assert len(sp.build_graph(sp.parse_net(text)).nodes) == 1
 
 
-def test_a_node_knows_the_phases_it_is_in() -> None:
+def test_a_node_lists_its_phases() -> None:
     text = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 } } include { phase: TEST } }
     layer { name: "a" type: "Power" bottom: "x" top: "y" }

@@ -25,7 +25,7 @@ def wires(layers: list[schema.LayerParameter]) -> list[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_layers_are_those_that_caffe_had(case: str) -> None:
+def test_the_layers_equal_those_of_caffe(case: str) -> None:
     expected = json.loads(str(np.load(GOLDEN / f"{case}.npz")["meta"]))["layer_types"]
     assert "Split" in expected
     assert [layer.type for layer in split((GOLDEN / f"{case}.prototxt").read_text())] == expected

@@ -60,7 +60,7 @@ def test_a_twin_is_found_with_the_layers_that_have_no_parameters() -> None:
     assert [node.name for node in towers.tower(1)] == ["flat_y", "uno", "nothing alike", "due"]
 
 
-def test_towers_stand_in_the_order_of_the_file_whatever_is_declared_first_later_on() -> None:
+def test_towers_are_in_the_order_of_the_file() -> None:
     text = "\n".join(
         [
             image("x"),
@@ -133,7 +133,7 @@ def test_unlike_sides_without_names_are_no_towers() -> None:
     assert towers_of(text) == ()
 
 
-def test_what_joins_towers_is_in_none_of_them() -> None:
+def test_layers_that_join_towers_belong_to_none_of_them() -> None:
     text = "\n".join(
         [
             image("x"),
@@ -152,14 +152,14 @@ def test_a_plain_net_has_no_towers() -> None:
     assert towers_of("\n".join([image("x"), dense("a", "x"), dense("b", "a", outputs=3)])) == ()
 
 
-def test_two_parts_of_what_a_layer_has_learned_are_no_towers() -> None:
+def test_two_parts_of_a_learned_blob_are_no_towers() -> None:
     cut = 'layer { name: "cut" type: "Slice" bottom: "trunk" top: "c" top: "d" }'
     parts = [image("x"), dense("trunk", "x", outputs=6), cut, dense("a", "c"), dense("b", "d")]
     parts.append(simple("both", "Concat", "a", "b"))
     assert towers_of("\n".join(parts)) == ()
 
 
-def test_sides_that_are_set_differently_are_no_towers_without_shared_names() -> None:
+def test_sides_with_different_settings_are_no_towers_without_shared_names() -> None:
     parts = [image("x"), image("y"), dense("a", "x"), dense("b", "y")]
     parts += [simple("t", "TanH", "a"), simple("s", "Sigmoid", "b"), simple("both", "Concat", "t", "s")]
     assert towers_of("\n".join(parts)) == ()
@@ -181,7 +181,7 @@ def test_towers_end_where_their_layers_read_different_numbers_of_blobs() -> None
         assert listed(towers) == ["a b"]
 
 
-def test_layers_of_which_one_has_no_bias_do_not_share_it() -> None:
+def test_a_layer_without_a_bias_does_not_share_one() -> None:
     short = dense("b", "y", "w").replace("num_output", "bias_term: false num_output").replace("param { } ", "")
     (towers,) = towers_of("\n".join([image("x"), image("y"), dense("a", "x", "w", "b"), short]))
     assert shared_blobs(towers.rows[0]) == (True, False)
@@ -244,7 +244,7 @@ def pooling(side: str, method: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "expected"), [("MAX", ["px py", "a b"]), ("AVE", ["a b"])])
-def test_sides_without_names_part_where_their_settings_do(method: str, expected: list[str]) -> None:
+def test_sides_without_names_end_where_their_settings_differ(method: str, expected: list[str]) -> None:
     parts = [image("x"), image("y"), pooling("x", "MAX"), pooling("y", method), dense("a", "px"), dense("b", "py")]
     (towers,) = towers_of("\n".join([*parts, simple("both", "Concat", "a", "b")]))
     assert listed(towers) == expected

@@ -48,9 +48,9 @@ def noise(*shape: int, seed: int = 1) -> numpy.ndarray:
 def make_layer(text: str, phase: Phase = "TRAIN", folder: str | None = None) -> DataLayer:
     """A configured data layer from the text of its message."""
     message = text_format.Parse(text, schema.LayerParameter())
-    made = find_layer(message.type)(message, LayerContext(phase, folder))
-    assert isinstance(made, DataLayer)
-    return made
+    layer = find_layer(message.type)(message, LayerContext(phase, folder))
+    assert isinstance(layer, DataLayer)
+    return layer
 
 
 def data_layer(
@@ -79,8 +79,8 @@ def batches(layer: DataLayer, count: int, *, seed: int = 0, skip: int = 0) -> li
 
 def tool(name: str) -> str:
     """The path of a program of the system; where it is missing the test is skipped, but fails in CI."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         assert "CI" not in os.environ, f"{name} is missing; see .ci/debian.txt"
         pytest.skip(f"{name} is not installed")
-    return found
+    return path

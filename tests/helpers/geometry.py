@@ -63,8 +63,8 @@ def texts(group: ElementTree.Element) -> Iterator[Rectangle]:
     """The place of every text that has letters."""
     for run in group.iter(f"{SVG}text"):
         words = (run.text or "").replace("\u00a0", " ")
-        kept = words.strip()
-        if not kept:
+        visible = words.strip()
+        if not visible:
             continue
         family = SERIF if "Times" in run.get("font-family", "") else SANS
         file = family[run.get("font-weight") == "bold"]
@@ -73,7 +73,7 @@ def texts(group: ElementTree.Element) -> Iterator[Rectangle]:
         if run.get("text-anchor") == "middle":
             left -= _width(words, file, size) / 2
         left += _width(words[: len(words) - len(words.lstrip())], file, size)
-        yield Rectangle(left, line - ABOVE * size, left + _width(kept, file, size), line + BELOW * size, kept)
+        yield Rectangle(left, line - ABOVE * size, left + _width(visible, file, size), line + BELOW * size, visible)
 
 
 def frame(group: ElementTree.Element) -> Rectangle:
@@ -83,18 +83,18 @@ def frame(group: ElementTree.Element) -> Rectangle:
         for shape in group.iter()
         if shape.tag in (f"{SVG}path", f"{SVG}polygon")
     ]
-    return max(outlines, key=lambda found: found.right - found.left)
+    return max(outlines, key=lambda outline: outline.right - outline.left)
 
 
 def _outline(numbers: str) -> Rectangle:
-    found = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", numbers)]
-    across, down = found[0::2], found[1::2]
+    coordinates = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", numbers)]
+    across, down = coordinates[0::2], coordinates[1::2]
     return Rectangle(min(across), min(down), max(across), max(down))
 
 
-def collisions(found: list[Rectangle]) -> list[tuple[str, str]]:
+def collisions(rectangles: list[Rectangle]) -> list[tuple[str, str]]:
     """Pairs of texts that stand in each other's place."""
-    ordered = sorted(found, key=lambda one: one.top)
+    ordered = sorted(rectangles, key=lambda one: one.top)
     clashes = []
     for place, one in enumerate(ordered):
         for other in ordered[place + 1 :]:
@@ -108,12 +108,12 @@ def collisions(found: list[Rectangle]) -> list[tuple[str, str]]:
 def clipped(root: ElementTree.Element) -> list[str]:
     """Texts that leave the box or the frame they belong to, and those of wires that run into a box."""
     boxes = [(group, frame(group)) for group in classed(root, "layer")]
-    out = [found.words for group, outline in boxes for found in texts(group) if not outline.holds(found)]
-    out += [found.words for group in classed(root, "chip") for found in texts(group) if not frame(group).holds(found)]
+    out = [text.words for group, outline in boxes for text in texts(group) if not outline.holds(text)]
+    out += [text.words for group in classed(root, "chip") for text in texts(group) if not frame(group).holds(text)]
     outlines = sorted((outline for _, outline in boxes), key=lambda one: one.top)
     for group in classed(root, "wire"):
-        for found in texts(group):
-            out += [found.words for outline in outlines if outline.overlaps(found, slack=1.0)]
+        for text in texts(group):
+            out += [text.words for outline in outlines if outline.overlaps(text, slack=1.0)]
     return out
 
 

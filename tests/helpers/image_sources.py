@@ -74,6 +74,6 @@ KINDS = ("IDX", "IDX.gz", "FOLDER", "LIST", "LMDB", "LEVELDB")
 
 def number_of(image: numpy.ndarray) -> int:
     """Which of the images it is; fails where it is none."""
-    found = [number for number, gray in enumerate(GRAY) if numpy.array_equal(image.reshape(HEIGHT, WIDTH), gray)]
-    assert len(found) == 1
-    return found[0]
+    matches = [number for number, gray in enumerate(GRAY) if numpy.array_equal(image.reshape(HEIGHT, WIDTH), gray)]
+    assert len(matches) == 1
+    return matches[0]

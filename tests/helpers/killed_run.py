@@ -27,9 +27,9 @@ def train(folder: str) -> None:
 
 def noted_losses(folder: Path) -> dict[int, set[str]]:
     """Every loss noted for an iteration; a kill may have cut the last line of a run off."""
-    found: dict[int, set[str]] = {}
+    losses: dict[int, set[str]] = {}
     for line in (folder / "losses.txt").read_text().splitlines():
         iteration, _, loss = line.partition(" ")
         if loss.endswith(tuple("0123456789")) and "p" in loss:
-            found.setdefault(int(iteration), set()).add(loss)
-    return found
+            losses.setdefault(int(iteration), set()).add(loss)
+    return losses

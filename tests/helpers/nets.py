@@ -29,11 +29,11 @@ def net(text: str) -> str:
 def layer(line: str) -> str:
     """The prototxt of one layer, in one line."""
     wires, params, settings = (part.strip() for part in (line + " ; ; ").split(";")[:3])
-    read, _, made = wires.partition(">")
+    read, _, tops = wires.partition(">")
     name, kind, *bottoms = read.split()
     parts = [f'name: "{name}" type: "{kind}"']
     parts += [f'bottom: "{bottom}"' for bottom in bottoms]
-    parts += [f'top: "{top}"' for top in made.split() or [name]] if made.strip() != "-" else []
+    parts += [f'top: "{top}"' for top in tops.split() or [name]] if tops.strip() != "-" else []
     parts += [f'param {{ name: "{param}" }}' if param != "-" else "param { }" for param in params.split()]
     if kind == "Input":
         shapes = [" ".join(f"dim: {size}" for size in shape.split("x")) for shape in settings.split()]

@@ -18,21 +18,21 @@ def run(content: bytes, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """The outputs of a model by name."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
-    given = {value.name: values[value.name].numpy() for value in session.get_inputs()}
-    return dict(zip(names, session.run(None, given), strict=True))
+    inputs = {value.name: values[value.name].numpy() for value in session.get_inputs()}
+    return dict(zip(names, session.run(None, inputs), strict=True))
 
 
 def compare(net: sp.Net, values: Mapping[str, Tensor]) -> OnnxModel:
     """Check that the model of a net computes what the net does for these values; returns it."""
-    made = make_onnx(net.graph, net.tensors)
-    onnx.checker.check_model(onnx.load_from_string(made.content), full_check=True)
+    model = make_onnx(net.graph, net.tensors)
+    onnx.checker.check_model(onnx.load_from_string(model.content), full_check=True)
     with torch.no_grad():
         expected = net(**values)
-    found = run(made.content, values)
-    assert tuple(found) == made.outputs
-    assert found.keys() == expected.keys() - values.keys()
-    for name, output in found.items():
-        wanted = expected[name].numpy()
-        scale = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=1.0))
-        np.testing.assert_allclose(output, wanted, rtol=2e-5, atol=2e-6 * scale, err_msg=name)
-    return made
+    results = run(model.content, values)
+    assert tuple(results) == model.outputs
+    assert results.keys() == expected.keys() - values.keys()
+    for name, output in results.items():
+        reference = expected[name].numpy()
+        scale = float(np.abs(reference[np.isfinite(reference)]).max(initial=1.0))
+        np.testing.assert_allclose(output, reference, rtol=2e-5, atol=2e-6 * scale, err_msg=name)
+    return model

@@ -62,14 +62,14 @@ def compare(net: sp.Net, values: Mapping[str, Tensor], relative: float = 1e-6) -
         for _ in range(2)
     )
     outputs = net(**ours)
-    found = module(**{argument: theirs[blob] for blob, argument in ported.inputs.items()})
-    if isinstance(found, Tensor):
-        found = {ported.outputs[0]: found}
-    assert tuple(found) == ported.outputs
-    assert set(found) == set(outputs) - set(values)
-    for name, output in found.items():
+    results = module(**{argument: theirs[blob] for blob, argument in ported.inputs.items()})
+    if isinstance(results, Tensor):
+        results = {ported.outputs[0]: results}
+    assert tuple(results) == ported.outputs
+    assert set(results) == set(outputs) - set(values)
+    for name, output in results.items():
         close(f"output {name}", output, outputs[name], relative)
-    backward(net, outputs, found)
+    backward(net, outputs, results)
     for blob in ported.inputs:
         if blob not in labels:
             close(f"gradient of {blob}", grad(theirs[blob]), grad(ours[blob]), SUMMED * relative)
@@ -81,13 +81,13 @@ def compare(net: sp.Net, values: Mapping[str, Tensor], relative: float = 1e-6) -
     return module
 
 
-def backward(net: sp.Net, outputs: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def backward(net: sp.Net, outputs: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
     """The gradient of the losses and of a weighted sum of all outputs, on both sides."""
     totals = []
-    for side in (outputs, found):
+    for side in (outputs, results):
         generator = torch.Generator().manual_seed(7)
         total = net.loss({**outputs, **side})
-        for name in sorted(found):
+        for name in sorted(results):
             weights = torch.rand(side[name].shape, generator=generator)
             if side[name].requires_grad:
                 total = total + (side[name] * weights).sum()
@@ -102,9 +102,9 @@ def grad(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
 
 
-def close(what: str, found: Tensor, expected: Tensor, relative: float) -> None:
+def close(what: str, result: Tensor, expected: Tensor, relative: float) -> None:
     scale = max(1.0, float(expected.detach().abs().max())) if expected.numel() else 1.0
-    assert found.shape == expected.shape, what
+    assert result.shape == expected.shape, what
     np.testing.assert_allclose(
-        found.detach().numpy(), expected.detach().numpy(), rtol=relative, atol=relative * scale, err_msg=what
+        result.detach().numpy(), expected.detach().numpy(), rtol=relative, atol=relative * scale, err_msg=what
     )

@@ -14,7 +14,7 @@ def layer(name: str, kind: str, bottoms: str, tops: str = "", settings: str = ""
     return f'layer {{ name: "{name}" type: "{kind}"{wires}{shared} {settings} }}\n'
 
 
-def given(name: str, *shape: int) -> str:
+def input_layer(name: str, *shape: int) -> str:
     """An Input."""
     return layer(name, "Input", "", name, f"input_param {{ shape {{ {' '.join(f'dim: {size}' for size in shape)} }} }}")
 
@@ -56,8 +56,8 @@ def lenet(end: str, bottom: str, conv: Sequence[str] = (), ip: Sequence[str] = (
 
 CONV, IP, FEAT = ("conv_w", "conv_b"), ("ip_w", "ip_b"), ("feat_w", "feat_b")
 ALL = {"conv": CONV, "ip": IP, "feat": FEAT}
-PAIR = given("data", 5, 2, 9, 11) + layer("cut", "Slice", "data", "left right", "slice_param { slice_point: 1 }")
-LABELLED = PAIR + given("sim", 5)
+PAIR = input_layer("data", 5, 2, 9, 11) + layer("cut", "Slice", "data", "left right", "slice_param { slice_point: 1 }")
+LABELLED = PAIR + input_layer("sim", 5)
 CONTRASTIVE = layer("loss", "ContrastiveLoss", "feat feat_p sim", "", "contrastive_loss_param { margin: 2.5 }")
 
 
@@ -67,7 +67,7 @@ def batch_norm(name: str, bottom: str) -> str:
 
 
 INCEPTION = (
-    given("data", 2, 6, 10, 13)
+    input_layer("data", 2, 6, 10, 13)
     + convolution("inception_3a/1x1", "data", 3, "kernel_size: 1")
     + convolution("inception_3a/3x3_reduce", "data", 4, "kernel_size: 1")
     + relu("inception_3a/3x3_reduce")
@@ -85,7 +85,7 @@ INCEPTION = (
     + product("loss3/classifier", "pool5/7x7_s1", 4)
 )
 RESNET = (
-    given("data", 3, 4, 7, 8)
+    input_layer("data", 3, 4, 7, 8)
     + convolution("res2a_branch1", "data", 6, "kernel_size: 1 stride: 2 bias_term: false")
     + batch_norm("res2a_1", "res2a_branch1")
     + convolution("res2a_branch2a", "data", 5, "kernel_size: 3 pad: 1 stride: 2 bias_term: false")
@@ -99,7 +99,7 @@ RESNET = (
     + product("fc", "pool5", 3)
 )
 ALEXNET = (
-    given("data", 2, 3, 27, 29)
+    input_layer("data", 2, 3, 27, 29)
     + convolution("conv1", "data", 6, "kernel_size: 5 stride: 2")
     + relu("conv1")
     + layer("norm1", "LRN", "conv1", "", "lrn_param { local_size: 5 alpha: 0.1 beta: 0.75 }")
@@ -113,7 +113,7 @@ ALEXNET = (
     + layer("prob", "Softmax", "fc7")
 )
 FCN = (
-    given("data", 2, 3, 12, 15)
+    input_layer("data", 2, 3, 12, 15)
     + convolution("conv", "data", 5, "kernel_size: 3 pad: 4 dilation: 2")
     + pool("pool", "conv", "pool: MAX kernel_size: 2 stride: 2")
     + convolution("score", "pool", 4, "kernel_size: 1")
@@ -125,12 +125,12 @@ FCN = (
         'convolution_param { num_output: 4 kernel_size: 4 stride: 2 group: 4 weight_filler { type: "bilinear" } }',
     )
     + layer("cropped", "Crop", "upscore data", "", "crop_param { axis: 2 offset: 2 offset: 1 }")
-    + given("label", 2, 1, 12, 15)
+    + input_layer("label", 2, 1, 12, 15)
     + layer("loss", "SoftmaxWithLoss", "cropped label", "", "loss_param { ignore_label: 255 normalization: FULL }")
 )
 HEADS = (
-    given("data", 4, 5)
-    + given("label", 4)
+    input_layer("data", 4, 5)
+    + input_layer("label", 4)
     + product("ip", "data", 6)
     + layer("aux", "SoftmaxWithLoss", "ip label", "", "loss_weight: 0.3")
     + relu("ip")
@@ -139,9 +139,9 @@ HEADS = (
     + layer("hit", "Accuracy", "scores label")
 )
 TRIPLET = (
-    given("anchor", 4, 1, 9, 10)
-    + given("same", 4, 1, 9, 10)
-    + given("other", 4, 1, 9, 10)
+    input_layer("anchor", 4, 1, 9, 10)
+    + input_layer("same", 4, 1, 9, 10)
+    + input_layer("other", 4, 1, 9, 10)
     + lenet("", "anchor", **ALL)
     + lenet("_s", "same", **ALL)
     + lenet("_o", "other", **ALL)
@@ -149,17 +149,17 @@ TRIPLET = (
     + layer("apart", "Eltwise", "feat feat_o", "", "eltwise_param { coeff: 1 coeff: -1 }")
     + layer("far", "Reduction", "apart", "", "reduction_param { operation: SUMSQ axis: 1 coeff: -0.5 }")
 )
-NINE = "".join(given(f"image{tower}", 2, 1, 8, 9) for tower in range(9))
+NINE = "".join(input_layer(f"image{tower}", 2, 1, 8, 9) for tower in range(9))
 NINE += "".join(lenet(f"_{tower}", f"image{tower}", **ALL) for tower in range(9))
 NINE += layer("all", "Concat", " ".join(f"feat_{tower}" for tower in range(9)))
 TWICE = (
-    given("data", 3, 6)
+    input_layer("data", 3, 6)
     + product("once", "data", 6, params=named("w", "b"))
     + relu("once")
     + product("twice", "once", 6, params=named("w", "b"))
 )
 TIED = (
-    given("data", 3, 6)
+    input_layer("data", 3, 6)
     + product("code", "data", 4, params=named("w"))
     + product("decoded", "code", 6, "transpose: true", params=['name: "w"'])
 )
@@ -178,13 +178,13 @@ ONE_SIDE = (
     + CONTRASTIVE
 )
 IN_PLACE_READ_BEFORE = (
-    given("data", 3, 6)
+    input_layer("data", 3, 6)
     + product("ip", "data", 5)
     + layer("kept", "Power", "ip", "", "power_param { scale: 2 shift: -1 }")
     + relu("ip")
     + layer("sum", "Eltwise", "ip kept")
 )
-FUNCTIONS = given("data", 3, 6) + product("ip", "data", 5)
+FUNCTIONS = input_layer("data", 3, 6) + product("ip", "data", 5)
 for number, (kind, settings) in enumerate(
     [
         ("ReLU", "relu_param { negative_slope: 0.2 }"),
@@ -209,14 +209,14 @@ FUNCTIONS += layer("in_place", "BNLL", "ip", "ip") + layer(
     "clipped", "Clip", "ip", "ip", "clip_param { min: 1 max: 2 }"
 )
 ODD_WINDOWS = (
-    given("data", 2, 3, 10, 11)
+    input_layer("data", 2, 3, 10, 11)
     + pool("gaps", "data", "pool: AVE kernel_size: 2 stride: 4")
     + pool("wide", "data", "pool: MAX kernel_size: 3 stride: 2 pad: 2")
     + pool("floor", "data", "pool: MAX kernel_size: 3 stride: 2 round_mode: FLOOR")
     + layer("places", "Pooling", "data", "high where", "pooling_param { kernel_h: 2 kernel_w: 3 stride: 2 }")
 )
 SHAPES = (
-    given("x", 2, 3, 4, 5, 6)
+    input_layer("x", 2, 3, 4, 5, 6)
     + convolution("over_axis_2", "x", 4, "kernel_size: 2 axis: 2")
     + convolution("solid", "x", 4, "kernel_size: 2 kernel_size: 1 kernel_size: 3 stride: 2 group: 1")
     + layer("flat", "Flatten", "x", "", "flatten_param { axis: 2 end_axis: 3 }")
@@ -244,16 +244,16 @@ SHARED_NORM = (
 )
 
 DRAWN = (
-    given("data", 2, 6, 4, 10)
+    input_layer("data", 2, 6, 4, 10)
     + pool("drawn", "data", "pool: STOCHASTIC kernel_h: 3 kernel_w: 4 stride: 2")
     + pool("whole", "data", "pool: STOCHASTIC global_pooling: true")
     + pool("less", "data", "pool: STOCHASTIC kernel_size: 3 stride: 2 round_mode: FLOOR")
     + layer("pyramid", "SPP", "data", "", "spp_param { pyramid_height: 2 pool: STOCHASTIC }")
 )
 COLUMNS = (
-    given("line", 2, 5, 11)
-    + given("solid", 2, 3, 4, 6, 5)
-    + given("tall", 2, 3, 7, 4)
+    input_layer("line", 2, 5, 11)
+    + input_layer("solid", 2, 3, 4, 6, 5)
+    + input_layer("tall", 2, 3, 7, 4)
     + layer("line_columns", "Im2col", "line", "", "convolution_param { kernel_size: 3 stride: 2 }")
     + layer(
         "solid_columns",
@@ -274,7 +274,7 @@ def recurrent(name: str, kind: str, bottoms: str, params: Sequence[str], setting
     return layer(name, kind, bottoms, tops, settings, named(*params))
 
 
-SEQUENCES = given("x", 3, 2, 5) + given("y", 3, 2, 5) + given("cont", 3, 2)
+SEQUENCES = input_layer("x", 3, 2, 5) + input_layer("y", 3, 2, 5) + input_layer("cont", 3, 2)
 SENTENCES = (
     SEQUENCES
     + "".join(
@@ -287,14 +287,14 @@ SENTENCES = (
 )
 HALF_SENTENCES = (
     SEQUENCES
-    + given("still", 2, 7)
+    + input_layer("still", 2, 7)
     + recurrent("one", "RNN", "x cont still", ("xh", "", "s", "hh", "ho", "bo"))
     + recurrent("two", "RNN", "y cont still", ("xh", "", "s", "hh", "", "bo"))
 )
 EXPOSED = (
     SEQUENCES
-    + given("h", 1, 2, 4)
-    + given("c", 1, 2, 4)
+    + input_layer("h", 1, 2, 4)
+    + input_layer("c", 1, 2, 4)
     + recurrent("l", "LSTM", "x cont h c", ("w", "b", "h"), "expose_hidden: true", "l l_h l_c")
     + recurrent("r", "LSTM", "y cont l_h l_c", ("w", "b", "h"), "expose_hidden: true", "r r_h r_c")
 )

@@ -218,7 +218,7 @@ MAKERS = {"Net": sp.Net, "build_graph": sp.build_graph, "parse_net": sp.parse_ne
 
 @pytest.mark.parametrize("maker", [*MAKERS, "parse_solver"])
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_is_no_path_or_text_is_refused_in_one_line(maker: str, mistake: str) -> None:
+def test_arguments_other_than_paths_or_text_are_refused_in_one_line(maker: str, mistake: str) -> None:
     value, text = MISTAKES[mistake]
     with pytest.raises(sp.NetError) as caught:
         {**MAKERS, "parse_solver": sp.parse_solver}[maker](value)
@@ -240,7 +240,7 @@ def test_an_open_file_is_refused_in_one_line(maker: str, tmp_path: Path) -> None
     [b"net.caffemodel", io.BytesIO(b"some bytes"), [3], [None]],
     ids=lambda weights: type(weights).__name__ + (repr(weights) if isinstance(weights, list) else ""),
 )
-def test_weights_that_are_no_path_are_refused_in_one_line(weights: object) -> None:
+def test_weights_other_than_a_path_are_refused_in_one_line(weights: object) -> None:
     net = sp.Net(INPUT)
     for value in weights if isinstance(weights, list) else [weights]:
         with pytest.raises(sp.NetError, match="expected the path of a weights file, got "):

@@ -25,7 +25,7 @@ def test_fan_counts_inputs_outputs_or_their_mean(norm: str, n: float) -> None:
     assert fan(SHAPE, norm) == n
 
 
-def test_fan_of_one_axis_has_one_value_an_output_and_all_of_them_an_input() -> None:
+def test_fan_of_one_axis_has_one_value_per_output_and_all_values_per_input() -> None:
     assert fan((12,), "FAN_IN") == 1
     assert fan((12,), "FAN_OUT") == 12
 
@@ -48,7 +48,7 @@ def test_gaussian_has_mean_and_deviation() -> None:
     assert values.std().item() == pytest.approx(0.5, abs=0.01)
 
 
-def test_sparse_gaussian_keeps_that_many_values_of_every_column_on_average() -> None:
+def test_sparse_gaussian_keeps_the_given_number_of_values_per_column_on_average() -> None:
     values = filled(Filler("gaussian", sparse=15))
     assert (values != 0).float().mean().item() == pytest.approx(15 / SHAPE[0], abs=0.01)
 
@@ -100,7 +100,7 @@ def test_the_same_generator_gives_the_same_values() -> None:
         (Filler("bilinear"), (4, 4), "the filler 'bilinear' needs a square 4-axis blob, not (4, 4)"),
     ],
 )
-def test_fillers_that_do_not_suit_are_refused(filler: Filler, shape: tuple[int, ...], message: str) -> None:
+def test_unsuitable_fillers_are_refused(filler: Filler, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(NetError) as caught:
         filled(filler, shape)
     assert str(caught.value) == message

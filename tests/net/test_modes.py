@@ -101,7 +101,7 @@ def state(net: sp.Net) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
 
-def test_a_net_begins_in_the_mode_of_its_phase() -> None:
+def test_a_net_starts_in_the_mode_of_its_phase() -> None:
     train, test = sp.Net(twin(LAYERS["Dropout"]), "TRAIN"), sp.Net(twin(LAYERS["Dropout"]), "TEST")
     assert all(module.training for module in train.modules())
     assert not any(module.training for module in test.modules())
@@ -175,7 +175,7 @@ def test_train_continues_after_eval() -> None:
     assert_same(state(nets[0]), state(nets[1]))
 
 
-def test_towers_are_fused_as_the_mode_allows() -> None:
+def test_towers_are_fused_as_far_as_the_mode_allows() -> None:
     """BatchNorm mixes rows in training, so the towers part before it; in evaluation it is one layer for both."""
     net = sp.Net(twin(f'type: "BatchNorm" {STATISTICS}'), "TRAIN")
     counts = [

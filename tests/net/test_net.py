@@ -144,7 +144,7 @@ def test_a_permissive_sharer_sees_values_and_gradient_in_its_own_shape() -> None
     assert torch.equal(view.grad.flatten(), owner.grad.flatten())
 
 
-def test_lr_mult_zero_keeps_the_gradient_away_unless_force_backward() -> None:
+def test_lr_mult_zero_stops_the_gradient_unless_force_backward_is_set() -> None:
     text = TWIN.replace('param { name: "w" }', 'param { name: "w" lr_mult: 0 }')
     net = sp.Net(text, phase="TRAIN")
     net.loss(net(**pair())).backward()
@@ -178,7 +178,7 @@ def test_a_net_moves_to_float64_as_a_whole() -> None:
     assert net.params["ip"][0] is net.params["ip_p"][0]
 
 
-def test_names_that_torch_or_python_forbid_are_fine() -> None:
+def test_names_that_torch_or_python_forbid_are_accepted() -> None:
     names = ["conv1.a/b", "forward", "class", "1", "É\n'\"", "ip", "ip", "training"]
     layers = "".join(
         f'layer {{ name: "{name}" type: "InnerProduct" bottom: "x" top: "y{index}" '
@@ -210,7 +210,7 @@ def test_names_that_torch_or_python_forbid_are_fine() -> None:
         ({"x": "abc"}, "blob 'x' is given as str; give a tensor or an array of numbers"),
     ],
 )
-def test_inputs_that_do_not_suit_are_explained(blobs: dict[str, Any], message: str) -> None:
+def test_unsuitable_inputs_are_explained(blobs: dict[str, Any], message: str) -> None:
     with pytest.raises(sp.NetError) as caught:
         sp.Net(TWIN)(**blobs)
     assert str(caught.value) == message
@@ -225,7 +225,7 @@ def test_inputs_that_do_not_suit_are_explained(blobs: dict[str, Any], message: s
         ((2, 3, 5, 5), "<text>:3: layer 'p': kernel size 4 is larger than the padded bottom, 1 + 2 x 0 = 1"),
     ],
 )
-def test_pictures_that_do_not_suit_are_explained(shape: tuple[int, ...], message: str, fuse: bool) -> None:
+def test_unsuitable_images_are_explained(shape: tuple[int, ...], message: str, fuse: bool) -> None:
     text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 12 dim: 12 } } }
       layer { name: "c" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 5 } }
       layer { name: "p" type: "Pooling" bottom: "c" top: "p" pooling_param { kernel_size: 4 stride: 2 } }"""
@@ -257,7 +257,7 @@ def test_blobs_of_any_name_run_and_no_name_is_code(name: str) -> None:
     assert torch.equal(outputs["y"], torch.ones(4, 3))
 
 
-def test_features_come_out_where_the_label_is_missing(caplog: pytest.LogCaptureFixture) -> None:
+def test_features_are_computed_without_the_label(caplog: pytest.LogCaptureFixture) -> None:
     batch = pair()
     outputs = sp.Net(TWIN, phase="TRAIN")(x=batch["x"], x_p=batch["x_p"])
     assert list(outputs) == ["f", "f_p"]
@@ -320,7 +320,7 @@ def test_invalid_numbers_are_refused(settings: str, message: str) -> None:
     assert str(caught.value).startswith("<text>:3: layer 'ip': " + message)
 
 
-def test_a_net_without_parameters_computes_where_its_blobs_are() -> None:
+def test_a_net_without_parameters_computes_on_the_device_of_its_blobs() -> None:
     text = """
     layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
     layer { name: "r" type: "ReLU" bottom: "x" top: "y" }

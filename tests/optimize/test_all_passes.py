@@ -88,9 +88,10 @@ def test_results_are_printable_and_name_only_nodes_of_the_graph(rewrite: Pass) -
     assert all(node_id in printed for node_id in result.replaced)
 
 
-def test_every_pass_stands_in_the_tuple_with_the_reason_for_its_position() -> None:
+def test_every_pass_has_a_documented_position() -> None:
     modules = [
-        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
+        importlib.import_module(f"{package.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
     ]
     functions = {
         function

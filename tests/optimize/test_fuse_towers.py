@@ -49,14 +49,14 @@ PRODUCT = "InnerProduct inner_product_param { num_output: 5 weight_filler { type
 def compare(text: str, batch: dict[str, torch.Tensor], phase: Phase = "TRAIN") -> tuple[sp.Net, set[str]]:
     """Run both ways in float64; outputs and gradients must agree. Gives the fused net and its layers' types."""
     fused, plain = (sp.Net(text, phase, seed=4, fuse=fuse).double() for fuse in (True, False))
-    given = [{name: tensor.double().requires_grad_() for name, tensor in batch.items()} for _ in range(2)]
-    outputs = [net(**blobs) for net, blobs in zip((fused, plain), given, strict=True)]
+    batches = [{name: tensor.double().requires_grad_() for name, tensor in batch.items()} for _ in range(2)]
+    outputs = [net(**blobs) for net, blobs in zip((fused, plain), batches, strict=True)]
     assert list(outputs[0]) == list(outputs[1])
     for name, output in outputs[0].items():
         torch.testing.assert_close(output, outputs[1][name])
-    for found in outputs:
-        sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in found.values()).backward()
-    tensors = [[*net.tensors.values(), *blobs.values()] for net, blobs in zip((fused, plain), given, strict=True)]
+    for results in outputs:
+        sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in results.values()).backward()
+    tensors = [[*net.tensors.values(), *blobs.values()] for net, blobs in zip((fused, plain), batches, strict=True)]
     for mine, theirs in zip(*tensors, strict=True):
         torch.testing.assert_close(mine, theirs)  # a forward pass changes statistics
         assert (mine.grad is None) == (theirs.grad is None)
@@ -79,7 +79,7 @@ def test_the_flagship_runs_its_towers_as_one() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])
-def test_any_number_of_towers_of_other_batch_sizes_gives_the_same(count: int) -> None:
+def test_results_do_not_depend_on_the_number_of_towers_or_their_batch_sizes(count: int) -> None:
     layers = (CONVOLUTION, POOL, PRODUCT, "ReLU", PRODUCT)
     text = inputs(count, 2, 3, 8, 7) + "".join(tower(f"t{i}_", f"x{i}", *layers) for i in range(count))
     batch = {f"x{i}": torch.randn(i + 1, 3, 8, 7) for i in range(count)}
@@ -99,14 +99,14 @@ def test_only_the_shared_part_of_a_half_twin_is_fused() -> None:
     assert [node.name for node in net.fused_graph.nodes if node.type == "InnerProduct"] == ["t0_0", "own0", "own1"]
 
 
-def test_what_is_read_inside_a_tower_is_taken_apart_for_its_reader() -> None:
+def test_a_blob_read_inside_a_tower_is_split_for_its_reader() -> None:
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT) for i in range(2))
     text += 'layer { name: "peek" type: "Power" bottom: "t1_0" top: "peek" power_param { scale: 3 } }\n'
     _, types = compare(text, {f"x{i}": torch.randn(4, 6) for i in range(2)})
     assert "PartBatches" in types
 
 
-def test_a_tower_that_reads_the_other_is_not_fused_with_it() -> None:
+def test_a_tower_that_reads_another_tower_is_not_fused_with_it() -> None:
     text = inputs(1, 2, 5) + tower("a_", "x0", PRODUCT) + tower("b_", "a_0", PRODUCT)
     _, types = compare(text, {"x0": torch.randn(4, 5)})
     assert "JoinBatches" not in types
@@ -138,12 +138,12 @@ def test_layers_that_mix_rows_are_run_one_by_one() -> None:
     assert [node.type for node in net.fused_graph.nodes].count("Reshape") == 2
 
 
-def test_dropout_draws_what_it_draws_one_by_one() -> None:
+def test_dropout_draws_the_same_masks_fused_and_one_by_one() -> None:
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "Dropout", PRODUCT) for i in range(2))
     compare(text, {f"x{i}": torch.randn(4, 6) for i in range(2)})
 
 
-def test_one_tower_alone_or_a_blob_inside_one_can_still_be_given() -> None:
+def test_a_single_tower_or_a_blob_inside_a_tower_can_still_be_passed() -> None:
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, PRODUCT) for i in range(2))
     fused, plain = sp.Net(text, seed=2), sp.Net(text, seed=2, fuse=False)
     for names in (["x0"], ["x1"], ["x0", "t1_0"], ["t0_0", "t1_0"]):
@@ -154,7 +154,7 @@ def test_one_tower_alone_or_a_blob_inside_one_can_still_be_given() -> None:
             torch.testing.assert_close(blob, theirs[name])
 
 
-def test_looking_inside_shows_every_layer_by_itself() -> None:
+def test_inspecting_the_net_shows_every_layer_separately() -> None:
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, PRODUCT) for i in range(2))
     blobs = sp.Net(text).blobs(**{f"x{i}": torch.randn(3, 6) for i in range(2)})
     assert list(blobs) == ["x0", "x1", "t0_0", "t0_1", "t1_0", "t1_1"]
@@ -167,15 +167,15 @@ LAYERS = st.sampled_from(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(LAYERS, min_size=1, max_size=6), st.integers(2, 4), st.data())
-def test_nets_drawn_at_random_give_the_same_both_ways(layers: list[str], count: int, data: st.DataObject) -> None:
+def test_random_nets_give_equal_results_fused_and_plain(layers: list[str], count: int, data: st.DataObject) -> None:
     flat = False
-    kept = []
+    layers = []
     for layer in layers:  # no window over what is flat
         if flat and layer in (CONVOLUTION, POOL):
             continue
         flat = flat or layer in (PRODUCT, "Flatten")
-        kept.append(layer)
-    text = inputs(count, 2, 3, 30, 29) + "".join(tower(f"t{i}_", f"x{i}", *kept) for i in range(count))
+        layers.append(layer)
+    text = inputs(count, 2, 3, 30, 29) + "".join(tower(f"t{i}_", f"x{i}", *layers) for i in range(count))
     torch.manual_seed(1)
     rows = [data.draw(st.integers(1, 3)) for _ in range(count)]
     compare(text, {f"x{i}": torch.randn(n, 3, 30, 29) for i, n in enumerate(rows)})
@@ -198,7 +198,7 @@ LARGE = ("oneshot_siamese", "signature_siamese")  # whose nets for the test are 
     ],
     ids=lambda value: f"{value.parent.name}/{value.stem}" if isinstance(value, Path) else value,
 )
-def test_every_net_of_the_project_gives_the_same_both_ways(path: Path, phase: Phase) -> None:
+def test_every_included_net_gives_equal_results_fused_and_plain(path: Path, phase: Phase) -> None:
     side = SIDES.get(path.parent.name, (50 if path.parent.name == "pseudo_siamese" else 3, 1, 28, 28))
     named = {"pair_data": (3, 2, 28, 28), "sim": (3,), "same": side[:1], "first": (1, 50), "later": (27, 50)}
     graph = sp.build_graph(sp.parse_net(path), phase=phase)
@@ -219,8 +219,8 @@ def test_every_net_of_the_project_gives_the_same_both_ways(path: Path, phase: Ph
     outputs = [net(**batch) for net in nets]
     for name, output in outputs[0].items():
         torch.testing.assert_close(output, outputs[1][name])
-    for net, found in zip(nets, outputs, strict=True):
-        net.loss(found).backward()
+    for net, results in zip(nets, outputs, strict=True):
+        net.loss(results).backward()
     for mine, theirs in zip(*(net.parameters() for net in nets), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-12)
     assert any(node.type == "JoinBatches" for node in nets[0].fused_graph.nodes) == (
@@ -228,7 +228,7 @@ def test_every_net_of_the_project_gives_the_same_both_ways(path: Path, phase: Ph
     )
 
 
-def test_a_gradient_that_cancels_between_towers_is_zero_to_the_last_bit() -> None:
+def test_a_gradient_that_cancels_between_towers_is_exactly_zero() -> None:
     torch.manual_seed(3)
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT, PRODUCT) for i in range(2))
     text += 'layer { name: "y" type: "Input" top: "y" input_param { shape { dim: 2 } } }\n'
@@ -247,7 +247,7 @@ def shared(kind: str, bottom: str, top: str, settings: str, params: int) -> str:
     return f'layer {{ name: "{top}" type: "{kind}" bottom: "{bottom}" top: "{top}" {names} {settings} }}\n'
 
 
-def test_towers_are_fused_through_what_treats_rows_apart() -> None:
+def test_towers_are_fused_through_layers_that_do_not_mix_rows() -> None:
     norm = "lrn_param { local_size: 3 }"
     average = "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"
     text = inputs(2, 2, 3, 9, 8)
@@ -266,7 +266,7 @@ def test_towers_are_fused_through_what_treats_rows_apart() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "ChannelDropout"])
-def test_random_masks_of_joined_towers_are_those_of_each_by_itself(kind: str) -> None:
+def test_random_masks_of_fused_towers_equal_those_of_separate_towers(kind: str) -> None:
     text = inputs(3, 2, 3, 8, 7) + "".join(
         tower(f"t{i}_", f"x{i}", CONVOLUTION, f"{kind} dropout_param {{ dropout_ratio: 0.4 }}", PRODUCT)
         for i in range(3)
@@ -303,8 +303,8 @@ def test_a_loss_inside_each_tower_is_computed_for_each() -> None:
     fused, plain = (sp.Net(text, "TRAIN", seed=4, fuse=fuse).double() for fuse in (True, False))
     labels = torch.tensor([0.0, 4, 2, 1])
     for net in (fused, plain):
-        found = net(**batch, y=labels)
-        (net.loss(found) + found["d"].sum()).backward()
+        results = net(**batch, y=labels)
+        (net.loss(results) + results["d"].sum()).backward()
     for mine, theirs in zip(fused.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad)
     assert [node.type for node in fused.fused_graph.nodes].count("SoftmaxWithLoss") == 2
@@ -326,8 +326,8 @@ def test_layers_that_mix_rows_run_for_each_tower(layer: str, params: int, shape:
     text = inputs(2, *shape) + 'layer { name: "c" type: "Input" top: "c" input_param { shape { dim: 4 dim: 2 } } }\n'
     for i in range(2):
         text += tower(f"t{i}_", f"x{i}", "Power power_param { scale: 2 }")
-        made = shared(kind, f"t{i}_0", f"m{i}", settings_text, params)
-        text += made.replace(f'top: "m{i}"', f'bottom: "c" top: "m{i}"') if kind == "LSTM" else made
+        declared = shared(kind, f"t{i}_0", f"m{i}", settings_text, params)
+        text += declared.replace(f'top: "m{i}"', f'bottom: "c" top: "m{i}"') if kind == "LSTM" else declared
     batch = {f"x{i}": torch.randn(shape) for i in range(2)}
     if kind == "LSTM":
         batch["c"] = torch.ones(4, 2)
@@ -378,17 +378,17 @@ WIDER = st.sampled_from(
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(WIDER, min_size=1, max_size=6), st.integers(2, 4), st.sampled_from(["TRAIN", "TEST"]), st.data())
-def test_nets_with_random_and_normalising_layers_give_the_same_both_ways(
+def test_nets_with_random_and_normalizing_layers_give_equal_results_fused_and_plain(
     layers: list[str], count: int, phase: Phase, data: st.DataObject
 ) -> None:
-    kept: list[str] = []
+    layers: list[str] = []
     flat = False
     for layer in layers:  # no window over what is flat
         if flat and layer.partition(" ")[0] in ("Convolution", "Pooling", "LRN", "MVN"):
             continue
         flat = flat or layer.partition(" ")[0] in ("InnerProduct", "Reshape")
-        kept.append(layer)
-    text = inputs(count, 2, 3, 26, 25) + "".join(tower(f"t{i}_", f"x{i}", *kept) for i in range(count))
+        layers.append(layer)
+    text = inputs(count, 2, 3, 26, 25) + "".join(tower(f"t{i}_", f"x{i}", *layers) for i in range(count))
     torch.manual_seed(1)
     rows = [data.draw(st.integers(1, 3)) for _ in range(count)]
     compare(text, {f"x{i}": torch.rand(n, 3, 26, 25) for i, n in enumerate(rows)}, phase)
@@ -415,7 +415,7 @@ def convolved(name: str, bottom: str, settings_text: str, more: str = "") -> str
 
 
 @pytest.mark.parametrize("stopped", [(), (0,), (1,), (0, 1)])
-def test_a_gradient_that_one_tower_stops_reaches_what_lies_before_the_other(stopped: tuple[int, ...]) -> None:
+def test_a_gradient_stopped_in_one_tower_flows_through_the_other(stopped: tuple[int, ...]) -> None:
     text = inputs(2, 3, 6) + learned("p", "x0", 7, "p") + learned("q", "x1", 7, "q")
     for i, bottom in enumerate("pq"):
         text += learned(f"t{i}", bottom, 5, "t", "propagate_down: false" if i in stopped else "")
@@ -425,7 +425,7 @@ def test_a_gradient_that_one_tower_stops_reaches_what_lies_before_the_other(stop
     assert ("JoinBatches" in types) == (len(stopped) != 1)
 
 
-def test_a_gradient_flows_to_the_only_tower_that_has_one_to_pass_on() -> None:
+def test_a_gradient_flows_through_the_only_tower_that_needs_it() -> None:
     text = inputs(2, 3, 6) + learned("p", "x0", 6, "p")
     text += "".join(learned(f"t{i}", bottom, 5, "t") for i, bottom in enumerate(("p", "x1")))
     text += 'layer { name: "loss" type: "EuclideanLoss" bottom: "t0" bottom: "t1" top: "loss" }\n'
@@ -449,7 +449,7 @@ def test_towers_of_images_of_different_sizes_are_not_fused() -> None:
     assert "JoinBatches" not in types
 
 
-def test_a_loss_weight_on_one_of_two_tops_keeps_layers_from_being_fused() -> None:
+def test_layers_with_a_loss_weight_on_one_of_two_tops_are_not_fused() -> None:
     text = inputs(4, 2, 3, 8, 7)
     for i in range(2):
         one = convolved(f"t{i}", f"x{2 * i}", "", "loss_weight: 1 loss_weight: 0")
@@ -468,7 +468,7 @@ def test_a_product_over_the_whole_batch_is_not_fused(axis: int) -> None:
     assert "JoinBatches" not in types
 
 
-def test_towers_that_wait_for_one_another_run_one_by_one() -> None:
+def test_towers_that_depend_on_each_other_run_one_by_one() -> None:
     chain = [("a0", "x0", "a"), ("b0", "x1", "b"), ("a1", "b0", "a"), ("b1", "a0", "b")]
     text = inputs(2, 3, 6) + "".join(learned(name, bottom, 6, label) for name, bottom, label in chain)
     net, types = compare(text, {"x0": torch.randn(3, 6), "x1": torch.randn(4, 6)})
@@ -476,7 +476,7 @@ def test_towers_that_wait_for_one_another_run_one_by_one() -> None:
     assert [node.type for node in net.fused_graph.nodes].count("InnerProduct") == 3
 
 
-def test_bottoms_of_which_some_are_in_another_order_are_not_mixed_up() -> None:
+def test_bottoms_that_are_partly_in_another_order_are_not_mixed_up() -> None:
     text = inputs(2, 3, 6)
     for i, order in enumerate(("pqr", "prq")):
         text += (
@@ -490,7 +490,7 @@ def test_bottoms_of_which_some_are_in_another_order_are_not_mixed_up() -> None:
     assert [node.type for node in net.fused_graph.nodes].count("Eltwise") == 2
 
 
-def test_layers_without_parameters_alone_are_not_fused() -> None:
+def test_towers_without_parameters_are_not_fused() -> None:
     text = inputs(2, 4, 6)
     for i in range(2):
         text += tower(f"t{i}_", f"x{i}", PRODUCT, "Reshape reshape_param { shape { dim: 5 dim: 4 } }", "TanH", "AbsVal")
@@ -499,7 +499,7 @@ def test_layers_without_parameters_alone_are_not_fused() -> None:
     assert [types.count(kind) for kind in ("InnerProduct", "Reshape", "TanH", "AbsVal")] == [1, 2, 2, 2]
 
 
-def test_only_products_that_end_in_a_sum_add_up_the_gradients_of_each_tower_apart() -> None:
+def test_only_products_before_a_sum_add_the_gradients_of_each_tower_separately() -> None:
     text = inputs(2, 2, 6) + "".join(tower(f"t{i}_", f"x{i}", PRODUCT, "ReLU", PRODUCT, PRODUCT) for i in range(2))
     nodes = sp.Net(text, "TRAIN").fused_graph.nodes
     assert [type(node.layer).__name__ for node in nodes if node.type == "InnerProduct"] == [
@@ -507,7 +507,7 @@ def test_only_products_that_end_in_a_sum_add_up_the_gradients_of_each_tower_apar
     ]  # fmt: skip  # one word a layer, not one line
 
 
-def test_weights_shared_with_layers_of_another_type_do_not_keep_towers_from_being_fused() -> None:
+def test_towers_that_share_weights_with_layers_of_another_type_are_fused() -> None:
     text = inputs(2, 2, 4, 8, 7) + convolved("t0", "x0", "pad: 1")
     back = convolved("n", "x1", "pad: 1").replace('"Convolution"', '"Deconvolution"')
     text += back.replace('"b"', '"n_b"') + convolved("t1", "n", "pad: 1")
@@ -516,7 +516,7 @@ def test_weights_shared_with_layers_of_another_type_do_not_keep_towers_from_bein
     assert len(net.graph.params) == 3
 
 
-def test_towers_are_not_fused_where_shared_statistics_would_be_added_to_in_another_order() -> None:
+def test_towers_are_not_fused_if_shared_statistics_would_be_updated_in_another_order() -> None:
     def norm(name: str, bottom: str, eps: float) -> str:
         settings_text = f"batch_norm_param {{ eps: {eps} moving_average_fraction: 0.5 }}"
         return shared("BatchNorm", bottom, name, settings_text, 3)
@@ -527,7 +527,7 @@ def test_towers_are_not_fused_where_shared_statistics_would_be_added_to_in_anoth
     assert "JoinBatches" not in types
 
 
-def test_layers_named_like_those_that_fusing_adds_stay_themselves() -> None:
+def test_layers_named_like_those_that_fusing_adds_are_not_confused() -> None:
     text = inputs(2, 2, 6) + "".join(learned(f"t{i}", f"x{i}", 5, "t") for i in range(2))
     for name in ("towers_0_join_0", "towers_0_join_0_", "towers_0_t0", "towers_0_part_2"):
         text += f'layer {{ name: "{name}" type: "Power" bottom: "t1" top: "{name}" power_param {{ scale: 3 }} }}\n'
@@ -545,14 +545,14 @@ UNKNOWN = [
 
 @pytest.mark.parametrize("missing", [(0,), (1,), (0, 1)])
 def test_towers_of_unknown_shapes_are_not_fused(missing: tuple[int, ...]) -> None:
-    known = inputs(2, 4, 6).splitlines(keepends=True)
-    text = "".join(UNKNOWN[i] if i in missing else known[i] for i in range(2))
+    declarations = inputs(2, 4, 6).splitlines(keepends=True)
+    text = "".join(UNKNOWN[i] if i in missing else declarations[i] for i in range(2))
     text += "".join(learned(f"t{i}", f"x{i}", 5, "t") for i in range(2))
     graph = sp.build_graph(sp.parse_net(text))
     assert fuse_towers(graph) == Rewritten(graph)
 
 
-def test_layers_of_unknown_types_in_towers_are_kept_as_they_are() -> None:
+def test_layers_of_unknown_types_in_towers_are_unchanged() -> None:
     text = inputs(2, 4, 6)
     for i in range(2):
         text += learned(f"t{i}", f"x{i}", 5, "t")

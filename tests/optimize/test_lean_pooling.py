@@ -27,23 +27,23 @@ def torchs(x: torch.Tensor, kernel: Any, stride: Any, pad: Any, *, ceil_mode: bo
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_values_gradients_and_layouts_are_torchs(settings: Any, layout: torch.memory_format) -> None:
+def test_values_gradients_and_layouts_equal_those_of_torch(settings: Any, layout: torch.memory_format) -> None:
     torch.manual_seed(1)
     x = torch.randint(-3, 4, (4, 5, 9, 8)).float().contiguous(memory_format=layout)  # many are equal
-    found = []
+    results = []
     for way in (max_pool, torchs):
-        given = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        y = way(given, **settings)
+        bottom = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = way(bottom, **settings)
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(2)))
-        assert given.grad is not None
-        found.append((y.detach(), given.grad))
-    for mine, right in zip(*found, strict=True):
+        assert bottom.grad is not None
+        results.append((y.detach(), bottom.grad))
+    for mine, right in zip(*results, strict=True):
         assert torch.equal(mine, right)
         assert mine.stride() == right.stride()
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_gradients_have_gradients(settings: Any) -> None:
+def test_gradients_are_differentiable(settings: Any) -> None:
     torch.manual_seed(1)
     x = torch.randperm(2 * 3 * 7 * 6).double().view(2, 3, 7, 6).requires_grad_()
     assert gradcheck(lambda x: max_pool(x, **settings), (x,))
@@ -51,7 +51,7 @@ def test_gradients_have_gradients(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_bottom_is_not_kept(layout: torch.memory_format) -> None:
+def test_the_bottom_is_not_saved_for_backward(layout: torch.memory_format) -> None:
     x = torch.randn(2, 5, 8, 8, requires_grad=True)
     for way, is_kept in ((max_pool, False), (torchs, True)):
         bottom = (x * 2).contiguous(memory_format=layout)
@@ -62,17 +62,17 @@ def test_the_bottom_is_not_kept(layout: torch.memory_format) -> None:
         y.sum().backward()
 
 
-def test_hooks_of_others_see_all_that_is_kept() -> None:
-    kept: list[tuple[int, ...]] = []
+def test_saved_tensor_hooks_see_every_saved_tensor() -> None:
+    shapes: list[tuple[int, ...]] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept.append(tuple(tensor.shape))
+        shapes.append(tuple(tensor.shape))
         return tensor
 
     x = torch.randn(2, 5, 8, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = max_pool(x, (2, 2), (2, 2), (0, 0), ceil_mode=True)
-    assert kept == [(2, 5, 4, 4)]  # the positions of the maxima
+    assert shapes == [(2, 5, 4, 4)]  # the positions of the maxima
     with torch.autograd.graph.disable_saved_tensors_hooks("not here"):
         same = max_pool(x, (2, 2), (2, 2), (0, 0), ceil_mode=True)
     assert torch.equal(y, same)
@@ -80,14 +80,14 @@ def test_hooks_of_others_see_all_that_is_kept() -> None:
 
 @pytest.mark.parametrize("comes", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_gradients_may_come_in_either_layout(layout: torch.memory_format, comes: torch.memory_format) -> None:
+def test_gradients_may_have_either_layout(layout: torch.memory_format, comes: torch.memory_format) -> None:
     torch.manual_seed(1)
     gradients = []
     x = torch.randn(3, 5, 8, 6).contiguous(memory_format=layout).requires_grad_()
     for way in (functools.partial(max_pool, is_flattened=True), torchs):
         y = way(x * 1, (2, 3), (2, 2), (0, 0), ceil_mode=True)
-        given = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).contiguous(memory_format=comes)
-        gradients += torch.autograd.grad(y, x, given)
+        gradient = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).contiguous(memory_format=comes)
+        gradients += torch.autograd.grad(y, x, gradient)
     assert torch.equal(*gradients)
 
 
@@ -97,7 +97,7 @@ SIZES = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 9), st.in
 
 @settings(max_examples=150, deadline=None)
 @given(SIZES, st.tuples(st.integers(2, 9), st.integers(2, 9)), st.data(), LAYOUTS, st.booleans())
-def test_maxima_alone_are_torchs(
+def test_maxima_without_gradients_equal_those_of_torch(
     size: tuple[int, ...], window: tuple[int, int], data: st.DataObject, layout: torch.memory_format, ceil_mode: bool
 ) -> None:
     kernel = (min(window[0], size[2]), min(window[1], size[3]))
@@ -131,18 +131,20 @@ layer { name: "global" type: "Pooling" bottom: "s" top: "g" pooling_param { glob
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("trains", [True, False])
-def test_layers_take_either_way(trains: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_use_either_implementation(
+    trains: bool, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted = {"_MAXIMA_FROM": {False: 1, True: 1}, "_LEAN_FROM": 1, "_TURNED_FROM": 1}
     for name, value in counted.items():
         monkeypatch.setattr(pooling, name, value)
     x = torch.randn((4, 3, 17, 16), generator=torch.Generator().manual_seed(1)).contiguous(memory_format=layout)
-    found = []
+    results = []
     for fuse in (True, False):
         net = sp.Net(NET, seed=2, fuse=fuse)
         with torch.set_grad_enabled(trains):
             top = net(x=x)["g"]
         if trains:
             top.square().sum().backward()
-        found.append([top.detach(), *(param.grad for param in net.params["c"] if trains)])
-    for mine, right in zip(*found, strict=True):
+        results.append([top.detach(), *(param.grad for param in net.params["c"] if trains)])
+    for mine, right in zip(*results, strict=True):
         torch.testing.assert_close(mine, right)

@@ -35,7 +35,7 @@ def scale(name: str, bottom: str, top: str, more: str = "scale_param { bias_term
 
 FILLED = 'scale_param { axis: -3 filler { type: "uniform" min: 1 max: 2 } }'
 BIASED = "scale_param { bias_term: true }"
-TAKEN_IN = {
+MERGED = {
     "in place": net(norm("n", "n"), scale("s", "n", "n")),
     "apart, without a bias, axis from behind": net(norm("n", "n"), scale("s", "n", "s", FILLED)),
     "with a loss on the scaled": net(norm("n", "n"), scale("s", "n", "s", "loss_weight: 2")),
@@ -51,7 +51,7 @@ TAKEN_IN = {
         )
     ),
 }
-LEFT = {
+UNCHANGED = {
     "read by another": net(norm("n", "n"), scale("s", "n", "s"), 'name: "r" type: "ReLU" bottom: "n" top: "r"'),
     "along another axis": net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 2 }")),
     "along two axes": net(norm("n", "n"), scale("s", "n", "s", "scale_param { num_axes: 2 }")),
@@ -77,31 +77,31 @@ LEFT = {
 
 def run(text: str, phase: Phase, *, fuse: bool) -> tuple[sp.Net, list[torch.Tensor]]:
     """A net after two passes, the second with gradients; and its outputs, gradients and statistics."""
-    made = sp.Net(text, phase, seed=5, fuse=fuse).double()
+    model = sp.Net(text, phase, seed=5, fuse=fuse).double()
     draw = torch.Generator().manual_seed(7)
-    for param in made.parameters():
+    for param in model.parameters():
         param.data = torch.rand(param.shape, generator=draw, dtype=torch.float64)
-    rows = made.graph.nodes[0].tops[0].shape
+    rows = model.graph.nodes[0].tops[0].shape
     assert rows is not None
     x = BATCH["x"][:, :, : rows[2]].double().requires_grad_()
-    made(x=x)
-    outputs = made(x=x)
+    model(x=x)
+    outputs = model(x=x)
     sum((blob * torch.arange(1.0, blob.numel() + 1).view(blob.shape)).sum() for blob in outputs.values()).backward()
-    gradients = [param.grad for param in made.parameters() if param.grad is not None]
-    return made, [*outputs.values(), x.grad, *gradients, *made.buffers()]
+    gradients = [param.grad for param in model.parameters() if param.grad is not None]
+    return model, [*outputs.values(), x.grad, *gradients, *model.buffers()]
 
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
-@pytest.mark.parametrize("text", [*TAKEN_IN.values(), *LEFT.values()], ids=[*TAKEN_IN, *LEFT])
-def test_a_scale_behind_a_batch_norm_computes_the_same(text: str, phase: Phase) -> None:
-    (mine, found), (plain, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
-    for one, other in zip(found, right, strict=True):
+@pytest.mark.parametrize("text", [*MERGED.values(), *UNCHANGED.values()], ids=[*MERGED, *UNCHANGED])
+def test_merging_a_scale_after_a_batch_norm_keeps_the_results(text: str, phase: Phase) -> None:
+    (mine, values), (plain, expected) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(values, expected, strict=True):
         torch.testing.assert_close(one, other)
     assert any(node.type == "Scale" for node in plain.fused_graph.nodes)
-    assert any(node.type == "Scale" for node in mine.fused_graph.nodes) == (text in LEFT.values())
+    assert any(node.type == "Scale" for node in mine.fused_graph.nodes) == (text in UNCHANGED.values())
 
 
-def test_layers_of_blobs_whose_shapes_are_unknown_are_left() -> None:
+def test_layers_of_blobs_with_unknown_shapes_are_unchanged() -> None:
     data = 'layer { name: "d" type: "Data" top: "x" data_param { source: "nowhere" batch_size: 5 } }\n'
     text = net(norm("n", "n"), scale("s", "n", "s", "scale_param { axis: 1 }"), convolution())
     graph = sp.build_graph(sp.parse_net(data + text.partition("\n")[2]))
@@ -109,36 +109,36 @@ def test_layers_of_blobs_whose_shapes_are_unknown_are_left() -> None:
     assert types == ["Data", "BatchNorm", "Scale", "Convolution"]
 
 
-def test_one_value_a_channel_is_its_mean() -> None:
+def test_a_single_value_per_channel_equals_its_mean() -> None:
     text = net(norm("n", "n"), scale("s", "n", "s"))
     ways = [sp.Net(text, "TRAIN", seed=5, fuse=fuse) for fuse in (True, False)]
     for way in ways:
         torch.nn.init.constant_(way.params["s"][1], 3.0)
-    found, right = (way(x=BATCH["x"][:1, :, :1, :1])["s"] for way in ways)
-    assert torch.equal(found, right)
-    assert torch.equal(found, torch.full((1, 3, 1, 1), 3.0))
+    output, expected = (way(x=BATCH["x"][:1, :, :1, :1])["s"] for way in ways)
+    assert torch.equal(output, expected)
+    assert torch.equal(output, torch.full((1, 3, 1, 1), 3.0))
 
 
-def test_the_blob_in_between_can_still_be_seen_and_given() -> None:
-    made = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TEST", seed=5)
-    assert set(made.blobs(**BATCH)) == {"x", "n", "s"}
-    given = torch.full((5, 3, 4, 6), 2.0)
-    assert torch.equal(made(n=given)["s"], given)  # a factor of 1 and a bias of 0
+def test_the_blob_between_the_merged_layers_can_still_be_read_and_passed() -> None:
+    model = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TEST", seed=5)
+    assert set(model.blobs(**BATCH)) == {"x", "n", "s"}
+    value = torch.full((5, 3, 4, 6), 2.0)
+    assert torch.equal(model(n=value)["s"], value)  # a factor of 1 and a bias of 0
 
 
-def test_a_scale_of_ones_own_is_left() -> None:
+def test_a_custom_scale_layer_is_unchanged() -> None:
     class Rectified(Scale):
         type = "Scale"
         reads = ("scale_param",)
 
-        def forward(self, *given: Any) -> Any:
-            return [super().forward(*given)[0].relu()]
+        def forward(self, *args: Any) -> Any:
+            return [super().forward(*args)[0].relu()]
 
     before = registered()["Scale"]
     try:
         layer("Scale", replace=True)(Rectified)
-        made = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TRAIN", seed=5)
-        assert (made(**BATCH)["s"] >= 0).all()
+        model = sp.Net(net(norm("n", "n"), scale("s", "n", "s")), "TRAIN", seed=5)
+        assert (model(**BATCH)["s"] >= 0).all()
     finally:
         layer("Scale", replace=True)(before)
 
@@ -185,11 +185,11 @@ APART = {
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("text", [*POOLED.values(), *APART.values()], ids=[*POOLED, *APART])
-def test_pooling_before_a_relu_computes_the_same(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooling_before_a_relu_keeps_the_results(text: str, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("_LEAN_FROM", 1), ("_TURNED_FROM", 1), ("_MAXIMA_FROM", {False: 1, True: 1})):
         monkeypatch.setattr(pooling, name, value)
-    (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
-    for one, other in zip(found, right, strict=True):
+    (mine, values), (_, expected) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(values, expected, strict=True):
         torch.testing.assert_close(one, other)
     types = [type(node.layer).__name__ for node in mine.fused_graph.nodes]
     pools = [index for index, name in enumerate(types) if "Pool" in name]
@@ -202,7 +202,7 @@ SEPARATE = {"a gradient cut", "two bottoms", *APART}
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("name", [*POOLED, *APART])
-def test_convolution_and_pooling_in_parts_computes_the_same(
+def test_convolution_and_pooling_in_parts_keep_the_results(
     name: str, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pooled_convolution, "_SPLIT_FROM", 1)
@@ -217,7 +217,7 @@ def test_convolution_and_pooling_in_parts_computes_the_same(
     assert ("Convolution" in types) == (name in SEPARATE)
 
 
-def test_pooling_knows_which_gradients_are_flattened() -> None:
+def test_pooling_detects_flattened_gradients() -> None:
     product = 'name: "i" type: "InnerProduct" bottom: "p" top: "i" inner_product_param { num_output: 3 }'
     again = convolution("num_output: 2 kernel_size: 1", 'bottom: "p" top: "c2"')
     tails = {
@@ -226,12 +226,12 @@ def test_pooling_knows_which_gradients_are_flattened() -> None:
     }
     for is_flattened, several in tails.items():
         for tail in several:
-            made = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
-            (layer,) = (node.layer for node in made.fused_graph.nodes if isinstance(node.layer, PooledConvolution))
+            model = sp.Net(net(convolution(), pool("c"), *tail), "TRAIN")
+            (layer,) = (node.layer for node in model.fused_graph.nodes if isinstance(node.layer, PooledConvolution))
             assert layer.pooling.is_flattened == is_flattened
 
 
-def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
+def test_a_window_of_negative_values_passes_no_gradient() -> None:
     text = net('name: "n" type: "Power" bottom: "x" top: "c"', RELU, pool("c"))
     x = BATCH["x"].clone()
     x[0] = -1.0
@@ -239,10 +239,10 @@ def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
     x[2, :, 0] = float("nan")
     gradients = []
     for fuse in (True, False):
-        given = x.clone().requires_grad_()
-        made = sp.Net(text, "TRAIN", fuse=fuse)
-        (made(x=given)["p"] * torch.arange(1.0, 91).view(5, 3, 2, 3)).sum().backward()
-        gradients.append(given.grad)
+        leaf = x.clone().requires_grad_()
+        model = sp.Net(text, "TRAIN", fuse=fuse)
+        (model(x=leaf)["p"] * torch.arange(1.0, 91).view(5, 3, 2, 3)).sum().backward()
+        gradients.append(leaf.grad)
     assert gradients[0] is not None
     assert gradients[1] is not None
     assert torch.equal(gradients[0].nan_to_num(7), gradients[1].nan_to_num(7))
@@ -252,7 +252,7 @@ def test_where_all_that_a_window_sees_is_negative_no_gradient_passes() -> None:
     assert order == ["Input", "Power", "Pooling", "ReLU"]
 
 
-def test_two_that_rectify_one_blob_are_told_apart() -> None:
+def test_two_relus_of_the_same_blob_are_distinguished() -> None:
     text = net(
         'name: "n" type: "Power" bottom: "x" top: "c"',
         *(
@@ -261,11 +261,11 @@ def test_two_that_rectify_one_blob_are_told_apart() -> None:
             for layer in (RELU.replace('top: "c"', f'top: "{side}"'), pool(side, f"p{side}", more))
         ),
     )
-    (mine, found), (_, right) = (run(text, "TRAIN", fuse=fuse) for fuse in (True, False))
-    for one, other in zip(found, right, strict=True):
+    (mine, values), (_, expected) = (run(text, "TRAIN", fuse=fuse) for fuse in (True, False))
+    for one, other in zip(values, expected, strict=True):
         torch.testing.assert_close(one, other)
-    made = [top.id for node in mine.fused_graph.nodes for top in node.tops]
-    assert len(set(made)) == len(made)
+    ids = [top.id for node in mine.fused_graph.nodes for top in node.tops]
+    assert len(set(ids)) == len(ids)
 
 
 class Storages(TorchDispatchMode):
@@ -273,20 +273,20 @@ class Storages(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.made: dict[int, StorageWeakRef] = {}
+        self.references: dict[int, StorageWeakRef] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for tensor in found if isinstance(found, tuple | list) else [found]:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                self.made[storage._cdata] = StorageWeakRef(storage)
-        return found
+                self.references[storage._cdata] = StorageWeakRef(storage)
+        return result
 
     def held(self) -> int:
         """Bytes of it that somebody has still."""
-        there = (torch.UntypedStorage._new_with_weak_ptr(storage.cdata) for storage in self.made.values())
-        return sum(storage.nbytes() for storage in there if storage is not None)
+        storages = (torch.UntypedStorage._new_with_weak_ptr(storage.cdata) for storage in self.references.values())
+        return sum(storage.nbytes() for storage in storages if storage is not None)
 
 
 LARGE = net(convolution("num_output: 16 kernel_size: 3"), RELU, pool("c")).replace("dim: 4 dim: 6", "dim: 34 dim: 34")
@@ -294,13 +294,13 @@ LARGE = net(convolution("num_output: 16 kernel_size: 3"), RELU, pool("c")).repla
 
 @pytest.mark.parametrize("size", [100, 122, 130])  # a row of the blob in between has 1.6, 2.3 and 2.6 times 100,000
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_lies_between_a_convolution_and_pooling_is_not_kept(size: int, threads: int) -> None:
-    made = sp.Net(LARGE, "TRAIN", seed=5)
+def test_the_blob_between_a_convolution_and_pooling_is_not_saved(size: int, threads: int) -> None:
+    model = sp.Net(LARGE, "TRAIN", seed=5)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with Storages() as storages:
-            top = made(x=torch.rand(12, 3, size, size))["p"]
+            top = model(x=torch.rand(12, 3, size, size))["p"]
     finally:
         torch.set_num_threads(before)
     assert top.requires_grad
@@ -309,17 +309,17 @@ def test_what_lies_between_a_convolution_and_pooling_is_not_kept(size: int, thre
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own
-def test_functional_transforms_and_export_go_through_large_blobs() -> None:
-    made = sp.Net(LARGE, "TRAIN", seed=5)
+def test_functional_transforms_and_export_work_with_large_blobs() -> None:
+    model = sp.Net(LARGE, "TRAIN", seed=5)
     x = torch.rand(64, 3, 34, 34)
 
     def loss(params: dict[str, torch.Tensor]) -> torch.Tensor:
-        return torch.func.functional_call(made, params, (), {"x": x})["p"].sum()
+        return torch.func.functional_call(model, params, (), {"x": x})["p"].sum()
 
-    params = dict(made.named_parameters())
+    params = dict(model.named_parameters())
     loss(params).backward()
-    for name, found in torch.func.grad(loss)(params).items():
-        torch.testing.assert_close(found, params[name].grad, rtol=1e-4, atol=1e-2)
+    for name, gradient in torch.func.grad(loss)(params).items():
+        torch.testing.assert_close(gradient, params[name].grad, rtol=1e-4, atol=1e-2)
     slopes = {name: torch.ones_like(param) for name, param in params.items()}
     _, slope = torch.func.jvp(loss, (params,), (slopes,))
     gradients = [param.grad.sum() for param in params.values() if param.grad is not None]
@@ -328,23 +328,23 @@ def test_functional_transforms_and_export_go_through_large_blobs() -> None:
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.made = made
+            self.model = model
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.made(x=x)["p"]
-            return found
+            pooled: torch.Tensor = self.model(x=x)["p"]
+            return pooled
 
     rows = torch.export.Dim("rows")
     program = torch.export.export(Whole(), (x,), dynamic_shapes=({0: rows},), strict=False).module()
-    torch.testing.assert_close(program(x[:5]), made(x=x[:5])["p"])
+    torch.testing.assert_close(program(x[:5]), model(x=x[:5])["p"])
 
 
-def test_blobs_before_the_pooling_can_still_be_seen_and_given() -> None:
-    made = sp.Net(POOLED["in place"], "TEST", seed=5)
-    assert set(made.blobs(**BATCH)) == {"x", "c", "c@0", "p"}
-    given = torch.randn(5, 4, 4, 6)
-    expected = torch.nn.functional.max_pool2d(given.relu(), 2)
-    assert torch.equal(made(c=given)["p"], expected)
+def test_blobs_before_the_pooling_can_still_be_read_and_passed() -> None:
+    model = sp.Net(POOLED["in place"], "TEST", seed=5)
+    assert set(model.blobs(**BATCH)) == {"x", "c", "c@0", "p"}
+    value = torch.randn(5, 4, 4, 6)
+    expected = torch.nn.functional.max_pool2d(value.relu(), 2)
+    assert torch.equal(model(c=value)["p"], expected)
 
 
 def product(bottom: str, top: str) -> str:
@@ -387,43 +387,43 @@ OVERWRITTEN = {  # the types that change their bottom where it lies
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize(("text", "types"), OVERWRITTEN.values(), ids=OVERWRITTEN)
-def test_layers_change_their_bottom_where_nobody_reads_it_again(text: str, types: list[str], phase: Phase) -> None:
-    (mine, found), (_, right) = (run(text, phase, fuse=fuse) for fuse in (True, False))
-    for one, other in zip(found, right, strict=True):
+def test_layers_overwrite_a_bottom_that_is_not_read_again(text: str, types: list[str], phase: Phase) -> None:
+    (mine, values), (_, expected) = (run(text, phase, fuse=fuse) for fuse in (True, False))
+    for one, other in zip(values, expected, strict=True):
         torch.testing.assert_close(one, other)
     overwriting = [node for node in mine.fused_graph.nodes if getattr(node.layer, "overwrites", False)]
     assert [node.type for node in overwriting] == types
 
 
-def test_what_a_caller_gives_stays_as_it_is() -> None:
-    made = sp.Net(OVERWRITTEN["in place"][0], "TEST", seed=5)
-    given = torch.randn(5, 4)
-    before = given.clone()
-    assert torch.equal(made(i=given)["i"], before.relu())
-    assert torch.equal(given, before)
-    assert set(made.blobs(**BATCH)) == {"x", "i@0", "i"}
+def test_tensors_passed_by_the_caller_are_unchanged() -> None:
+    model = sp.Net(OVERWRITTEN["in place"][0], "TEST", seed=5)
+    value = torch.randn(5, 4)
+    before = value.clone()
+    assert torch.equal(model(i=value)["i"], before.relu())
+    assert torch.equal(value, before)
+    assert set(model.blobs(**BATCH)) == {"x", "i@0", "i"}
 
 
-def test_a_layer_of_ones_own_may_read_its_bottom_again() -> None:
+def test_a_custom_layer_may_read_its_bottom_again() -> None:
     class Gated(ReLU):
         type = "ReLU"
         reads = ("relu_param",)
 
-        def forward(self, bottoms: Any, *given: Any) -> Any:
-            return [super().forward(bottoms, *given)[0] - bottoms[0]]
+        def forward(self, bottoms: Any, *args: Any) -> Any:
+            return [super().forward(bottoms, *args)[0] - bottoms[0]]
 
     before = registered()["ReLU"]
     try:
         layer("ReLU", replace=True)(Gated)
         ways = [sp.Net(OVERWRITTEN["in place"][0], "TEST", seed=5, fuse=fuse) for fuse in (True, False)]
-        found, right = (way(**BATCH)["i"] for way in ways)
-        assert torch.equal(found, right)
-        assert found.any()
+        output, expected = (way(**BATCH)["i"] for way in ways)
+        assert torch.equal(output, expected)
+        assert output.any()
     finally:
         layer("ReLU", replace=True)(before)
 
 
-def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> None:
+def test_layers_named_like_replacement_layers_are_not_confused() -> None:
     convolution = "convolution_param { num_output: 64 kernel_size: 5 pad: 2 weight_filler { type: 'xavier' } }"
     text = (
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 8 dim: 64 dim: 14 dim: 12 } } }\n'
@@ -439,7 +439,7 @@ def test_layers_named_like_what_takes_the_place_of_others_stay_themselves() -> N
     assert types == ["Input", "ConvolutionBySpectrum", "BatchNorm"]
 
 
-def test_statistics_that_two_share_are_added_to_in_the_order_of_the_file() -> None:
+def test_shared_statistics_are_updated_in_the_order_of_the_file() -> None:
     shared = "".join(f'param {{ name: "{name}" }}' for name in "mvf")
     text = net(
         norm("n1", "n1", shared),
@@ -455,7 +455,7 @@ def test_statistics_that_two_share_are_added_to_in_the_order_of_the_file() -> No
         torch.testing.assert_close(one, other)
 
 
-def test_each_layer_is_computed_in_the_shortest_way_there_is() -> None:
+def test_each_layer_uses_the_fastest_implementation() -> None:
     large = convolution("num_output: 64 kernel_size: 5")
     ways = {
         net('name: "t" type: "TanH" bottom: "x" top: "c"', pool("c")): ["Input", "TanH", "LeanPooling"],

@@ -30,15 +30,15 @@ def errors(way: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, 
     exact = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
     top, true = way(*inputs), functional.conv2d(*exact, padding=pad)
     gradient = torch.randn_like(true)
-    found = (top, *torch.autograd.grad(top, inputs, gradient.float()))
+    results = (top, *torch.autograd.grad(top, inputs, gradient.float()))
     right = (true, *torch.autograd.grad(true, exact, gradient))
-    pairs = [(a.detach(), b.detach()) for a, b in zip(found, right, strict=True)]
+    pairs = [(a.detach(), b.detach()) for a, b in zip(results, right, strict=True)]
     return [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.data())
-def test_it_is_the_convolution_whatever_the_sizes_and_the_cuts(data: st.DataObject) -> None:
+def test_it_equals_the_convolution_for_all_sizes_and_tilings(data: st.DataObject) -> None:
     def draw(least: int, most: int) -> int:
         return data.draw(st.integers(least, most))
 
@@ -51,26 +51,26 @@ def test_it_is_the_convolution_whatever_the_sizes_and_the_cuts(data: st.DataObje
     cut = tiling(size, counts, kernel, pad)
     top = convolve_by_spectrum(x.float(), weight.float(), bias.float(), cut)
     assert top.is_contiguous(memory_format=torch.channels_last)
-    assert max(errors(lambda *given: convolve_by_spectrum(*given, cut), x, weight, bias, pad)) < 1e-5
+    assert max(errors(lambda *tensors: convolve_by_spectrum(*tensors, cut), x, weight, bias, pad)) < 1e-5
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2, 3)])
-def test_it_errs_no_more_than_the_direct_way(counts: tuple[int, int]) -> None:
+def test_it_is_as_accurate_as_the_direct_convolution(counts: tuple[int, int]) -> None:
     torch.manual_seed(1)
     x, weight, bias = drawn(48, 20, 12, 14), drawn(50, 20, 5, 4), drawn(50)
     cut = tiling((12, 14), counts, (5, 4), (0, 0))
-    by_spectrum = errors(lambda *given: convolve_by_spectrum(*given, cut), x, weight, bias, (0, 0))
+    by_spectrum = errors(lambda *tensors: convolve_by_spectrum(*tensors, cut), x, weight, bias, (0, 0))
     direct = errors(functional.conv2d, x, weight, bias, (0, 0))
     assert all(ours <= 1.5 * theirs for ours, theirs in zip(by_spectrum, direct, strict=True))
 
 
-def test_what_needs_no_gradient_gets_none() -> None:
+def test_tensors_that_need_no_gradient_get_none() -> None:
     x, weight = drawn(2, 3, 9, 8).float(), drawn(4, 3, 5, 3).float()
     cut = tiling((9, 8), (1, 2), (5, 3), (0, 0))
-    for wanted in ((True, False), (False, True)):
-        leaves = [tensor.clone().requires_grad_(needed) for tensor, needed in zip((x, weight), wanted, strict=True)]
+    for required in ((True, False), (False, True)):
+        leaves = [tensor.clone().requires_grad_(needed) for tensor, needed in zip((x, weight), required, strict=True)]
         convolve_by_spectrum(*leaves, None, cut).sum().backward()
-        assert [leaf.grad is not None for leaf in leaves] == list(wanted)
+        assert [leaf.grad is not None for leaf in leaves] == list(required)
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,28 @@ def test_what_needs_no_gradient_gets_none() -> None:
         ((32, 64, 48, 48), 128, (7, 7), (0, 0)),
     ],
 )
-def test_large_kernels_over_many_rows_are_worth_it(
+def test_large_kernels_over_many_rows_use_spectra(
     bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int], pad: tuple[int, int]
 ) -> None:
-    found = best_tiling(bottom, outputs, kernel, pad, worth=WORTH[False])
-    assert found is not None
+    tiling = best_tiling(bottom, outputs, kernel, pad, worth=WORTH[False])
+    assert tiling is not None
     places = [bottom[i + 2] + 2 * pad[i] - kernel[i] + 1 for i in (0, 1)]
-    assert all(found.counts[i] * found.outputs[i] >= places[i] for i in (0, 1))
+    assert all(tiling.counts[i] * tiling.outputs[i] >= places[i] for i in (0, 1))
 
 
 @pytest.mark.parametrize(
     ("bottom", "outputs", "kernel"),
     [((2, 20, 12, 12), 50, (5, 5)), ((64, 32, 14, 14), 64, (3, 3)), ((64, 256, 13, 13), 384, (1, 1))],
 )
-def test_few_rows_and_small_kernels_are_not(bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int]) -> None:
+def test_few_rows_and_small_kernels_use_the_direct_convolution(
+    bottom: tuple[int, ...], outputs: int, kernel: tuple[int, int]
+) -> None:
     assert best_tiling(bottom, outputs, kernel, (0, 0), worth=WORTH[False]) is None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 15))
-def test_what_windows_see_of_a_picture_is_counted(length: int, window: int, pad: int) -> None:
+def test_the_image_region_seen_by_windows_is_counted(length: int, window: int, pad: int) -> None:
     if length + 2 * pad >= window:
         picture = torch.ones(1, 1, length)
         windows = functional.conv1d(picture, torch.ones(1, 1, window), padding=pad)
@@ -127,17 +129,17 @@ def net(*, fuse: bool = True, settings: str = "", shared: str = "") -> sp.Net:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tiling]]:
     """How each convolution by spectrum was cut, on one thread."""
-    seen: list[Tiling] = []
+    tilings: list[Tiling] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     way = spectrum.convolve_by_spectrum
 
     def counted(x: Tensor, weight: Tensor, bias: Tensor | None, cut: Tiling) -> Tensor:
-        seen.append(cut)
+        tilings.append(cut)
         return way(x, weight, bias, cut)
 
     monkeypatch.setattr(spectrum, "convolve_by_spectrum", counted)
-    yield seen
+    yield tilings
     torch.set_num_threads(threads)
 
 
@@ -146,7 +148,7 @@ def batch(rows: int = 128) -> dict[str, Tensor]:
     return {"x": torch.rand(rows, 3, 16, 15, generator=draw), "y": torch.randint(4, (rows,), generator=draw)}
 
 
-def test_a_net_trains_the_same_by_spectra(calls: list[Tiling]) -> None:
+def test_a_net_trains_the_same_with_spectra(calls: list[Tiling]) -> None:
     mine, plain = net(), net(fuse=False)
     losses = [one.loss(one(**batch())) for one in (mine, plain)]
     for loss in losses:
@@ -157,13 +159,13 @@ def test_a_net_trains_the_same_by_spectra(calls: list[Tiling]) -> None:
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)
 
 
-def test_few_channels_take_the_direct_way_on_several_threads(calls: list[Tiling]) -> None:
+def test_few_channels_use_the_direct_convolution_on_several_threads(calls: list[Tiling]) -> None:
     torch.set_num_threads(2)
     net()(**batch())
     assert not calls
 
 
-def test_outputs_alone_other_types_and_small_batches_take_the_direct_way(calls: list[Tiling]) -> None:
+def test_inference_other_dtypes_and_small_batches_use_the_direct_convolution(calls: list[Tiling]) -> None:
     mine, plain = net(), net(fuse=False)
     with torch.no_grad():
         assert torch.equal(mine(**batch())["loss"], plain(**batch())["loss"])
@@ -176,13 +178,13 @@ def test_outputs_alone_other_types_and_small_batches_take_the_direct_way(calls: 
     ("settings", "shared"),
     [("stride: 2", ""), ("dilation: 2", ""), ("group: 5", ""), ("", "param { lr_mult: 0 }")],
 )
-def test_what_spectra_cannot_do_is_done_directly(settings: str, shared: str, calls: list[Tiling]) -> None:
+def test_unsupported_settings_use_the_direct_convolution(settings: str, shared: str, calls: list[Tiling]) -> None:
     mine, plain = net(settings=settings, shared=shared), net(fuse=False, settings=settings, shared=shared)
     assert torch.equal(mine(**batch())["loss"], plain(**batch())["loss"])
     assert not calls
 
 
-def test_windows_of_zeros_alone_give_the_bias_itself_so_that_a_relu_behind_is_as_sharp_as_ever() -> None:
+def test_windows_of_zeros_give_exactly_the_bias_so_that_a_following_relu_is_exact() -> None:
     torch.manual_seed(4)
     x = torch.zeros(6, 3, 14, 13)
     x[:, :, 5:8, 1:3] = torch.rand(6, 3, 3, 2)
@@ -212,7 +214,7 @@ def test_the_top_can_be_changed_in_place() -> None:
     assert weight.grad is not None
 
 
-def test_matrices_are_kept_for_the_cpu_whatever_device_is_set() -> None:
+def test_cached_matrices_are_on_the_cpu_for_any_default_device() -> None:
     spectrum.transforms.cache_clear()
     cut = tiling((9, 8), (1, 2), (5, 3), (0, 0))
     with torch.device("meta"):

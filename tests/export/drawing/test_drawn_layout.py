@@ -18,56 +18,56 @@ SMALL = ("lenet_twin", "lenet_twin_paper", "half_twin", "nine_towers_collapsed")
 def faults(svg: str) -> dict[str, list[object]]:
     """Everything that is wrong with where texts stand."""
     root = ElementTree.fromstring(svg)
-    found = list(texts(root))
-    assert found
-    outside = [text.words for text in found if not page(root).holds(text)]
-    return {"overlapping": collisions(found), "clipped": clipped(root), "outside": outside}
+    drawn = list(texts(root))
+    assert drawn
+    outside = [text.words for text in drawn if not page(root).holds(text)]
+    return {"overlapping": collisions(drawn), "clipped": clipped(root), "outside": outside}
 
 
 NONE = {"overlapping": [], "clipped": [], "outside": []}
 
 
 @pytest.mark.parametrize("name", GALLERY.PICTURES)
-def test_texts_of_the_gallery_have_room(name: str) -> None:
+def test_texts_of_the_gallery_do_not_overlap(name: str) -> None:
     path = GALLERY.DOCS / "gallery" / f"{name}.svg"
     assert faults(path.read_text(encoding="utf-8")) == NONE
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="the system has no Graphviz")
 @pytest.mark.parametrize("name", GALLERY.PICTURES)
-def test_texts_have_room_where_the_systems_graphviz_draws(name: str) -> None:
+def test_texts_do_not_overlap_with_the_graphviz_of_the_system(name: str) -> None:
     assert faults(GALLERY.PICTURES[name].drawn()) == NONE
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_gallery_is_what_is_drawn_now(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gallery_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python tools/make_gallery.py` brings it up to date."""
     monkeypatch.setenv("PATH", "")  # graphviz-pure is found beside Python
     path = GALLERY.DOCS / "gallery" / f"{name}.svg"
     assert GALLERY.PICTURES[name].drawn() == path.read_text(encoding="utf-8")
 
 
-def test_the_picture_of_the_readme_is_that_of_the_gallery() -> None:
+def test_the_picture_of_the_readme_equals_that_of_the_gallery() -> None:
     readme, gallery = GALLERY.DOCS / "images" / "mnist_siamese.svg", GALLERY.DOCS / "gallery" / "lenet_twin.svg"
     assert readme.read_bytes() == gallery.read_bytes()
 
 
 @pytest.mark.parametrize("detail", ["layers", "blobs", "full"])
 @pytest.mark.parametrize("rankdir", ["TB", "BT", "LR", "RL"])
-def test_every_direction_and_detail_has_room(rankdir: str, detail: str) -> None:
+def test_texts_do_not_overlap_in_any_direction_and_detail(rankdir: str, detail: str) -> None:
     train, test = graph_of(BOTH, pairs=(7, 2, 8, 10)), graph_of(BOTH, phase="TEST", pairs=(9, 2, 8, 10))
     assert faults(to_svg(draw(train, test=test, rankdir=rankdir, detail=detail))) == NONE
 
 
-def test_letters_too_large_for_their_boxes_are_found() -> None:
+def test_letters_too_large_for_their_boxes_are_detected() -> None:
     svg = to_svg(draw(graph_of(gallery_net("half_twin"))))
-    found = faults(svg.replace('font-size="9.00"', 'font-size="12.00"'))
-    assert found["overlapping"]
-    assert "864 parameters \u00b7 72.6 M multiply-adds" in found["clipped"]
+    problems = faults(svg.replace('font-size="9.00"', 'font-size="12.00"'))
+    assert problems["overlapping"]
+    assert "864 parameters \u00b7 72.6 M multiply-adds" in problems["clipped"]
 
 
 @pytest.mark.parametrize("name", ["lenet_twin", "triplet", "nine_towers", "googlenet", "resnet_152"])
-def test_the_gallery_can_be_read_at_the_width_of_a_readme(name: str) -> None:
+def test_the_gallery_is_legible_at_the_width_of_a_readme(name: str) -> None:
     """The smallest letters are 8 pixels high or more where the picture is made to fit 830 pixels."""
     root = ElementTree.parse(GALLERY.DOCS / "gallery" / f"{name}.svg").getroot()
     width = float(root.get("width", "").removesuffix("pt")) * 96 / 72

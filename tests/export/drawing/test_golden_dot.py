@@ -19,7 +19,7 @@ from siamese_proto.graph.ir import Graph
 GOLDEN = paths.GOLDEN / "drawing"
 
 
-def given(text: str) -> Callable[[], Graph]:
+def graph_from(text: str) -> Callable[[], Graph]:
     return partial(graph_of, text)
 
 
@@ -28,17 +28,17 @@ def from_gallery(name: str) -> Callable[[], Graph]:
 
 
 DRAWINGS = {
-    "twin": (given(TWIN), {}),
-    "own_bias": (given(OWN_BIAS), {}),
-    "three": (given(THREE), {}),
-    "plain": (given(PLAIN), {}),
-    "no_database": (given(NO_DATABASE), {}),
-    "first_version": (given(V1), {}),
-    "unknown_layer": (given(THREE.replace("TripletLoss", "NobodysLoss")), {"detail": "layers"}),
-    "both_phases": (given(BOTH), {"test": partial(graph_of, BOTH, "TEST")}),
-    "twin_full": (given(TWIN), {"detail": "full", "style": "dark"}),
-    "twin_fused": (given(TWIN), {"fused": True, "style": "paper"}),
-    "three_across": (given(THREE), {"rankdir": "LR", "learning_rates": True}),
+    "twin": (graph_from(TWIN), {}),
+    "own_bias": (graph_from(OWN_BIAS), {}),
+    "three": (graph_from(THREE), {}),
+    "plain": (graph_from(PLAIN), {}),
+    "no_database": (graph_from(NO_DATABASE), {}),
+    "first_version": (graph_from(V1), {}),
+    "unknown_layer": (graph_from(THREE.replace("TripletLoss", "NobodysLoss")), {"detail": "layers"}),
+    "both_phases": (graph_from(BOTH), {"test": partial(graph_of, BOTH, "TEST")}),
+    "twin_full": (graph_from(TWIN), {"detail": "full", "style": "dark"}),
+    "twin_fused": (graph_from(TWIN), {"fused": True, "style": "paper"}),
+    "three_across": (graph_from(THREE), {"rankdir": "LR", "learning_rates": True}),
     "pseudo_siamese": (from_gallery("pseudo_siamese"), {"style": "caffe"}),
     "half_twin": (from_gallery("half_twin"), {}),
     "nine_towers": (from_gallery("nine_towers"), {}),
@@ -48,7 +48,7 @@ DRAWINGS = {
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_dot_text_is_the_golden_one(name: str) -> None:
+def test_dot_text_equals_the_golden_file(name: str) -> None:
     graph, look = DRAWINGS[name]
     if "test" in look:
         look = {**look, "test": look["test"]()}
@@ -59,5 +59,5 @@ def test_dot_text_is_the_golden_one(name: str) -> None:
     assert source == path.read_text(encoding="utf-8")
 
 
-def test_every_golden_file_has_its_drawing() -> None:
+def test_every_golden_file_has_a_drawing() -> None:
     assert {path.stem for path in GOLDEN.glob("*.dot")} == set(DRAWINGS)

@@ -61,7 +61,7 @@ def visible(name: str) -> str:
 @pytest.mark.parametrize(
     ("base", "renderer"), [(PLAIN, "dot"), (TWIN, "dot"), (TWIN, "graphviz-pure")], ids=["plain", "twin", "twin-pure"]
 )
-def test_nasty_names_are_drawn_as_they_are(name: str, base: str, renderer: str) -> None:
+def test_hostile_names_are_drawn_unchanged(name: str, base: str, renderer: str) -> None:
     plain = graph_of(base)
     root = rendered(draw(named(name, plain)), renderer)
     for node_id, box in boxes(root).items():
@@ -81,7 +81,7 @@ def test_nasty_names_are_drawn_as_they_are(name: str, base: str, renderer: str) 
     ],
     ids=str,
 )
-def test_nasty_names_do_nothing_in_any_look(look: dict[str, object]) -> None:
+def test_hostile_names_have_no_effect_in_any_style(look: dict[str, object]) -> None:
     """Each layer has a nasty name of its own; the SVG's ids and classes hold none."""
     base = graph_of(TWIN)
     nodes = [replace(node, name=NASTY[place % len(NASTY)]) for place, node in enumerate(base.nodes)]
@@ -90,8 +90,8 @@ def test_nasty_names_do_nothing_in_any_look(look: dict[str, object]) -> None:
     assert {element.tag for element in root.iter()} <= {f"{SVG}{name}" for name in PLAIN_ELEMENTS}
     for element in root.iter(f"{SVG}g"):
         assert re.fullmatch(r"[a-z0-9 -]*", f"{element.get('id', '')} {element.get('class', '')}")
-    said = runs(root)
-    assert all(visible(node.name) in said for node in nodes[:4])
+    text = runs(root)
+    assert all(visible(node.name) in text for node in nodes[:4])
 
 
 PLAIN_ELEMENTS = ("svg", "g", "title", "text", "path", "polygon", "polyline", "ellipse")
@@ -109,7 +109,7 @@ def named_params(graph: Graph) -> Graph:
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_name_is_drawn_as_it_is(name: str) -> None:
+def test_any_name_is_drawn_unchanged(name: str) -> None:
     box = boxes(rendered(draw(named(name, graph_of(PLAIN)))))["layer_data"]
     assert unicodedata.normalize("NFC", visible(name)) in unicodedata.normalize("NFC", runs(box))
 

@@ -26,7 +26,7 @@ from siamese_proto.errors import NetError
 from siamese_proto.export.drawing import write_page
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed (Debian's package: chromium)")
 # a browser of its own asks its makers for updates, and as root it cannot have a sandbox
@@ -50,12 +50,12 @@ def browser() -> Iterator[Browser]:
 
 
 @dataclass
-class Seen:
+class Tab:
     """A page that is open, and all that it said and asked for."""
 
     page: Page
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @property
     def panel(self) -> str:
@@ -92,21 +92,21 @@ class Seen:
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Seen]:
+def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Tab]:
     """The page in a window of its own; afterwards it must have said nothing and asked for nothing but itself."""
     window = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
     window.set_default_timeout(20_000)
-    seen = Seen(window.new_page())
-    seen.page.on("console", lambda message: seen.said.append(message.text))
-    seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-    seen.page.on("request", lambda request: seen.asked.append(request.url))
-    seen.page.goto(path.as_uri())
+    tab = Tab(window.new_page())
+    tab.page.on("console", lambda message: tab.messages.append(message.text))
+    tab.page.on("pageerror", lambda error: tab.messages.append(str(error)))
+    tab.page.on("request", lambda request: tab.requests.append(request.url))
+    tab.page.goto(path.as_uri())
     try:
-        yield seen
+        yield tab
     finally:
         window.close()
-    assert seen.said == []
-    assert [url for url in seen.asked if not url.startswith("data:,")] == [path.as_uri()]
+    assert tab.messages == []
+    assert [url for url in tab.requests if not url.startswith("data:,")] == [path.as_uri()]
 
 
 @pytest.fixture(scope="module")
@@ -177,109 +177,109 @@ def resnet_152() -> str:
 
 
 @needs_browser
-def test_a_layer_under_the_pointer_tells_its_text_shapes_and_parameters(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        assert "twin" in seen.panel
-        seen.layer(3).hover(position={"x": 20, "y": 12})
-        told = seen.panel
-        assert "conv\nConvolution" in told
-        assert "2x3x8x10" in told
-        assert "2x4x6x8" in told
-        assert "conv_w" in told
-        assert "4x3x3x3 \u00b7 108 \u00b7 learning rate \u00d7 1 \u00b7 shared by 2" in told
-        assert 'layer {\n  name: "conv"' in told
-        assert "kernel_size: 3" in told
-        seen.layer(11).hover(position={"x": 20, "y": 12})
-        assert "ContrastiveLoss" in seen.panel
-        assert "Convolution" not in seen.panel
+def test_a_layer_under_the_pointer_shows_its_text_shapes_and_parameters(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        assert "twin" in tab.panel
+        tab.layer(3).hover(position={"x": 20, "y": 12})
+        panel_text = tab.panel
+        assert "conv\nConvolution" in panel_text
+        assert "2x3x8x10" in panel_text
+        assert "2x4x6x8" in panel_text
+        assert "conv_w" in panel_text
+        assert "4x3x3x3 \u00b7 108 \u00b7 learning rate \u00d7 1 \u00b7 shared by 2" in panel_text
+        assert 'layer {\n  name: "conv"' in panel_text
+        assert "kernel_size: 3" in panel_text
+        tab.layer(11).hover(position={"x": 20, "y": 12})
+        assert "ContrastiveLoss" in tab.panel
+        assert "Convolution" not in tab.panel
 
 
 @needs_browser
-def test_layers_in_place_tell_of_themselves_with_their_producer(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.layer(5).hover(position={"x": 20, "y": 12})
-        assert re.search(r'name: "ip"(.|\n)*name: "relu"', seen.panel)
+def test_in_place_layers_are_described_with_their_producer(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.layer(5).hover(position={"x": 20, "y": 12})
+        assert re.search(r'name: "ip"(.|\n)*name: "relu"', tab.panel)
 
 
 @needs_browser
-def test_a_clicked_layer_is_held_while_the_pointer_goes_elsewhere(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.layer(3).click(position={"x": 20, "y": 12})
-        seen.page.locator("#panel").hover()
-        assert "conv\nConvolution" in seen.panel
-        seen.page.keyboard.press("Escape")
-        assert "Shared parameters" in seen.panel
+def test_a_clicked_layer_stays_selected_when_the_pointer_moves_away(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.layer(3).click(position={"x": 20, "y": 12})
+        tab.page.locator("#panel").hover()
+        assert "conv\nConvolution" in tab.panel
+        tab.page.keyboard.press("Escape")
+        assert "Shared parameters" in tab.panel
 
 
 @needs_browser
-def test_a_clicked_parameter_lights_up_its_users_and_no_other_layer(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.layer(3).locator(".chip").first.click()
-        assert seen.chosen() == {"layer-3", "layer-7"}
-        assert not seen.is_dim(seen.layer(3))
-        assert not seen.is_dim(seen.layer(7))
-        assert seen.is_dim(seen.layer(5))
-        assert seen.page.locator(".halo.user").count() == 2
-        assert "one tensor, used by 2 layers" in seen.panel
-        assert seen.page.locator("#panel .users button").all_inner_texts() == ["conv", "conv_q"]
-        seen.page.locator("#panel .users button").last.click()
-        assert 'name: "conv_q"' in seen.panel
-        seen.page.keyboard.press("Escape")
-        assert seen.chosen() == set()
-        assert not seen.is_dim(seen.layer(5))
+def test_a_clicked_parameter_highlights_only_its_users(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.layer(3).locator(".chip").first.click()
+        assert tab.chosen() == {"layer-3", "layer-7"}
+        assert not tab.is_dim(tab.layer(3))
+        assert not tab.is_dim(tab.layer(7))
+        assert tab.is_dim(tab.layer(5))
+        assert tab.page.locator(".halo.user").count() == 2
+        assert "one tensor, used by 2 layers" in tab.panel
+        assert tab.page.locator("#panel .users button").all_inner_texts() == ["conv", "conv_q"]
+        tab.page.locator("#panel .users button").last.click()
+        assert 'name: "conv_q"' in tab.panel
+        tab.page.keyboard.press("Escape")
+        assert tab.chosen() == set()
+        assert not tab.is_dim(tab.layer(5))
 
 
 @needs_browser
-def test_the_legend_and_the_list_of_shared_parameters_light_up_users_too(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.page.keyboard.press("0")
-        seen.page.locator("#legend-2").click()
-        assert seen.chosen() == {"layer-5", "layer-9"}
-        seen.page.keyboard.press("Escape")
-        seen.page.locator("#panel button", has_text="conv_b").click()
-        assert seen.chosen() == {"layer-3", "layer-7"}
+def test_the_legend_and_the_list_of_shared_parameters_highlight_users_too(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.page.keyboard.press("0")
+        tab.page.locator("#legend-2").click()
+        assert tab.chosen() == {"layer-5", "layer-9"}
+        tab.page.keyboard.press("Escape")
+        tab.page.locator("#panel button", has_text="conv_b").click()
+        assert tab.chosen() == {"layer-3", "layer-7"}
         for _ in range(8):
-            seen.page.keyboard.press("+")
-        assert not seen.in_sight(seen.layer(3))
-        seen.page.locator("#all-users").click()
-        seen.view()
-        assert seen.in_sight(seen.layer(3))
-        assert seen.in_sight(seen.layer(7))
+            tab.page.keyboard.press("+")
+        assert not tab.in_sight(tab.layer(3))
+        tab.page.locator("#all-users").click()
+        tab.view()
+        assert tab.in_sight(tab.layer(3))
+        assert tab.in_sight(tab.layer(7))
 
 
 @needs_browser
-def test_search_finds_layers_types_and_parameters_and_goes_from_one_to_the_next(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.page.keyboard.press("/")
-        seen.page.keyboard.type("pool")
-        found = seen.page.locator("#found")
-        assert found.inner_text() == "1 of 2"
-        assert seen.chosen() == {"layer-4", "layer-8"}
-        assert 'name: "pool"' in seen.panel
-        seen.page.keyboard.press("Enter")
-        assert found.inner_text() == "2 of 2"
-        assert 'name: "pool_q"' in seen.panel
-        seen.page.keyboard.press("Enter")
-        assert found.inner_text() == "1 of 2"
+def test_search_finds_layers_types_and_parameters_and_steps_through_them(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.page.keyboard.press("/")
+        tab.page.keyboard.type("pool")
+        results = tab.page.locator("#found")
+        assert results.inner_text() == "1 of 2"
+        assert tab.chosen() == {"layer-4", "layer-8"}
+        assert 'name: "pool"' in tab.panel
+        tab.page.keyboard.press("Enter")
+        assert results.inner_text() == "2 of 2"
+        assert 'name: "pool_q"' in tab.panel
+        tab.page.keyboard.press("Enter")
+        assert results.inner_text() == "1 of 2"
         for text, layers in (("relu", {5, 9}), ("INNERPRODUCT", {5, 9}), ("conv_b", {3, 7}), ("nothing", set())):
-            seen.page.locator("#wanted").fill(text)
-            assert seen.chosen() == {f"layer-{number}" for number in layers}
-        assert found.inner_text() == "none"
-        seen.page.locator("#wanted").fill("")
-        assert not seen.is_dim(seen.layer(3))
+            tab.page.locator("#wanted").fill(text)
+            assert tab.chosen() == {f"layer-{number}" for number in layers}
+        assert results.inner_text() == "none"
+        tab.page.locator("#wanted").fill("")
+        assert not tab.is_dim(tab.layer(3))
 
 
 @needs_browser
-def test_what_was_searched_is_brought_into_sight_in_a_net_of_hundreds_of_layers(browser: Browser, resnet: Path) -> None:
-    with opened(browser, resnet) as seen:
-        assert seen.number("JSON.parse(document.getElementById('facts').textContent).layers.length") > 500
-        assert "60,192,808 trainable" in seen.page.locator("#totals").inner_text()  # as published
+def test_a_search_result_is_scrolled_into_view_in_a_net_of_hundreds_of_layers(browser: Browser, resnet: Path) -> None:
+    with opened(browser, resnet) as tab:
+        assert tab.number("JSON.parse(document.getElementById('facts').textContent).layers.length") > 500
+        assert "60,192,808 trainable" in tab.page.locator("#totals").inner_text()  # as published
         for name in ("fc1000", "res4b35_branch2b", "conv1"):
-            seen.page.locator("#wanted").fill(name)
-            seen.view()
-            assert f'name: "{name}"' in seen.panel
-            box = seen.page.locator(f".layer[aria-label^='{name},']")
-            assert seen.in_sight(box)
+            tab.page.locator("#wanted").fill(name)
+            tab.view()
+            assert f'name: "{name}"' in tab.panel
+            box = tab.page.locator(f".layer[aria-label^='{name},']")
+            assert tab.in_sight(box)
             assert box.locator("text", has_text=name).first.bounding_box()["height"] > 8
 
 
@@ -288,99 +288,99 @@ def test_what_was_searched_is_brought_into_sight_in_a_net_of_hundreds_of_layers(
 
 @needs_browser
 def test_the_wheel_zooms_at_the_pointer(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        x, y, scale = seen.view()
-        seen.page.mouse.move(400, 500)
-        stage = seen.page.locator("#stage").bounding_box()
+    with opened(browser, twin) as tab:
+        x, y, scale = tab.view()
+        tab.page.mouse.move(400, 500)
+        stage = tab.page.locator("#stage").bounding_box()
         below = (x + (400 - stage["x"]) / scale, y + (500 - stage["y"]) / scale)
-        seen.page.mouse.wheel(0, -300)
-        nearer = seen.view()
+        tab.page.mouse.wheel(0, -300)
+        nearer = tab.view()
         assert nearer[2] > 1.3 * scale
         assert (nearer[0] + (400 - stage["x"]) / nearer[2]) == pytest.approx(below[0], abs=0.5)
         assert (nearer[1] + (500 - stage["y"]) / nearer[2]) == pytest.approx(below[1], abs=0.5)
-        seen.page.mouse.wheel(0, 300)
-        assert seen.view() == pytest.approx((x, y, scale), abs=0.5)
+        tab.page.mouse.wheel(0, 300)
+        assert tab.view() == pytest.approx((x, y, scale), abs=0.5)
 
 
 @needs_browser
-def test_dragging_moves_the_drawing_with_the_pointer_and_is_no_click(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        before = seen.layer(3).bounding_box()
-        seen.page.mouse.move(before["x"] + 20, before["y"] + 10)
-        seen.page.mouse.down()
-        seen.page.mouse.move(before["x"] + 80, before["y"] + 60, steps=4)
-        seen.page.mouse.up()
-        seen.view()
-        after = seen.layer(3).bounding_box()
+def test_dragging_moves_the_drawing_with_the_pointer_and_is_not_a_click(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        before = tab.layer(3).bounding_box()
+        tab.page.mouse.move(before["x"] + 20, before["y"] + 10)
+        tab.page.mouse.down()
+        tab.page.mouse.move(before["x"] + 80, before["y"] + 60, steps=4)
+        tab.page.mouse.up()
+        tab.view()
+        after = tab.layer(3).bounding_box()
         assert after["x"] - before["x"] == pytest.approx(60, abs=1.5)
         assert after["y"] - before["y"] == pytest.approx(50, abs=1.5)
-        seen.page.locator("#panel").hover()
-        assert seen.page.locator(".halo").count() <= 1  # at most what is under the pointer, nothing held
+        tab.page.locator("#panel").hover()
+        assert tab.page.locator(".halo").count() <= 1  # at most what is under the pointer, nothing held
 
 
 @needs_browser
-def test_keys_move_and_resize_and_cannot_lose_the_drawing(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        x, y, scale = seen.view()
-        seen.page.locator("#stage").focus()
-        seen.page.keyboard.press("ArrowRight")
-        seen.page.keyboard.press("ArrowDown")
-        moved = seen.view()
+def test_keys_move_and_resize_the_drawing_and_keep_it_in_view(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        x, y, scale = tab.view()
+        tab.page.locator("#stage").focus()
+        tab.page.keyboard.press("ArrowRight")
+        tab.page.keyboard.press("ArrowDown")
+        moved = tab.view()
         assert moved[0] == pytest.approx(x + 80 / scale, abs=0.5)
         assert moved[1] == pytest.approx(y + 80 / scale, abs=0.5)
-        seen.page.keyboard.press("+")
-        assert seen.view()[2] == pytest.approx(1.25 * scale, rel=0.01)
-        seen.page.locator("#smaller").click()
-        assert seen.view()[2] == pytest.approx(scale, rel=0.01)
+        tab.page.keyboard.press("+")
+        assert tab.view()[2] == pytest.approx(1.25 * scale, rel=0.01)
+        tab.page.locator("#smaller").click()
+        assert tab.view()[2] == pytest.approx(scale, rel=0.01)
         for key in ("ArrowRight", "ArrowUp", "+", "-"):
             for _ in range(40):
-                seen.page.keyboard.press(f"Shift+{key}" if key.startswith("Arrow") else key)
-            scale = seen.view()[2]
-            net, stage = seen.page.locator("#net").bounding_box(), seen.page.locator("#stage").bounding_box()
+                tab.page.keyboard.press(f"Shift+{key}" if key.startswith("Arrow") else key)
+            scale = tab.view()[2]
+            net, stage = tab.page.locator("#net").bounding_box(), tab.page.locator("#stage").bounding_box()
             assert 0.05 < scale < 8.1
             for start, size in (("x", "width"), ("y", "height")):
                 middle = stage[start] + stage[size] / 2
                 assert net[start] - 2 <= middle <= net[start] + net[size] + 2
-        seen.page.keyboard.press("0")
-        seen.view()
-        assert seen.in_sight(seen.page.locator("#net"))
+        tab.page.keyboard.press("0")
+        tab.view()
+        assert tab.in_sight(tab.page.locator("#net"))
 
 
 @needs_browser
-def test_the_keyboard_alone_goes_from_layer_to_layer(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin) as seen:
-        seen.page.locator("#stage").focus()
+def test_layers_can_be_visited_with_the_keyboard_only(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin) as tab:
+        tab.page.locator("#stage").focus()
         names = []
         for _ in range(5):
-            seen.page.keyboard.press("Tab")
-            names.append(seen.page.locator("#panel h2").first.inner_text())
-            assert seen.in_sight(seen.page.locator(":focus"))
+            tab.page.keyboard.press("Tab")
+            names.append(tab.page.locator("#panel h2").first.inner_text())
+            assert tab.in_sight(tab.page.locator(":focus"))
         assert names == ["left", "right", "sim", "conv", "pool"]
 
 
 @needs_browser
-def test_two_fingers_pinch_one_moves_and_a_tap_holds_a_layer(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin, has_touch=True, is_mobile=True, viewport={"width": 420, "height": 800}) as seen:
-        touch = seen.page.context.new_cdp_session(seen.page)
+def test_two_fingers_zoom_one_moves_and_a_tap_selects_a_layer(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin, has_touch=True, is_mobile=True, viewport={"width": 420, "height": 800}) as tab:
+        touch = tab.page.context.new_cdp_session(tab.page)
 
         def fingers(kind: str, *points: tuple[int, int]) -> None:
             at = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
             touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": at})
 
-        seen.layer(3).tap(position={"x": 15, "y": 8})
-        assert "conv\nConvolution" in seen.panel
-        scale = seen.view()[2]
+        tab.layer(3).tap(position={"x": 15, "y": 8})
+        assert "conv\nConvolution" in tab.panel
+        scale = tab.view()[2]
         fingers("touchStart", (150, 300), (250, 300))
         fingers("touchMove", (130, 300), (270, 300))
         fingers("touchMove", (100, 300), (300, 300))
         fingers("touchEnd")
-        pinched = seen.view()
+        pinched = tab.view()
         assert pinched[2] == pytest.approx(2 * scale, rel=0.05)
         fingers("touchStart", (200, 300))
         fingers("touchMove", (200, 280))
         fingers("touchMove", (200, 220))
         fingers("touchEnd")
-        assert seen.view()[1] == pytest.approx(pinched[1] + 80 / pinched[2], abs=2)
+        assert tab.view()[1] == pytest.approx(pinched[1] + 80 / pinched[2], abs=2)
 
 
 # How it looks
@@ -388,19 +388,17 @@ def test_two_fingers_pinch_one_moves_and_a_tap_holds_a_layer(browser: Browser, t
 
 @needs_browser
 @pytest.mark.parametrize("name", ["twin", "resnet"])
-def test_nothing_runs_over_the_edge_of_a_window_of_any_size(
-    browser: Browser, name: str, request: pytest.FixtureRequest
-) -> None:
-    with opened(browser, request.getfixturevalue(name)) as seen:
-        seen.page.locator("#wanted").fill("branch2b" if name == "resnet" else "conv_w")
+def test_nothing_overflows_a_window_of_any_size(browser: Browser, name: str, request: pytest.FixtureRequest) -> None:
+    with opened(browser, request.getfixturevalue(name)) as tab:
+        tab.page.locator("#wanted").fill("branch2b" if name == "resnet" else "conv_w")
         for width, height in ((1600, 900), (900, 600), (390, 780), (320, 480)):
-            seen.page.set_viewport_size({"width": width, "height": height})
+            tab.page.set_viewport_size({"width": width, "height": height})
             for wide in ("document.documentElement", "document.getElementById('panel')", "document.body"):
-                assert seen.number(f"{wide}.scrollWidth - {wide}.clientWidth") <= 0
-            assert seen.number("document.documentElement.scrollHeight") <= height
-            assert seen.page.locator("#stage").bounding_box()["height"] > 0.3 * height
+                assert tab.number(f"{wide}.scrollWidth - {wide}.clientWidth") <= 0
+            assert tab.number("document.documentElement.scrollHeight") <= height
+            assert tab.page.locator("#stage").bounding_box()["height"] > 0.3 * height
             for control in ("#wanted", "#larger", "#whole"):
-                box = seen.page.locator(control).bounding_box()
+                box = tab.page.locator(control).bounding_box()
                 assert box["x"] >= 0
                 assert box["x"] + box["width"] <= width
 
@@ -415,45 +413,45 @@ CONTRASTS = """() => {
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
     };
     const filled = (part) => !["none", "transparent"].includes(part.getAttribute("fill") || "none");
-    const found = [];
+    const ratios = [];
     for (const text of document.querySelectorAll("#net text")) {
         if (!text.textContent.trim()) continue;
         const around = text.closest(".chip") || text.closest(".layer") || document.getElementById("net");
         const shape = [...around.querySelectorAll("path, polygon")].find(filled);
         const two = [luminance(text.getAttribute("fill")), luminance(shape.getAttribute("fill"))].sort();
-        found.push((Math.max(...two) + 0.05) / (Math.min(...two) + 0.05));
+        ratios.push((Math.max(...two) + 0.05) / (Math.min(...two) + 0.05));
     }
-    return found;
+    return ratios;
 }"""
 
 
 @needs_browser
 @pytest.mark.parametrize("style", ["plain", "dark", "paper", "caffe"])
-def test_every_text_can_be_read_in_light_and_dark(browser: Browser, folder: Path, style: str) -> None:
+def test_every_text_has_enough_contrast_in_light_and_dark_mode(browser: Browser, folder: Path, style: str) -> None:
     """The contrast of each text with what lies behind it, as the guidelines for accessible pages compute it."""
-    with opened(browser, written(folder, style, TWIN, style=style)) as seen:
+    with opened(browser, written(folder, style, TWIN, style=style)) as tab:
         for scheme in ("light", "dark"):
-            seen.page.emulate_media(color_scheme=scheme)
-            seen.view()
-            contrasts = seen.number(CONTRASTS)
+            tab.page.emulate_media(color_scheme=scheme)
+            tab.view()
+            contrasts = tab.number(CONTRASTS)
             assert len(contrasts) > 30
             assert min(contrasts) > 3
-            paper = seen.number("getComputedStyle(document.getElementById('stage')).backgroundColor")
+            paper = tab.number("getComputedStyle(document.getElementById('stage')).backgroundColor")
             red = int(re.findall(r"\d+", paper)[0])
             assert red > 200 if scheme == "light" else red < 50
 
 
 @needs_browser
-def test_the_drawing_follows_when_the_system_turns_dark(browser: Browser, twin: Path) -> None:
-    with opened(browser, twin, color_scheme="light") as seen:
+def test_the_drawing_follows_the_color_scheme_of_the_system(browser: Browser, twin: Path) -> None:
+    with opened(browser, twin, color_scheme="light") as tab:
         fill = "document.querySelector('#layer-3 path').getAttribute('fill')"
-        light = seen.number(fill)
-        seen.page.emulate_media(color_scheme="dark")
-        seen.view()
-        assert seen.number(fill) != light
-        seen.page.emulate_media(color_scheme="light")
-        seen.view()
-        assert seen.number(fill) == light
+        light = tab.number(fill)
+        tab.page.emulate_media(color_scheme="dark")
+        tab.view()
+        assert tab.number(fill) != light
+        tab.page.emulate_media(color_scheme="light")
+        tab.view()
+        assert tab.number(fill) == light
 
 
 # What a stranger's file can do, and what the page may do
@@ -479,33 +477,33 @@ def escaped(name: str) -> str:
 
 
 @needs_browser
-def test_names_are_shown_as_they_are_and_do_nothing(browser: Browser, folder: Path) -> None:
+def test_names_are_shown_unchanged_and_have_no_effect(browser: Browser, folder: Path) -> None:
     text = f"name: {escaped(HOSTILE[0] + HOSTILE[1])}" + inputs("data")
     for name in HOSTILE:
         text += f"""layer {{ name: {escaped(name)} type: "InnerProduct" bottom: "data" top: {escaped(name)}
                     param {{ name: {escaped(name)} }} inner_product_param {{ num_output: 2 }} }}"""
-    with opened(browser, written(folder, "hostile", text)) as seen:
-        title = seen.page.locator("#panel h2")
+    with opened(browser, written(folder, "hostile", text)) as tab:
+        title = tab.page.locator("#panel h2")
 
-        def said(element: Locator) -> str:
+        def text_of(element: Locator) -> str:
             return str(element.evaluate("(one) => one.textContent"))
 
-        assert said(seen.page.locator("h1")) == said(title) == HOSTILE[0] + HOSTILE[1]
+        assert text_of(tab.page.locator("h1")) == text_of(title) == HOSTILE[0] + HOSTILE[1]
         for number, name in enumerate(HOSTILE, 1):
-            seen.layer(number).locator(".chip").first.dispatch_event("click")
-            assert said(title) == name
-            seen.page.locator("#panel .users button").first.click()
-            assert said(title) == name
-            seen.page.locator("#wanted").fill(name)
-            assert f"layer-{number}" in seen.chosen()
-            assert seen.number("document.documentElement.scrollWidth - innerWidth") <= 0
-        assert seen.number("window.harm") is None
-        assert seen.number("document.scripts.length") == 2
-        assert seen.number("document.querySelectorAll('#panel img, #panel script, #panel svg, a').length") == 0
+            tab.layer(number).locator(".chip").first.dispatch_event("click")
+            assert text_of(title) == name
+            tab.page.locator("#panel .users button").first.click()
+            assert text_of(title) == name
+            tab.page.locator("#wanted").fill(name)
+            assert f"layer-{number}" in tab.chosen()
+            assert tab.number("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert tab.number("window.harm") is None
+        assert tab.number("document.scripts.length") == 2
+        assert tab.number("document.querySelectorAll('#panel img, #panel script, #panel svg, a').length") == 0
 
 
 @needs_browser
-def test_the_policy_lets_nothing_out_and_no_other_script_run(browser: Browser, twin: Path) -> None:
+def test_the_content_security_policy_blocks_requests_and_other_scripts(browser: Browser, twin: Path) -> None:
     """Even where there is a network, and code in the page that tries."""
     visits: list[str] = []
 
@@ -580,36 +578,36 @@ BOTH = (
     ],
     ids=["collapsed", "fused", "both phases", "full", "layers", "unknown type", "empty"],
 )
-def test_every_box_of_any_drawing_tells_of_its_layers(
+def test_every_box_of_any_drawing_describes_its_layers(
     browser: Browser, folder: Path, text: str, options: dict[str, Any]
 ) -> None:
     path = written(folder, "any", text, **options)
-    with opened(browser, path) as seen:
-        seen.page.locator("#stage").focus()
-        for box in seen.page.locator(".layer").all():
+    with opened(browser, path) as tab:
+        tab.page.locator("#stage").focus()
+        for box in tab.page.locator(".layer").all():
             first = str(box.get_attribute("aria-label")).split(",")[0]
-            seen.page.keyboard.press("Tab")
-            assert seen.page.locator("#panel h2").first.inner_text() == first
-            assert "prototxt" in seen.panel
-        for chip in seen.page.locator(".layer .chip").all()[:4]:
+            tab.page.keyboard.press("Tab")
+            assert tab.page.locator("#panel h2").first.inner_text() == first
+            assert "prototxt" in tab.panel
+        for chip in tab.page.locator(".layer .chip").all()[:4]:
             chip.dispatch_event("click")
-            assert seen.page.locator(".halo.user").count() >= 1
+            assert tab.page.locator(".halo.user").count() >= 1
 
 
-def test_a_layers_text_keeps_fields_that_nobody_knows(folder: Path) -> None:
+def test_the_text_of_a_layer_keeps_unknown_fields(folder: Path) -> None:
     text = PLAIN.replace('type: "Softmax"', 'type: "NobodysLayer" nobodys_param { depth: 7 }')
     path = written(folder, "unknown", text)
     read = json.loads(re.search('id="facts">(.*?)</script>', path.read_text(encoding="utf-8"))[1])
     assert "nobodys_param {\n    depth: 7\n  }" in read["layers"][-1]["text"]
 
 
-def test_weights_in_a_file_do_not_swell_the_page(folder: Path) -> None:
+def test_weights_in_a_file_are_left_out_of_the_page(folder: Path) -> None:
     numbers = " ".join(f"data: {number}" for number in range(20_000))
     text = PLAIN.replace('type: "Softmax"', f'type: "Softmax" blobs {{ {numbers} }}')
     assert written(folder, "heavy", text).stat().st_size < 100_000
 
 
-def test_the_facts_are_numbered_as_the_drawing_is(twin: Path) -> None:
+def test_the_facts_have_the_numbers_of_the_drawing(twin: Path) -> None:
     text = html.unescape(twin.read_text(encoding="utf-8"))
     read = json.loads(re.search('id="facts">(.*?)</script>', text)[1])
     assert [param["users"] for param in read["params"]] == [[3, 7], [3, 7], [5, 9], [5, 9]]
@@ -629,7 +627,7 @@ def net(tmp_path: Path) -> Path:
     return tmp_path / "net.prototxt"
 
 
-def test_a_page_is_asked_for_by_option_or_by_the_name_of_the_file(tmp_path: Path, net: Path) -> None:
+def test_a_page_is_written_by_option_or_by_file_extension(tmp_path: Path, net: Path) -> None:
     assert run("draw", net, "--html", tmp_path / "one.html").exit_code == 0
     assert run("draw", "--html", tmp_path / "two.html", net).exit_code == 0
     assert run("draw", net, tmp_path / "three.HTM").exit_code == 0
@@ -642,29 +640,29 @@ def test_a_page_is_asked_for_by_option_or_by_the_name_of_the_file(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--html", "net.svg"], "cannot write a page to 'net.svg': its name must end in .html"),
         (["--html", "none/net.html"], "there is no folder 'none'"),
         ([], "Missing argument 'OUT' or option '--html'"),
     ],
 )
-def test_a_page_that_cannot_be_made_is_told_before_work_is_done(
-    net: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+def test_an_impossible_page_is_reported_before_drawing(
+    net: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
     monkeypatch.chdir(net.parent)
     done = run("draw", "net.prototxt", *arguments)
     assert done.exit_code == (1 if arguments else 2)
-    assert said in done.output
+    assert message in done.output
     assert [path.name for path in net.parent.iterdir()] == ["net.prototxt"]
 
 
-def test_a_page_in_no_place_is_refused_by_the_library_too(tmp_path: Path) -> None:
+def test_the_library_also_refuses_a_page_in_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"its name must end in \.html"):
         write_page(graph_of(PLAIN), tmp_path / "net.txt")
 
 
-def test_half_a_page_is_never_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_is_never_partly_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "net.html"
     path.write_text("the old one")
 

@@ -41,7 +41,7 @@ def size(shape: tuple[int, ...] | None) -> str:
     return "" if shape is None else "x".join(map(str, shape)) or "scalar"
 
 
-def test_every_shape_stands_on_its_wires(drawn) -> None:
+def test_every_shape_is_on_its_edges(drawn) -> None:
     graph, root = drawn
     numbers = blob_numbers(graph)
     for node in graph.nodes:
@@ -54,7 +54,7 @@ def test_every_shape_stands_on_its_wires(drawn) -> None:
     assert {f"blob-{numbers[blob]}" for blob in numbers if blob not in folded} <= wired
 
 
-def test_every_parameter_stands_in_the_boxes_of_its_users_with_its_shape(drawn) -> None:
+def test_every_parameter_is_in_the_boxes_of_its_users_with_its_shape(drawn) -> None:
     graph, root = drawn
     for number, param in enumerate(graph.params):
         users = [place for place, node in enumerate(graph.nodes) if param in [use.param for use in node.params]]
@@ -65,7 +65,7 @@ def test_every_parameter_stands_in_the_boxes_of_its_users_with_its_shape(drawn) 
         assert all(words(chip).startswith(f"{param.name or param.role} {size(param.shape)}") for chip in chips)
 
 
-def test_the_users_of_a_shared_parameter_are_tied_by_colour_legend_and_lines(drawn) -> None:
+def test_the_users_of_a_shared_parameter_are_connected_by_color_legend_and_lines(drawn) -> None:
     graph, root = drawn
     shared = 0
     for number, param in enumerate(graph.params):
@@ -91,20 +91,20 @@ def legend_of(root: Element) -> Element:
     return classed(root, "legend")[0]
 
 
-def test_ties_run_from_box_to_box_in_the_colour_of_what_is_shared() -> None:
+def test_connecting_lines_run_from_box_to_box_in_the_color_of_the_parameter() -> None:
     root = parsed(to_svg(draw(graph_of(THREE))))
-    left, right = (classed(root, "layer", f"layer-{number}")[0] for number in (3, 7))
+    first, second = (classed(root, "layer", f"layer-{number}")[0] for number in (3, 7))
     tie = next(tie for tie in classed(root, "tie") if "param-0" in tie.get("class").split())
     line = frame(tie)
-    assert frame(left).right == pytest.approx(line.left, abs=1.5)
-    assert frame(right).left == pytest.approx(line.right, abs=1.5)
+    assert frame(first).right == pytest.approx(line.left, abs=1.5)
+    assert frame(second).left == pytest.approx(line.right, abs=1.5)
     path = next(element for element in tie if element.tag.endswith("path"))
     chip = classed(root, "entry", "param-0")[0]
     assert path.get("stroke") == list(chip)[1].get("stroke")
     assert path.get("stroke-dasharray")
 
 
-def test_every_layer_tells_its_parameters_and_multiply_adds(drawn) -> None:
+def test_every_layer_shows_its_parameters_and_multiply_adds(drawn) -> None:
     graph, root = drawn
     for number, (node, facts) in enumerate(zip(graph.nodes, summarize(graph).rows, strict=True)):
         text = words(classed(root, "layer", f"layer-{number}")[0])
@@ -115,7 +115,7 @@ def test_every_layer_tells_its_parameters_and_multiply_adds(drawn) -> None:
             assert "multiply-adds" in text
 
 
-def test_ids_and_classes_hold_no_name_of_the_file(drawn) -> None:
+def test_ids_and_classes_contain_no_name_of_the_file(drawn) -> None:
     _, root = drawn
     kinds = {
         *("graph", "node", "edge", "cluster", "layer", "output", "wire", "label", "tie", "chip", "entry", "legend"),
@@ -128,14 +128,14 @@ def test_ids_and_classes_hold_no_name_of_the_file(drawn) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_words_that_people_use() -> None:
+def test_standard_words_are_used() -> None:
     root = parsed(to_svg(draw(graph_of(gallery_net("half_twin")))))
     text = words(root)
     assert "24 x 5x7, stride 1" in text  # kernel_h and kernel_w
     assert "MAX 2x2/2" in text
 
 
-def test_nine_towers_collapse_to_one_and_all_their_layers_are_told() -> None:
+def test_nine_towers_collapse_to_one_and_all_their_layers_are_listed() -> None:
     graph = graph_of(gallery_net("nine_towers"))
     root = parsed(to_svg(draw(graph, towers="collapsed")))
     text = words(root)
@@ -153,14 +153,14 @@ def test_nine_towers_collapse_to_one_and_all_their_layers_are_told() -> None:
     assert not inside.holds(boxes["layer-0"])
 
 
-def test_inputs_of_collapsed_towers_go_with_them() -> None:
+def test_inputs_of_collapsed_towers_collapse_too() -> None:
     graph = graph_of(gallery_net("triplet"))
     root = parsed(to_svg(draw(graph, towers="collapsed")))
     assert "data_anchor \u2026 data_negative" in words(root)
     assert "3 blobs of 32x128" in words(root)
 
 
-def test_towers_that_differ_stay_apart() -> None:
+def test_towers_that_differ_are_drawn_separately() -> None:
     graph = graph_of(OWN_BIAS)
     assert draw(graph, towers="collapsed").source == draw(graph).source
 
@@ -189,24 +189,24 @@ def test_multipliers_of_learning_rates_are_shown_on_request() -> None:
     assert "lr_mult" not in words(parsed(to_svg(draw(graph))))
 
 
-def test_full_detail_tells_fillers_multipliers_and_lines() -> None:
+def test_full_detail_shows_fillers_multipliers_and_lines() -> None:
     text = V1.replace("num_output: 4", 'num_output: 4 weight_filler { type: "xavier" }')
-    said = words(parsed(to_svg(draw(graph_of(text), detail="full"))))
-    assert "xavier" in said
-    assert "lr_mult 2" in said
-    assert "line 4" in said
+    shown = words(parsed(to_svg(draw(graph_of(text), detail="full"))))
+    assert "xavier" in shown
+    assert "lr_mult 2" in shown
+    assert "line 4" in shown
 
 
-def test_few_words_leave_out_counts_and_what_is_not_shared() -> None:
-    said = words(parsed(to_svg(draw(graph_of(OWN_BIAS), detail="layers"))))
-    assert "conv_w" in said
-    assert "not shared" in said
-    assert "multiply-adds" not in said.partition("forward pass")[2]
-    assert "+ ReLU" in said
+def test_low_detail_omits_counts_and_fillers() -> None:
+    shown = words(parsed(to_svg(draw(graph_of(OWN_BIAS), detail="layers"))))
+    assert "conv_w" in shown
+    assert "not shared" in shown
+    assert "multiply-adds" not in shown.partition("forward pass")[2]
+    assert "+ ReLU" in shown
 
 
 @pytest.mark.parametrize("style", ["plain", "caffe", "paper", "dark"])
-def test_styles_tell_layers_apart(style: str) -> None:
+def test_styles_distinguish_layers(style: str) -> None:
     graph = graph_of(TWIN.replace('"EuclideanLoss"', '"ContrastiveLoss"'))
     root = parsed(to_svg(draw(graph, style=style)))
     boxes = {words(box).split()[0]: box for box in classed(root, "layer")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from onnx_nets import compare
 from ported_nets import some_values
-from ported_zoo import given, layer
+from ported_zoo import input_layer, layer
 
 import siamese_proto as sp
 
@@ -40,9 +40,9 @@ IMAGES = [
 ]
 METRICS = ("EUCLIDEAN", "SQUARED", "L1", "EXP_L1", "COSINE_SIMILARITY", "COSINE_DISTANCE", "DOT")
 JOINED = (
-    given("a", 4, 3, 2)
-    + given("b", 4, 6)
-    + given("sim", 4)
+    input_layer("a", 4, 3, 2)
+    + input_layer("b", 4, 6)
+    + input_layer("sim", 4)
     + layer("flat", "Flatten", "a")
     + "".join(layer(metric, "Distance", "a b", "", f"distance_param {{ metric: {metric} }}") for metric in METRICS)
     + layer("triplet", "TripletLoss", "a b b", "", "triplet_loss_param { form: SOFTMAX distance: EUCLIDEAN }")
@@ -53,12 +53,12 @@ JOINED = (
     + layer("sigmoid", "SigmoidCrossEntropyLoss", "a b", "", "loss_param { ignore_label: 1 normalization: VALID }")
 )
 SEQUENCES = (
-    given("x", 4, 3, 5)
-    + given("cont", 4, 3)
-    + given("h", 1, 3, 6)
-    + given("c", 1, 3, 6)
-    + given("words", 3, 4)
-    + given("label", 4)
+    input_layer("x", 4, 3, 5)
+    + input_layer("cont", 4, 3)
+    + input_layer("h", 1, 3, 6)
+    + input_layer("c", 1, 3, 6)
+    + input_layer("words", 3, 4)
+    + input_layer("label", 4)
     + layer("rnn", "RNN", "x cont h", "rnn h_rnn", "recurrent_param { num_output: 6 expose_hidden: true }")
     + layer("lstm", "LSTM", "x cont h c", "y h_y c_y", "recurrent_param { num_output: 6 expose_hidden: true }")
     + layer("center", "CenterLoss", "x label", "", "center_loss_param { num_output: 3 }")
@@ -76,7 +76,7 @@ def joined(net: sp.Net) -> sp.Net:
 
 
 def test_layers_of_images() -> None:
-    text = given("x", *IMAGE) + "".join(
+    text = input_layer("x", *IMAGE) + "".join(
         layer(f"y{index}", kind, "x", "", settings) for index, (kind, settings) in enumerate(IMAGES)
     )
     net = joined(sp.Net(text))
@@ -105,8 +105,8 @@ WINDOWS = [  # kernel, stride and pad in height and width
 ]
 
 
-def test_windows_that_begin_or_end_in_the_padding_are_pooled_as_in_the_net() -> None:
-    text = given("x", 2, 3, 7, 9) + given("y", 2, 3, 6, 7)
+def test_windows_in_the_padding_are_pooled_as_in_the_net() -> None:
+    text = input_layer("x", 2, 3, 7, 9) + input_layer("y", 2, 3, 6, 7)
     for blob in "xy":
         for method in ("MAX", "AVE"):
             text += layer(

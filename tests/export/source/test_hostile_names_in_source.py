@@ -108,7 +108,7 @@ def check(net: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", NASTY)
 @pytest.mark.parametrize("net", [TWIN, HEADS], ids=["twin", "two losses"])
-def test_nasty_names_never_become_code(net: str, name: str) -> None:
+def test_hostile_names_never_become_code(net: str, name: str) -> None:
     check(net, name)
 
 
@@ -120,7 +120,7 @@ def test_no_name_ever_becomes_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*NASTY[:3], "forward", "torch", "load_state_dict"])
-def test_nets_with_nasty_names_compute_what_they_should(name: str) -> None:
+def test_nets_with_hostile_names_compute_the_right_results(name: str) -> None:
     net = sp.Net(renamed(TWIN, name), fuse=False, seed=1)
     compare(net, some_values(net))
 

@@ -36,11 +36,11 @@ def test_a_broken_statement_is_the_same_statement(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", STATEMENTS)
-def test_it_stands_as_ruff_would_break_it(code: str) -> None:
+def test_a_statement_is_broken_as_ruff_breaks_it(code: str) -> None:
     text = "\n".join(["def function():", *statement(code, 4)]) + "\n"
     ruff = [sys.executable, "-m", "ruff", "format", "--isolated", "--line-length", str(WIDTH), "-"]
     assert subprocess.run(ruff, input=text, capture_output=True, text=True, check=True).stdout == text
 
 
-def test_a_remark_without_room_stands_above() -> None:
+def test_a_comment_without_room_is_put_above() -> None:
     assert statement("y = x", 4, "z" * 110) == [f"    # {'z' * 110}", "    y = x"]

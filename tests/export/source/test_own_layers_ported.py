@@ -35,12 +35,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "shapes", "tops"), CASES, ids=[case[0] for case in CASES])
-def test_a_layer_of_ours_is_ported(text: str, shapes: list[tuple[int, ...]], tops: int) -> None:
+def test_a_siamese_proto_layer_is_ported(text: str, shapes: list[tuple[int, ...]], tops: int) -> None:
     net = ""
     for index, shape in enumerate(shapes):
         dims = " ".join(f"dim: {size}" for size in shape)
         net += f'layer {{ name: "in{index}" type: "Input" top: "b{index}" input_param {{ shape {{ {dims} }} }} }}\n'
     bottoms = " ".join(f'bottom: "b{index}"' for index in range(len(shapes)))
     names = " ".join(f'top: "t{index}"' for index in range(tops))
-    made = sp.Net(net + f'layer {{ name: "it" {text} {bottoms} {names} }}', phase="TEST", seed=1)
-    compare(made, some_values(made))
+    built = sp.Net(net + f'layer {{ name: "it" {text} {bottoms} {names} }}', phase="TEST", seed=1)
+    compare(built, some_values(built))

@@ -30,18 +30,18 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["port", *map(str, arguments)])
 
 
-def test_the_flagship_is_written_as_a_reviewer_wants_it() -> None:
+def test_the_flagship_is_written_in_readable_source() -> None:
     written = sp.emit(sp.build_graph(sp.parse_net(TWIN.read_text()), phase="TEST", shapes=SHAPE))
     assert written == (GOLDEN / "emit" / "mnist_siamese.py").read_text()
 
 
-def test_source_and_weights_run_where_only_torch_is(tmp_path: Path) -> None:
-    made = command(
+def test_source_and_weights_need_only_torch(tmp_path: Path) -> None:
+    result = command(
         FLAGSHIP / "net.prototxt",
         *("--shape", "pair_data=64,2,28,28", "--weights", FLAGSHIP / "snap_iter_100.caffemodel"),
         *("-o", tmp_path / "twin.py"),
     )
-    assert made.exit_code == 0, made.output
+    assert result.exit_code == 0, result.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["twin.py", "twin.safetensors"]
     only_torch = (
         "import runpy, sys\n"
@@ -53,10 +53,10 @@ def test_source_and_weights_run_where_only_torch_is(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stdout) == (0, "loss ()\n"), ran.stderr
 
 
-def test_the_weights_written_are_those_of_the_file(tmp_path: Path) -> None:
+def test_the_weights_written_equal_those_of_the_file(tmp_path: Path) -> None:
     weights = FLAGSHIP / "snap_iter_100.caffemodel"
-    made = command(FLAGSHIP / "net.prototxt", "--weights", weights, "-o", tmp_path / "twin.py")
-    assert made.exit_code == 0, made.output
+    result = command(FLAGSHIP / "net.prototxt", "--weights", weights, "-o", tmp_path / "twin.py")
+    assert result.exit_code == 0, result.output
     net = sp.Net(FLAGSHIP / "net.prototxt", weights=weights, fuse=False)
     ported = port(net.graph)
     module = executed(ported).eval()
@@ -67,14 +67,14 @@ def test_the_weights_written_are_those_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(module(**values).detach().numpy(), net(**values)["loss"].detach().numpy(), rtol=1e-6)
 
 
-def test_weights_of_torch_s_own_kind_are_read_too(tmp_path: Path) -> None:
+def test_weights_saved_by_torch_can_be_read(tmp_path: Path) -> None:
     namespace: dict[str, object] = {"__name__": "twin"}
     exec((GOLDEN / "emit" / "mnist_siamese.py").read_text(), namespace)
     state = namespace["MnistSiamese"]().state_dict()
     torch.save(state, tmp_path / "twin.pt")
-    found = namespace["read_weights"](tmp_path / "twin.pt")
-    assert found.keys() == state.keys()
-    assert all(torch.equal(found[key], state[key]) for key in state)
+    weights = namespace["read_weights"](tmp_path / "twin.pt")
+    assert weights.keys() == state.keys()
+    assert all(torch.equal(weights[key], state[key]) for key in state)
 
 
 def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> None:
@@ -92,9 +92,9 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
     )
     # In a process of its own: a layer type once registered stays.
     words = [sys.executable, "-m", "siamese_proto", "port", net, "--layers", layers, "-o", tmp_path / "net.py"]
-    made = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert made.returncode == 1
-    assert problem_lines(made.stderr) == [
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert problem_lines(result.stderr) == [
         f"{net}:2: layer 'odd': a layer of type WithoutSource (as set) has no plain PyTorch form; "
         "give its class a method `torch_source`, or port the net without it"
     ]
@@ -115,16 +115,16 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
 def test_nets_that_cannot_run_are_refused(tmp_path: Path, text: str, message: str) -> None:
     net = tmp_path / "net.prototxt"
     net.write_text(text)
-    made = command(net, "-o", tmp_path / "net.py")
-    assert made.exit_code == 1
-    assert message in made.output
+    result = command(net, "-o", tmp_path / "net.py")
+    assert result.exit_code == 1
+    assert message in result.output
     assert not (tmp_path / "net.py").exists()
 
 
-def test_the_name_must_be_that_of_python_source(tmp_path: Path) -> None:
-    made = command(TWIN, "-o", tmp_path / "net.txt")
-    assert made.exit_code == 1
-    assert "must end with .py" in made.output
+def test_the_output_file_must_be_python_source(tmp_path: Path) -> None:
+    result = command(TWIN, "-o", tmp_path / "net.txt")
+    assert result.exit_code == 1
+    assert "must end with .py" in result.output
 
 
 LAYERS_AT_FAULT = {
@@ -144,7 +144,7 @@ LAYERS_AT_FAULT = {
 
 @pytest.mark.parametrize("out", ["net.py", "net.onnx"])
 @pytest.mark.parametrize(("fault", "message"), LAYERS_AT_FAULT.items())
-def test_a_layer_at_fault_is_said_in_one_line(
+def test_an_error_in_a_layer_is_one_line(
     fault: str, message: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = 'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }\n'

@@ -11,7 +11,7 @@ import paths
 import pytest
 import torch
 from ported_nets import close, compare, executed, give_weights, some_values
-from ported_zoo import ZOO, given, layer, pool
+from ported_zoo import ZOO, input_layer, layer, pool
 
 import siamese_proto as sp
 from siamese_proto.export.source import port
@@ -48,7 +48,7 @@ def test_a_ported_net_computes_what_the_net_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ResNet", "shared statistics", "LeNet twin"])
-def test_it_does_so_in_training_too(name: str) -> None:
+def test_a_ported_net_computes_what_the_net_computes_in_training(name: str) -> None:
     net = zoo_net(name, "TRAIN").double()
     # In single precision the gradient of a bias before BatchNorm, which is 0, would be rounding alone.
     compare(net, some_values(net))
@@ -56,15 +56,15 @@ def test_it_does_so_in_training_too(name: str) -> None:
 
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("path", NETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_the_nets_of_the_project_are_ported(path: Path, phase: str) -> None:
+def test_the_included_nets_are_ported(path: Path, phase: str) -> None:
     text = path.read_text()
     if phase == "TRAIN":  # what is drawn differs
         text = re.sub(r"dropout_ratio: [\d.]+", "dropout_ratio: 0", text)
-    known = sp.build_graph(sp.parse_net(text), phase=phase).blobs()
-    shapes = {name: shape for name, shape in SHAPES.items() if name in known}
-    if "pair" in known:
+    blobs = sp.build_graph(sp.parse_net(text), phase=phase).blobs()
+    shapes = {name: shape for name, shape in SHAPES.items() if name in blobs}
+    if "pair" in blobs:
         shapes["sim"] = SHAPES["pair"][:1]
-    if path.parent.name in SIDES and "same" in known:
+    if path.parent.name in SIDES and "same" in blobs:
         side = SIDES[path.parent.name]
         shapes.update({"data": side, "data_p": side, "same": side[:1]})
     net = sp.Net(text, phase=phase, shapes=shapes, fuse=False, seed=1)
@@ -85,10 +85,10 @@ def same_in_single_precision(net: sp.Net, values: dict[str, torch.Tensor]) -> No
     module = executed(ported).eval()
     give_weights(net, module, ported)
     with torch.no_grad():
-        found = module(**{argument: values[blob] for blob, argument in ported.inputs.items()})
-        found = {ported.outputs[0]: found} if isinstance(found, torch.Tensor) else found
+        results = module(**{argument: values[blob] for blob, argument in ported.inputs.items()})
+        results = {ported.outputs[0]: results} if isinstance(results, torch.Tensor) else results
         expected = net(**values)
-        for name, output in found.items():
+        for name, output in results.items():
             close(name, output, expected[name], 2e-6)
 
 
@@ -119,7 +119,7 @@ def test_every_source_is_formatted_and_lint_clean(sources: Path) -> None:
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
-def test_a_twin_is_one_tower_that_forward_once_runs() -> None:
+def test_a_twin_is_one_tower_run_by_forward_once() -> None:
     ported = port(zoo_net("LeNet twin").graph)
     assert ported.source.count("(nn.Module):") == 3  # the tower, the net and the loss
     assert sorted(ported.keys.values()) == [
@@ -155,7 +155,7 @@ def test_a_ported_net_takes_any_batch_size() -> None:
 
 
 @pytest.mark.parametrize("name", ["sentences", "sentences that share in part"])
-def test_recurrent_layers_go_on_where_the_last_batch_ended(name: str) -> None:
+def test_recurrent_layers_continue_from_the_state_of_the_last_batch(name: str) -> None:
     """Each of those that share their parameters from a state of its own."""
     net = zoo_net(name)
     ported = port(net.graph)
@@ -163,14 +163,14 @@ def test_recurrent_layers_go_on_where_the_last_batch_ended(name: str) -> None:
     give_weights(net, module, ported)
     for seed in range(3):
         values = {**some_values(net, seed), "cont": torch.ones(3, 2)}
-        found = module(**{argument: values[blob] for blob, argument in ported.inputs.items()})
-        found = {ported.outputs[0]: found} if isinstance(found, torch.Tensor) else found
+        results = module(**{argument: values[blob] for blob, argument in ported.inputs.items()})
+        results = {ported.outputs[0]: results} if isinstance(results, torch.Tensor) else results
         for blob, expected in net(**values).items():
-            assert torch.allclose(found[blob], expected, rtol=1e-6, atol=1e-6)
+            assert torch.allclose(results[blob], expected, rtol=1e-6, atol=1e-6)
 
 
-def test_values_are_drawn_in_training_alone_and_as_often_as_they_are_large() -> None:
-    text = given("data", 4000, 1, 2, 2) + pool("drawn", "data", "pool: STOCHASTIC kernel_size: 2")
+def test_values_are_drawn_only_in_training_and_in_proportion_to_their_size() -> None:
+    text = input_layer("data", 4000, 1, 2, 2) + pool("drawn", "data", "pool: STOCHASTIC kernel_size: 2")
     module = executed(port(sp.build_graph(sp.parse_net(text), phase="TRAIN")))
     data = torch.tensor([1.0, 2, 3, 4]).reshape(1, 1, 2, 2).expand(4000, 1, 2, 2)
     drawn = module.train()(data).flatten()
@@ -179,12 +179,14 @@ def test_values_are_drawn_in_training_alone_and_as_often_as_they_are_large() -> 
     torch.testing.assert_close(module.eval()(data).flatten(), torch.full((4000,), 3.0))
 
 
-def test_a_matrix_in_a_file_stands_in_the_source(tmp_path: Path) -> None:
+def test_a_matrix_from_a_file_is_written_into_the_source(tmp_path: Path) -> None:
     gains = torch.rand(9, 9, generator=torch.Generator().manual_seed(1))
     blob = schema.BlobProto(data=gains.flatten().tolist(), num=1, channels=1, height=9, width=9)
     (tmp_path / "h.binaryproto").write_bytes(blob.SerializeToString())
     settings = f'infogain_loss_param {{ source: "{tmp_path}/h.binaryproto" }}'
-    text = given("data", 4, 9) + given("label", 4) + layer("loss", "InfogainLoss", "data label", "", settings)
+    text = (
+        input_layer("data", 4, 9) + input_layer("label", 4) + layer("loss", "InfogainLoss", "data label", "", settings)
+    )
     net = sp.Net(text)
     compare(net, some_values(net))
     source = sp.emit(net.graph)
@@ -196,7 +198,7 @@ def test_a_matrix_in_a_file_stands_in_the_source(tmp_path: Path) -> None:
         sp.emit(sp.build_graph(sp.parse_net(text.replace("dim: 9", "dim: 40"))))
 
 
-def test_no_two_helpers_have_one_name() -> None:
+def test_helpers_have_different_names() -> None:
     layers = (ROOT / "siamese_proto" / "layers").glob("*.py")
     helpers = sorted({name for path in layers for name in re.findall(r"functional\.\w+\.\w+", path.read_text())})
     assert len(helpers) > 20
