@@ -27,7 +27,7 @@ class Case:
     name: str
     net: str  # the fields of a solver, or of a net where nothing is trained
     source: str  # the layer that the batches are for
-    tops: tuple[str, ...]  # of that layer: the pictures of all towers as channels, the labels
+    tops: tuple[str, ...]  # of that layer: the images of all towers as channels, the labels
     tower: Callable[[], nn.Module]
     towers: int
     loss: Loss

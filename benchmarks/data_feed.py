@@ -2,9 +2,9 @@
 
 Both read the same data, made here: 28x28 pairs in an LMDB, a LevelDB and an HDF5 file, pairs drawn from an IDX file,
 and 96x96 JPEG files (cropped to 88x88, mirrored) by a list, in an LMDB, and as pairs drawn from a folder. By hand: a
-Dataset as one writes it, in a DataLoader with the number of workers, of 0, 1 and 2, that is fastest here. Both run in
-turns in one process; the ratio is ours over by hand, above 1 where we are faster. Then the flagship is trained, and the
-share of its steps spent waiting for batches is told.
+typical Dataset, in a DataLoader with the number of workers (0, 1 or 2) that is fastest here. Both run in
+turns in one process; the ratio is ours divided by the hand-written rate, above 1 if we are faster. Then the flagship
+is trained, and the share of its steps spent waiting for batches is printed.
 
     python benchmarks/data_feed.py [--threads 1] [--rounds 9] [--batches 60] [--only lmdb jpeg]
 """
@@ -127,7 +127,7 @@ def photo(data: Any) -> torch.Tensor:
 
 
 class LmdbPairs(Dataset[Item]):
-    """Raw pairs, opened where they are read."""
+    """Raw pairs; the database is opened on the first read."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -159,7 +159,7 @@ class LmdbPhotos(LmdbPairs):
 
 
 class LevelPairs(LmdbPairs):
-    """The same from a LevelDB, which one process alone may open."""
+    """The same from a LevelDB, which only one process can open."""
 
     def __getitem__(self, index: int) -> Item:
         if self.transaction is None:
@@ -259,7 +259,7 @@ def batches_by_hand(name: str, workers: int) -> Iterator[Any]:
 def fastest(name: str, batches: int) -> int:
     """Return the number of workers with which the hand-written loader is fastest."""
     rates = {}
-    for workers in (0, 1) if name.startswith("LevelDB") else (0, 1, 2):  # one process alone may open a LevelDB
+    for workers in (0, 1) if name.startswith("LevelDB") else (0, 1, 2):  # only one process can open a LevelDB
         stream = batches_by_hand(name, workers)
         rate(stream.__next__, 10)
         rates[workers] = rate(stream.__next__, batches)

@@ -22,7 +22,7 @@ from siamese_proto.graph.ir import Node
 
 Floats = NDArray[np.floating]
 Batch = dict[str, Tensor]
-ROWS = 100  # images that a hand-written tower takes at once
+ROWS = 100  # batch size of a hand-written tower
 EPISODES = 2000  # of one-shot trials
 
 
@@ -33,7 +33,7 @@ class HeldOut:
     images: tuple[Floats, Floats]  # (N, C, H, W) each
     rows: tuple[NDArray[np.intp], NDArray[np.intp]]  # (P,) each
     same: NDArray[np.bool_]  # (P,)
-    labels: NDArray[np.int64] | None  # (N,), the classes of the images where all are there to be found again
+    labels: NDArray[np.int64] | None  # (N,), the classes of the images if all images are included
 
 
 class Side(Protocol):
@@ -106,7 +106,7 @@ def scores(side: Side, held_out: HeldOut, threshold: float | None, ways: tuple[i
         "balanced accuracy": results.at_threshold.balanced_accuracy,
     }
     for way in ways:
-        assert held_out.labels is not None  # ways are asked for where there are classes
+        assert held_out.labels is not None  # one-shot accuracies need classes
         accuracy = few_shot(first, second, held_out.labels, side, way=way, episodes=EPISODES).accuracy
         scores[f"{way}-way one-shot"] = accuracy.value
     return scores

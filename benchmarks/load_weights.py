@@ -3,9 +3,9 @@
     python benchmarks/load_weights.py [--megabytes 500] [--over-2-gib]
 
 A synthetic .caffemodel is written to a temporary folder. Its bytes are read into memory; its layers are loaded and a
-number of every page looked at (a mapped file costs nothing until then); they are copied to new tensors, and by a net to
-the tensors that it has. Each is done several times, in turns and in a process of its own; the least time counts, and
-the most memory. Memory is what is needed above the package itself; pages of the mapped file, which the system can take
+number of every page is read (a mapped file costs nothing until then); they are copied to new tensors, and by a net to
+its tensors. Each is done several times, in turns and in a separate process; the result is the minimum time and
+the maximum memory. Memory excludes the package itself; pages of the mapped file, which the system can take
 back, are left out (RssAnon of Linux).
 """
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-Work = Callable[[int], None]  # does so many steps
-ALIKE = 3  # works of each kind, where that is asked for
+Work = Callable[[int], None]  # runs the given number of steps
+ALIKE = 3  # copies of each program, if requested
 
 
 @dataclass(frozen=True)

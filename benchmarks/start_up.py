@@ -2,9 +2,9 @@
 
     python benchmarks/start_up.py [--rounds 5]
 
-Commands run in processes of their own, the least and the median time are printed. The large net is a ResNet of 152
-layers, written here as prototxt; its time is split into reading, building and filling the weights, torch's import
-apart.
+Commands run in separate processes; the minimum and median time are printed. The large net is a ResNet of 152
+layers, written here as prototxt; its time is split into reading, building and filling the weights, without the import
+of torch.
 """
 
 from __future__ import annotations

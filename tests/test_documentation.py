@@ -1,4 +1,4 @@
-"""Every command and program of the README, the tour and the guide runs, in order, in a copy of what a newcomer has.
+"""Every command and program of the README, the tour and the guide runs, in order, in a copy of a new checkout.
 
 Trainings after the first are cut to a few iterations.
 """
@@ -20,7 +20,7 @@ README, TOUR, GUIDE = (
     (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/tour.md", "docs/guide.md")
 )
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Tests run where these have been done already; pytest runs this very test.
+# These have been run before the tests; pytest runs this test itself.
 SET_UP = re.compile(r'python -m pip install -c constraints\.txt -e "\.\[[a-z,]+\]" && ')
 RUNNING_NOW = "python -m pytest"
 SHORTER = {"iter_1000": "iter_12", "iter_500": "iter_6"}

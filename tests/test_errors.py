@@ -1,6 +1,6 @@
-"""What people get wrong, and the one line each of them reads: the table is the test.
+"""Common mistakes and the one-line error for each of them: the table is the test.
 
-Every row changes something in a folder that trains, carries out a command as a user would, and reads stderr.
+Every row changes something in a folder that trains, runs a command and reads stderr.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def database(folder: Path, records: list[bytes], name: str = "pairs") -> None:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which everything is right."""
+    """A folder without mistakes."""
     folder = tmp_path_factory.mktemp("sound")
     (folder / "net.prototxt").write_text(NET)
     (folder / "solver.prototxt").write_text(SOLVER)
@@ -437,7 +437,7 @@ def test_every_mistake_is_reported_in_one_line(
     before = sorted(path for path in folder.rglob("*") if path.parent.name != "pairs")
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 1
-    # What was logged before the mistake showed stands above it.
+    # Log lines from before the mistake are above it.
     lines = problem_lines(done.stdout) if command == CHECK else problem_lines(done.stderr)[-1:]
     assert lines == message.splitlines()
     assert "Traceback" not in done.stderr

@@ -29,7 +29,7 @@ NET = """
 layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 5 } }
 """
-# makes all of its arguments and waits in the middle of it
+# creates all of its arguments and waits before it finishes
 MAKER = """
 import contextlib, sys, time
 from siamese_proto.data.databases.database import create_database
@@ -72,7 +72,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 @contextmanager
 def maker(*paths: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in the middle of making files."""
+    """A process that is creating files."""
     command = [sys.executable, "-c", MAKER, *map(str, paths)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -102,7 +102,7 @@ def test_partial_files_of_a_running_process_stay(tmp_path: Path) -> None:
         partials = sorted(tmp_path.glob(".*.partial"))
         assert len(partials) == len(paths)
         with replacing(paths[0]) as own:
-            write_weights(paths[0])  # while this process writes it already
+            write_weights(paths[0])  # while this process is writing it
             assert Path(own).exists()
         assert sorted(tmp_path.glob(".*.partial")) == partials
         assert process.stdin is not None
@@ -137,7 +137,7 @@ with replacing({str(path)!r}):
 
 
 def test_a_database_that_a_killed_process_had_moved_away_is_put_back(tmp_path: Path) -> None:
-    """Killed between the two renames that replace one: the old one lies in the folder of the new."""
+    """Killed between the two renames that replace it: the old database is in the folder of the new one."""
     path = tmp_path / "pairs.lmdb"
     write_database(path)
     partial = tmp_path / ".pairs.lmdb.0123abcd.partial"

@@ -95,7 +95,7 @@ def calls(function: Callable[[str], Any], text: str) -> int:
         nonlocal count
         count += event in ("call", "c_call")
 
-    function(text)  # what is loaded and built once
+    function(text)  # one-time loading and building
     sys.setprofile(add)
     try:
         function(text)

@@ -29,7 +29,7 @@ ORDER = [
     {"pycaffe", "cli", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-# One hand further to the right: the public names gather everything.
+# At the far right: the public names import everything.
 PUBLIC = "__init__"
 
 

@@ -1,4 +1,4 @@
-"""The layer reference is what the code says."""
+"""The layer reference matches the code."""
 
 from __future__ import annotations
 

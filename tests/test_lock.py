@@ -1,4 +1,4 @@
-"""requirements.lock holds hashes of all that constraints.txt pins and of what that depends on."""
+"""requirements.lock has hashes of all packages in constraints.txt and of their dependencies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_lock_contains_everything_that_the_package_and_its_tests_need() -> N
     extras: dict[str, list[str]] = project["optional-dependencies"]
 
     def with_extras(texts: list[str]) -> list[str]:
-        """The requirements, where those of our own extras stand for their names."""
+        """Return the requirements, with our extras replaced by their requirements."""
         own = [name for text in texts if text.startswith("siamese-proto[") for name in Requirement(text).extras]
         others = [text for text in texts if not text.startswith("siamese-proto[")]
         return others + [text for name in own for text in with_extras(extras[name])]
@@ -65,7 +65,7 @@ def test_the_lock_contains_everything_that_the_package_and_its_tests_need() -> N
 
 
 def test_the_lock_contains_the_dependencies_of_the_locked_packages() -> None:
-    """Of those that are installed here in the locked version; a CPU build of torch needs less than PyPI's."""
+    """Checks packages installed in the locked version; a CPU build of torch needs less than PyPI's."""
     looked_at = 0
     for name, version in LOCKED.items():
         try:

@@ -1,4 +1,4 @@
-"""The wheel holds all it needs: installed alone, it works from any folder."""
+"""The wheel is complete: installed alone, it works from any folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = paths.ROOT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel alone is installed into."""
+    """A folder into which only the wheel is installed."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

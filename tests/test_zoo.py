@@ -39,7 +39,7 @@ TRAININGS = [
     Training("mnist_triplet/solver_softmax.prototxt", 8),
     Training("pseudo_siamese/solver.prototxt", 0, batch=50),
     Training("mnist_pair_classifier/solver.prototxt", 8, batch=4),
-    Training("face_siamese/solver.prototxt", 27, steps=30, batch=4),  # Adam's first steps throw it far off
+    Training("face_siamese/solver.prototxt", 27, steps=30, batch=4),  # Adam's first steps increase the loss a lot
     Training("signature_siamese/solver.prototxt", 14, steps=6, batch=2),
     Training("oneshot_siamese/solver.prototxt", 10, steps=4, batch=2),
 ]
@@ -52,7 +52,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images, digits = load_digits()[0]
     for number in range(120):
         for name in ("faces", "characters"):
-            # Classes 0 to 9, then the same again further on, where these nets take their classes for the test.
+            # Classes 0 to 9, then the same again at the numbers of the test classes of these nets.
             place = folder / name / f"{digits[number] + 100 * (number % 2):03d}"
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images[number]).save(place / f"{number:03d}.png")
@@ -85,7 +85,7 @@ def test_it_trains_shares_and_deploys(training: Training, pictures: Path, monkey
     solver.net.save_weights(pictures / "weights.caffemodel")
     deployed = sp.Net(deploy, phase="TEST")
     report = deployed.load_weights(pictures / "weights.caffemodel")
-    if training.solver != "half_twin/solver_upper.prototxt":  # whose deploy net is of the other half-twin
+    if training.solver != "half_twin/solver_upper.prototxt":  # whose deploy net is that of the other half-twin
         assert not report.missing
     inputs = {
         blob.name: torch.rand(3, *blob.shape[1:])
@@ -94,7 +94,7 @@ def test_it_trains_shares_and_deploys(training: Training, pictures: Path, monkey
         for blob in node.tops
     }
     if training.solver.startswith("pseudo"):
-        inputs = {name: blob[:1] for name, blob in inputs.items()}  # the LSTM's marks of beginnings are for one row
+        inputs = {name: blob[:1] for name, blob in inputs.items()}  # the sequence markers of the LSTM are for one row
     assert all(torch.isfinite(blob).all() for blob in deployed(**inputs).values())
 
 

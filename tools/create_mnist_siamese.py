@@ -1,4 +1,4 @@
-"""Make a pair database as Caffe's convert_mnist_siamese_data does: a pair an image, drawn uniformly, in a LevelDB."""
+"""Make a pair database like Caffe's convert_mnist_siamese_data: one pair per image, drawn uniformly, in a LevelDB."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from siamese_proto.errors import NetError
 
 
 def main() -> int:
-    """Read the command line; 1 where the files cannot be used."""
+    """Parse the command line; return 1 if the files cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image_file", help="IDX file of images, plain or .gz")
     parser.add_argument("label_file", help="IDX file of their classes")

@@ -66,7 +66,7 @@ def nine_towers() -> str:
 
 
 def googlenet() -> str:
-    """A net of GoogLeNet's size: nine inception modules, two classifiers on the way."""
+    """A net of GoogLeNet's size: nine inception modules, two intermediate classifiers."""
     text = [input_layer("data", 32, 3, 224, 224), input_layer("label", 32)]
     text += [*conv_relu("conv1/7x7_s2", "data", 64, 7, 2, 3), pooling("pool1/3x3_s2", "conv1/7x7_s2", "MAX", 3, 2)]
     text += [lrn("pool1/norm1", "pool1/3x3_s2"), *conv_relu("conv2/3x3_reduce", "pool1/norm1", 64, 1)]
@@ -104,7 +104,7 @@ _INCEPTION: Mapping[str, tuple[int, int, int, int, int, int]] = {
 
 
 def resnet_152() -> str:
-    """A net of ResNet-152's size: fifty bottleneck blocks, normalised and scaled in place."""
+    """A net of ResNet-152's size: fifty bottleneck blocks, normalized and scaled in place."""
     text = [input_layer("data", 16, 3, 224, 224), *_normalised("conv1", "data", 64, 7, 2, 3, relu=True)]
     text.append(pooling("pool1", "conv1", "MAX", 3, 2))
     bottom = "pool1"
@@ -257,7 +257,7 @@ def pooling(name: str, bottom: str, method: str, kernel: int, stride: int, pad: 
 
 
 def lrn(name: str, bottom: str) -> str:
-    """Local response normalisation as AlexNet has it."""
+    """Local response normalization as in AlexNet."""
     settings = "local_size: 5 alpha: 0.0001 beta: 0.75"
     return f'layer {{ name: "{name}" type: "LRN" bottom: "{bottom}" top: "{name}" lrn_param {{ {settings} }} }}\n'
 

@@ -1,6 +1,6 @@
 """Draw the gallery again: make_gallery.py writes docs/gallery and the picture of the README.
 
-It draws with graphviz-pure, which brings its own measures of letters: every machine makes the same files.
+It draws with graphviz-pure, which includes font metrics, so every machine writes the same files.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Picture:
 
     net: Callable[[], str]
     says: str
-    look: dict[str, Any] = field(default_factory=dict)  # what `draw` is told
+    look: dict[str, Any] = field(default_factory=dict)  # options of `draw`
     both_phases: bool = False
 
     def drawn(self) -> str:
@@ -44,7 +44,7 @@ class Picture:
 
     @property
     def options(self) -> str:
-        """The options of `siamese-proto draw` that make it."""
+        """Return the options of `siamese-proto draw` for this picture."""
         words = ["--phase ALL"] * self.both_phases
         words += [f"--{name}" if value is True else f"--{name} {value}" for name, value in self.look.items()]
         return " ".join(words)
@@ -78,7 +78,7 @@ NETWORKS = Path(__file__).parents[1] / "prototxt"
 
 
 def networks() -> dict[str, Picture]:
-    """The networks of prototxt/ but the flagship, each file of a net that trains."""
+    """Return the training nets of prototxt/ except the flagship."""
     files = sorted(NETWORKS.glob("*/train_test*.prototxt"))
     names = {file: file.parent.name + file.stem.removeprefix("train_test") for file in files}
     return {
@@ -89,14 +89,14 @@ def networks() -> dict[str, Picture]:
 
 
 def title(net: Path) -> str:
-    """What a file says of itself in its first line."""
+    """Return the title of a file from its first line."""
     return net.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 @click.command()
 def main() -> None:
     """Write every picture and the page that shows them."""
-    os.environ["PATH"] = sysconfig.get_path("scripts")  # where there is no `dot`, graphviz-pure draws
+    os.environ["PATH"] = sysconfig.get_path("scripts")  # without `dot`, graphviz-pure draws
     gallery = DOCS / "gallery"
     gallery.mkdir(exist_ok=True)
     for name, picture in PICTURES.items():

@@ -33,7 +33,7 @@ written and change nothing are reported by `siamese-proto check` with their line
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the complete page."""
     own = {name: kind for name, kind in registered().items() if kind.__module__.startswith("siamese_proto.")}
     kinds = dict(sorted(own.items(), key=lambda item: item[0].casefold()))
     sections = [section(name, kind) for name, kind in kinds.items()]
@@ -43,7 +43,7 @@ def reference() -> str:
 
 
 def section(name: str, kind: type[Layer]) -> str:
-    """One layer type."""
+    """Return the section of one layer type."""
     head, _, rest = cleandoc(kind.__doc__ or "").partition("\n\n")
     lines = [f"## {name}", "", escaped(" ".join(head.split())), ""]
     if rest:
@@ -61,7 +61,7 @@ def section(name: str, kind: type[Layer]) -> str:
 
 
 def arity(kind: type[Layer]) -> str:
-    """How many bottoms and tops, and what is special about them."""
+    """Return the numbers of bottoms and tops, and special rules for them."""
     words = [f"Bottoms: {kind.bottoms}.", f"Tops: {'as many' if kind.same_count else kind.tops}."]
     if kind.is_loss:
         words.append("A loss: its first top counts with weight 1 unless `loss_weight` says otherwise.")
@@ -75,7 +75,7 @@ def arity(kind: type[Layer]) -> str:
 
 
 def table(message: Descriptor, title: str) -> str:
-    """The fields of a message, in the order of the schema."""
+    """Return the table of a message's fields, in the order of the schema."""
     rows = [f"| `{field.name}` | {type_of(field)} | {default_of(field)} |" for field in message.fields]
     return "\n".join([title, "", "| field | type | default |", "|---|---|---|", *rows, ""])
 
@@ -96,7 +96,7 @@ def type_of(field: FieldDescriptor) -> str:
 
 
 def default_of(field: FieldDescriptor) -> str:
-    """The value where the field is not written; empty where Caffe tells the two apart or has no value."""
+    """Return the default of a field; empty if Caffe distinguishes unset fields or has no default."""
     if not field.has_default_value:
         return ""
     if field.enum_type is not None:
@@ -108,7 +108,7 @@ def default_of(field: FieldDescriptor) -> str:
 
 
 def shared_messages(kinds: dict[str, type[Layer]]) -> Sequence[Descriptor]:
-    """Messages that stand in others, and settings that no layer type bears the name of."""
+    """Return messages nested in others, and settings that are not named after a layer type."""
     messages: dict[str, Descriptor] = {}
 
     def visit(fields: Iterable[FieldDescriptor]) -> None:
@@ -128,7 +128,7 @@ def shared_messages(kinds: dict[str, type[Layer]]) -> Sequence[Descriptor]:
 
 
 def link_of(settings: str) -> str:
-    """Where the fields of a message of settings are listed: at the layer that bears its name, else by themselves."""
+    """Return the link to a message's fields: at the layer with its name, otherwise in a separate section."""
     message = message_of(FIELDS[settings])
     owner = next((name for name in registered() if settings in settings_named(name)), None)
     name = owner or (message.name if message is not None else settings)
@@ -136,24 +136,24 @@ def link_of(settings: str) -> str:
 
 
 def message_of(field: FieldDescriptor) -> Descriptor | None:
-    """The message that a field holds, if it holds one."""
+    """Return the message type of a field, or None."""
     return field.message_type
 
 
 def plain_fields() -> Iterator[FieldDescriptor]:
-    """The fields of a layer that are no settings of its type."""
+    """Return the fields of a layer that are not settings of its type."""
     return (field for name, field in FIELDS.items() if not name.endswith("_param"))
 
 
 def common_fields() -> str:
-    """What every layer has."""
+    """Return the section on fields of every layer."""
     rows = [f"| `{field.name}` | {type_of(field)} | {default_of(field)} |" for field in plain_fields()]
     head = ["## Every layer", "", "Fields that a layer of any type may have.", ""]
     return "\n".join([*head, "| field | type | default |", "|---|---|---|", *rows, ""])
 
 
 def fillers() -> str:
-    """The types of fillers and what each takes."""
+    """Return the section on filler types and their fields."""
     rows = [
         f"| `{name}` | {', '.join(f'`{field}`' for field in fields) or 'nothing'} |"
         for name, fields in FILLER_READS.items()
@@ -162,12 +162,12 @@ def fillers() -> str:
 
 
 def anchor(heading: str) -> str:
-    """The fragment that leads to a heading."""
+    """Return the URL fragment of a heading."""
     return heading.lower().replace(" ", "-")
 
 
 def escaped(text: str) -> str:
-    """Prose of a docstring as Markdown: what is not code keeps its stars and underscores."""
+    """Escape a docstring as Markdown: stars and underscores outside code stay literal."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([*_<|])", r"\\\1", part) for part in parts)
 

@@ -1,7 +1,7 @@
 """Render the letters of several alphabets in the fonts of this machine: python tools/render_characters.py FOLDER.
 
-For oneshot_siamese, where the collection of handwritten characters is not at hand. The pictures are rendered, not
-written by hand: the character is the class, the font the writer, and each picture is turned, scaled and moved a little.
+For oneshot_siamese, if the dataset of handwritten characters is not available. The pictures are rendered, not
+handwritten: the character is the class, the font the writer, and each picture is rotated, scaled and moved a little.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from siamese_proto.cli.group import OneLineProblems
 from siamese_proto.errors import DataError
 
 SIDE = 105  # pixels, of each picture
-SYMBOL_FONTS = ("Dingbats", "D050000L", "Symbol", "Emoji")  # whose pictures stand where letters are in others
-# Letters that look like one of an alphabet before them are left out: they would be two classes of one shape.
+SYMBOL_FONTS = ("Dingbats", "D050000L", "Symbol", "Emoji")  # fonts with symbols instead of letters
+# Letters that look like one of an earlier alphabet are left out: they would be two classes with the same shape.
 ALPHABETS = {
     "latin": "ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghijmnqrt",
     "greek": "ΓΔΘΛΞΠΣΦΨΩαβγδεζηθλμξπστφψω",
@@ -34,12 +34,12 @@ ALPHABETS = {
 
 
 def folders(fonts: str | None) -> list[str | None]:
-    """Where to look for fonts: the folder given; else the system's (None), and those that come with matplotlib."""
+    """Return the folders to search for fonts: the given one, or the system's (None) and that of matplotlib."""
     return [fonts] if fonts else [None, os.path.join(matplotlib.get_data_path(), "fonts", "ttf")]
 
 
 def fonts_with(characters: str, fonts: Sequence[Path]) -> dict[str, list[Path]]:
-    """For each character the fonts that have it, in the order of the fonts."""
+    """Return the fonts that contain each character, in the order of the fonts."""
     covering: dict[str, list[Path]] = {character: [] for character in characters}
     for path in fonts:
         font = ft2font.FT2Font(path)
@@ -53,7 +53,7 @@ def fonts_with(characters: str, fonts: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def rendered(character: str, font: Path, generator: np.random.Generator) -> Image.Image:
-    """The character in black on white, SIDE x SIDE, turned up to 10 degrees, scaled and moved by up to a tenth."""
+    """Draw the character in black on white, SIDE x SIDE, rotated by up to 10 degrees, scaled and moved up to 10 %."""
     large = 2 * SIDE
     picture = Image.new("L", (large, large), 255)
     typeface = ImageFont.truetype(font, size=int(large * 0.6 * generator.uniform(0.9, 1.1)))
@@ -64,7 +64,7 @@ def rendered(character: str, font: Path, generator: np.random.Generator) -> Imag
 
 
 def plan(fonts: Sequence[Path], alphabets: Sequence[str], writers: int) -> Iterator[tuple[str, str, list[Path]]]:
-    """Name of the class, character and fonts of each that enough fonts have."""
+    """Yield class name, character and fonts of each character that enough fonts contain."""
     covering = fonts_with("".join(ALPHABETS[name] for name in alphabets), fonts)
     for alphabet in alphabets:
         for number, character in enumerate(ALPHABETS[alphabet]):
@@ -75,7 +75,7 @@ def plan(fonts: Sequence[Path], alphabets: Sequence[str], writers: int) -> Itera
 @click.command(cls=OneLineProblems)
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--fonts", type=click.Path(exists=True, file_okay=False), help="Folder of fonts (all of the machine's).")
-@click.option("--writers", default=20, show_default=True, help="Pictures of each character, each in a font of its own.")
+@click.option("--writers", default=20, show_default=True, help="Pictures of each character, each in a different font.")
 @click.option(
     "--alphabet", "alphabets", multiple=True, type=click.Choice(list(ALPHABETS)), help="Those to render (all)."
 )

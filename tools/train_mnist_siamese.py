@@ -1,4 +1,4 @@
-"""Train the LeNet twin on the embedded digits, judge it and draw it: python tools/train_mnist_siamese.py [FOLDER]."""
+"""Train, evaluate and draw the LeNet twin on the embedded digits: python tools/train_mnist_siamese.py [FOLDER]."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRAIN_PAIRS, TEST_PAIRS, TEST_BATCHES = 6000, 2000, 20  # once through the pairs
 
 
 def run(*arguments: str) -> None:
-    """Show a command as one would type it, and carry it out."""
+    """Print a command as typed in a shell, and run it."""
     click.secho(f"$ siamese-proto {' '.join(arguments)}", bold=True, err=True)
     status = siamese_proto(arguments, standalone_mode=False)
     if status:
@@ -33,7 +33,7 @@ def run(*arguments: str) -> None:
 
 
 def judge() -> None:
-    """Print how well distances tell pairs apart; the threshold is chosen on the pairs of the training database."""
+    """Print how well distances separate pairs; the threshold is chosen on the pairs of the training database."""
     train = Net(NETWORK / "train_test.prototxt", phase="TRAIN", weights=WEIGHTS)
     test = Net(NETWORK / "train_test.prototxt", phase="TEST", weights=WEIGHTS)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def judge() -> None:
 
 
 def picture_of_features() -> None:
-    """Write features.png: where one tower puts the digits that no pair of the training was made of."""
+    """Write features.png: the features of digits that are in no training pair."""
     images, digits = load_digits()[1]
     tower = Net(NETWORK / "deploy.prototxt", weights=WEIGHTS)
     features = tower(data=images[:, None] / 256)["feat"].detach().numpy()  # (N, 2)

@@ -1,4 +1,4 @@
-"""Nets on which real Caffe computes something else, or which it refuses: each rule finds its case and no other.
+"""Nets for which real Caffe computes something else, or which it refuses: each rule finds only its case.
 
 The losses and gradients named in comments are those of BVLC Caffe 1.0.
 """

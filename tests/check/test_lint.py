@@ -1,6 +1,6 @@
-"""The near-misses of twins: each net, and the exact lines that check says of it."""
+"""Near-misses of twins: each net, and the exact lines that check prints."""
 
-# ruff: noqa: E501  # one finding a line
+# ruff: noqa: E501  # one finding per line
 
 from __future__ import annotations
 
@@ -63,19 +63,19 @@ CASES = {
             "10: warning[unshared-twin]: layer 'one_p': is the counterpart of layer 'one' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names"
         ],
     ),
-    "a half-twin whose upper layers have names of their own": (
+    "a half-twin whose upper layers have unshared names": (
         TWIN + dense("three", "two", named("l3", "m3"))
         + (OTHER + dense("three_p", "two_p", named("r3", "s3"))).replace(DEEP, named("r2", "s2"))
         + loss("three", "three_p"),
         [],
     ),
-    "a half-twin whose lower layers have names of their own": (
+    "a half-twin whose lower layers have unshared names": (
         (TWIN + dense("three", "two", named("w3", "b3"))).replace(BOTH, named("l1", "m1")).replace(DEEP, named("l2", "m2"))
         + (OTHER + dense("three_p", "two_p", named("w3", "b3"))).replace(BOTH, named("r1", "s1")).replace(DEEP, named("r2", "s2"))
         + loss("three", "three_p"),
         [],
     ),
-    "a single layer with names of its own": (
+    "a single layer with unshared names": (
         TWIN + OTHER.replace(DEEP, named("w3", "b3")) + loss("two", "two_p"),
         [
             "14: warning[unshared-twin]: layer 'two_p': is the counterpart of layer 'two' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names",
@@ -175,11 +175,11 @@ CASES = {
             "6: warning[no-effect]: layer 'r': pooling_param has no effect on a layer of type ReLU, which reads relu_param",
         ],
     ),
-    "a field that nobody knows, twice": (
+    "an unknown field, twice": (
         'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param {\n  negative_slop: 1 } }\n',
         ["4: error[unknown-field]: layer 'r': unknown field 'negative_slop' in relu_param; did you mean 'negative_slope'?"],
     ),
-}  # fmt: skip  # one finding a line
+}  # fmt: skip  # one finding per line
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,4 +1,4 @@
-"""The twins of prototxt/, each with one fault at a time: what check says is about that fault, and nothing else."""
+"""The twins of prototxt/, each with one fault at a time: check reports only that fault."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def faults_of(layer: str, node: Node, twin: Node) -> Iterator[tuple[str, str]]:
 
 
 def findings_of(text: str) -> list[Finding]:
-    """What check says, of one kind at one line once: the sizes of the batches may differ from phase to phase."""
+    """Return the findings, one per kind and line: batch sizes may differ between phases."""
     return list({(finding.location.line, finding.code): finding for finding in check_net(text)}.values())
 
 
 def lines_of(text: str) -> dict[str, int]:
-    """The line of each layer's beginning; of two of one name, the last."""
+    """Return the first line of each layer; the last one if a name is repeated."""
     return {name: text.count("\n", 0, start) + 1 for start, _, name in layers_of(text)}
 
 
@@ -94,7 +94,7 @@ def is_right(kind: str, findings: list[Finding], row: Row, node: Node, text: str
         # each of the other towers contradicts the owner
         return len(findings) == len(row) - 1 and {finding.severity for finding in findings} == {"error"}
     if not is_shared and "half_twin" in text:
-        return len(findings) < 2  # what a half-twin keeps to itself may be anything
+        return len(findings) < 2  # the unshared layers of a half-twin may be anything
     if len(findings) != 1:
         return False
     if kind.startswith(("name", "params")):

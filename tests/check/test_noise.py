@@ -34,7 +34,7 @@ def test_fields_without_effect_are_one_line_for_each_kind_with_a_count() -> None
     ]
     gaussian = 'weight_filler { type: "gaussian" value: 2 }'
     kinds = [finding.text for finding in check_net(INPUT + dense("a", std) + dense("b", gaussian))]
-    assert len(kinds) == 2  # another field of another filler is another kind
+    assert len(kinds) == 2  # another field of another filler is a different kind
     assert not any("more place" in kind for kind in kinds)
 
 
@@ -49,7 +49,7 @@ def test_the_unknown_fields_of_a_layer_of_unknown_type_are_not_reported_again() 
     assert [str(finding) for finding in check_net(text)] == [
         "<text>:2: error[unknown-layer]: layer 'r': unknown layer type 'ROIPooling'"
     ]
-    # A known type may have a misspelt field, and where there is none it may be misspelt itself.
+    # A known type may have a misspelt field; if it has none, the type itself may be misspelt.
     codes = [finding.code for finding in check_net(INPUT + layer.format('type: "ReLU"', "relo_param"))]
     assert codes == ["unknown-field"]
     assert "unknown-field" in [f.code for f in check_net(INPUT + layer.format('tipe: "ReLU"', "relu_param"))]

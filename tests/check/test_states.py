@@ -1,4 +1,4 @@
-"""The states a net is looked at in: those of the solver that names it, and what differs between phases alone."""
+"""States in which a net is checked: those of its solver, and findings that differ only between phases."""
 
 from __future__ import annotations
 

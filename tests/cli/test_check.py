@@ -289,7 +289,7 @@ def test_findings_as_sarif_have_what_its_schema_requires(folder: Path) -> None:
     }
     assert places[2]["artifactLocation"]["uri"] == (folder / "net.prototxt").as_uri()
     empty = json.loads(check("net.prototxt", "--format", "sarif", *SHAPES).stdout)["runs"][0]
-    assert empty["results"] == []  # it has to be there, or the scanner did not run
+    assert empty["results"] == []  # required, otherwise the scanner did not run
 
 
 @pytest.mark.parametrize("spoil", ["missing", "folder", "bytes", "empty", "source"])
@@ -323,7 +323,7 @@ def test_an_error_in_a_layer_does_not_hide_other_files(folder: Path) -> None:
         "    def read(self, message):\n        raise ValueError('two\\nlines')\n"
     )
     (folder / "a.prototxt").write_text('layer { name: "f" type: "Faulty" bottom: "x" top: "y" }')
-    # In a process of its own: a layer type once registered stays.
+    # In a separate process: a registered layer type stays registered.
     done = run("check", "a.prototxt", "net.prototxt", "--layers", "layers.py", *SHAPES, folder=folder)
     assert problem_lines(done.stdout) == [
         "a.prototxt:1: error[internal]: cannot be checked: ValueError: two lines",

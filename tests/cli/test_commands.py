@@ -57,7 +57,7 @@ def test_version() -> None:
     ids=lambda arguments: arguments[0],
 )
 def test_commands_that_do_not_run_nets_never_load_torch(arguments: list[str], folder: Path) -> None:
-    """And they work although the net's database is not there."""
+    """They also work if the net's database is missing."""
     code = f"""
 import sys
 from siamese_proto.cli import main
@@ -143,7 +143,7 @@ def test_phase_level_and_stage_choose_layers(folder: Path) -> None:
 
 
 def test_summary_is_a_table_that_counts_shared_parameters_once(folder: Path) -> None:
-    """One weight of 3 x 20 and one bias of 3, used twice; 7 * 3 * 20 multiply-adds a tower."""
+    """One weight of 3 x 20 and one bias of 3, used twice; 7 * 3 * 20 multiply-adds per tower."""
     done = run("summary", "net.prototxt", *SHAPES, folder=folder)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert lines[0] == "twin (TRAIN)"

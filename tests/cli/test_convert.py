@@ -35,7 +35,7 @@ def numbers(path: Path) -> list[tuple[str, list[tuple[tuple[int, ...], str, byte
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", ["flagship/snap_iter_100", "solver/adam/snap_iter_20"])
 def test_a_caffemodel_survives_a_round_trip_through_every_format(name: str, suffix: str, tmp_path: Path) -> None:
-    """Twins: what layers share comes back under each of them."""
+    """Shared arrays of twins are written for each layer."""
     source = GOLDEN / f"{name}.caffemodel"
     assert convert(source, tmp_path / f"a{suffix}").exit_code == 0
     done = convert(tmp_path / f"a{suffix}", tmp_path / "b.caffemodel")
@@ -45,7 +45,7 @@ def test_a_caffemodel_survives_a_round_trip_through_every_format(name: str, suff
 
 
 def test_hdf5_files_saved_by_caffe_are_converted(tmp_path: Path) -> None:
-    """Its shared arrays stand with their owner alone, so those layers that borrow them have none."""
+    """Only the owner of shared arrays has them in the file; the other layers have none."""
     source = GOLDEN / "solver" / "adam" / "snap_iter_20.caffemodel.h5"
     assert convert(source, tmp_path / "b.safetensors").exit_code == 0
     binary = dict(numbers(source.with_name("snap_iter_20.caffemodel")))

@@ -1,4 +1,4 @@
-"""siamese-proto deploy as people call it."""
+"""The command deploy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How commands end that are not let finish: by a signal, or by a reader that has seen enough."""
+"""Commands that end early: by a signal, or because the reader closes the pipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def net(tmp_path: Path) -> str:
 
 
 def shell(line: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of the shell in which "$@" is a command of ours."""
+    """Run a shell line in which "$@" is a siamese-proto command."""
     command = [sys.executable, "-m", "siamese_proto", *words]
     return subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True, check=False)
 
@@ -154,7 +154,7 @@ def test_too_little_memory_is_one_line(words: list[str], tmp_path: Path) -> None
     """Of torch, whose error is a RuntimeError, and of Python."""
     (tmp_path / "large.prototxt").write_text(LARGE)
     with open(tmp_path / "zeros.log", "wb") as file:
-        file.truncate(8 << 30)  # which takes no room
+        file.truncate(8 << 30)  # which needs no space
     code = [sys.executable, "-c", LITTLE, *words]
     done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -99,7 +99,7 @@ def test_the_json_file_reads_back_as_it_was_written(results: Path) -> None:
     assert back.verification.auc.value == content["judgement"]["auc"]["value"]
     assert back.verification.roc.thresholds[0] == -np.inf
     assert content["judgement"]["roc"]["thresholds"][0] is None
-    assert back.verification.same_counts.sum() == 156  # all there are of 60 images
+    assert back.verification.same_counts.sum() == 156  # all pairs of 60 images
     assert back.few_shot is not None
     assert back.few_shot.way == 7
     assert back.retrieval is not None

@@ -33,7 +33,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shell(line: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of the shell in which "$@" is a command of ours."""
+    """Run a shell line in which "$@" is a siamese-proto command."""
     command = [sys.executable, "-P", "-m", "siamese_proto", *words]
     return subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True, check=False)
 

@@ -1,4 +1,4 @@
-"""Every command works with the pure-Python protobuf too, which is what is there where no wheel fits."""
+"""Every command works with the pure-Python protobuf too, which is installed if no wheel fits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_command_works_with_the_pure_python_protobuf(tmp_path: Path, monke
 
 
 def test_names_with_invalid_utf_8_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the usual protobuf reads the bytes all the same, the pure-Python one raises UnicodeDecodeError."""
+    """The usual protobuf accepts these bytes; the pure-Python one raises UnicodeDecodeError."""
     monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     old = schema.NetParameter()
     layer = old.layers.add(name="ip", bottom=["b@"], type=schema.V1LayerParameter.INNER_PRODUCT)

@@ -30,7 +30,7 @@ def listed(deployment: Deployment) -> list[str]:
 
 
 def weights_of(text: str | Path, path: Path, **shapes: Shape) -> sp.Net:
-    """A net with values drawn at random everywhere, saved to a file."""
+    """Save a net with random values in all its arrays to a file."""
     net = sp.Net(text, "TRAIN", shapes=shapes, fuse=False)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -221,13 +221,13 @@ def test_a_net_without_towers_cannot_be_deployed_with_two() -> None:
 
 PROJECT = sorted((paths.PROTOTXT).glob("*/train_test.prototxt"))
 DISTANCES = {"face_siamese", "half_twin", "mnist_siamese", "mnist_triplet", "pseudo_siamese", "signature_siamese"}
-# What the nets of the project read from data that need not be there.
+# What the included nets read from data, which may be missing.
 SIDES = {"face_siamese": (3, 1, 100, 100), "oneshot_siamese": (2, 1, 105, 105), "signature_siamese": (2, 1, 105, 155)}
 
 
 @pytest.mark.parametrize("path", PROJECT, ids=lambda path: path.parent.name)
 def test_included_nets_compute_the_same_when_deployed(path: Path, tmp_path: Path) -> None:
-    """One tower gives the first features; all of them their distances, or the learned score of the two."""
+    """One tower computes the first features; all towers compute distances, or the learned score of the two."""
     parsed = sp.parse_net(path)
     side = SIDES.get(path.parent.name, ())
     shapes: dict[str, Shape] = {"data": side, "data_p": side, "same": side[:1]} if side else {}

@@ -65,7 +65,7 @@ FROZEN = "param { lr_mult: 0 } param { lr_mult: 0 }"
 
 
 def cut(bottom: str, extra: str = "") -> str:
-    """A blob of three columns in parts of two and one."""
+    """Return a blob of three columns sliced into parts of two and one."""
     return (
         f'layer {{ name: "s" type: "Slice" bottom: "{bottom}" top: "s0" top: "s1" {extra} '
         "slice_param { axis: 1 slice_point: 2 } }\n"
@@ -80,17 +80,17 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
     [
         # Everything under the loss learns; the data needs no gradient.
         (product("a", "x") + product("b", "a") + product("c", "b") + LOSS, "a b c loss", {"a": (False,), "b": (True,)}),
-        # What is frozen below the first learning layer is not gone through.
+        # Frozen layers before the first learning layer are skipped.
         (
             product("a", "x", FROZEN) + product("b", "a") + product("c", "b") + LOSS,
             "b c loss",
             {"a": (False,), "b": (False,), "c": (True,)},
         ),
-        # What is frozen above one is.
+        # Frozen layers after one are not.
         (product("a", "x") + product("b", "a", FROZEN) + product("c", "b") + LOSS, "a b c loss", {"b": (True,)}),
         # A branch that no loss depends on is dropped.
         (product("a", "x") + product("c", "x") + LOSS, "c loss", {"a": (False,), "loss": (True, False)}),
-        # propagate_down: false leaves nothing to do for what lies below.
+        # propagate_down: false stops the gradient for all layers before it.
         (
             product("a", "x") + product("c", "a", "propagate_down: false") + LOSS,
             "c loss",
@@ -98,7 +98,7 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
         ),
         # ... and true asks for the gradient of the data.
         (product("c", "x", "propagate_down: true") + LOSS, "c loss", {"c": (True,)}),
-        # A blob with a loss weight has a gradient even where its only reader wants none.
+        # A blob with a loss weight has a gradient even if its only reader needs none.
         (
             product("a", "x", "loss_weight: 1") + product("c", "a", "propagate_down: false") + LOSS,
             "a c loss",
@@ -110,13 +110,13 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
             "a s c loss",
             {"s": (True,), "c": (True,)},
         ),
-        # also where the other's reader wants no gradient,
+        # also if the other's reader needs no gradient,
         (
             product("a", "x") + cut("a") + product("c", "s0") + product("d", "s1", "propagate_down: false") + LOSS,
             "a s c loss",
             {"s": (True,), "d": (False,)},
         ),
-        # and where nobody reads the other.
+        # and if no layer reads the other.
         (
             product("a", "x") + cut("a") + product("c", "s0", "propagate_down: false") + LOSS,
             "a s c loss",
@@ -124,7 +124,7 @@ LOSS = 'layer { name: "loss" type: "EuclideanLoss" bottom: "c" bottom: "x" top: 
         ),
         # One loss weight on two tops is enough.
         (product("a", "x") + cut("a", "loss_weight: 2 loss_weight: 0"), "a s", {"s": (True,)}),
-        # What only a branch without a loss reads is dropped, with another top that no layer reads.
+        # A blob read only by a branch without a loss is dropped, with another top that no layer reads.
         (
             product("a", "x") + cut("a") + product("d", "s0") + product("c", "x") + LOSS,
             "c loss",
@@ -309,7 +309,7 @@ def test_every_blob_has_a_unique_output_name() -> None:
 
 
 class Counted(str):
-    """A name that counts how often it is looked at for a hint."""
+    """A name that counts how often it is compared for a hint."""
 
     looks = 0
 

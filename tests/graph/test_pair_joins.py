@@ -1,4 +1,4 @@
-"""What compares the features of towers, and what it may be fed with."""
+"""Layers that compare the features of towers, and their valid bottoms."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ HALVED = SLICED + 'layer { name: "half" type: "Slice" bottom: "b1" top: "q" top:
         towers(3) + join("TripletLoss", "b1", "b2", "b3"),
         towers(3) + join("TripletLoss", "b3", "b1", "b2"),
         towers(2) + join("Distance", "b1", "b2"),
-        towers(2) + join("Distance", "a1", "b1"),  # what a tower does to its data, say
+        towers(2) + join("Distance", "a1", "b1"),  # for example the preprocessing of a tower
         towers(2) + join("Eltwise", "b1", "b2", settings=DIFFERENCE),
         towers(2) + join("Eltwise", "b1", "b1"),  # a sum
         towers(2) + join("Eltwise", "a1", "b1", settings=DIFFERENCE),

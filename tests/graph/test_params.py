@@ -1,4 +1,4 @@
-"""One tensor a name: owners, merged multipliers, shapes (net.cpp: AppendParam)."""
+"""One tensor per name: owners, merged multipliers, shapes (net.cpp: AppendParam)."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_share_mode_of_the_later_layer_decides_and_permissive_keeps_both_sha
 
 
 def problems(text: str) -> tuple[Graph, list[str]]:
-    """The graph of a net with faults, and the texts of its problems."""
+    """Return the graph of a net with faults, and the texts of its problems."""
     texts: list[str] = []
     graph = sp.build_graph(sp.parse_net(text), on_problem=lambda problem: texts.append(str(problem)))
     return graph, texts

@@ -10,7 +10,7 @@ from siamese_proto.graph.ir import Graph, Shape
 
 
 def numbers(graph: Graph) -> int:
-    """All that is learned: statistics are not."""
+    """Return the number of learned values, without statistics."""
     return sum(size(param.shape) for param in graph.params if not param.statistic)
 
 

@@ -1,4 +1,4 @@
-"""Which layers are in: the table is net.cpp's StateMeetsRule, worked out by hand."""
+"""Which layers are included: the table is a hand-written version of net.cpp's StateMeetsRule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Caffe inserts Split layers and what it calls them; the golden nets say what layers real Caffe had."""
+"""Positions and names of Caffe's Split layers; the golden nets list the layers of real Caffe."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_a_blob_that_is_not_shared_is_reported() -> None:
 
 
 def test_a_separate_layer_belongs_to_its_tower_if_later_layers_are_shared() -> None:
-    """A sketch branch with its own first layer beside two photo branches that share theirs."""
+    """A sketch branch with an unshared first layer next to two photo branches that share theirs."""
     parts = []
     for name, weight in (("sketch", "own"), ("photo", "w"), ("other", "w")):
         parts += [image(name), dense(f"{name}1", name, weight, f"{weight}_b")]

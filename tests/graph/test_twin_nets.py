@@ -1,6 +1,6 @@
-"""Nets as people write them: correct ones, of which check says nothing, and twins with one fault, which has one finding."""
+"""Typical nets: correct ones, for which check reports nothing, and twins with one fault and one finding."""
 
-# ruff: noqa: E501  # one layer and one finding a line
+# ruff: noqa: E501  # one layer and one finding per line
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ r{number} ReLU sum{number} > sum{number}
 
 
 def many(count: int) -> str:
-    """Towers that share all, over the tops of one input layer."""
+    """Return towers that share all parameters, over the tops of one input layer."""
     tops = " ".join(f"data{number}" for number in range(count))
     shapes = " ".join(["2x3x12x13"] * count)
     features = " ".join(f"feat{number}" for number in range(count))
@@ -126,7 +126,7 @@ CORRECT = {
     "towers that read one blob where no other is left": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
     "towers that read one blob beside an input of another shape": "in Input > data ; ; 2x3x12x13\nmask Input ; ; 2x3x12x14\nnoise DummyData ; ; shape { dim: 2 dim: 3 dim: 12 dim: 13 }\ns Input > sim ; ; 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
     "a twin with a layer of unknown type": PAIR + "n Odd data > q\n" + TWIN.replace("conv1 Convolution data ", "conv1 Convolution q ") + LOSS,
-}  # fmt: skip  # one layer a line
+}  # fmt: skip  # one layer per line
 
 
 @pytest.mark.parametrize("case", CORRECT)
@@ -165,7 +165,7 @@ APART = "9: warning[unshared-towers]: layer 'conv1_p': the tower of 5 layers tha
 BOTTOMS = "{}: warning[pair-bottoms]: layer '{}': {}"
 WIDE = SIAMESE.replace("num_output: 9", "num_output: 5")
 
-# A net, what is replaced in it by what, and what check then says.
+# A net, a replacement in it, and the resulting output of check.
 FAULTS = {
     "a misspelt weight": (SIAMESE, "pool1_p ; conv2_w", "pool1_p ; conv2_ww", ONCE.format(11, "conv2_p", "conv2_ww", "weight", "conv2_w", "conv2")),
     "a misspelt bias in the first tower": (SIAMESE, "pool1 ; conv2_w conv2_b", "pool1 ; conv2_w con2_b", ONCE.format(4, "conv2", "con2_b", "bias", "conv2_b", "conv2_p")),
@@ -226,7 +226,7 @@ FAULTS = {
     "towers without names and a pair loss": (PAIR + unnamed(TWIN) + LOSS, "", "", APART),
     "towers without names and a distance": (PAIR + unnamed(TWIN) + "d Distance feat feat_p\nloss EuclideanLoss d sim", "", "", APART),
     "towers without names and a difference": (PAIR + unnamed(TWIN) + DIFFERENCE + DECISION.format("diff"), "", "", APART),
-}  # fmt: skip  # one fault a line
+}  # fmt: skip  # one fault per line
 
 
 @pytest.mark.parametrize("case", FAULTS)

@@ -1,4 +1,4 @@
-"""Runs the command as people do, in a process of its own."""
+"""Run the command in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets that the tests of this folder draw."""
+"""Nets that the tests of drawings use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def graph_of(text: str, phase: str = "TRAIN", **shapes: tuple[int, ...]) -> Grap
 
 
 def names(*blobs: str) -> str:
-    """`param { name: ... }` for each; nothing named where the name is empty."""
+    """Return `param { name: ... }` for each name, without a name if it is empty."""
     return " ".join(f'param {{ name: "{blob}" }}' if blob else "param { }" for blob in blobs)
 
 
@@ -104,12 +104,12 @@ BOTH = TEST_DATA + NO_DATABASE + TEST_OUTPUT
 
 
 def gallery_net(name: str) -> str:
-    """The text of a net of the gallery."""
+    """Return the text of a net of the gallery."""
     return getattr(tool("gallery_nets"), name)()
 
 
 def tool(name: str) -> ModuleType:
-    """A module of tools/, whose folder is that of its imports too."""
+    """Import a module of tools/, with that folder in the import path."""
     folder = str(paths.TOOLS)
     if folder not in sys.path:
         sys.path.append(folder)

@@ -24,12 +24,12 @@ BACKENDS: Sequence[Backend] = ("LEVELDB", "LMDB")
 
 
 def copied(name: str, tmp_path: Path) -> str:
-    """A copy of a golden folder that may be written to; its path."""
+    """Copy a golden folder to a writable place; return its path."""
     return str(shutil.copytree(GOLDEN / name, tmp_path / Path(name).name))
 
 
 def make_database(path: Path, images: Sequence[numpy.ndarray], backend: Backend = "LEVELDB") -> str:
-    """Make a database of (C, H, W) images, labelled 0, 1, 2, ...; its path."""
+    """Make a database of (C, H, W) images with labels 0, 1, 2, ...; return its path."""
     return make_raw_database(
         path, [make_datum(image, number).SerializeToString() for number, image in enumerate(images)], backend
     )
@@ -46,7 +46,7 @@ def noise(*shape: int, seed: int = 1) -> numpy.ndarray:
 
 
 def make_layer(text: str, phase: Phase = "TRAIN", folder: str | None = None) -> DataLayer:
-    """A configured data layer from the text of its message."""
+    """Return a configured data layer from the text of its message."""
     message = text_format.Parse(text, schema.LayerParameter())
     layer = find_layer(message.type)(message, LayerContext(phase, folder))
     assert isinstance(layer, DataLayer)
@@ -56,18 +56,18 @@ def make_layer(text: str, phase: Phase = "TRAIN", folder: str | None = None) -> 
 def data_layer(
     path: object, more: str = "", *, backend: Backend = "LEVELDB", batch_size: int = 3, phase: Phase = "TRAIN"
 ) -> DataLayer:
-    """A Data layer over a database, with more settings as text."""
+    """Return a Data layer over a database, with more settings as text."""
     data_param = f'data_param {{ source: "{path}" backend: {backend} batch_size: {batch_size} }}'
     return make_layer(f'name: "d" type: "Data" top: "x" top: "y" {data_param} {more}', phase)
 
 
 def drain(feeder: Feeder, count: int) -> list[list[numpy.ndarray]]:
-    """The next batches as arrays."""
+    """Return the next batches as arrays."""
     return [[top.numpy() for top in feeder.next_batch()] for _ in range(count)]
 
 
 def batches(layer: DataLayer, count: int, *, seed: int = 0, skip: int = 0) -> list[list[numpy.ndarray]]:
-    """Batches of a layer from number `skip` on, its feeder closed again."""
+    """Return batches of a layer starting at number `skip`, and close its feeder."""
     feeder = layer.open(RunState(seed))
     try:
         if skip:
@@ -78,7 +78,7 @@ def batches(layer: DataLayer, count: int, *, seed: int = 0, skip: int = 0) -> li
 
 
 def tool(name: str) -> str:
-    """The path of a program of the system; where it is missing the test is skipped, but fails in CI."""
+    """Return the path of a system program; if it is missing, skip the test, or fail in CI."""
     path = shutil.which(name)
     if path is None:
         assert "CI" not in os.environ, f"{name} is missing; see .ci/debian.txt"

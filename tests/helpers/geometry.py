@@ -1,4 +1,4 @@
-"""Where the texts of a rendered drawing stand, measured with Adobe's metrics of Helvetica and Times."""
+"""Positions of texts in a rendered drawing, measured with Adobe's metrics of Helvetica and Times."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib._afm import AFM
 from svg_reader import SVG, classed
 
 SERIF = ("Times-Roman.afm", "Times-Bold.afm")
-SANS = ("Helvetica.afm", "Helvetica-Bold.afm")  # Arial and Liberation Sans have its widths
+SANS = ("Helvetica.afm", "Helvetica-Bold.afm")  # Arial and Liberation Sans have the same widths
 OTHERS = {"\u00d7": "multiply", "\u00b7": "periodcentered", "\u2026": "ellipsis"}
-ABOVE, BELOW = 0.72, 0.20  # of the size of the letters: how far they reach above and below their line
+ABOVE, BELOW = 0.72, 0.20  # extent above and below the baseline, relative to the font size
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _width(words: str, file: str, size: float) -> float:
 
 
 def texts(group: ElementTree.Element) -> Iterator[Rectangle]:
-    """The place of every text that has letters."""
+    """Yield the rectangle of every text that is not blank."""
     for run in group.iter(f"{SVG}text"):
         words = (run.text or "").replace("\u00a0", " ")
         visible = words.strip()
@@ -77,7 +77,7 @@ def texts(group: ElementTree.Element) -> Iterator[Rectangle]:
 
 
 def frame(group: ElementTree.Element) -> Rectangle:
-    """The outline of a box: of its shapes the widest."""
+    """Return the outline of a box, which is its widest shape."""
     outlines = [
         _outline(shape.get("d") or shape.get("points") or "")
         for shape in group.iter()
@@ -93,7 +93,7 @@ def _outline(numbers: str) -> Rectangle:
 
 
 def collisions(rectangles: list[Rectangle]) -> list[tuple[str, str]]:
-    """Pairs of texts that stand in each other's place."""
+    """Return pairs of texts that overlap."""
     ordered = sorted(rectangles, key=lambda one: one.top)
     clashes = []
     for place, one in enumerate(ordered):
@@ -106,7 +106,7 @@ def collisions(rectangles: list[Rectangle]) -> list[tuple[str, str]]:
 
 
 def clipped(root: ElementTree.Element) -> list[str]:
-    """Texts that leave the box or the frame they belong to, and those of wires that run into a box."""
+    """Return texts that extend beyond their box or frame, and edge labels that overlap a box."""
     boxes = [(group, frame(group)) for group in classed(root, "layer")]
     out = [text.words for group, outline in boxes for text in texts(group) if not outline.holds(text)]
     out += [text.words for group in classed(root, "chip") for text in texts(group) if not frame(group).holds(text)]
@@ -118,6 +118,6 @@ def clipped(root: ElementTree.Element) -> list[str]:
 
 
 def page(root: ElementTree.Element) -> Rectangle:
-    """The outline of the drawing: all of it is to stand within."""
+    """Return the outline of the drawing, which contains everything."""
     background = next(iter(root.iter(f"{SVG}polygon")))
     return _outline(background.get("points", ""))

@@ -1,4 +1,4 @@
-"""Small labelled sources of every kind, all of the same images."""
+"""Small labeled sources of every kind, all with the same images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = {0: "anna", 1: "bert", 2: "carl"}
 
 
 def write_folder(root: Path) -> str:
-    """A folder with one sub-folder a class, its images in the order of their numbers."""
+    """Write a folder with a subfolder per class, images in the order of their numbers."""
     for number, label in enumerate(LABELS):
         folder = root / NAMES[label]
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +29,7 @@ def write_folder(root: Path) -> str:
 
 
 def write_list(root: Path) -> str:
-    """A list beside the folder it names images of."""
+    """Write a list next to the folder of its images."""
     write_folder(root / "images")
     lines = [f"images/{NAMES[label]}/{number}.png {label}" for number, label in enumerate(LABELS)]
     (root / "list.txt").write_text("\n".join(lines))
@@ -37,7 +37,7 @@ def write_list(root: Path) -> str:
 
 
 def write_idx(root: Path, *, packed: bool = False) -> str:
-    """An IDX file of images with its labels beside it."""
+    """Write an IDX file of images, with its labels next to it."""
     root.mkdir(parents=True, exist_ok=True)
     pack = gzip.compress if packed else bytes
     images = root / ("train-images-idx3-ubyte" + (".gz" if packed else ""))
@@ -48,7 +48,7 @@ def write_idx(root: Path, *, packed: bool = False) -> str:
 
 
 def write_database(root: Path, backend: Backend) -> str:
-    """A labelled database, whose keys are not in the order of the images' numbers."""
+    """Write a labeled database whose keys are not in the order of the image numbers."""
     records = [(b"%d" % (number * 7 % 8), number) for number in range(len(LABELS))]
     with create_database(str(root), backend) as writer:
         writer.put(
@@ -61,7 +61,7 @@ def write_database(root: Path, backend: Backend) -> str:
 
 
 def write_source(kind: str, root: Path) -> str:
-    """The source of a kind, and its path."""
+    """Write a source of this kind and return its path."""
     if kind in ("LMDB", "LEVELDB"):
         return write_database(root / "db", "LMDB" if kind == "LMDB" else "LEVELDB")
     if kind in ("IDX", "IDX.gz"):
@@ -73,7 +73,7 @@ KINDS = ("IDX", "IDX.gz", "FOLDER", "LIST", "LMDB", "LEVELDB")
 
 
 def number_of(image: numpy.ndarray) -> int:
-    """Which of the images it is; fails where it is none."""
+    """Return the number of an image; fail if it is unknown."""
     matches = [number for number, gray in enumerate(GRAY) if numpy.array_equal(image.reshape(HEIGHT, WIDTH), gray)]
     assert len(matches) == 1
     return matches[0]

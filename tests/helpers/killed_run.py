@@ -1,4 +1,4 @@
-"""One run of the killed-run test, in a process of its own."""
+"""One run of the killed-run test, in a separate process."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ THREADS = 1
 
 
 def train(folder: str) -> None:
-    """Train on from the newest snapshot and note every loss, bit for bit, in the moment it is known."""
+    """Resume from the newest snapshot and record every loss, bit for bit, as soon as it is computed."""
     os.chdir(folder)
     torch.set_num_threads(THREADS)
     solver = Solver("solver.prototxt", snapshot="auto")
@@ -26,7 +26,7 @@ def train(folder: str) -> None:
 
 
 def noted_losses(folder: Path) -> dict[int, set[str]]:
-    """Every loss noted for an iteration; a kill may have cut the last line of a run off."""
+    """Return the losses recorded for each iteration; a kill may have cut off the last line of a run."""
     losses: dict[int, set[str]] = {}
     for line in (folder / "losses.txt").read_text().splitlines():
         iteration, _, loss = line.partition(" ")

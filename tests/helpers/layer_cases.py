@@ -1,4 +1,4 @@
-"""Settings to try every layer type with, and numbers to run it on."""
+"""Settings and input values for tests of every layer type."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ SETTINGS = {
     ],
     "ChannelDropout": [("dropout_param {{ dropout_ratio: 0.3 }}", [IMAGE], 1)],
 }
-# How many rows come out is known only when they run.
+# The number of output rows is known only at run time.
 DYNAMIC = {"Filter"}
 CASES = [(kind, *case) for kind, cases in SETTINGS.items() for case in cases]
 NUMBERS = {"a": st.integers(1, 2), "b": st.integers(1, 2), "c": st.integers(2, 3)}
@@ -274,7 +274,7 @@ def layer_and_bottoms(case, numbers, phase="TEST", dtype=torch.float64):
     for index in layer.labels:
         bottoms[index] = (bottoms[index].abs() * 4) % 3 // 1
         if "recurrent_param" in text or kind == "LSTMUnit":
-            bottoms[index].clamp_(max=1)  # a sequence goes on or begins
+            bottoms[index].clamp_(max=1)  # a sequence continues or begins
     params = [
         values(shape, 9 + index, dtype).abs() + 0.5 if role.statistic else values(shape, 9 + index, dtype)
         for index, (role, shape) in enumerate(zip(layer.params(), layer.param_shapes(shapes), strict=True))

@@ -1,4 +1,4 @@
-"""One layer by itself, from its prototxt text."""
+"""A single layer from its prototxt text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siamese_proto.proto import schema
 
 
 def message(text: str, bottoms: int = 1, tops: int = 1) -> schema.LayerParameter:
-    """The message of `type: "X" ...`, with so many bottoms and tops unless the text names its own."""
+    """Return the message of `type: "X" ...`, with this many bottoms and tops unless the text has some."""
     parsed = text_format.Parse(text, schema.LayerParameter())
     parsed.name = parsed.name or "it"
     if not parsed.bottom:
@@ -28,24 +28,24 @@ def message(text: str, bottoms: int = 1, tops: int = 1) -> schema.LayerParameter
 
 
 def make(text: str, bottoms: int = 1, tops: int = 1, phase: Phase = "TEST") -> Layer:
-    """The configured layer."""
+    """Return the configured layer."""
     parsed = message(text, bottoms, tops)
     return find_layer(parsed.type)(parsed, LayerContext(phase))
 
 
 def refused(text: str, bottoms: Sequence[Shape], tops: int) -> GraphError:
-    """The error that stops such a layer from being made, or from taking bottoms of these shapes."""
+    """Return the error raised by creating this layer or by bottoms of these shapes."""
     with pytest.raises(GraphError) as caught:
         make(text, len(bottoms), tops, "TRAIN").top_shapes(bottoms)
     return caught.value
 
 
 def values(shape: Shape, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Numbers in -2 .. 2 with some ties, the same for the same seed."""
+    """Return numbers in -2 .. 2 with some ties, the same for the same seed."""
     numbers = torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed))
     return (numbers / 4).to(dtype)
 
 
 def run(layer: Layer, *bottoms: Tensor, params: Sequence[Tensor] = (), state: RunState | None = None) -> list[Tensor]:
-    """The tops of a forward pass."""
+    """Return the tops of a forward pass."""
     return list(layer.forward(bottoms, params, state or RunState()))

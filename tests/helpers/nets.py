@@ -1,8 +1,8 @@
-"""Nets for tests in one line a layer, so that a finding's line is the layer's number.
+"""Nets for tests with one line per layer, so that a finding's line is the layer's number.
 
     NAME TYPE BOTTOMS > TOPS ; PARAM NAMES ; SETTINGS
 
-`> TOPS` is left out where the top has the layer's name; `-` stands for a param entry without a name. The settings of an
+`> TOPS` is omitted if the top has the layer's name; `-` stands for a param entry without a name. The settings of an
 Input are the shapes of its tops, `2x3x8x8 2`.
 """
 
@@ -22,12 +22,12 @@ _SETTINGS = {
 
 
 def net(text: str) -> str:
-    """The prototxt of a net written as above."""
+    """Return the prototxt of a net written as above."""
     return "\n".join(layer(line) for line in text.strip().splitlines())
 
 
 def layer(line: str) -> str:
-    """The prototxt of one layer, in one line."""
+    """Return the prototxt of one layer, in one line."""
     wires, params, settings = (part.strip() for part in (line + " ; ; ").split(";")[:3])
     read, _, tops = wires.partition(">")
     name, kind, *bottoms = read.split()

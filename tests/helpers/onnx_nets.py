@@ -1,4 +1,4 @@
-"""Nets as ONNX, run with onnxruntime beside the nets that they were made from."""
+"""Nets as ONNX, run with onnxruntime and compared with the original nets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese_proto.export.onnx import OnnxModel, make_onnx
 
 
 def run(content: bytes, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """The outputs of a model by name."""
+    """Return the outputs of a model by name."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_outputs()]
     inputs = {value.name: values[value.name].numpy() for value in session.get_inputs()}
@@ -23,7 +23,7 @@ def run(content: bytes, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def compare(net: sp.Net, values: Mapping[str, Tensor]) -> OnnxModel:
-    """Check that the model of a net computes what the net does for these values; returns it."""
+    """Check that the model of a net computes the same as the net for these values; return the model."""
     model = make_onnx(net.graph, net.tensors)
     onnx.checker.check_model(onnx.load_from_string(model.content), full_check=True)
     with torch.no_grad():

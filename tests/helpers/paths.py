@@ -1,4 +1,4 @@
-"""Where the tests find the files of the project."""
+"""Paths of the project's files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Nets ported and run beside the nets they were ported from."""
+"""Ported nets, compared with the original nets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 import siamese_proto as sp
 from siamese_proto.export.source import Ported, port
 
-# Gradients are sums over rows and places, which another layout in memory adds up in another order.
+# Gradients are sums over rows and positions; another memory layout adds them in another order.
 SUMMED = 4
 
 
 def executed(ported: Ported) -> nn.Module:
-    """The net of a ported source, run in a namespace of its own, where this package cannot be imported."""
+    """Run ported source in a separate namespace, where this package cannot be imported; return its net."""
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "siamese_proto"}
     sys.modules.update(dict.fromkeys(hidden))
     try:
@@ -30,7 +30,7 @@ def executed(ported: Ported) -> nn.Module:
 
 
 def some_values(net: sp.Net, seed: int = 0) -> dict[str, Tensor]:
-    """Values for every input of a net; those that are labels are small whole numbers."""
+    """Return values for every input of a net; labels are small integers."""
     generator = torch.Generator().manual_seed(seed)
     labels = {node.bottoms[index].name for node in net.graph.nodes for index in node.layer.labels}
     values = {}
@@ -46,12 +46,12 @@ def some_values(net: sp.Net, seed: int = 0) -> dict[str, Tensor]:
 
 
 def give_weights(net: sp.Net, module: nn.Module, ported: Ported) -> None:
-    """Load the net's parameters into the module: every name of its state_dict is known, and each once."""
+    """Load the net's parameters into the module; every name of its state_dict is used exactly once."""
     module.load_state_dict({key: net.tensors[param].detach().clone() for param, key in ported.keys.items()})
 
 
 def compare(net: sp.Net, values: Mapping[str, Tensor], relative: float = 1e-6) -> nn.Module:
-    """Check that the ported net computes outputs, gradients and statistics of the net; returns the ported one."""
+    """Check that the ported net has the outputs, gradients and statistics of the net; return the ported net."""
     ported = port(net.graph)
     dtype = next(iter(net.tensors.values())).dtype if net.tensors else torch.get_default_dtype()
     module = executed(ported).train(net.graph.phase == "TRAIN").to(dtype)
@@ -82,7 +82,7 @@ def compare(net: sp.Net, values: Mapping[str, Tensor], relative: float = 1e-6) -
 
 
 def backward(net: sp.Net, outputs: Mapping[str, Tensor], results: Mapping[str, Tensor]) -> None:
-    """The gradient of the losses and of a weighted sum of all outputs, on both sides."""
+    """Compute the gradient of the losses and of a weighted sum of all outputs, on both sides."""
     totals = []
     for side in (outputs, results):
         generator = torch.Generator().manual_seed(7)

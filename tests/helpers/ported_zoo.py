@@ -1,4 +1,4 @@
-"""Nets of every kind that is met in the wild, small."""
+"""Small nets of every kind that is in common use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def layer(name: str, kind: str, bottoms: str, tops: str = "", settings: str = "", params: Sequence[str] = ()) -> str:
-    """A layer whose top is called as itself unless said otherwise; `params` are the contents of its `param` entries."""
+    """Return a layer whose top has its name by default; `params` are the contents of its `param` entries."""
     wires = "".join(f' bottom: "{blob}"' for blob in bottoms.split()) + "".join(
         f' top: "{blob}"' for blob in (tops or name).split()
     )
@@ -15,7 +15,7 @@ def layer(name: str, kind: str, bottoms: str, tops: str = "", settings: str = ""
 
 
 def input_layer(name: str, *shape: int) -> str:
-    """An Input."""
+    """Return an Input layer."""
     return layer(name, "Input", "", name, f"input_param {{ shape {{ {' '.join(f'dim: {size}' for size in shape)} }} }}")
 
 
@@ -44,7 +44,7 @@ def relu(blob: str) -> str:
 
 
 def lenet(end: str, bottom: str, conv: Sequence[str] = (), ip: Sequence[str] = (), feat: Sequence[str] = ()) -> str:
-    """A LeNet tower in small; what is named is shared."""
+    """Return a small LeNet tower; named parameters are shared."""
     return (
         convolution(f"conv{end}", bottom, 4, params=named(*conv))
         + pool(f"pool{end}", f"conv{end}")

@@ -1,12 +1,12 @@
 """Well-known nets, written from their papers: blob shapes and parameter counts are those published for Caffe."""
 
-# ruff: noqa: E501  # the table has one net a line
+# ruff: noqa: E501  # the table has one net per line
 
 from __future__ import annotations
 
 
 class Writer:
-    """Writes prototxt a layer at a time."""
+    """Write prototxt layer by layer."""
 
     def __init__(self, *shape: int) -> None:
         dims = " ".join(f"dim: {size}" for size in shape)
@@ -155,7 +155,7 @@ def network_in_network() -> Writer:
 
 
 def fcn8s() -> Writer:
-    """21 classes; any size of picture: the first padding of 100 is cropped away at the end."""
+    """21 classes, images of any size: the padding of 100 at the start is cropped at the end."""
     net = Writer(1, 3, 500, 333)
     x, pooled = "data", {}
     for block, (depth, outputs) in enumerate([(2, 64), (2, 128), (3, 256), (3, 512), (3, 512)], 1):
@@ -184,7 +184,7 @@ def fcn8s() -> Writer:
 
 
 def deep_compare() -> Writer:
-    """Two towers of their own over the halves of a pair of patches, and a decision on both (2ch2stream's siam)."""
+    """Two unshared towers over the halves of a pair of patches, and a decision on both (2ch2stream's siam)."""
     net = Writer(5, 2, 64, 64)
     net.text += 'layer { name: "cut" type: "Slice" bottom: "data" top: "left" top: "right" slice_param { axis: -3 } }\n'
     tops = []
@@ -207,4 +207,4 @@ NETS = {
     "Network in Network": (network_in_network, 7_595_176, {"conv1": (64, 96, 54, 54), "pool1": (64, 96, 27, 27), "pool2": (64, 256, 13, 13), "pool3": (64, 384, 6, 6), "pool4": (64, 1000, 1, 1)}),
     "FCN-8s": (fcn8s, VGG_CONVOLUTIONS + 102_764_544 + 16_781_312 + 86_037 + 10_773 + 5_397 + 2 * 7_056 + 112_896, {"pool5": (1, 512, 22, 17), "score_fr": (1, 21, 16, 11), "upscore2": (1, 21, 34, 24), "fuse_pool3": (1, 21, 70, 50), "upscore8": (1, 21, 568, 408), "score": (1, 21, 500, 333)}),
     "DeepCompare": (deep_compare, 2 * (4_800 + 460_992 + 442_624) + 262_656 + 513, {"left": (5, 1, 64, 64), "conv0_left": (5, 96, 20, 20), "conv1_right": (5, 192, 6, 6), "conv2_left": (5, 256, 1, 1), "score": (5, 1)}),
-}  # fmt: skip  # one net a line
+}  # fmt: skip  # one net per line

@@ -1,4 +1,4 @@
-"""Help for the tests of runs: a net without a database, and what is compared."""
+"""Helpers for tests of solver runs: a net without a database, and the compared values."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What stands in a rendered drawing, read from its SVG."""
+"""The contents of a rendered drawing, read from its SVG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def rendered(figure: graphviz.Digraph, renderer: str = "dot") -> ElementTree.Element:
-    """The drawing as Graphviz makes it, the system's or pip's; its escape for several spaces undone."""
+    """Return the drawing of Graphviz (the system's or pip's), with its escapes for spaces removed."""
     place = sysconfig.get_path("scripts") if renderer != "dot" else None
     command = [shutil.which(renderer, path=place) or renderer, "-Kdot", "-Tsvg"]
     done = subprocess.run(command, input=figure.source.encode(), capture_output=True, check=True)
@@ -22,32 +22,32 @@ def rendered(figure: graphviz.Digraph, renderer: str = "dot") -> ElementTree.Ele
 
 
 def boxes(root: ElementTree.Element) -> dict[str, ElementTree.Element]:
-    """Every node of the drawing by its DOT name."""
+    """Return every node of the drawing by its DOT name."""
     return {group.findtext(f"{SVG}title", ""): group for group in classed(root, "node")}
 
 
 def arrows(root: ElementTree.Element) -> dict[str, str]:
-    """`from->to` and the label of every edge of the drawing."""
+    """Return `from->to` and the label of every edge of the drawing."""
     return {group.findtext(f"{SVG}title", ""): words(group) for group in classed(root, "wire")}
 
 
 def classed(root: ElementTree.Element, *names: str) -> list[ElementTree.Element]:
-    """The groups that bear all these classes, in their order."""
+    """Return the groups that have all these classes, in document order."""
     return [group for group in root.iter(f"{SVG}g") if {*names} <= {*group.get("class", "").split()}]
 
 
 def words(group: ElementTree.Element) -> str:
-    """The texts of an element, one space between them; times signs as x."""
+    """Return the texts of an element, separated by spaces, with multiplication signs as x."""
     return " ".join(" ".join(run.text or "" for run in group.iter(f"{SVG}text")).split()).replace("\u00d7", "x")
 
 
 def runs(group: ElementTree.Element) -> str:
-    """The texts of an element as they are, joined."""
+    """Return the unchanged texts of an element, joined."""
     return "".join(run.text or "" for run in group.iter(f"{SVG}text"))
 
 
 def fill_behind(group: ElementTree.Element, text: str) -> str:
-    """The fill of the smallest shape drawn just before a text."""
+    """Return the fill of the smallest shape drawn just before a text."""
     fill = ""
     for element in group.iter():
         if element.tag in (f"{SVG}path", f"{SVG}polygon") and element.get("fill") not in (None, "none"):
@@ -58,6 +58,6 @@ def fill_behind(group: ElementTree.Element, text: str) -> str:
 
 
 def corner(group: ElementTree.Element) -> tuple[float, float]:
-    """x and y of an element's first text, y growing downwards; blanks that keep letters off the frame are none."""
+    """Return x and y of an element's first text that is not blank, with y pointing down."""
     first = next(run for run in group.iter(f"{SVG}text") if (run.text or "").strip())
     return float(first.get("x", "0")), float(first.get("y", "0"))

@@ -44,7 +44,7 @@ def golden(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
 
 
 def random_values(graph: Graph, seed: int = 7) -> Values:
-    """Values by Param.id with bit patterns that a careless copy would change."""
+    """Return values by Param.id with bit patterns that a careless copy would change."""
     random = np.random.default_rng(seed)
     values: Values = {}
     for param in graph.params:

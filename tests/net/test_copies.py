@@ -1,4 +1,4 @@
-"""Nets are copied, pickled and saved whole, before and after they have run, and go on as the original does."""
+"""Nets that are copied, pickled or saved, before and after a run, continue as the original does."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def forgotten_type() -> Iterator[None]:
     del base._REGISTERED["NoisyInModes"]
 
 
-# Layers that do something else in training, as they stand in each of two towers.
+# Layers that behave differently in training, in each of two towers.
 STATISTICS = "".join(f'param {{ name: "{name}" }}' for name in ("mean", "variance", "factor"))
 LAYERS = {
     "Dropout": 'type: "Dropout"',
@@ -57,7 +57,7 @@ LAYERS = {
     "SPP": 'type: "SPP" spp_param { pool: STOCHASTIC pyramid_height: 2 }',
     "user": 'type: "NoisyInModes"',
 }
-# Layers that say themselves what they do.
+# Layers with a fixed phase.
 FIXED = {
     "Dropout-TRAIN": 'type: "Dropout" phase: TRAIN',
     "Dropout-TEST": 'type: "Dropout" phase: TEST',
@@ -282,7 +282,7 @@ def test_a_python_layer_reads_the_mode_in_its_phase(tmp_path: Path, monkeypatch:
     x = torch.zeros(2, 3, requires_grad=True)
     trained = net(x=x)["y"]
     assert net.eval()(x=torch.zeros(2, 3))["y"].tolist() == [[1] * 3] * 2
-    trained.sum().backward()  # of the pass in training mode, although another one lies between
+    trained.sum().backward()  # of the pass in training mode, despite another pass in between
     assert x.grad is not None
     assert x.grad.tolist() == [[10] * 3] * 2
     assert net.graph.nodes[1].layer.worker.object.seen == [0, 1, 0]
@@ -295,7 +295,7 @@ def test_ported_source_follows_the_mode_as_the_net_does(layer: str, phase: str, 
     net = sp.Net(twin({**LAYERS, **FIXED}[layer]), phase, seed=1)
     ported = port(net.graph)
     module = executed(ported)
-    net.train()(**batch(5))  # so that there are statistics
+    net.train()(**batch(5))  # to fill the statistics
     give_weights(net, module, ported)
     outputs = module.train(mode)(*batch().values())
     expected = net.train(mode)(**batch())
@@ -303,7 +303,7 @@ def test_ported_source_follows_the_mode_as_the_net_does(layer: str, phase: str, 
     for name, value in expected.items():
         if torch.equal(value, again[name]) or "BatchNorm" in layer:
             torch.testing.assert_close(outputs[name], value, rtol=1e-5, atol=1e-5)
-        else:  # drawn: torch draws other numbers
+        else:  # random: torch draws other numbers
             assert not torch.equal(outputs[name], module(*batch().values())[name])
 
 

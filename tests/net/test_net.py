@@ -1,4 +1,4 @@
-"""The running net: what it takes, what it gives, one tensor a shared name."""
+"""The running net: its inputs, its outputs, and one tensor per shared name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Towers run as one: the same outputs and gradients as one by one, wherever rows do not mix, and nowhere else."""
+"""Fused towers: the same outputs and gradients as separate towers, only where rows do not mix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROTOTXT = paths.PROTOTXT
 
 
 def tower(name: str, data: str, *layers: str) -> str:
-    """Layers one on the other; each names its type and settings, and shares its parameters with its like."""
+    """Return a stack of layers of these types and settings that share parameters with the same layer elsewhere."""
     text, bottom = "", data
     for index, described in enumerate(layers):
         kind, _, rest = described.partition(" ")
@@ -47,7 +47,7 @@ PRODUCT = "InnerProduct inner_product_param { num_output: 5 weight_filler { type
 
 
 def compare(text: str, batch: dict[str, torch.Tensor], phase: Phase = "TRAIN") -> tuple[sp.Net, set[str]]:
-    """Run both ways in float64; outputs and gradients must agree. Gives the fused net and its layers' types."""
+    """Check that fused and plain nets agree in float64; return the fused net and the types of its layers."""
     fused, plain = (sp.Net(text, phase, seed=4, fuse=fuse).double() for fuse in (True, False))
     batches = [{name: tensor.double().requires_grad_() for name, tensor in batch.items()} for _ in range(2)]
     outputs = [net(**blobs) for net, blobs in zip((fused, plain), batches, strict=True)]
@@ -72,7 +72,7 @@ def test_the_flagship_runs_its_towers_as_one() -> None:
     assert [node.type for node in fused.nodes] == [
         "Data", "Slice", "JoinBatches", "Convolution", "Pooling", "Convolution", "Pooling", "InnerProduct", "ReLU",
         "InnerProduct", "InnerProduct", "PartBatches", "ContrastiveLoss",
-    ]  # fmt: skip  # one word a layer, not one line
+    ]  # fmt: skip  # one word per layer
     assert len(nodes) == 16
     assert fused.params == graph.params
     assert fused.outputs == graph.outputs
@@ -170,7 +170,7 @@ LAYERS = st.sampled_from(
 def test_random_nets_give_equal_results_fused_and_plain(layers: list[str], count: int, data: st.DataObject) -> None:
     flat = False
     layers = []
-    for layer in layers:  # no window over what is flat
+    for layer in layers:  # no window over a flat blob
         if flat and layer in (CONVOLUTION, POOL):
             continue
         flat = flat or layer in (PRODUCT, "Flatten")
@@ -185,7 +185,7 @@ SIDES = {"face_siamese": (2, 1, 56, 46), "oneshot_siamese": (2, 1, 105, 105), "s
 NETS = sorted(path for path in PROTOTXT.glob("*/*.prototxt") if path.stem.startswith("train_test"))
 
 
-LARGE = ("oneshot_siamese", "signature_siamese")  # whose nets for the test are those that train, but for Dropout
+LARGE = ("oneshot_siamese", "signature_siamese")  # whose test nets equal the training nets except for Dropout
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_every_included_net_gives_equal_results_fused_and_plain(path: Path, phas
     for mine, theirs in zip(*(net.parameters() for net in nets), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-6, atol=1e-12)
     assert any(node.type == "JoinBatches" for node in nets[0].fused_graph.nodes) == (
-        path.parent.name != "pseudo_siamese"  # whose towers share nothing
+        path.parent.name != "pseudo_siamese"  # whose towers do not share parameters
     )
 
 
@@ -262,7 +262,7 @@ def test_towers_are_fused_through_layers_that_do_not_mix_rows() -> None:
     assert [node.type for node in fused.fused_graph.nodes[2:]] == [
         "JoinBatches", "Power", "Convolution", "LRN", "Dropout", "Pooling", "BatchNorm", "PReLU", "Eltwise",
         "PartBatches",
-    ]  # fmt: skip  # one word a layer, not one line; the Scale layer is in the BatchNorm
+    ]  # fmt: skip  # one word per layer; the Scale layer is in the BatchNorm
 
 
 @pytest.mark.parametrize("kind", ["Dropout", "ChannelDropout"])
@@ -383,7 +383,7 @@ def test_nets_with_random_and_normalizing_layers_give_equal_results_fused_and_pl
 ) -> None:
     layers: list[str] = []
     flat = False
-    for layer in layers:  # no window over what is flat
+    for layer in layers:  # no window over a flat blob
         if flat and layer.partition(" ")[0] in ("Convolution", "Pooling", "LRN", "MVN"):
             continue
         flat = flat or layer.partition(" ")[0] in ("InnerProduct", "Reshape")
@@ -504,7 +504,7 @@ def test_only_products_before_a_sum_add_the_gradients_of_each_tower_separately()
     nodes = sp.Net(text, "TRAIN").fused_graph.nodes
     assert [type(node.layer).__name__ for node in nodes if node.type == "InnerProduct"] == [
         "InnerProduct", "JoinedInnerProduct", "JoinedInnerProduct",
-    ]  # fmt: skip  # one word a layer, not one line
+    ]  # fmt: skip  # one word per layer
 
 
 def test_towers_that_share_weights_with_layers_of_another_type_are_fused() -> None:

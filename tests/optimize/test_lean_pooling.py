@@ -1,4 +1,4 @@
-"""MAX pooling that keeps only where each maximum was: torch's own in all else."""
+"""MAX pooling that saves only the position of each maximum and otherwise equals that of torch."""
 
 import functools
 from typing import Any

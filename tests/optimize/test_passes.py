@@ -1,4 +1,4 @@
-"""What a net runs in place of what is written: the same outputs, gradients and statistics."""
+"""Passes of the optimizer: rewritten nets have the same outputs, gradients and statistics."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ UNCHANGED = {
     ),
     "with a loss on the normal": net(norm("n", "n", "loss_weight: 1"), scale("s", "n", "s")),
     "by its own statistic": net(norm("n", "n", 'param { name: "m" }'), scale("s", "n", "s", 'param { name: "m" }')),
-    "by one of its own statistics": net(
+    "by one of its statistics": net(
         norm("n", "n", 'param { name: "m" }'), scale("s", "n", "s", 'param { name: "m" } ' + BIASED)
     ),
     "with a gradient cut": net(norm("n", "n"), scale("s", "n", "s", "propagate_down: false")),
@@ -76,7 +76,7 @@ UNCHANGED = {
 
 
 def run(text: str, phase: Phase, *, fuse: bool) -> tuple[sp.Net, list[torch.Tensor]]:
-    """A net after two passes, the second with gradients; and its outputs, gradients and statistics."""
+    """Run a net twice, the second time with gradients; return it with its outputs, gradients and statistics."""
     model = sp.Net(text, phase, seed=5, fuse=fuse).double()
     draw = torch.Generator().manual_seed(7)
     for param in model.parameters():
@@ -154,7 +154,7 @@ def convolution(more: str = "num_output: 4 kernel_size: 3 pad: 1", wires: str = 
 
 RELU = 'name: "r" type: "ReLU" bottom: "c" top: "c"'
 READ = 'name: "t" type: "TanH" bottom: "c" top: "t"'
-POOLED = {  # what is pooled before it is rectified
+POOLED = {  # pooling is applied before ReLU
     "in place": net(convolution(), RELU, pool("c")),
     "apart": net(convolution(), RELU.replace('top: "c"', 'top: "r"'), pool("r")),
     "windows that overlap and reach beyond": net(
@@ -206,7 +206,7 @@ def test_convolution_and_pooling_in_parts_keep_the_results(
     name: str, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pooled_convolution, "_SPLIT_FROM", 1)
-    monkeypatch.setattr(pooled_convolution, "_PART_SIZE", {False: 70, True: 70})  # each row by itself
+    monkeypatch.setattr(pooled_convolution, "_PART_SIZE", {False: 70, True: 70})  # each row separately
     monkeypatch.setattr(pooling, "_LEAN_FROM", 1)
     text = {**POOLED, **APART}[name]
     (net_in_parts, results), (_, expected) = (run(text, phase, fuse=fuse) for fuse in (True, False))
@@ -269,7 +269,7 @@ def test_two_relus_of_the_same_blob_are_distinguished() -> None:
 
 
 class Storages(TorchDispatchMode):
-    """All memory that tensors are made in, by address."""
+    """All memory in which tensors are created, by address."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ class Storages(TorchDispatchMode):
         return result
 
     def held(self) -> int:
-        """Bytes of it that somebody has still."""
+        """Return the number of bytes that are still referenced."""
         storages = (torch.UntypedStorage._new_with_weak_ptr(storage.cdata) for storage in self.references.values())
         return sum(storage.nbytes() for storage in storages if storage is not None)
 
@@ -305,10 +305,12 @@ def test_the_blob_between_a_convolution_and_pooling_is_not_saved(size: int, thre
         torch.set_num_threads(before)
     assert top.requires_grad
     between = 4 * 12 * 16 * (size - 2) ** 2
-    assert storages.held() < between  # where the maxima were, a quarter as many numbers of 8 bytes, and the rectified
+    assert (
+        storages.held() < between
+    )  # positions of the maxima, a quarter as many numbers of 8 bytes, and the output of ReLU
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # that of torch
 def test_functional_transforms_and_export_work_with_large_blobs() -> None:
     model = sp.Net(LARGE, "TRAIN", seed=5)
     x = torch.rand(64, 3, 34, 34)
@@ -357,29 +359,29 @@ def after(kind: str, bottom: str, top: str, more: str = "") -> str:
 
 
 SUM = 'name: "e" type: "Eltwise" bottom: "x" bottom: "x" top: "e"'
-OVERWRITTEN = {  # the types that change their bottom where it lies
+OVERWRITTEN = {  # the types that overwrite their bottom
     "in place": (net(product("x", "i"), after("ReLU", "i", "i")), ["ReLU"]),
     "with another name": (net(product("x", "i"), after("TanH", "i", "t")), ["TanH"]),
-    "behind a sum": (net(SUM, after("Sigmoid", "e", "e")), ["Sigmoid"]),
-    "behind a norm": (net(norm("n", "n"), after("ReLU", "n", "n", "relu_param { negative_slope: 0.5 }")), ["ReLU"]),
+    "after a sum": (net(SUM, after("Sigmoid", "e", "e")), ["Sigmoid"]),
+    "after a norm": (net(norm("n", "n"), after("ReLU", "n", "n", "relu_param { negative_slope: 0.5 }")), ["ReLU"]),
     "with a negative slope": (
         net(product("x", "i"), after("ReLU", "i", "i", "relu_param { negative_slope: -0.5 }")),
         ["ReLU"],
     ),
     "dropped": (net(product("x", "i"), after("Dropout", "i", "i")), ["Dropout"]),
-    "one behind the other": (net(product("x", "i"), after("TanH", "i", "i"), after("ReLU", "i", "r")), ["TanH"]),
+    "one after the other": (net(product("x", "i"), after("TanH", "i", "i"), after("ReLU", "i", "r")), ["TanH"]),
     "of an input": (net(after("ReLU", "x", "r")), []),
     "of a view": (net(after("Flatten", "x", "f"), after("ReLU", "f", "r")), []),
     "read by another": (net(product("x", "i"), after("ReLU", "i", "r"), after("AbsVal", "i", "a")), []),
     "counted in the loss": (net(product("x", "i") + " loss_weight: 1", after("ReLU", "i", "i")), []),
-    "counted in the loss, beside another": (
+    "counted in the loss, next to another": (
         net(
             convolution(wires='bottom: "x" bottom: "x" top: "c" top: "d" loss_weight: 1 loss_weight: 0'),
             after("ReLU", "c", "c"),
         ),
         [],
     ),
-    "behind a product": (net(SUM + " eltwise_param { operation: PROD }", after("Sigmoid", "e", "e")), []),
+    "after a product": (net(SUM + " eltwise_param { operation: PROD }", after("Sigmoid", "e", "e")), []),
     "needed by its maker": (net(after("Exp", "x", "e"), after("ReLU", "e", "r")), []),
     "cut off": (net(product("x", "i"), after("ReLU", "i", "r", "propagate_down: false"), product("x", "j")), []),
 }
@@ -467,6 +469,6 @@ def test_each_layer_uses_the_fastest_implementation() -> None:
         net(large, pool("c")).replace("dim: 3 dim: 4 dim: 6", "dim: 64 dim: 14 dim: 12"): [
             "Input", "ConvolutionBySpectrum", "LeanPooling",
         ],
-    }  # fmt: skip  # one word a layer, not one line
+    }  # fmt: skip  # one word per layer
     for text, types in ways.items():
         assert [type(node.layer).__name__ for node in sp.Net(text).fused_graph.nodes] == types

@@ -1,4 +1,4 @@
-"""Convolution as products of spectra: the same as torch's own, places and gradients, however pictures are cut."""
+"""Convolution as products of spectra: the same values and gradients as torch, for every tiling of the images."""
 
 from collections.abc import Callable, Iterator
 
@@ -25,7 +25,7 @@ def tiling(size: tuple[int, int], counts: tuple[int, int], kernel: tuple[int, in
 
 
 def errors(way: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, pad: tuple[int, int]) -> list[float]:
-    """How far the top and the gradients of the three lie from those in double precision, as shares of the largest."""
+    """Return the errors of the top and of the three gradients against float64, relative to the largest value."""
     inputs = [tensor.float().requires_grad_() for tensor in (x, weight, bias)]
     exact = [tensor.clone().requires_grad_() for tensor in (x, weight, bias)]
     top, true = way(*inputs), functional.conv2d(*exact, padding=pad)
@@ -128,7 +128,7 @@ def net(*, fuse: bool = True, settings: str = "", shared: str = "") -> sp.Net:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tiling]]:
-    """How each convolution by spectrum was cut, on one thread."""
+    """The tilings of each convolution by spectrum, on one thread."""
     tilings: list[Tiling] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -153,7 +153,7 @@ def test_a_net_trains_the_same_with_spectra(calls: list[Tiling]) -> None:
     losses = [one.loss(one(**batch())) for one in (mine, plain)]
     for loss in losses:
         loss.backward()
-    assert len(calls) == 1  # conv2 alone: conv1's bottom has 3 channels and needs no gradient
+    assert len(calls) == 1  # only conv2: conv1's bottom has 3 channels and needs no gradient
     torch.testing.assert_close(*losses)
     for ours, theirs in zip(mine.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-6)

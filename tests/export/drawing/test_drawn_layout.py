@@ -1,4 +1,4 @@
-"""No two texts of a drawing stand in each other's place, and none leaves its box, its frame or the page."""
+"""Texts of a drawing do not overlap, and none extends beyond its box, its frame or the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SMALL = ("lenet_twin", "lenet_twin_paper", "half_twin", "nine_towers_collapsed")
 
 
 def faults(svg: str) -> dict[str, list[object]]:
-    """Everything that is wrong with where texts stand."""
+    """Return all texts that overlap, are clipped or are outside the page."""
     root = ElementTree.fromstring(svg)
     drawn = list(texts(root))
     assert drawn
@@ -42,7 +42,7 @@ def test_texts_do_not_overlap_with_the_graphviz_of_the_system(name: str) -> None
 @pytest.mark.parametrize("name", SMALL)
 def test_the_gallery_is_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python tools/make_gallery.py` brings it up to date."""
-    monkeypatch.setenv("PATH", "")  # graphviz-pure is found beside Python
+    monkeypatch.setenv("PATH", "")  # graphviz-pure is next to Python
     path = GALLERY.DOCS / "gallery" / f"{name}.svg"
     assert GALLERY.PICTURES[name].drawn() == path.read_text(encoding="utf-8")
 

@@ -1,6 +1,6 @@
-"""DOT text is what it was. `UPDATE_GOLDEN=1 pytest tests/drawing/test_golden_dot.py` writes the files anew.
+"""The DOT text of drawings. `UPDATE_GOLDEN=1 pytest tests/export/drawing/test_golden_dot.py` writes the files again.
 
-Look at the pictures (`python tools/make_gallery.py`) and at the difference before they are kept.
+Look at the pictures (`python tools/make_gallery.py`) and the diff before you commit them.
 """
 
 from __future__ import annotations

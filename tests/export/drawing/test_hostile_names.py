@@ -1,4 +1,4 @@
-"""Names from a stranger's file are drawn as they are and do nothing."""
+"""Names from an untrusted file are drawn unchanged and have no effect."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def named(name: str, base: Graph) -> Graph:
 
 
 def visible(name: str) -> str:
-    """What a reader sees: lines joined, and what has no shape written as an escape."""
+    """Return what a reader sees: lines joined, invisible characters escaped."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name.replace("\n", ""))
     return shown or " "
 
@@ -82,7 +82,7 @@ def test_hostile_names_are_drawn_unchanged(name: str, base: str, renderer: str) 
     ids=str,
 )
 def test_hostile_names_have_no_effect_in_any_style(look: dict[str, object]) -> None:
-    """Each layer has a nasty name of its own; the SVG's ids and classes hold none."""
+    """Each layer has a different hostile name; the SVG's ids and classes contain none."""
     base = graph_of(TWIN)
     nodes = [replace(node, name=NASTY[place % len(NASTY)]) for place, node in enumerate(base.nodes)]
     graph = named_params(replace(base, name=NASTY[2], nodes=tuple(nodes)))
@@ -98,7 +98,7 @@ PLAIN_ELEMENTS = ("svg", "g", "title", "text", "path", "polygon", "polyline", "e
 
 
 def named_params(graph: Graph) -> Graph:
-    """The graph with nasty names of its parameters."""
+    """Return the graph with hostile names for its parameters."""
     fresh = {param.id: replace(param, name=NASTY[-1 - place]) for place, param in enumerate(graph.params)}
     nodes = [
         replace(node, params=tuple(replace(use, param=fresh[use.param.id]) for use in node.params))

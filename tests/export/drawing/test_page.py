@@ -1,4 +1,4 @@
-"""The page of a drawing, used in a real browser as people use it."""
+"""The page of a drawing in a real browser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no chromium is installed (Debian's package: chromium)")
-# a browser of its own asks its makers for updates, and as root it cannot have a sandbox
+# by default the browser asks its vendor for updates; as root it cannot have a sandbox
 SWITCHES = [
     "--disable-gpu",
     "--disable-quic",
@@ -51,7 +51,7 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Tab:
-    """A page that is open, and all that it said and asked for."""
+    """An open page, its console messages and its requests."""
 
     page: Page
     messages: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Tab:
 
     @property
     def panel(self) -> str:
-        """What stands beside the drawing, without empty lines."""
+        """The text next to the drawing, without empty lines."""
         return re.sub(r"\n+", "\n", self.page.locator("#panel").inner_text())
 
     def layer(self, number: int) -> Locator:
@@ -69,7 +69,7 @@ class Tab:
         return self.page.evaluate(script)
 
     def view(self) -> tuple[float, float, float]:
-        """Left and upper edge of what is in sight, in units of the drawing, and pixels a unit, once drawn."""
+        """Left and upper edge of the visible part in units of the drawing, and pixels per unit, after a repaint."""
         self.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         matrix = str(self.page.locator("#stage svg").evaluate("(svg) => getComputedStyle(svg).transform"))
         scale, _, _, _, right, down = map(float, matrix.removeprefix("matrix(").removesuffix(")").split(","))
@@ -93,7 +93,7 @@ class Tab:
 
 @contextmanager
 def opened(browser: Browser, path: Path, **context: Any) -> Iterator[Tab]:
-    """The page in a window of its own; afterwards it must have said nothing and asked for nothing but itself."""
+    """Open the page in a separate window; check that it logs no message and requests only itself."""
     window = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
     window.set_default_timeout(20_000)
     tab = Tab(window.new_page())
@@ -132,7 +132,7 @@ def resnet(folder: Path) -> Path:
 
 
 def resnet_152() -> str:
-    """As many layers as the published prototxt has, written as it is: BatchNorm, Scale and ReLU in place."""
+    """As many layers as the published prototxt, in the same style: BatchNorm, Scale and ReLU in place."""
     parts = [inputs("data", shape=(1, 3, 224, 224))]
 
     def conv(name: str, bottom: str, outputs: int, kernel: int, stride: int = 1, *, relu: bool = True) -> str:
@@ -173,7 +173,7 @@ def resnet_152() -> str:
     return "".join(parts)
 
 
-# What one finds
+# Search and selection
 
 
 @needs_browser
@@ -283,7 +283,7 @@ def test_a_search_result_is_scrolled_into_view_in_a_net_of_hundreds_of_layers(br
             assert box.locator("text", has_text=name).first.bounding_box()["height"] > 8
 
 
-# How one moves
+# Navigation
 
 
 @needs_browser
@@ -315,7 +315,7 @@ def test_dragging_moves_the_drawing_with_the_pointer_and_is_not_a_click(browser:
         assert after["x"] - before["x"] == pytest.approx(60, abs=1.5)
         assert after["y"] - before["y"] == pytest.approx(50, abs=1.5)
         tab.page.locator("#panel").hover()
-        assert tab.page.locator(".halo").count() <= 1  # at most what is under the pointer, nothing held
+        assert tab.page.locator(".halo").count() <= 1  # at most the layer under the pointer, nothing selected
 
 
 @needs_browser
@@ -383,7 +383,7 @@ def test_two_fingers_zoom_one_moves_and_a_tap_selects_a_layer(browser: Browser, 
         assert tab.view()[1] == pytest.approx(pinched[1] + 80 / pinched[2], abs=2)
 
 
-# How it looks
+# Appearance
 
 
 @needs_browser
@@ -428,7 +428,7 @@ CONTRASTS = """() => {
 @needs_browser
 @pytest.mark.parametrize("style", ["plain", "dark", "paper", "caffe"])
 def test_every_text_has_enough_contrast_in_light_and_dark_mode(browser: Browser, folder: Path, style: str) -> None:
-    """The contrast of each text with what lies behind it, as the guidelines for accessible pages compute it."""
+    """Check the contrast of each text with its background, as defined by WCAG."""
     with opened(browser, written(folder, style, TWIN, style=style)) as tab:
         for scheme in ("light", "dark"):
             tab.page.emulate_media(color_scheme=scheme)
@@ -454,7 +454,7 @@ def test_the_drawing_follows_the_color_scheme_of_the_system(browser: Browser, tw
         assert tab.number(fill) == light
 
 
-# What a stranger's file can do, and what the page may do
+# Untrusted files and the permissions of the page
 
 
 HOSTILE = [
@@ -504,7 +504,7 @@ def test_names_are_shown_unchanged_and_have_no_effect(browser: Browser, folder: 
 
 @needs_browser
 def test_the_content_security_policy_blocks_requests_and_other_scripts(browser: Browser, twin: Path) -> None:
-    """Even where there is a network, and code in the page that tries."""
+    """Even with a network, and with code in the page that tries."""
     visits: list[str] = []
 
     class Listening(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What every drawing promises, read from its SVG: every shape, every count, every shared parameter with its users."""
+"""The contents of every drawing, read from its SVG: all shapes, counts, and shared parameters with their users."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from siamese_proto.export.drawing import draw, render
 
 @pytest.fixture
 def without_dot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine where Graphviz is not installed: only graphviz-pure, beside Python, is left."""
+    """A machine without Graphviz: only graphviz-pure, next to Python, is available."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
 

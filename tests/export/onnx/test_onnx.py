@@ -23,7 +23,7 @@ GOLDEN = paths.GOLDEN
 FLAGSHIP = GOLDEN / "flagship" / "net.prototxt"
 WEIGHTS = GOLDEN / "flagship" / "snap_iter_100.caffemodel"
 PAIRS = {"pair_data": (64, 2, 28, 28)}
-# What the others of the zoo consist of, these do too; an export takes seconds.
+# These contain all layers of the other nets of the zoo; an export takes seconds.
 CHOSEN = ["LeNet twin", "half-twin with own biases", "triplet", "ResNet", "AlexNet", "FCN", "tied", "functions"]
 CHOSEN += ["shapes", "odd windows", "columns", "sentences"]
 # A Reshape to a size, and softmax losses, which count their labels when they are traced.
@@ -105,7 +105,7 @@ def test_a_model_computes_evaluation_in_any_mode_of_the_net() -> None:
     layer { name: "drop" type: "Dropout" bottom: "y" top: "y" }"""
     net = sp.Net(text, "TEST", seed=1).train()
     x = torch.rand(4, 3)
-    net(x=x)  # so that there are statistics
+    net(x=x)  # to fill the statistics
     model = make_onnx(net.graph, net.tensors)
     output = run(model.content, {"x": x})["y"]
     torch.testing.assert_close(torch.tensor(output), net.eval()(x=x)["y"].detach(), rtol=1e-4, atol=1e-4)
@@ -118,7 +118,7 @@ def test_recurrent_layers_start_without_state_and_are_reported() -> None:
     model = compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})
     assert (model.stateless, model.any_batch) == (("lstm",), False)
     net.run_state.carried.clear()
-    compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})  # what was traced is not kept
+    compare(net, {"x": torch.rand(3, 2, 5), "cont": torch.ones(3, 2)})  # the traced values are not saved
 
 
 @pytest.mark.parametrize(

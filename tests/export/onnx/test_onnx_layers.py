@@ -1,7 +1,7 @@
 """Layer types as ONNX, many in one net: onnxruntime computes what they compute.
 
-Not exported: what draws at random (STOCHASTIC pooling and Dropout with `phase: TRAIN`), Python layers (code of no
-tensors), and classes of one's own that torch cannot trace.
+Not exported: random layers (STOCHASTIC pooling and Dropout with `phase: TRAIN`), Python layers (code without
+tensors), and custom classes that torch cannot trace.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SEQUENCES = (
 
 
 def joined(net: sp.Net) -> sp.Net:
-    """The net with numbers of its own in every parameter."""
+    """Return the net with random values in every parameter."""
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for tensor in net.tensors.values():

@@ -1,4 +1,4 @@
-"""Names from a stranger's file are names and texts in the source, never code."""
+"""Names from an untrusted file are identifiers and strings in the source, never code."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def renamed(net: str, name: str) -> Graph:
 
 
 def skeleton(source: str) -> str:
-    """The code of a module without its own names and texts."""
+    """Return the code of a module without its identifiers and strings."""
     tree = ast.parse(source)
     ours = {"torch", "nn", "functional", "Tensor", "self", "ctx", "cast", "Path", "sys", "json", "math", *dir(builtins)}
     for node in ast.walk(tree):

@@ -1,4 +1,4 @@
-"""Long statements are broken as ruff breaks them, and stay what they are."""
+"""Long statements are broken as ruff breaks them, without changing their meaning."""
 
 from __future__ import annotations
 

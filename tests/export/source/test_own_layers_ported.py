@@ -1,4 +1,4 @@
-"""Our own layers, ported: the same numbers and gradients."""
+"""The layers of siamese_proto, ported: the same numbers and gradients."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> 
         "class WithoutSource(sp.Layer):\n"
         "    def top_shapes(self, bottoms): return bottoms\n"
     )
-    # In a process of its own: a layer type once registered stays.
+    # In a separate process: a registered layer type stays registered.
     words = [sys.executable, "-m", "siamese_proto", "port", net, "--layers", layers, "-o", tmp_path / "net.py"]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 1

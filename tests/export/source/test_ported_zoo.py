@@ -1,4 +1,4 @@
-"""Nets of every kind, ported: the same numbers, in source that a reviewer would take."""
+"""Nets of every kind, ported: the same numbers, in readable source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from siamese_proto.export.source.helpers import helper_source
 from siamese_proto.proto import schema
 
 ROOT = paths.ROOT
-# What the nets of the project read from databases that need not be there.
+# What the included nets read from databases, which may be missing.
 SHAPES = {"pair_data": (4, 2, 28, 28), "pair": (8, 2, 12, 12)}
 SIDES = {"face_siamese": (3, 1, 56, 46), "oneshot_siamese": (2, 1, 105, 105), "signature_siamese": (2, 1, 105, 155)}
 FILES = [
@@ -58,7 +58,7 @@ def test_a_ported_net_computes_what_the_net_computes_in_training(name: str) -> N
 @pytest.mark.parametrize("path", NETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_included_nets_are_ported(path: Path, phase: str) -> None:
     text = path.read_text()
-    if phase == "TRAIN":  # what is drawn differs
+    if phase == "TRAIN":  # random numbers differ
         text = re.sub(r"dropout_ratio: [\d.]+", "dropout_ratio: 0", text)
     blobs = sp.build_graph(sp.parse_net(text), phase=phase).blobs()
     shapes = {name: shape for name, shape in SHAPES.items() if name in blobs}
@@ -156,7 +156,7 @@ def test_a_ported_net_takes_any_batch_size() -> None:
 
 @pytest.mark.parametrize("name", ["sentences", "sentences that share in part"])
 def test_recurrent_layers_continue_from_the_state_of_the_last_batch(name: str) -> None:
-    """Each of those that share their parameters from a state of its own."""
+    """Layers that share their parameters have separate states."""
     net = zoo_net(name)
     ported = port(net.graph)
     module = executed(ported).eval()
