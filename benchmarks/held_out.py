@@ -23,7 +23,7 @@ from siamese_proto.graph.ir import Node
 Floats = NDArray[np.floating]
 Batch = dict[str, Tensor]
 ROWS = 100  # batch size of a hand-written tower
-EPISODES = 2000  # of one-shot trials
+EPISODES = 2000  # number of one-shot trials
 
 
 @dataclass(frozen=True)

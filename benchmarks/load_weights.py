@@ -76,7 +76,7 @@ TASKS = {"reading bytes": READ, "loading": LOAD, "new tensors": COPY, "a net's t
 
 
 def make_model(path: Path, size: int, layers: int = 16) -> None:
-    """A net of `layers` InnerProduct layers, `size` bytes of weights together."""
+    """Return a net of `layers` InnerProduct layers with `size` bytes of weights in total."""
     rows = rows_of(size, layers)
     weight = np.random.default_rng(1).standard_normal((rows, 4096)).astype(np.float32)
     stored = [StoredLayer(f"fc{i}", "InnerProduct", blobs=(weight,)) for i in range(layers)]
@@ -84,7 +84,7 @@ def make_model(path: Path, size: int, layers: int = 16) -> None:
 
 
 def rows_of(size: int, layers: int = 16) -> int:
-    """Rows of 4096 numbers in each layer."""
+    """Return the number of rows of 4096 values in each layer."""
     return size // layers // 4 // 4096
 
 

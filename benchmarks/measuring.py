@@ -15,12 +15,12 @@ ALIKE = 3  # copies of each program, if requested
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of one work divided by the time of another, measured in turns; above 1 the second is faster."""
+    """Time of one program divided by the time of another, measured in turns; above 1 the second is faster."""
 
     least: float
     median: float
     most: float
-    of_minima: float  # the least time of one over the least time of the other: what a quiet machine would show
+    of_minima: float  # ratio of the minimum times: the result of an idle machine
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.least:.3f} to {self.most:.3f}; of minima {self.of_minima:.3f})"

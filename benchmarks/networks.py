@@ -1,8 +1,8 @@
 """Compare the networks of prototxt/ with hand-written ones (references/): python benchmarks/networks.py [NETWORK]...
 
 Both train on the same batches, in the same order, in one process, in turns of a few steps; each seed draws other
-weights and other pairs. Printed for each: how well either tells classes apart, judged on the same test images
-(held_out.py), and how many times as long the hand-written steps take.
+weights and other pairs. For each, the output shows how well both separate classes, evaluated on the same test images
+(held_out.py), and the hand-written time divided by ours.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from siamese_proto.evaluation.twin import load_twin
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # benchmarks/references is imported from anywhere
 NETWORKS = Path(__file__).resolve().parent.parent / "prototxt"
-TURN = 5  # steps that either takes before the other goes on
+TURN = 5  # steps of one side before the other side continues
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Case:
     reference: str  # module.Class in references/
     options: Mapping[str, bool] = field(default_factory=dict)
     files: tuple[str, str] = ("train_test.prototxt", "solver.prototxt")
-    edits: Mapping[str, str] = field(default_factory=dict)  # what the net says otherwise here
+    edits: Mapping[str, str] = field(default_factory=dict)  # settings of the net that differ here
     steps: int = 200
-    every: bool = False  # judge all pairs of the images of the test's classes
-    threshold: float | None = None  # of distances that are probabilities; else chosen on half of the pairs
-    ways: tuple[int, ...] = ()  # of one-shot trials
-    loss: bool = False  # tell the test loss too
+    every: bool = False  # evaluate all pairs of images of the test classes
+    threshold: float | None = None  # for distances that are probabilities; otherwise chosen on half of the pairs
+    ways: tuple[int, ...] = ()  # number of one-shot trials
+    loss: bool = False  # print the test loss too
 
 
 CASES = {
@@ -88,7 +88,7 @@ class How:
     sources: Mapping[str, str]
     steps: int | None
     batch: int | None
-    pairs: int  # to judge on, where they are drawn
+    pairs: int  # for the evaluation, if pairs are drawn
 
 
 @dataclass
@@ -173,7 +173,7 @@ def train(
     times: tuple[list[float], list[float]] = ([], [])
     for turn in range(0, steps, TURN):
         count = min(TURN, steps - turn)
-        while len(drawn) <= turn + count:  # nobody waits for data within a turn
+        while len(drawn) <= turn + count:  # no data loading within a turn
             drawn.append(draw())
         by_hand = [drawn[turn + step] for step in range(count)]
 

@@ -22,7 +22,7 @@ FLAGSHIP = Path(__file__).resolve().parent.parent / "prototxt" / "mnist_siamese"
 
 
 def resnet(blocks: tuple[int, ...] = (3, 8, 36, 3)) -> str:
-    """ResNet-152 for 224 x 224 pictures as people write it for Caffe: Convolution, BatchNorm, Scale and ReLU."""
+    """Return ResNet-152 for 224 x 224 images in typical Caffe style: Convolution, BatchNorm, Scale and ReLU."""
     lines = ['name: "ResNet-152"', 'layer { name: "data" type: "Input" top: "data" ' + _shape(1, 3, 224, 224) + " }"]
     lines += _unit("conv1", "data", 64, 7, 2, 3)
     lines.append(

@@ -105,7 +105,7 @@ _INCEPTION: Mapping[str, tuple[int, int, int, int, int, int]] = {
 
 def resnet_152() -> str:
     """A net of ResNet-152's size: fifty bottleneck blocks, normalized and scaled in place."""
-    text = [input_layer("data", 16, 3, 224, 224), *_normalised("conv1", "data", 64, 7, 2, 3, relu=True)]
+    text = [input_layer("data", 16, 3, 224, 224), *_normalized("conv1", "data", 64, 7, 2, 3, relu=True)]
     text.append(pooling("pool1", "conv1", "MAX", 3, 2))
     bottom = "pool1"
     for stage, (blocks, width) in enumerate(((3, 64), (8, 128), (36, 256), (3, 512)), start=2):
@@ -122,15 +122,15 @@ def _bottleneck(name: str, bottom: str, width: int, *, stride: int, widens: bool
     shortcut = bottom
     if widens:
         shortcut = f"{name}_branch1"
-        yield from _normalised(shortcut, bottom, 4 * width, 1, stride)
-    yield from _normalised(f"{name}_branch2a", bottom, width, 1, stride, relu=True)
-    yield from _normalised(f"{name}_branch2b", f"{name}_branch2a", width, 3, 1, 1, relu=True)
-    yield from _normalised(f"{name}_branch2c", f"{name}_branch2b", 4 * width, 1)
+        yield from _normalized(shortcut, bottom, 4 * width, 1, stride)
+    yield from _normalized(f"{name}_branch2a", bottom, width, 1, stride, relu=True)
+    yield from _normalized(f"{name}_branch2b", f"{name}_branch2a", width, 3, 1, 1, relu=True)
+    yield from _normalized(f"{name}_branch2c", f"{name}_branch2b", 4 * width, 1)
     yield f'layer {{ name: "{name}" type: "Eltwise" bottom: "{shortcut}" bottom: "{name}_branch2c" top: "{name}" }}\n'
     yield in_place("ReLU", f"{name}_relu", name)
 
 
-def _normalised(
+def _normalized(
     name: str, bottom: str, width: int, kernel: int, stride: int = 1, pad: int = 0, *, relu: bool = False
 ) -> Iterator[str]:
     yield convolution(name, bottom, width, kernel, stride, pad, bias=False)
@@ -167,7 +167,7 @@ def _face_tower(end: str, named: Callable[[str], str]) -> str:
     def names(layer: str) -> tuple[str, str]:
         return named(f"{layer}_w"), named(f"{layer}_b")
 
-    normalise = f'layer {{ name: "norm{end}" type: "Normalize" bottom: "feat{end}" top: "norm{end}" }}\n'
+    normalize = f'layer {{ name: "norm{end}" type: "Normalize" bottom: "feat{end}" top: "norm{end}" }}\n'
     return "".join(
         (
             convolution("conv1" + end, "data" + end, 32, 5, 2, 2, names=names("conv1")),
@@ -176,7 +176,7 @@ def _face_tower(end: str, named: Callable[[str], str]) -> str:
             convolution("conv2" + end, "pool1" + end, 64, 3, names=names("conv2")),
             in_place("ReLU", "relu2" + end, "conv2" + end),
             product("feat" + end, "conv2" + end, 128, names=names("feat")),
-            normalise,
+            normalize,
         )
     )
 

@@ -55,7 +55,7 @@ PICTURES = {
     "lenet_twin_across": Picture(lenet_twin, "The same from left to right.", {"rankdir": "LR"}),
     "lenet_twin_layers": Picture(lenet_twin, "The same in few words.", {"detail": "layers"}),
     "lenet_twin_paper": Picture(lenet_twin, "For print.", {"style": "paper"}),
-    "lenet_twin_caffe": Picture(lenet_twin, "In the colours of Caffe's own tool.", {"style": "caffe"}),
+    "lenet_twin_caffe": Picture(lenet_twin, "In the colors of Caffe's draw_net.py.", {"style": "caffe"}),
     "lenet_twin_dark": Picture(lenet_twin, "For a dark page.", {"style": "dark"}),
     "lenet_twin_phases": Picture(
         lenet_twin, "Both phases in one; layers of only one of them are marked.", both_phases=True

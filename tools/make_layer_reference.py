@@ -27,7 +27,7 @@ not to be edited.
 Shapes read `bottoms -> tops`, outermost axis first: N rows of a batch, C channels, H and W an image; `*S` stands for
 any number of axes. Axes count from 0, negative ones from the end. Gradients are those of Caffe; where they are not the
 derivative of the formula, the text says so. "Caffe:" names the file of BVLC Caffe 1.0 that defines the layer;
-layers "not in BVLC Caffe" are our own, and [layers of your own](custom_layers.md) says more of them. Fields that are
+layers "not in BVLC Caffe" are extensions; see [custom layers](custom_layers.md) for how to add more. Fields that are
 written and change nothing are reported by `siamese-proto check` with their line.
 """
 
@@ -56,7 +56,7 @@ def section(name: str, kind: type[Layer]) -> str:
         else:
             lines += [f"`{settings}`: see {link_of(settings)}.", ""]
     if not kind.reads:
-        lines += ["It has no settings of its own.", ""]
+        lines += ["It has no layer-specific settings.", ""]
     return "\n".join(lines)
 
 

@@ -1,5 +1,5 @@
-"""The networks of prototxt/ written by hand in PyTorch, as plainly as one would: what the declarations are held to.
+"""The networks of prototxt/ as plain hand-written PyTorch, the reference for the declarations.
 
-Each is a module with `forward(batch) -> loss`, for the batch that the net's data layer gives; `features(images, side)`
-and `apart(features, features) -> (N,)`, small where two images are of one class; and `optimizer()`.
+Each is a module with `forward(batch) -> loss`, for the batch of the net's data layer; `features(images, side)`
+and `apart(features, features) -> (N,)`, small for two images of one class; and `optimizer()`.
 """

@@ -1,4 +1,4 @@
-"""face_siamese by hand: a distance of faces, with labels that are 1 for different people."""
+"""face_siamese by hand: a distance between faces, with label 1 for different people."""
 
 from __future__ import annotations
 

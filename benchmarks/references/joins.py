@@ -17,7 +17,7 @@ class Join(Twin):
         self.tower = LeNet(16)
 
     def score(self, first: Tensor, second: Tensor) -> Tensor:
-        """High where the two features are of one class, (N,)."""
+        """Return scores that are high for two features of one class, (N,)."""
         raise NotImplementedError
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:

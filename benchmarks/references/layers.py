@@ -1,4 +1,4 @@
-"""What several of the hand-written networks are made of."""
+"""Shared parts of the hand-written networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 def xavier(module: nn.Module) -> None:
-    """Uniform from -sqrt(3 / fan_in) to that, biases 0: what `type: "xavier"` fills. For Module.apply."""
+    """Initialize like `type: "xavier"`: uniform in +-sqrt(3 / fan_in), biases 0. For Module.apply."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         bound = math.sqrt(3 / module.weight[0].numel())
         nn.init.uniform_(module.weight, -bound, bound)
@@ -18,21 +18,21 @@ def xavier(module: nn.Module) -> None:
 
 
 def msra(module: nn.Module) -> None:
-    """Normal with variance 2 / fan_in, biases 0: what `type: "msra"` fills. For Module.apply."""
+    """Initialize like `type: "msra"`: normal with variance 2 / fan_in, biases 0. For Module.apply."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()))
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all of them have one
 
 
 def biases_twice_as_fast(module: nn.Module, rate: float) -> list[dict[str, Any]]:
-    """Groups of parameters for an optimizer: Caffe's habit of lr_mult 1 for weights and 2 for biases."""
+    """Return parameter groups for an optimizer, with Caffe's usual lr_mult of 1 for weights and 2 for biases."""
     biases = [parameter for name, parameter in module.named_parameters() if name.endswith("bias")]
     others = [parameter for name, parameter in module.named_parameters() if not name.endswith("bias")]
     return [{"params": others, "lr": rate}, {"params": biases, "lr": 2 * rate}]
 
 
 class Twin(nn.Module):
-    """Two images through one tower each, compared by the distance of their features unless a subclass has better."""
+    """Two images through one tower each, compared by the distance of their features unless a subclass overrides it."""
 
     tower: nn.Module
 
@@ -41,7 +41,7 @@ class Twin(nn.Module):
         return self.tower(images)
 
     def apart(self, first: Tensor, second: Tensor) -> Tensor:
-        """(N, K), (N, K) -> (N,), small where two images are of one class."""
+        """(N, K), (N, K) -> (N,), small for two images of one class."""
         return functional.pairwise_distance(first, second)
 
     def distance(self, first: Tensor, second: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""signature_siamese by hand: are two signatures of one hand?"""
+"""signature_siamese by hand: are two signatures from the same writer?"""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class PseudoSiamese(TwoSides):
 
 
 class HalfTwin(TwoSides):
-    """Shares its convolutions, or with `upper` what comes after them."""
+    """Shares its convolutions, or with `upper` the layers after them."""
 
     def __init__(self, *, upper: bool = False) -> None:
         super().__init__()

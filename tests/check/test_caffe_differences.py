@@ -152,7 +152,7 @@ CASES = {
         + total("i", "u"),
         [],
     ),
-    "alias that nobody else reads": (NET + FLAT + RELU_F + total("f"), []),
+    "alias that no other layer reads": (NET + FLAT + RELU_F + total("f"), []),
     "alias of the changed numbers": (NET + FLAT + RELU_F + one("Flatten", "f", "g") + total("g"), []),
     "dropout in TEST changes nothing": (
         NET.replace('bottom: "x"', 'bottom: "x" include { phase: TEST }')

@@ -81,7 +81,7 @@ CASES = {
             "14: warning[unshared-twin]: layer 'two_p': is the counterpart of layer 'two' in another tower, but shares no parameters with it, unlike other layers of these towers; give both the same param names",
         ],
     ),
-    "three towers, one of them apart": (
+    "three towers, one of them separate": (
         dense("a", "x", BOTH) + dense("b", "y", BOTH) + dense("c", "x")
         + "".join(dense(f"{name}2", name, DEEP, 3) for name in "abc"),
         [
@@ -121,13 +121,13 @@ CASES = {
             "8: warning[other-filler]: layer 'one_p': the filler of the shared param 'w' (xavier) has no effect: its owner, layer 'one', fills it (gaussian std 0.01)"
         ],
     ),
-    "a filler in the second tower alone": (
+    "a filler only in the second tower": (
         dense("one", "x", BOTH) + dense("one_p", "y", BOTH, more='weight_filler { type: "xavier" }') + loss("one", "one_p"),
         [
             "8: warning[other-filler]: layer 'one_p': the filler of the shared param 'w' (xavier) has no effect: its owner, layer 'one', fills it (constant)"
         ],
     ),
-    "a filler in the first tower alone": (
+    "a filler only in the first tower": (
         dense("one", "x", BOTH, more='weight_filler { type: "xavier" }') + dense("one_p", "y", BOTH) + loss("one", "one_p"),
         [],
     ),
@@ -135,7 +135,7 @@ CASES = {
         TWIN + OTHER + loss("two", "two"),
         ["19: warning[pair-bottoms]: layer 'loss': both features are 'two', so all distances are 0; use one of each tower"],
     ),
-    "a feature and what it is made of": (
+    "a feature and its bottom": (
         (TWIN + OTHER).replace("num_output: 3", "num_output: 5") + loss("one", "two"),
         ["19: warning[pair-bottoms]: layer 'loss': the feature 'two' is computed from the other feature, 'one'; use one of each tower"],
     ),

@@ -37,7 +37,7 @@ def shell(line: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-@pytest.mark.parametrize("line", ['"$@" | true', '"$@" >&-'], ids=["a reader that is gone", "no output at all"])
+@pytest.mark.parametrize("line", ['"$@" | true', '"$@" >&-'], ids=["a closed pipe", "a closed output"])
 def test_a_closed_output_ends_a_command_without_a_message(net: str, words: list[str], line: str) -> None:
     done = shell(line, *words, net)
     lines = [text for text in done.stderr.splitlines() if not text.startswith("warning: ")]

@@ -94,9 +94,9 @@ def test_the_pairs_of_a_csv_are_used_unchanged(tmp_path):
 
 def test_images_are_resized_and_converted_to_gray_or_color(tmp_path):
     source = make_source("folder", tmp_path)
-    for colour, channels in (("--gray", 2), ("--color", 6)):
-        run("pairs", source, tmp_path / colour, colour, "--resize-height", 5, "--resize-width", 7)
-        sizes = {(datum.channels, datum.height, datum.width) for datum in records_of(tmp_path / colour)}
+    for color, channels in (("--gray", 2), ("--color", 6)):
+        run("pairs", source, tmp_path / color, color, "--resize-height", 5, "--resize-width", 7)
+        sizes = {(datum.channels, datum.height, datum.width) for datum in records_of(tmp_path / color)}
         assert sizes == {(channels, 5, 7)}
 
 

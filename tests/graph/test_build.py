@@ -263,7 +263,7 @@ def test_check_reports_a_misspelt_name_and_a_missing_bias() -> None:
         ('type: "Input" input_param { shape { dim: 1 dim: 2 } shape { dim: 5 dim: 6 } }', (5, 6)),
         ('type: "SomebodysData"', None),
     ],
-    ids=["labels", "anything", "what it states", "nothing is known"],
+    ids=["labels", "anything", "its shape", "unknown shape"],
 )
 def test_the_first_shape_of_a_source_determines_its_other_shapes(source: str, others: tuple[int, ...] | None) -> None:
     graph = sp.build_graph(f'layer {{ name: "d" top: "data" top: "more" {source} }}', shapes={"data": (4, 9)})

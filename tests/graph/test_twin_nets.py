@@ -79,7 +79,7 @@ CORRECT = {
     "a twin with a difference": PAIR + TWIN + DIFFERENCE + "abs AbsVal diff\n" + DECISION.format("abs"),
     "a twin that is joined": PAIR + TWIN + "both Concat feat feat_p\n" + DECISION.format("both"),
     "a twin with a product": PAIR + TWIN + "both Eltwise feat feat_p ; ; operation: PROD\n" + DECISION.format("both"),
-    "a twin whose weights alone have names": PAIR + "".join(f"ip{side} InnerProduct data{side} ; w ; num_output: 4 bias_term: false\n" for side in ("", "_p")) + "loss ContrastiveLoss ip ip_p sim",
+    "a twin in which only weights have names": PAIR + "".join(f"ip{side} InnerProduct data{side} ; w ; num_output: 4 bias_term: false\n" for side in ("", "_p")) + "loss ContrastiveLoss ip ip_p sim",
     "a triplet": TRIPLE + tower() + tower("_p") + tower("_n") + TRIPLET_LOSS,
     "a triplet of two distances": TRIPLE + tower() + tower("_p") + tower("_n") + "near Distance feat feat_p\nfar Distance feat feat_n",
     "four towers": many(4),
@@ -122,9 +122,9 @@ CORRECT = {
     "towers with parameters of every kind": PAIR + "".join(f"c{side} Convolution data{side} ; w ; num_output: 4 kernel_size: 3 bias_term: false\np{side} PReLU c{side} > c{side} ; slope\ns{side} Scale c{side} > c{side} ; scale shift ; bias_term: true\nf{side} InnerProduct c{side} ; fw fb ; num_output: 3\n" for side in ("", "_p")) + "loss ContrastiveLoss f f_p sim",
     "a twin with an additional classifier": PAIR + TWIN + LOSS + "\nside InnerProduct conv2 ; own_w own_b ; num_output: 4\nextra SoftmaxWithLoss side sim",
     "a twin of two data layers": "l Input > data ; ; 2x3x12x13\nr Input > data_p ; ; 2x3x12x13\ns Input > sim ; ; 2\n" + TWIN + LOSS,
-    "a third image that is read by nobody": "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n" + TWIN + LOSS,
-    "towers that read one blob where no other is left": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
-    "towers that read one blob beside an input of another shape": "in Input > data ; ; 2x3x12x13\nmask Input ; ; 2x3x12x14\nnoise DummyData ; ; shape { dim: 2 dim: 3 dim: 12 dim: 13 }\ns Input > sim ; ; 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
+    "a third image that no layer reads": "in Input > data data_p other sim ; ; 2x3x12x13 2x3x12x13 2x3x12x13 2\n" + TWIN + LOSS,
+    "towers that read one blob if no other is unused": "in Input > data sim ; ; 2x3x12x13 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
+    "towers that read one blob next to an input of another shape": "in Input > data ; ; 2x3x12x13\nmask Input ; ; 2x3x12x14\nnoise DummyData ; ; shape { dim: 2 dim: 3 dim: 12 dim: 13 }\ns Input > sim ; ; 2\n" + tower() + tower("_p").replace("data_p", "data") + LOSS,
     "a twin with a layer of unknown type": PAIR + "n Odd data > q\n" + TWIN.replace("conv1 Convolution data ", "conv1 Convolution q ") + LOSS,
 }  # fmt: skip  # one layer per line
 

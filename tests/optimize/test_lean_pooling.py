@@ -17,7 +17,7 @@ from siamese_proto.optimize.pooling_kernel import max_pool, maxima
 SETTINGS = {
     "2x2": {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil_mode": True},
     "overlapping, with pads": {"kernel": (3, 2), "stride": (2, 1), "pad": (1, 1), "ceil_mode": False},
-    "beyond the picture": {"kernel": (3, 3), "stride": (2, 2), "pad": (0, 1), "ceil_mode": True},
+    "beyond the image": {"kernel": (3, 3), "stride": (2, 2), "pad": (0, 1), "ceil_mode": True},
 }
 
 

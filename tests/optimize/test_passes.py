@@ -157,10 +157,10 @@ READ = 'name: "t" type: "TanH" bottom: "c" top: "t"'
 POOLED = {  # pooling is applied before ReLU
     "in place": net(convolution(), RELU, pool("c")),
     "apart": net(convolution(), RELU.replace('top: "c"', 'top: "r"'), pool("r")),
-    "windows that overlap and reach beyond": net(
+    "windows that overlap and extend beyond the image": net(
         convolution(), RELU, pool("c", more="kernel_size: 3 stride: 2 pad: 1")
     ),
-    "all of the picture": net(convolution(), RELU, pool("c", more="global_pooling: true")),
+    "the whole image": net(convolution(), RELU, pool("c", more="global_pooling: true")),
     "with a loss on the pooled": net(convolution(), RELU, pool("c") + " loss_weight: 2"),
     "in place again": net(convolution(), RELU, pool("c"), 'name: "r2" type: "TanH" bottom: "p" top: "p"'),
     "pooled and rectified": net(convolution(), pool("c"), RELU.replace('"c"', '"p"')),
@@ -172,12 +172,12 @@ POOLED = {  # pooling is applied before ReLU
 }
 APART = {
     "the convolution read by another": net(convolution(), pool("c"), READ),
-    "the rectified read by another": net(convolution(), RELU, pool("c"), READ),
+    "the ReLU read by another": net(convolution(), RELU, pool("c"), READ),
     "a mean": net(convolution(), RELU, pool("c", method="AVE")),
     "also where": net(convolution(), RELU, pool("c", 'p" top: "where')),
     "windows with gaps": net(convolution(), RELU, pool("c", more="kernel_size: 1 stride: 3")),
-    "a gradient cut right behind": net(convolution(), pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
-    "along the rows alone": net(convolution("num_output: 4 kernel_size: 3 axis: 2"), pool("c")),
+    "a gradient cut right after": net(convolution(), pool("c") + " propagate_down: false", READ.replace('"c"', '"x"')),
+    "only along the rows": net(convolution("num_output: 4 kernel_size: 3 axis: 2"), pool("c")),
     "a loss in between": net(convolution(), RELU + " loss_weight: 1", pool("c")),
     "a slope": net(convolution(), RELU + " relu_param { negative_slope: 0.5 }", pool("c")),
 }
@@ -382,7 +382,7 @@ OVERWRITTEN = {  # the types that overwrite their bottom
         [],
     ),
     "after a product": (net(SUM + " eltwise_param { operation: PROD }", after("Sigmoid", "e", "e")), []),
-    "needed by its maker": (net(after("Exp", "x", "e"), after("ReLU", "e", "r")), []),
+    "needed by its producer": (net(after("Exp", "x", "e"), after("ReLU", "e", "r")), []),
     "cut off": (net(product("x", "i"), after("ReLU", "i", "r", "propagate_down: false"), product("x", "j")), []),
 }
 

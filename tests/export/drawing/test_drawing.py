@@ -33,7 +33,7 @@ def test_the_layer_that_joins_two_towers_is_between_them() -> None:
 def test_a_shared_parameter_has_a_unique_color_at_every_user_and_in_the_legend() -> None:
     root = rendered(draw(graph_of(TWIN)))
     shown = boxes(root)
-    colours = {}
+    colors = {}
     for blob, shape, layer in (
         ("conv_w", "4x3x3x3", "conv"),
         ("conv_b", "4", "conv"),
@@ -43,8 +43,8 @@ def test_a_shared_parameter_has_a_unique_color_at_every_user_and_in_the_legend()
         users = {fill_behind(shown[f"layer_{layer}{end}"], f"{blob} {shape}") for end in ("", "_q")}
         legend = fill_behind(root, f"{blob} {shape}")
         assert users == {legend}
-        colours[blob] = legend
-    assert len(set(colours.values())) == 4
+        colors[blob] = legend
+    assert len(set(colors.values())) == 4
 
 
 def test_the_legend_lists_the_layers_that_share_a_parameter() -> None:

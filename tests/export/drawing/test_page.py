@@ -404,9 +404,9 @@ def test_nothing_overflows_a_window_of_any_size(browser: Browser, name: str, req
 
 
 CONTRASTS = """() => {
-    const luminance = (colour) => {
+    const luminance = (color) => {
         const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-        context.fillStyle = colour;
+        context.fillStyle = color;
         context.fillRect(0, 0, 1, 1);
         const parts = [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255);
         const linear = parts.map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
