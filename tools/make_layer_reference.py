@@ -21,14 +21,15 @@ TARGET = Path(__file__).resolve().parent.parent / "docs" / "layers.md"
 FIELDS = cast(dict[str, FieldDescriptor], schema.LayerParameter.DESCRIPTOR.fields_by_name)
 HEAD = """# Layer reference
 
-Every layer type, what it computes and what can be set. Written by `python tools/make_layer_reference.py` from the code;
-not to be edited.
+This page lists every layer type, what it computes and its settings. `python tools/make_layer_reference.py` writes it
+from the code; do not edit it.
 
-Shapes read `bottoms -> tops`, outermost axis first: N rows of a batch, C channels, H and W an image; `*S` stands for
-any number of axes. Axes count from 0, negative ones from the end. Gradients are those of Caffe; where they are not the
-derivative of the formula, the text says so. "Caffe:" names the file of BVLC Caffe 1.0 that defines the layer;
-layers "not in BVLC Caffe" are extensions; see [custom layers](custom_layers.md) for how to add more. Fields that are
-written and change nothing are reported by `siamese-proto check` with their line.
+- Shapes read `bottoms -> tops`, outermost axis first: N rows of a batch, C channels, H and W the height and width of
+  an image; `*S` stands for any number of axes. Axes count from 0, negative axes from the end.
+- Gradients are those of Caffe. The text says where they differ from the derivative of the formula.
+- "Caffe:" names the file of BVLC Caffe 1.0 that defines the layer. Layers "not in BVLC Caffe" are extensions; see
+  [custom layers](custom_layers.md) for how to add more.
+- `siamese-proto check` reports fields that have no effect, with their line.
 """
 
 
@@ -158,7 +159,7 @@ def fillers() -> str:
         f"| `{name}` | {', '.join(f'`{field}`' for field in fields) or 'nothing'} |"
         for name, fields in FILLER_READS.items()
     ]
-    return "\n".join(["## Types of fillers", "", "| type | takes |", "|---|---|", *rows, ""])
+    return "\n".join(["## Types of fillers", "", "| type | fields |", "|---|---|", *rows, ""])
 
 
 def anchor(heading: str) -> str:
