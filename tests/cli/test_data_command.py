@@ -16,7 +16,7 @@ from PIL import Image
 from siamese_proto.cli.data import data
 from siamese_proto.data.databases.database import create_database, open_database
 from siamese_proto.data.databases.datum import make_datum
-from siamese_proto.data.databases.picture import images_of
+from siamese_proto.data.databases.listing import images_of
 from siamese_proto.errors import DataError
 from siamese_proto.proto import schema
 

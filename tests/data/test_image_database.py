@@ -179,7 +179,7 @@ def test_images_of_several_sizes_are_refused_where_sizes_are_checked(odd_images)
 
 
 FAULTS = [
-    (["images", "nowhere", "db"], "'nowhere' is not there; give a list of lines 'path label', or a folder"),
+    (["images", "nowhere", "db"], "'nowhere' does not exist; give a list of lines 'path label', or a folder"),
     (["images", "empty", "db"], "folder 'empty' has no sub-folders with images; make one a class, with its images"),
     (["images", "bad_list", "db"], "bad_list:1: 'one.png' is not 'path label' with a whole number as label"),
     (["images", "all_bad", "db", "--skip-bad-images"], "none of the 1 images can be used, so no database is made"),

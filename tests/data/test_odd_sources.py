@@ -14,7 +14,7 @@ from PIL import Image
 from siamese_proto.data.bad_records import BadRecordError
 from siamese_proto.data.databases.database import create_database
 from siamese_proto.data.databases.datum import make_datum
-from siamese_proto.data.databases.picture import images_of
+from siamese_proto.data.databases.listing import images_of
 from siamese_proto.data.images.class_choice import readable
 from siamese_proto.data.images.decode import resize
 from siamese_proto.data.images.labeled_source import LabeledSource

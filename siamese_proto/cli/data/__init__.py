@@ -1,4 +1,4 @@
-"""siamese-proto data: make databases, and look inside; one file a command."""
+"""siamese-proto data: create and inspect databases; one module per command."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ COMMANDS = {
     "pairs": "Make a pair database from labeled images, or from a CSV of pairs.",
     "triplets": "Make a database of triplets from labeled images.",
     "images": "Make a database of images from a list or a folder.",
-    "digits": "Make pair databases from the digits that come along.",
+    "digits": "Make pair databases from the included digits.",
     "mean": "Compute the mean image of a database.",
-    "merge": "Join databases into one.",
+    "merge": "Merge databases into one.",
     "show": "Print what a database holds.",
 }
 
 
 @click.group(cls=LazyGroup, commands_help=COMMANDS, package="siamese_proto.cli.data")
 def data() -> None:
-    """Make databases, and look inside."""
+    """Create and inspect databases."""

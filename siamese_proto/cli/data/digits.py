@@ -1,4 +1,4 @@
-"""siamese-proto data digits: pair databases of the digits that come along."""
+"""siamese-proto data digits: pair databases of the included digits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from siamese_proto.cli.data.sources import make_pairs
 def digits(
     folder: str, backend: str, train_count: int, test_count: int, seed: int, overwrite: bool, **drawing: Any
 ) -> None:
-    """Make a train and a test pair database in OUTDIR from the 1,797 handwritten digits that come along.
+    """Make a train and a test pair database in OUTDIR from the 1,797 included handwritten digits.
 
-    The images of the two are not the same ones. Names: digits_train_BACKEND and digits_test_BACKEND.
+    The two databases share no images. Names: digits_train_BACKEND and digits_test_BACKEND.
     """
     from siamese_proto.data.images.digits import load_digits
 
@@ -33,5 +33,5 @@ def digits(
         zip(("train", "test"), (train_count, test_count), load_digits(), strict=True)
     ):
         out = str(Path(folder) / f"digits_{part}_{backend.lower()}")
-        # Another seed for each, so that the two are not drawn alike.
+        # Different seeds, so that the two draws are independent.
         make_pairs(out, backend, pixels, classes, count=count, seed=2 * seed + number, overwrite=overwrite, **drawing)

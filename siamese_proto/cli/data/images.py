@@ -1,4 +1,4 @@
-"""siamese-proto data images: a database of images, as Caffe's convert_imageset makes them."""
+"""siamese-proto data images: a database of images, as created by Caffe's convert_imageset."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from siamese_proto.cli.data.sources import size_of
 @click.argument("source")
 @click.argument("out")
 @backend
-@click.option("--root", metavar="ROOT/", help="Put before every path of a list, as it is; else the list's folder.")
-@click.option("--gray", is_flag=True, help="Make records of one channel.")
+@click.option(
+    "--root", metavar="ROOT/", help="Prefix of every path of a list, prepended unchanged.  [default: the list's folder]"
+)
+@click.option("--gray", is_flag=True, help="Write grayscale records with one channel.")
 @click.option("--resize-height", type=click.IntRange(min=0), default=0, metavar="N")
 @click.option("--resize-width", type=click.IntRange(min=0), default=0, metavar="N")
-@click.option("--encoded", is_flag=True, help="Keep image files in the records, decoded when they are read.")
+@click.option("--encoded", is_flag=True, help="Store encoded image files in the records.")
 @click.option(
     "--encode-type",
     type=click.Choice(["jpg", "png", "bmp", "webp"]),
-    help="What the files in the records are to be; else what they are.",
+    help="Encoding of stored image files.  [default: that of each file]",
 )
-@click.option("--check-size", is_flag=True, help="Refuse images of more than one size.")
-@click.option("--shuffle", is_flag=True, help="Bring the images into an order drawn from the seed.")
+@click.option("--check-size", is_flag=True, help="Require all images to have the same size.")
+@click.option("--shuffle", is_flag=True, help="Shuffle the images with the seed.")
 @seed
-@click.option("--skip-bad-images", is_flag=True, help="Leave out images that cannot be read, and name them.")
+@click.option("--skip-bad-images", is_flag=True, help="Skip and report images that cannot be read.")
 @overwrite
 def images(
     source: str,
@@ -45,16 +47,16 @@ def images(
     skip_bad_images: bool,
     overwrite: bool,
 ) -> None:
-    """Make the database OUT from SOURCE: a list of lines "path label", or a folder with one sub-folder a class.
+    """Make the database OUT from SOURCE: a list of lines "path label", or a folder with one subfolder per class.
 
-    Records are those of Caffe, raw pixels (blue, green, red) or image files, under keys such as 00000012_cats/3.jpg.
+    Records are in Caffe's format, raw pixels (blue, green, red) or image files, under keys such as 00000012_cats/3.jpg.
     """
     from siamese_proto.data.databases.image_database import Conversion, Encoding, list_images, shuffled, write_images
 
     listed = list_images(source, root)
     listed = shuffled(listed, seed) if shuffle else listed
     encoding = encode_type or ("as found" if encoded else "")
-    with progress(out, len(listed), "images") as tell:
+    with progress(out, len(listed), "images") as report_progress:
         written = write_images(
             out,
             backend_of(backend),
@@ -63,7 +65,7 @@ def images(
             check_size=check_size,
             overwrite=overwrite,
             on_bad=(lambda problem: click.echo(f"left out: {problem}", err=True)) if skip_bad_images else None,
-            progress=tell,
+            progress=report_progress,
         )
     left_out = f", {written.left_out} left out" if written.left_out else ""
     click.echo(f"{out}: {written.records} images{left_out}")

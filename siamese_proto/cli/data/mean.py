@@ -26,14 +26,14 @@ def mean(database: str, out: str | None, backend: str | None) -> None:
     if out is not None:
         check_writable(out)
     if os.path.isfile(database) and is_npy(database):
-        found, made_of = read_npy(database), f"the mean in {database}"
+        mean_pixels, description = read_npy(database), f"the mean in {database}"
     else:
         with open_database(database, backend_of(backend) if backend else None) as opened:
             count = opened.count()
-            with progress(out or database, count, "records") as tell:
-                found, made_of = mean_image(opened, tell), f"the mean of {count} records"
+            with progress(out or database, count, "records") as report_progress:
+                mean_pixels, description = mean_image(opened, report_progress), f"the mean of {count} records"
     if out is not None:
-        write_mean(out, found)
-        click.echo(f"{out}: {made_of}, {' x '.join(map(str, found.shape))}")
-    for channel, value in enumerate(found.mean((1, 2), dtype="float64")):
+        write_mean(out, mean_pixels)
+        click.echo(f"{out}: {description}, {' x '.join(map(str, mean_pixels.shape))}")
+    for channel, value in enumerate(mean_pixels.mean((1, 2), dtype="float64")):
         click.echo(f"mean_value channel [{channel}]: {value:g}")

@@ -1,4 +1,4 @@
-"""siamese-proto data merge: several databases as one."""
+"""siamese-proto data merge: merge databases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from siamese_proto.cli.data.options import backend, backend_of, overwrite, progr
 @click.argument("sources", metavar="DB...", nargs=-1, required=True)
 @click.argument("out")
 @backend
-@click.option("--shuffle", is_flag=True, help="Bring the records into an order drawn from the seed.")
+@click.option("--shuffle", is_flag=True, help="Shuffle the records with the seed.")
 @seed
-@click.option("--any-size", is_flag=True, help="Join records of several sizes too.")
+@click.option("--any-size", is_flag=True, help="Allow records of different sizes.")
 @overwrite
 def merge(
     sources: tuple[str, ...], out: str, backend: str, shuffle: bool, seed: int, any_size: bool, overwrite: bool
 ) -> None:
-    """Join the records of several databases, LevelDB or LMDB, into the new one OUT.
+    """Merge the records of several databases, LevelDB or LMDB, into the new database OUT.
 
-    They come one database after the other, numbered anew. All must have one size.
+    Records keep the order of the databases and are renumbered. All must have the same size.
     """
     from siamese_proto.data.databases.database import open_database
     from siamese_proto.data.databases.merging import merge_databases
@@ -29,7 +29,7 @@ def merge(
     for source in sources:
         with open_database(source) as database:
             total += database.count()
-    with progress(out, total, "records") as tell:
+    with progress(out, total, "records") as report_progress:
         count = merge_databases(
             sources,
             out,
@@ -37,6 +37,6 @@ def merge(
             seed=seed if shuffle else None,
             any_size=any_size,
             overwrite=overwrite,
-            progress=tell,
+            progress=report_progress,
         )
     click.echo(f"{out}: {count} records of {len(sources)} databases")

@@ -27,11 +27,11 @@ _EXPECTED = "same=1,different=0"
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE [LABELS]")
 @click.argument("out")
 @backend
-@click.option("--count", type=click.IntRange(min=1), help="Pairs to make; as many as images unless given.")
+@click.option("--count", type=click.IntRange(min=1), help="Number of pairs.  [default: number of images]")
 @draw
 @fraction
 @seed
-@click.option("--shuffle", is_flag=True, help="Bring the pairs of a CSV into an order drawn from the seed.")
+@click.option("--shuffle", is_flag=True, help="Shuffle the pairs of a CSV with the seed.")
 @pair_labels
 @source_options
 @overwrite
@@ -49,18 +49,18 @@ def pairs(
 ) -> None:
     """Make the pair database OUT from SOURCE.
 
-    SOURCE is an IDX file of images (the format of MNIST, plain or .gz; LABELS is found by its name unless given), a
-    folder with one sub-folder a class, a list of lines "path label", a labeled LMDB or LevelDB, the embedded "digits"
-    ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are taken as they are. Spaces or
-    tabs may stand for the commas, and LFW's pairs.txt is known too.
+    SOURCE is an IDX file of images (the format of MNIST, plain or .gz; LABELS is found by its name by default), a
+    folder with one subfolder per class, a list of lines "path label", a labeled LMDB or LevelDB, the embedded "digits"
+    ("digits:train", "digits:test"), or a CSV of image1,image2,label, whose pairs are used unchanged. Spaces or
+    tabs may replace the commas. The format of LFW's pairs.txt also works.
 
-    A record holds two images stacked on channels, with label 1 where they are of one class and 0 where not. Other
+    A record holds two images stacked on channels, with label 1 for the same class and 0 for different ones. Other
     labels of a CSV need --pair-labels.
     """
     mapping = read_pair_labels(chosen.pop("pair_labels") or _EXPECTED)
     if _is_csv(two_at_most(sources)[0], chosen["kind"]):
         order_by = seed if shuffle else None
-        _copy_given(sources[0], out, backend, mapping, count=count, overwrite=overwrite, seed=order_by, **chosen)
+        _copy_csv(sources[0], out, backend, mapping, count=count, overwrite=overwrite, seed=order_by, **chosen)
         return
     if mapping.text != _EXPECTED:
         raise click.UsageError("--pair-labels says what the labels of a CSV mean, but these pairs are drawn by class")
@@ -85,7 +85,7 @@ def _is_csv(source: str, kind: str | None) -> bool:
     return kind == "csv" or (kind is None and named)
 
 
-def _copy_given(
+def _copy_csv(
     source: str,
     out: str,
     backend: str,
@@ -110,13 +110,13 @@ def _copy_given(
         is_color=None if chosen["gray"] is None else not chosen["gray"],
         new_size=size_of(chosen["resize_height"], chosen["resize_width"]),
     )
-    images, given = open_pairs(csv)
-    given = GivenTuples(given.tuples, mapping.are_same(given.labels, quoted(source)).astype(numpy.float32))
-    given = given.of_images(good_ones(images, skip_bad_records=chosen["skip_bad_records"]))
-    total = len(given.labels)
+    images, csv_pairs = open_pairs(csv)
+    csv_pairs = GivenTuples(csv_pairs.tuples, mapping.are_same(csv_pairs.labels, quoted(source)).astype(numpy.float32))
+    csv_pairs = csv_pairs.of_images(good_ones(images, skip_bad_records=chosen["skip_bad_records"]))
+    total = len(csv_pairs.labels)
     order = numpy.arange(total) if seed is None else numpy.random.default_rng(seed).permutation(total)
-    tuples, labels = given.draw(order[:count])
-    with images, progress(out, len(labels), "pairs") as tell:
-        write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=tell)
+    tuples, labels = csv_pairs.draw(order[:count])
+    with images, progress(out, len(labels), "pairs") as report_progress:
+        write_tuples(out, backend_of(backend), images, tuples, labels, overwrite=overwrite, progress=report_progress)
     same = int((labels == 1).sum())
     click.echo(f"{out}: {len(labels)} pairs, {same} same and {len(labels) - same} different")

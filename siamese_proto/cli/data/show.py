@@ -50,7 +50,7 @@ def _print_listing(path: str, database: Database, listing: Listing) -> None:
     for label, number in list(listing.labels.items())[:_LISTED]:
         click.echo(f"label {label}: {number} records ({number / listing.records:.1%})")
     if len(listing.labels) > _LISTED:
-        click.echo(f"and {len(listing.labels) - _LISTED} labels more")
+        click.echo(f"and {len(listing.labels) - _LISTED} more labels")
 
 
 def _print_first(database: Database, count: int) -> None:
@@ -70,8 +70,7 @@ def _write_picture(database: Database, out: str, count: int) -> None:
     import itertools
 
     from siamese_proto.data.databases.datum import Decoding, pixels_of
-    from siamese_proto.data.databases.listing import datums
-    from siamese_proto.data.databases.picture import draw_records
+    from siamese_proto.data.databases.listing import datums, draw_records
     from siamese_proto.files import write_atomically
 
     records = [

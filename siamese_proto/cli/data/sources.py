@@ -1,4 +1,4 @@
-"""What the commands that make pairs and triplets have in common."""
+"""Helpers that the commands for pairs and triplets share."""
 
 from __future__ import annotations
 
@@ -22,42 +22,44 @@ _OPTIONS = (
     click.option(
         "--kind",
         type=click.Choice(["idx", "folder", "list", "csv", "database", "digits"], case_sensitive=False),
-        help="What SOURCE is; judged by its files unless given.",
+        help="Kind of SOURCE.  [default: determined from its files]",
     ),
-    click.option("--root-folder", metavar="DIR", default="", help="Where the paths of a list or CSV begin."),
-    click.option("--classes", default="", help="Classes to take: labels, ranges without their end, names: 0:30,35."),
+    click.option(
+        "--root-folder", metavar="DIR", default="", help="Folder that paths of a list or CSV are relative to."
+    ),
+    click.option("--classes", default="", help="Classes to use: labels, half-open ranges or names, such as 0:30,35."),
     click.option("--exclude-classes", default="", help="Classes to leave out."),
     click.option(
-        "--images-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to take of each class."
+        "--images-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to use per class."
     ),
     click.option(
-        "--skip-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to pass over before them."
+        "--skip-per-class", type=click.IntRange(min=0), default=0, metavar="N", help="Images to skip per class first."
     ),
     click.option("--resize-height", type=click.IntRange(min=0), default=0, metavar="N"),
     click.option("--resize-width", type=click.IntRange(min=0), default=0, metavar="N"),
-    click.option("--gray/--color", "gray", default=None, help="Bring every image to it; else as the first one is."),
+    click.option("--gray/--color", "gray", default=None, help="Convert all images.  [default: as the first image]"),
     click.option(
-        "--skip-bad-records", is_flag=True, help="Leave out images that cannot be read, and name them; decodes all."
+        "--skip-bad-records", is_flag=True, help="Skip and report images that cannot be read; decodes all images."
     ),
 )
 
 
 def source_options(command: Command) -> Command:
-    """The options that say which images are drawn from."""
+    """Add the options that choose the images."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def size_of(resize_height: int, resize_width: int) -> tuple[int, int]:
-    """(height, width) to bring images to; both are given or none."""
+    """Return (height, width) to resize images to. Raises UsageError unless both or neither are set."""
     if (resize_height > 0) != (resize_width > 0):
         raise click.UsageError("--resize-height and --resize-width must be given together")
     return resize_height, resize_width
 
 
 def two_at_most(sources: tuple[str, ...]) -> tuple[str, str]:
-    """The source, and the file of labels where one is named."""
+    """Return the source and the label file, which may be empty."""
     if len(sources) > 2:
         raise click.UsageError("give SOURCE and OUT, or IMAGES, LABELS and OUT")
     return sources[0], sources[1] if len(sources) == 2 else ""
@@ -77,7 +79,7 @@ def open_source(
     gray: bool | None,
     skip_bad_records: bool,
 ) -> LabeledImages:
-    """The labeled images that the options choose; those that cannot be read, and lone ones, are told at once."""
+    """Open the labeled images that the options choose. Report unreadable images and classes of one image."""
     from siamese_proto.data.images.class_choice import choose_classes, warn_of_lone_images
     from siamese_proto.data.images.labeled_source import LabeledSource
 
@@ -98,14 +100,14 @@ def open_source(
 
 
 def good_ones(images: LabeledImages, *, skip_bad_records: bool) -> NDArray[numpy.bool_]:
-    """Which images can be read, (N,): all, or else the others are told and left out, or end the command."""
+    """Return which images can be read, (N,). Others raise DataError or, with `skip_bad_records`, are reported."""
     from siamese_proto.data.images.class_choice import readable
 
     return readable(images, set() if skip_bad_records else None)
 
 
 def kind_of(kind: str | None) -> Any:
-    """The kind of source that an option names."""
+    """Return the kind of source that an option names."""
     return (kind or "auto").upper()
 
 
@@ -121,11 +123,11 @@ def make_pairs(
     seed: int,
     overwrite: bool,
 ) -> None:
-    """Draw and write the pairs of one database, and tell of it."""
+    """Draw and write the pairs of one database, and print a summary."""
     from siamese_proto.data.databases.pairs import draw_pairs, write_pairs
 
     drawn = draw_pairs(classes, count, draw=draw, same_fraction=same_fraction, seed=seed)
-    with progress(out, count, "pairs") as tell:
-        write_pairs(out, backend_of(backend), images, drawn, overwrite=overwrite, progress=tell)
+    with progress(out, count, "pairs") as report_progress:
+        write_pairs(out, backend_of(backend), images, drawn, overwrite=overwrite, progress=report_progress)
     same = int(drawn.same.sum())
     click.echo(f"{out}: {count} pairs, {same} same and {count - same} different")

@@ -14,14 +14,14 @@ from siamese_proto.cli.data.sources import open_source, source_options
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE [LABELS]")
 @click.argument("out")
 @backend
-@click.option("--count", type=click.IntRange(min=1), help="Triplets to make; as many as images unless given.")
+@click.option("--count", type=click.IntRange(min=1), help="Number of triplets.  [default: number of images]")
 @seed
 @source_options
 @overwrite
 def triplets(
     sources: tuple[str, ...], out: str, count: int | None, backend: str, overwrite: bool, seed: int, **chosen: Any
 ) -> None:
-    """Make the database of triplets OUT from SOURCE, which is any that `data pairs` takes but a CSV.
+    """Make the database of triplets OUT from SOURCE, which can be any source of `data pairs` except a CSV.
 
     A record holds anchor, positive (of the anchor's class) and negative (of another), stacked on channels; its label is
     the anchor's class.
@@ -30,7 +30,7 @@ def triplets(
 
     with open_source(sources, **chosen) as images:
         drawn = draw_triplets(images.labels, count or len(images), seed=seed)
-        with progress(out, len(drawn), "triplets") as tell:
+        with progress(out, len(drawn), "triplets") as report_progress:
             write_tuples(
                 out,
                 backend_of(backend),
@@ -38,6 +38,6 @@ def triplets(
                 drawn,
                 images.labels[drawn[:, 0]],
                 overwrite=overwrite,
-                progress=tell,
+                progress=report_progress,
             )
     click.echo(f"{out}: {len(drawn)} triplets")

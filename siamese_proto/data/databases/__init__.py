@@ -1,1 +1,1 @@
-"""LMDB and LevelDB databases: records, reading, writing and making."""
+"""LMDB and LevelDB databases: read, write and create them."""

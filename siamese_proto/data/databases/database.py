@@ -1,4 +1,4 @@
-"""Open and make the databases that Data layers read.
+"""Open and create the databases that Data layers read.
 
 with open_database("pairs_leveldb", "LEVELDB") as database:
     for key, value in database.records(): ...
@@ -18,11 +18,11 @@ from siamese_proto.files import abandoned, new_partial, partials_of, put_in_plac
 
 __all__ = ["Backend", "Database", "Writer", "create_database", "first_record", "guess_backend", "open_database"]
 
-_REPLACED = "replaced"  # the old database, in the folder of the new one until that has its name
+_REPLACED = "replaced"  # name of the old database in the temporary folder until the new one is in place
 
 
 def guess_backend(path: str) -> Backend | None:
-    """Which library a path was made with, judged by its files; None where it is no database."""
+    """Return the backend of a database, determined from its files, or None if `path` is not a database."""
     place = Path(path)
     if (place / "data.mdb").is_file() or (place.is_file() and place.suffix == ".mdb"):
         return "LMDB"
@@ -30,9 +30,10 @@ def guess_backend(path: str) -> Backend | None:
 
 
 def open_database(path: str, backend: Backend | None = None) -> Database:
-    """Open a database for reading; `backend` is guessed from the files where it is None.
+    """Open a database for reading; `backend` is determined from the files by default.
 
-    Raises DataError where nothing is there, where it is no database of that kind, or where it is damaged.
+    Raises:
+        DataError: `path` does not exist, is not a database of that backend, or is damaged.
     """
     _check(path, backend)
     try:
@@ -48,42 +49,42 @@ def open_database(path: str, backend: Backend | None = None) -> Database:
 
 
 def first_record(database: Database) -> tuple[bytes, bytes]:
-    """Key and value of the first record; DataError where there is none."""
+    """Return the key and value of the first record. Raises DataError for an empty database."""
     for record in database.records():
         return record
     raise no_records(database)
 
 
 def no_records(database: Database) -> DataError:
-    """The error for a database in which there is nothing."""
+    """Return the error for a database without records."""
     return DataError(f"database {quoted(database.path)} has no records; make it again")
 
 
 def _check(path: str, backend: Backend | None) -> None:
     if not Path(path).exists():
         raise DataError(f"database {quoted(path)} does not exist; check the path, or make it with 'siamese-proto data'")
-    found = guess_backend(path)
-    if found is None:
+    actual = guess_backend(path)
+    if actual is None:
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             raise DataError(f"database {quoted(path)} is an empty folder; make it with 'siamese-proto data'")
         raise DataError(
             f"{quoted(path)} is not a database: neither data.mdb (LMDB) nor CURRENT (LevelDB) is there;"
             " check the path, or make it with 'siamese-proto data'"
         )
-    if backend is not None and backend != found:
+    if backend is not None and backend != actual:
         default = " (the default of 'backend')" if backend == "LEVELDB" else ""
         raise DataError(
-            f"database {quoted(path)} is of kind {found}, not {backend}{default};"
-            f" write 'backend: {found}' in data_param"
+            f"database {quoted(path)} is of kind {actual}, not {backend}{default};"
+            f" write 'backend: {actual}' in data_param"
         )
 
 
 @contextlib.contextmanager
 def create_database(path: str, backend: Backend, *, overwrite: bool = False) -> Iterator[Writer]:
-    """Make a database: written under a temporary name in the same folder, and renamed when the block ends well.
+    """Create a database under a temporary name in the same folder; rename it when the block ends without an error.
 
-    Nothing is ever seen under `path` but the finished database. An existing one is refused with DataError unless
-    `overwrite` is given, and anything else than a database is never replaced.
+    Only the finished database ever appears under `path`. Raises DataError if the database exists, unless `overwrite`
+    is set. Anything that is not a database is never replaced.
     """
     final = Path(path)
     folder = final.absolute().parent
@@ -96,22 +97,22 @@ def create_database(path: str, backend: Backend, *, overwrite: bool = False) -> 
         except OSError as error:
             text = f"database {quoted(path)} cannot be made: {error.strerror}; choose another folder"
             raise DataError(text) from error
-        made = temporary / "database"
-        made.mkdir()
-        writer = _writer(made, backend)
+        unfinished = temporary / "database"
+        unfinished.mkdir()
+        writer = _writer(unfinished, backend)
         try:
             yield writer
             writer.finish()
         finally:
             writer.abandon()
-        _put_in_place(made, final, temporary, overwrite=overwrite)
+        _put_in_place(unfinished, final, temporary, overwrite=overwrite)
 
 
 def _rescue(final: Path) -> None:
-    """Put a database back that a killed process had moved away, but not replaced yet."""
-    for left in abandoned(str(final.absolute().parent), partials_of(re.escape(final.name))):
-        if (Path(left) / _REPLACED).exists() and not final.exists():
-            put_in_place(Path(left) / _REPLACED, final)
+    """Restore a database that a killed process moved away but did not replace."""
+    for folder in abandoned(str(final.absolute().parent), partials_of(re.escape(final.name))):
+        if (Path(folder) / _REPLACED).exists() and not final.exists():
+            put_in_place(Path(folder) / _REPLACED, final)
 
 
 def _check_free(final: Path, *, overwrite: bool) -> None:
@@ -133,10 +134,10 @@ def _writer(folder: Path, backend: Backend) -> Writer:
     return LevelWriter(folder)
 
 
-def _put_in_place(made: Path, final: Path, temporary: Path, *, overwrite: bool) -> None:
-    for file in (*made.iterdir(), made):
+def _put_in_place(unfinished: Path, final: Path, temporary: Path, *, overwrite: bool) -> None:
+    for file in (*unfinished.iterdir(), unfinished):
         sync(file)
-    _check_free(final, overwrite=overwrite)  # somebody may have made it meanwhile
+    _check_free(final, overwrite=overwrite)  # another process may have created it
     if final.exists():
         os.replace(final, temporary / _REPLACED)
-    put_in_place(made, final)
+    put_in_place(unfinished, final)

@@ -1,4 +1,4 @@
-"""Datum, the record of Caffe's databases: an image, raw or as the bytes of an image file, and a label."""
+"""Datum, the record of Caffe's databases: a label and an image, as raw pixels or as an encoded image file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,28 @@ if TYPE_CHECKING:
     Pixels = NDArray[Any]  # uint8 or float32
 
 Size = tuple[int, int, int]  # C, H, W
-_FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")  # those OpenCV reads too; Pillow has more, some rarely tried
+_FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # OpenCV reads these too; some of Pillow's other formats are little tested
 _TOO_LARGE = "its image is larger than Pillow's limit (PIL.Image.MAX_IMAGE_PIXELS)"
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How encoded images become pixels; raw records are taken as they are (transform_param, io.cpp)."""
+    """How to decode encoded images. Raw records are used unchanged (transform_param, io.cpp)."""
 
     force_color: bool = False
     force_gray: bool = False
-    any_depth: bool = False  # images of more than 8 bits a value are taken for grey ones, not refused
+    any_depth: bool = False  # treat images of more than 8 bits per value as gray instead of raising an error
 
 
 def parse_datum(key: bytes, value: bytes) -> schema.Datum:
-    """The message in a record; BadRecordError naming its key where the bytes are none."""
+    """Parse the message in a record. Raises BadRecordError with the key if the bytes are not a Datum with pixels."""
     try:
         datum = schema.Datum.FromString(value)
     except DecodeError as error:
@@ -46,18 +53,18 @@ def parse_datum(key: bytes, value: bytes) -> schema.Datum:
 
 
 def key_text(key: bytes) -> str:
-    """A key as it is shown to people."""
+    """Format a key for messages."""
     return quoted(key.decode(errors="backslashreplace"))
 
 
 def bad_record(key: bytes, problem: str) -> BadRecordError:
-    """The error for one record of a database."""
+    """Return the error for one record of a database."""
     return BadRecordError(key_text(key), f"record {key_text(key)} cannot be used: {problem}; make the database again")
 
 
 @contextlib.contextmanager
 def of_image(name: str) -> Iterator[None]:
-    """Have what is told of a record's bytes in this block be told of the image file that they are."""
+    """Report errors about a record in this block as errors about the image file `name`."""
     try:
         yield
     except BadRecordError as error:
@@ -68,7 +75,7 @@ def of_image(name: str) -> Iterator[None]:
 
 
 def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:
-    """(C, H, W) without decoding the pixels; BadRecordError where the sizes do not agree with the bytes."""
+    """Return (C, H, W) without decoding the pixels. Raises BadRecordError if the size does not match the data."""
     if datum.encoded:
         with _opened(key, datum.data) as image:
             return len(_mode(key, image, decoding)), image.height, image.width
@@ -83,7 +90,7 @@ def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:
 def pixels_of(
     key: bytes, datum: schema.Datum, decoding: Decoding, admit: Callable[[Size], None] = lambda size: None
 ) -> Pixels:
-    """The image, (C, H, W), uint8 or (from `float_data`) float32; colours in the order blue, green, red.
+    """Return the image, (C, H, W), uint8 or (from `float_data`) float32; color channels are blue, green, red.
 
     `admit` is called with the size before anything of that size is allocated, and may raise an error.
     """
@@ -99,13 +106,13 @@ def pixels_of(
 
 
 def make_datum(pixels: NDArray[numpy.uint8], label: int) -> schema.Datum:
-    """A raw record of (C, H, W) bytes."""
+    """Return a raw record with pixels (C, H, W)."""
     channels, height, width = pixels.shape
     return schema.Datum(channels=channels, height=height, width=width, data=pixels.tobytes(), label=label)
 
 
 def _opened(key: bytes, data: bytes) -> Any:
-    """A Pillow image of which only the header has been read; its limits on sizes hold."""
+    """Open a Pillow image without reading its pixels. Pillow's size limit applies."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -118,7 +125,7 @@ def _opened(key: bytes, data: bytes) -> Any:
         raise
     except Exception as error:  # for damaged files, Pillow's decoders raise exceptions of any type
         raise _damaged(key, error) from error
-    # Above its limit Pillow only warns, up to twice that.
+    # Between its limit and twice its limit, Pillow only warns.
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         raise bad_record(key, _TOO_LARGE)
     return image
@@ -129,7 +136,7 @@ def _damaged(key: bytes, error: Exception) -> BadRecordError:
 
 
 def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
-    """Pillow's name of the pixels to deliver: as the file has them unless colour or grey is forced."""
+    """Return the Pillow mode to decode to: that of the file unless color or gray is forced."""
     if decoding.force_color:
         return "RGB"
     if decoding.force_gray:
@@ -150,13 +157,13 @@ def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size],
         mode = _mode(key, image, decoding)
         admit((len(mode), image.height, image.width))
         try:
-            if image.mode.startswith("I"):  # OpenCV keeps the upper of two bytes; Pillow would cut all above 255 to it
+            if image.mode.startswith("I"):  # OpenCV keeps the upper byte of two; Pillow would clip to 255
                 upper = (numpy.asarray(image) >> 8).clip(0, 255).astype(numpy.uint8)
                 return upper[None] if mode == "L" else numpy.repeat(upper[None], 3, axis=0)
             if mode == "L" and image.format == "PNG" and image.mode not in ("1", "L"):
                 return _png_gray(numpy.asarray(image.convert("RGB")))
             if mode == "L":
-                image.draft("L", image.size)  # a JPEG's own luminance, as OpenCV takes it
+                image.draft("L", image.size)  # use the luminance stored in the JPEG, as OpenCV does
             pixels = numpy.asarray(image.convert(mode))
         except MemoryError:
             raise
@@ -171,7 +178,7 @@ def _decode(key: bytes, data: bytes, decoding: Decoding, admit: Callable[[Size],
 
 
 def _png_gray(pixels: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:
-    """(H, W, 3) to (1, H, W) by libpng's fixed-point weights, as OpenCV does (png_set_rgb_to_gray)."""
+    """Convert (H, W, 3) to (1, H, W) with libpng's fixed-point weights, as OpenCV does (png_set_rgb_to_gray)."""
     import numpy
 
     weights = numpy.array([9797, 19234, 3737], numpy.uint32)

@@ -1,4 +1,4 @@
-"""Databases of images, as Caffe's convert_imageset makes them."""
+"""Databases of images, as created by Caffe's convert_imageset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +31,7 @@ _OPENCV_QUALITY = {"jpg": {"quality": 95}, "webp": {"quality": 95}, "png": {}, "
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image to be put into a database: its name there, where it lies, its label, and its number."""
+    """An image to write to a database: its name in the key, file path, label and number."""
 
     name: str
     path: str
@@ -48,9 +48,9 @@ class ListedImage:
 class Conversion:
     """How image files become records.
 
-    Raw records are in colour (blue, green, red) or grey. With an `encoding` they hold the bytes of an image file: of
-    the file itself where it has that encoding and is not to be changed, else made anew. `new_size` is (height, width),
-    0 for as they are.
+    Raw records are in color (blue, green, red) or gray. With an `encoding`, records hold the bytes of an image file:
+    those of the original file if it has that encoding and needs no change, otherwise newly encoded ones. `new_size` is
+    (height, width); (0, 0) keeps the original size.
     """
 
     gray: bool = False
@@ -58,37 +58,38 @@ class Conversion:
     encoding: Encoding = ""
 
     def datum(self, image: ListedImage) -> schema.Datum:
-        """The record of an image; BadRecordError where its file cannot be used."""
+        """Return the record of an image. Raises BadRecordError if its file cannot be used."""
         data = read_file(image.path)
-        found = schema.Datum(data=data, encoded=True, label=image.label)
+        original = schema.Datum(data=data, encoded=True, label=image.label)
         decoding = Decoding(force_color=not self.gray, force_gray=self.gray)
         with of_image(image.path):
-            pixels = pixels_of(b"", found, decoding)
+            pixels = pixels_of(b"", original, decoding)
             if self.encoding == "as found":
-                size_of(b"", found, Decoding())  # of more than 8 bits a value it could not be read from a record
-            changed = self.new_size[0] > 0 or (self.gray and size_of(b"", found, Decoding(any_depth=True))[0] != 1)
+                size_of(b"", original, Decoding())  # raises for more than 8 bits per value, which Data layers refuse
+            changed = self.new_size[0] > 0 or (self.gray and size_of(b"", original, Decoding(any_depth=True))[0] != 1)
         if self.new_size[0] and pixels.shape[1:] != self.new_size:
             pixels = resize(pixels, self.new_size)
-        own = _encoding_of(image.path)
-        wanted = own if self.encoding == "as found" else self.encoding
+        suffix = Path(image.path).suffix.lower().removeprefix(".")
+        original_encoding = "jpg" if suffix == "jpeg" else suffix
+        encoding = original_encoding if self.encoding == "as found" else self.encoding
         if not self.encoding:
             raw = make_datum(pixels, image.label)
-            raw.encoded = False  # Caffe's tool writes it, though it is the default
+            raw.encoded = False  # Caffe's tool writes the default explicitly
             return raw
-        if not changed and wanted == own:
-            return found
-        if wanted not in _PILLOW:
+        if not changed and encoding == original_encoding:
+            return original
+        if encoding not in _PILLOW:
             raise BadRecordError(
                 image.path,
                 f"image {quoted(image.path)} has no suffix that says how it is to be encoded; name the encoding",
             )
-        return schema.Datum(data=_encoded(pixels, wanted), encoded=True, label=image.label)
+        return schema.Datum(data=_encoded(pixels, encoding), encoded=True, label=image.label)
 
 
 def list_images(source: str, root: str | None = None) -> list[ListedImage]:
-    """The images of a list with a line `path label` each, or of a folder with one sub-folder a class.
+    """List the images of a file with lines `path label`, or of a folder with one subfolder per class.
 
-    `root` is put before every path of a list as it is, as Caffe does; without it they are looked for from the list's
+    `root` is prepended unchanged to every path of a list, as in Caffe. By default, paths are relative to the list's
     folder. Classes of a folder are numbered in the order of their names. Raises DataError.
     """
     if Path(source).is_dir():
@@ -97,14 +98,14 @@ def list_images(source: str, root: str | None = None) -> list[ListedImage]:
         names = [Path(os.path.relpath(path, source)).as_posix() for path in paths]
         return [ListedImage(*each) for each in zip(names, paths, labels, itertools.count())]
     if not Path(source).is_file():
-        raise DataError(f"{quoted(source)} is not there; give a list of lines 'path label', or a folder")
+        raise DataError(f"{quoted(source)} does not exist; give a list of lines 'path label', or a folder")
     entries = read_list(source, Path(source).stat().st_mtime_ns)
     before = str(Path(source).parent / "_")[:-1] if root is None else root
     return [ListedImage(name, before + name, label, number) for number, (name, label) in enumerate(entries)]
 
 
 def shuffled(images: Sequence[ListedImage], seed: int) -> list[ListedImage]:
-    """The images in an order drawn from the seed, and numbered in it."""
+    """Shuffle the images with the seed, and number them in the new order."""
     import numpy
 
     order = numpy.random.default_rng(seed).permutation(len(images)).tolist()
@@ -116,7 +117,7 @@ def shuffled(images: Sequence[ListedImage], seed: int) -> list[ListedImage]:
 
 @dataclass(frozen=True)
 class Written:
-    """What went into a database."""
+    """What was written to a database."""
 
     records: int
     sizes: dict[Size, int]  # (C, H, W) -> records
@@ -134,15 +135,17 @@ def write_images(
     on_bad: Callable[[BadRecordError], None] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Written:
-    """Make a database of images, a record each, under the keys `NUMBER_NAME`.
+    """Create a database with one record per image, under the keys `NUMBER_NAME`.
 
-    An image that cannot be used ends it with its BadRecordError, or is left out where `on_bad` is given, which is
-    called with the error. With `check_size` all images must have one size. `progress` is told how many are done.
+    An image that cannot be used raises BadRecordError. If `on_bad` is given, it is called with the error instead, and
+    the image is left out. With `check_size`, all images must have the same size. `progress` is called with the number
+    of images done.
     """
     sizes: Counter[Size] = Counter()
     left_out = 0
     with create_database(path, backend, overwrite=overwrite) as writer:
-        for batch in _batches(images):
+        for begin in range(0, len(images), AT_ONCE):
+            batch = images[begin : begin + AT_ONCE]
             records = []
             for image in batch:
                 try:
@@ -170,22 +173,12 @@ def write_images(
 
 
 def form_of(size: Size) -> str:
-    """`3 x 20 x 24`."""
+    """Format a size, such as `3 x 20 x 24`."""
     return " x ".join(map(str, size))
 
 
-def _batches(images: Sequence[ListedImage]) -> Iterator[Sequence[ListedImage]]:
-    for begin in range(0, len(images), AT_ONCE):
-        yield images[begin : begin + AT_ONCE]
-
-
-def _encoding_of(path: str) -> str:
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    return "jpg" if suffix == "jpeg" else suffix
-
-
 def _encoded(pixels: Pixels, encoding: str) -> bytes:
-    """The bytes of an image file, with the quality that OpenCV writes."""
+    """Encode an image file, with the default quality of OpenCV."""
     import numpy
     from PIL import Image
 

@@ -1,9 +1,9 @@
-"""Whether the files of a LevelDB still hold every record that was written.
+"""Check that the files of a LevelDB still hold every record that was written.
 
-LevelDB itself opens a database whose manifest or log was cut short, and reads what is left. This module compares its
+LevelDB itself opens a database with a truncated manifest or log, and reads what remains. This module compares the
 files. Records are numbered in the order they were written: the manifest gives the number of the last one it knows, and
 the log continues from there. A gap, or a table file with later records than both, means that records are lost. A table
-file that is merely left over, from a compaction or a crash, has earlier ones. (LevelDB: doc/log_format.md,
+file left over from a compaction or a crash has earlier ones. (LevelDB: doc/log_format.md,
 version_edit.cc, repair.cc)
 """
 
@@ -24,12 +24,12 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4  # kinds of parts
 
 
 class LostRecordsError(Exception):
-    """Records are missing; its text says why."""
+    """Records are missing; the message says why."""
 
 
 @dataclass
 class Manifest:
-    """What a manifest says: the log in use, the log before it, the last record and the tables."""
+    """Contents of a manifest: the log in use, the log before it, the last record and the tables."""
 
     log: int = 0
     previous_log: int = 0
@@ -38,7 +38,7 @@ class Manifest:
 
 
 def link(file: Path, new: Path) -> None:
-    """Make a symbolic link, else (they need a privilege on Windows) a hard one, else a copy."""
+    """Create a symbolic link (needs a privilege on Windows), or else a hard link, or else a copy."""
     with contextlib.suppress(OSError):
         return new.symlink_to(file.resolve())
     with contextlib.suppress(OSError):
@@ -48,14 +48,14 @@ def link(file: Path, new: Path) -> None:
 
 
 def check_complete(folder: Path, view: Path, library: Any, scratch: Path, *, being_written: bool) -> None:
-    """Raise LostRecordsError where the files of a database no longer hold every record.
+    """Raise LostRecordsError if the files of a database no longer hold every record.
 
     Args:
         folder: The database. Its tables are read.
         view: Folder with copies of its manifest and logs.
         library: The module `plyvel`.
         scratch: A new folder to work in.
-        being_written: Whether a process is adding records: the log may end within one, and there may be newer tables.
+        being_written: Whether a process is adding records: the log may end within one, and newer tables may exist.
     """
     manifest = read_manifest(view)
     last = manifest.last
@@ -65,19 +65,19 @@ def check_complete(folder: Path, view: Path, library: Any, scratch: Path, *, bei
     for number in sorted(logs):
         if number >= manifest.log or number == manifest.previous_log:
             last = _last_in_log(logs[number], last, being_written=being_written)
-    left = [file for file in table_files(folder) if int(file.stem) not in manifest.tables]
-    if left and not being_written and _last_in_tables(left, library, scratch) > last:
-        named = ", ".join(file.name for file in left[:3])
+    unlisted = [file for file in table_files(folder) if int(file.stem) not in manifest.tables]
+    if unlisted and not being_written and _last_in_tables(unlisted, library, scratch) > last:
+        named = ", ".join(file.name for file in unlisted[:3])
         raise LostRecordsError(f"its manifest lacks table files with records, among {named}")
 
 
 def table_files(folder: Path) -> list[Path]:
-    """The table files in a folder, in the order of their names."""
+    """Return the table files in a folder, in the order of their names."""
     return sorted(file for file in folder.iterdir() if file.suffix in (".ldb", ".sst") and file.stem.isdecimal())
 
 
 def _last_in_log(log: Path, last: int, *, being_written: bool) -> int:
-    """The number of the last record in a log; `last` is that of the last one before it."""
+    """Return the number of the last record in a log; `last` is the number of the last record before the log."""
     for batch in _entries(log.read_bytes()):
         if batch is None:
             if being_written:
@@ -93,19 +93,19 @@ def _last_in_log(log: Path, last: int, *, being_written: bool) -> int:
 
 
 def _last_in_tables(tables: list[Path], library: Any, scratch: Path) -> int:
-    """The number of the last record in table files. LevelDB's own repair reads them, without what is not whole."""
+    """Return the number of the last record in table files. LevelDB's repair reads them and skips damaged parts."""
     for table in tables:
         link(table, scratch / table.name)
-    library.repair_db(str(scratch), paranoid_checks=True)  # damaged blocks, unchecked, can end the process
+    library.repair_db(str(scratch), paranoid_checks=True)  # without checks, damaged blocks can crash the process
     return read_manifest(scratch).last
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Follow the manifest that the file CURRENT in a folder names."""
+    """Read the manifest that the file CURRENT in a folder names."""
     name = (folder / "CURRENT").read_text(encoding="ascii").strip()
     manifest = Manifest()
     for edit in _entries((folder / name).read_bytes()):
-        if edit is not None:  # an edit that was not finished did not happen
+        if edit is not None:  # an incomplete edit was never applied
             try:
                 _apply(edit, manifest)
             except (IndexError, ValueError) as error:
@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _entries(data: bytes) -> Iterator[bytes | None]:
-    """The entries of a log or a manifest; a last None where the file ends within one."""
+    """Yield the entries of a log or a manifest; yield None last if the file ends within an entry."""
     parts: list[bytes] = []
     position, whole = 0, True
     while position < len(data):
@@ -130,7 +130,7 @@ def _entries(data: bytes) -> Iterator[bytes | None]:
             if any(data[position : position + left_in_block]):
                 whole = False
                 break
-            position += left_in_block  # space that was reserved and never used
+            position += left_in_block  # preallocated, unused space
             continue
         begin = position + _HEADER.size
         position = begin + length
@@ -146,7 +146,7 @@ def _entries(data: bytes) -> Iterator[bytes | None]:
 
 
 def _apply(edit: bytes, manifest: Manifest) -> None:
-    """Follow one entry of a manifest: fields of a tag and varints, or bytes after their length."""
+    """Apply one entry of a manifest: fields with a tag and varints or length-prefixed bytes."""
     position = 0
 
     def number() -> int:

@@ -1,9 +1,9 @@
 """LevelDB, Caffe's default backend.
 
-The library takes an exclusive lock and writes when it opens a database, so a database itself is never opened for
-reading, only a private view of it: a temporary folder with links to its table files, which never change, and copies of
-the small files that the library rewrites. Readers then do not disturb each other, and read-only folders serve too. One
-that another process holds open is read as it was when reading began, and the log says so.
+The library takes an exclusive lock and writes when it opens a database. For reading, this module therefore opens a
+private view instead of the database itself: a temporary folder with links to its table files, which never change, and
+copies of the small files that the library rewrites. Readers then do not disturb each other, and read-only folders work.
+A database that another process holds open is read as it was when reading began; a log line says so.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from siamese_proto.errors import DataError, quoted
 _log = logging.getLogger(__name__)
 _WRITE_BUFFER = 1 << 26  # bytes kept in memory before a table file is written
 _OPEN_FILES = 100
-_ATTEMPTS = 10  # to make a view of files that change meanwhile
+_ATTEMPTS = 10  # to create a view while the files change
 _FILES = "files"  # of the database, within its view
-_VIEW = "siamese_proto_leveldb_"  # then the process's number
+_VIEW = "siamese_proto_leveldb_"  # followed by the process ID
 
 
 def _library() -> Any:
@@ -46,7 +46,7 @@ def _library() -> Any:
 
 
 class LevelDatabase(Database):
-    """Reads a private view; see the module's text."""
+    """Reads a private view; see the module docstring."""
 
     backend = "LEVELDB"
 
@@ -76,7 +76,7 @@ class LevelDatabase(Database):
         return self._walk(None, lambda iterator: iterator.key())
 
     def _walk(self, first: bytes | None, take: Callable[[Any], Any]) -> Iterator[Any]:
-        # The raw iterator: the library's other one ends without a word where the first block is damaged.
+        # Use the raw iterator: the regular one ends without an error if the first block is damaged.
         try:
             with self._database.raw_iterator(verify_checksums=True, fill_cache=False) as iterator:
                 if first is None:
@@ -100,26 +100,26 @@ class LevelDatabase(Database):
 
 
 def _holder(folder: Path) -> int:
-    """The number of another process that has the database open, 0 where there is none or that cannot be told.
+    """Return the ID of another process that has the database open, or 0 if there is none or it cannot be determined.
 
-    The lock is asked about, not tried: holding it for a moment would keep out a process that wants it just then.
+    This queries the lock without taking it: taking it even briefly could lock out another process.
     """
     if sys.platform != "linux":
         return 0
     import fcntl
 
-    form = "@hhqqi"  # struct flock: type, whence, start, length, process
+    form = "@hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
     try:
         with open(folder / "LOCK", "rb") as file:
-            asked = struct.pack(form, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, process = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            query = struct.pack(form, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, process = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, query))
     except OSError:
         return 0
     return 0 if kind == fcntl.F_UNLCK else int(process)
 
 
 def _remove_views_of_the_dead() -> None:
-    """A killed process cannot remove its views; the next reader does."""
+    """Remove the views of killed processes."""
     for view in Path(tempfile.gettempdir()).glob(f"{_VIEW}*_*"):
         process = view.name.removeprefix(_VIEW).split("_")[0]
         if process.isdigit() and not _is_alive(int(process)):
@@ -128,7 +128,7 @@ def _remove_views_of_the_dead() -> None:
 
 def _is_alive(process: int) -> bool:
     if os.name == "nt":
-        return True  # a signal of 0 would end it there
+        return True  # on Windows, signal 0 would end the process
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -139,7 +139,7 @@ def _is_alive(process: int) -> bool:
 
 
 def damaged(path: str, problem: object, view: str = "") -> DataError:
-    """The error for files that are there but cannot be read; `view` is taken out of the library's words."""
+    """Return the error for files that cannot be read. The path `view` is removed from the library's message."""
     first = problem.args[0] if isinstance(problem, Exception) and problem.args else problem
     text = first.decode(errors="replace") if isinstance(first, bytes) else str(first)
     text = text.replace(f"{view}/", "") if view else text
@@ -162,7 +162,7 @@ def _no_room(path: str, problem: str) -> DataError:
 
 
 def _open_view(folder: Path, view: Path, library: Any, *, held: bool) -> Any:
-    """Open a view of `folder` made in `view`; again where a writer changed the files meanwhile."""
+    """Open a view of `folder` in `view`. Try again if a writer changed the files during the attempt."""
     for _ in range(_ATTEMPTS):
         before = _state(folder)
         try:
@@ -193,7 +193,7 @@ def _opened(folder: Path, files: Path, library: Any, *, held: bool) -> Any:
 
 
 def _state(folder: Path) -> list[tuple[str, int, int]]:
-    """What changes when a process writes to a database."""
+    """Return names, sizes and times of the files that change when a process writes to the database."""
     with contextlib.suppress(OSError):
         files = [file for file in folder.iterdir() if file.name not in ("LOCK", "LOG", "LOG.old")]
         return sorted((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
@@ -211,13 +211,13 @@ def _make_view(folder: Path, view: Path) -> None:
         shutil.copyfile(log, view / log.name)
     tables = read_manifest(view).tables
     for table in table_files(folder):
-        # Tables that are left over stay out: the library would write new ones under their names, through the links.
+        # Skip leftover tables: the library would write new ones under their names, through the links.
         if int(table.stem) in tables:
             link(table, view / table.name)
 
 
 class LevelWriter:
-    """Writes a new LevelDB into a folder that nobody else uses."""
+    """Writes a new LevelDB into a folder that no other process uses."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -243,14 +243,14 @@ class LevelWriter:
             raise cannot_write(error) from error
 
     def finish(self) -> None:
-        # Everything goes into table files: a reader links those, but has to copy and replay what is in the log.
+        # Move all records into table files: readers link those, but must copy and replay the log.
         try:
             self._database.compact_range()
-            self._database.write_batch(sync=True).write()  # compacting is silent about a full disk, the next write not
+            self._database.write_batch(sync=True).write()  # compaction ignores a full disk; the next write reports it
         except self._error as error:
             raise cannot_write(error) from error
         self._database.close()
-        (self._folder / "LOG").unlink(missing_ok=True)  # the library's diary, which names the temporary folder
+        (self._folder / "LOG").unlink(missing_ok=True)  # the library's own log, which names the temporary folder
 
     def abandon(self) -> None:
         self._database.close()

@@ -1,11 +1,11 @@
-"""Read the file of an LMDB page by page, and trust nothing in it.
+"""Read an LMDB file page by page, and validate everything in it.
 
-The library maps the file and follows every number in it, so that one damaged byte can kill the process. Here each page
-is read with its bounds checked: what does not fit is an LmdbFileError. (mdb.c: MDB_meta, MDB_page, MDB_node)
+The library maps the file and follows every number in it, so one damaged byte can crash the process. This module checks
+the bounds of each page and raises LmdbFileError for any mismatch. (mdb.c: MDB_meta, MDB_page, MDB_node)
 
-A file is a B+tree of pages. Two pages at its start, the metas, say where the tree begins; the one of the later
-transaction counts. A page has a header, the places of its nodes, and the nodes: in branches the first key of a page
-below and its number, in leaves key and value. Large values have pages of their own.
+A file is a B+tree of pages. The two meta pages at its start hold the root of the tree; the one with the later
+transaction is valid. A page has a header, the offsets of its nodes, and the nodes. A branch node holds the first key
+of a child page and its number; a leaf node holds a key and a value. Large values are stored on separate pages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _META = struct.Struct("<QHHHH II16x I44x 4xHH24xQQ QQ")  # header; MDB_meta with
 _NODE = struct.Struct("<HHHH")  # low and high half of a size, flags, length of the key
 _NUMBER = struct.Struct("<Q")  # of a page
 _BRANCH, _LEAF, _OVERFLOW, _META_FLAG = 1, 2, 4, 8  # flags of pages
-_LARGE, _SEVERAL = 1, 4  # flags of nodes: the value has pages of its own; the key has several values
+_LARGE, _SEVERAL = 1, 4  # flags of nodes: the value is on separate pages; the key has several values
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
 _NO_PAGE = (1 << 64) - 1
 _MOST_LEVELS = 32
@@ -32,11 +32,11 @@ _PAGE_SIZES = tuple(1 << power for power in range(8, 17))
 
 
 class LmdbFileError(Exception):
-    """The file cannot be read; its text says why."""
+    """The file cannot be read; the message says why."""
 
 
 class Tree(NamedTuple):
-    """What a meta says of the records."""
+    """The tree of records that a meta page describes."""
 
     page_size: int
     flags: int
@@ -48,7 +48,7 @@ class Tree(NamedTuple):
 
 
 class LmdbFile:
-    """An open file. Several walks may be under way at once, in several threads."""
+    """An open file. Several iterations may run in parallel, in several threads."""
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115  # closed by `close`
@@ -60,7 +60,7 @@ class LmdbFile:
         self._close()
 
     def tree(self) -> Tree:
-        """Where the records are now; a writer may add more. Checks that the file has all its pages."""
+        """Return the current tree of records; a writer may add more. Checks that the file has all its pages."""
         first = self._meta(0)
         second = self._meta(first.page_size)
         tree = max(first, second, key=lambda tree: tree.transaction)
@@ -72,7 +72,7 @@ class LmdbFile:
         return tree
 
     def records(self, first: bytes | None = None, *, values: bool = True) -> Iterator[tuple[bytes, bytes]]:
-        """Key and value of every record in the order of the keys, from the key `first` on.
+        """Yield key and value of every record in key order, starting at the key `first`.
 
         Without `values` the values are empty.
         """
@@ -101,7 +101,7 @@ class LmdbFile:
             raise LmdbFileError(f"{read} of {tree.entries} records are there")
 
     def _leaves(self, tree: Tree, number: int, levels: int, first: bytes | None) -> Iterator[bytes]:
-        """The leaves below a page in order, from the one where the key `first` is or would be."""
+        """Yield the leaves below a page in order, from the one where the key `first` is or would be."""
         if not levels:
             return
         page = self._page(tree, number, _LEAF if levels == 1 else _BRANCH)
@@ -109,7 +109,7 @@ class LmdbFile:
             yield page
             return
         places = _places(page)
-        begin = 0  # the first key of a branch is empty: what is below it may begin with any
+        begin = 0  # the first key of a branch is empty: its child may start with any key
         if first is not None:
             begin = max(0, bisect.bisect_right(places, first, 1, key=lambda place: _key(page, place)) - 1)
         for place in places[begin:]:
@@ -137,7 +137,7 @@ class LmdbFile:
         return page
 
     def _large(self, tree: Tree, number: int, size: int) -> bytes:
-        """The value on pages of its own."""
+        """Read a value that is stored on separate pages."""
         place = number * tree.page_size
         if number > tree.last_page or place + _HEADER.size + size > (tree.last_page + 1) * tree.page_size:
             raise LmdbFileError("a record ends outside the file")
@@ -153,13 +153,13 @@ class LmdbFile:
 
 
 def _check_header(page: bytes, number: int, kind: int) -> None:
-    found, _, flags, _, _ = _HEADER.unpack_from(page)
-    if found != number or flags & (_BRANCH | _LEAF | _OVERFLOW | _META_FLAG) != kind:
+    actual, _, flags, _, _ = _HEADER.unpack_from(page)
+    if actual != number or flags & (_BRANCH | _LEAF | _OVERFLOW | _META_FLAG) != kind:
         raise LmdbFileError(f"page {number} is another one")
 
 
 def _places(page: bytes) -> tuple[int, ...]:
-    """Where the nodes of a page are."""
+    """Return the offsets of the nodes of a page."""
     end = _HEADER.unpack_from(page)[3]
     if not _HEADER.size <= end <= len(page):
         raise LmdbFileError("a page has more nodes than it has room for")

@@ -18,12 +18,12 @@ _FIRST_MAP_SIZE = 1 << 26  # bytes; doubled whenever it is full
 
 
 def data_file(path: str) -> Path:
-    """The file that holds the records, of a path that names it or its folder."""
+    """Return the file with the records; `path` is that file or its folder."""
     return Path(path) / "data.mdb" if Path(path).is_dir() else Path(path)
 
 
 class LmdbDatabase(Database):
-    """Read by `LmdbFile`, without locks, so that it works in folders one may not write to."""
+    """Reads with `LmdbFile`, without locks, so that read-only folders work."""
 
     backend = "LMDB"
 
@@ -69,17 +69,17 @@ class LmdbDatabase(Database):
 
 
 def damaged(path: str, problem: object) -> DataError:
-    """The error for files that are there but cannot be read."""
+    """Return the error for files that exist but cannot be read."""
     return DataError(f"LMDB database {quoted(path)} is damaged or incomplete ({problem}); copy it or make it again")
 
 
 class LmdbWriter:
-    """Writes a new LMDB into a folder that nobody else uses."""
+    """Writes a new LMDB into a folder that no other process uses."""
 
     def __init__(self, folder: Path) -> None:
         import lmdb
 
-        # One sync at the end: until then the folder has a name that nobody looks for.
+        # Sync only once, in `finish`: until then the folder has a temporary name.
         try:
             self._environment: Any = lmdb.open(
                 os.fspath(folder), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False, max_dbs=0
@@ -92,7 +92,7 @@ class LmdbWriter:
         import lmdb
 
         keys = [self._last_key, *(key for key, _ in records)]
-        in_order = all(before < after for before, after in itertools.pairwise(keys))  # then pages are filled up
+        in_order = all(before < after for before, after in itertools.pairwise(keys))  # LMDB then fills pages completely
         while True:
             try:
                 with self._environment.begin(write=True) as transaction, transaction.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""The mean image of a database, which `mean_file` takes from every record."""
+"""The mean image of a database, which `mean_file` subtracts from every record."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _AT_ONCE = 256  # records added up together
 
 
 def mean_image(database: Database, progress: Callable[[int], None] = lambda done: None) -> Floats:
-    """The mean of all records, (C, H, W), in single precision; added up in double, where Caffe's tool loses digits.
+    """Return the mean of all records, (C, H, W), float32. Sums in float64; Caffe's float32 sums lose digits.
 
-    Raises DataError naming the record that cannot be used, or that has another size than the first.
+    Raises DataError with the key of a record that cannot be used or whose size differs from the first.
     """
     import numpy
 
@@ -57,7 +57,7 @@ def mean_image(database: Database, progress: Callable[[int], None] = lambda done
 
 
 def read_npy(path: str) -> Floats:
-    """The mean image in a file of `numpy.save`, (C, H, W) or (1, C, H, W). Raises DataError."""
+    """Read a mean image from a file of `numpy.save`, (C, H, W) or (1, C, H, W). Raises DataError."""
     import numpy
 
     try:
@@ -71,12 +71,12 @@ def read_npy(path: str) -> Floats:
             f"NumPy file {quoted(path)} has shape {shape} and type {mean.dtype}; a mean image has numbers of shape"
             " (channels, height, width)"
         )
-    found: Floats = mean.astype(numpy.float32)
-    return found
+    image: Floats = mean.astype(numpy.float32)
+    return image
 
 
 def write_mean(path: str | os.PathLike[str], mean: Floats) -> None:
-    """Write a mean image, (C, H, W), as the BlobProto that Caffe reads, whole or not at all."""
+    """Write a mean image, (C, H, W), as the BlobProto that Caffe reads. The write is atomic."""
     channels, height, width = mean.shape
     blob = schema.BlobProto(num=1, channels=channels, height=height, width=width, data=mean.ravel().tolist())
     write_atomically(path, blob.SerializeToString())

@@ -1,4 +1,4 @@
-"""Databases joined into one."""
+"""Merge databases into one."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def merge_databases(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> int:
-    """Join the records of databases, of either kind, into a new one; how many there are.
+    """Merge the records of databases, of either backend, into a new one; return their number.
 
-    They come one database after the other, or in an order drawn from the `seed`. Keys are numbered anew: of
-    `00000003_cat.png` the name stays. Raises DataError naming a record that cannot be read or, unless `any_size` is
-    given, has another size than the first. `progress` is told how many are written.
+    Records are in the order of the databases, or shuffled with `seed`. Keys are renumbered: the name in
+    `00000003_cat.png` stays. Raises DataError for a record that cannot be read or, unless `any_size` is set, whose
+    size differs from the first. `progress` is called with the number of records written.
     """
     with contextlib.ExitStack() as stack:
         databases = [stack.enter_context(open_database(source)) for source in sources]
         count = sum(database.count() for database in databases)
         if not count:
             raise DataError("the databases have no records, so there is nothing to merge")
-        records = _in_order(databases) if seed is None else _shuffled(databases, seed)
+        in_order = ((database, record) for database in databases for record in database.records())
+        records = in_order if seed is None else _shuffled(databases, seed)
         checked = _checked(records, any_size=any_size)
         with create_database(path, backend, overwrite=overwrite) as writer:
             for begin in range(0, count, _AT_ONCE):
@@ -47,14 +48,10 @@ def merge_databases(
     return count
 
 
-def _in_order(databases: Sequence[Database]) -> Iterator[tuple[Database, Record]]:
-    return ((database, record) for database in databases for record in database.records())
-
-
 def _shuffled(databases: Sequence[Database], seed: int) -> Iterator[tuple[Database, Record]]:
     import numpy
 
-    places = [(database, key) for database in databases for key in database.keys()]  # noqa: SIM118  # it is no dict
+    places = [(database, key) for database in databases for key in database.keys()]  # noqa: SIM118  # not a dict
     for index in numpy.random.default_rng(seed).permutation(len(places)).tolist():
         database, key = places[index]
         yield database, next(database.records(key))

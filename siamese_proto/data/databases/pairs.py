@@ -1,4 +1,4 @@
-"""Databases of pairs and triplets: which images stand together, and the records made of them."""
+"""Databases of pairs and triplets: draw images, and write their records."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _BYTES_AT_ONCE = 1 << 25  # or as many as take about this much
 
 @dataclass(frozen=True)
 class Pairs:
-    """Numbers of the first and the second image of each pair, and whether they are of one class; (N,) each."""
+    """Indices of the first and second image of each pair, and whether both are of the same class; (N,) each."""
 
     first: NDArray[numpy.int64]
     second: NDArray[numpy.int64]
@@ -41,9 +41,9 @@ def draw_pairs(
 ) -> Pairs:
     """Draw `count` pairs; the same seed draws the same pairs.
 
-    `uniform` draws both images from all, as Caffe's maker of MNIST pairs does, so that one pair in ten is alike where
-    there are ten classes. `balanced` draws just `same_fraction` of the pairs from one class, never an image with
-    itself, and the others from two classes, as PairData layers do. Raises DataError where the labels do not allow it.
+    `uniform` draws both images from all images, as Caffe's tool for MNIST pairs does; with ten classes, one pair in ten
+    is of the same class. `balanced` draws exactly `same_fraction` of the pairs from one class, never an image with
+    itself, and the others from two classes, as PairData layers do. Raises DataError if the labels do not allow it.
     """
     import numpy
 
@@ -58,9 +58,9 @@ def draw_pairs(
 
 
 def draw_triplets(labels: Labels, count: int, *, seed: int = 0) -> NDArray[numpy.int64]:
-    """Numbers of anchor, positive and negative of `count` triplets, (count, 3), as PairData layers draw them.
+    """Draw indices of anchor, positive and negative for `count` triplets, (count, 3), as PairData layers do.
 
-    Raises DataError where the labels do not allow it.
+    Raises DataError if the labels do not allow it.
     """
     import numpy
 
@@ -76,10 +76,10 @@ def write_pairs(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda written: None,
 ) -> None:
-    """Make a database of pairs of images, which may be an array (N, H, W) or (N, C, H, W).
+    """Create a database of pairs of images; `images` may be an array (N, H, W) or (N, C, H, W).
 
-    A record is a Datum of both images, stacked on channels, with label 1 where they are alike and 0 where not, under
-    the number of the pair in eight digits. `progress` is told how many records are written.
+    A record is a Datum of both images, stacked on channels, with label 1 for the same class and 0 for different ones.
+    Its key is the number of the pair in eight digits. `progress` is called with the number of records written.
     """
     import numpy
 
@@ -97,9 +97,9 @@ def write_tuples(
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda written: None,
 ) -> None:
-    """The same of any tuples, (n, k) indices of images, each record with one of the (n,) labels.
+    """Create a database of any tuples, (n, k) indices of images, with labels (n,). See `write_pairs`.
 
-    Raises DataError for an image that has another size than the first, or cannot be read.
+    Raises DataError for an image that cannot be read, or whose size differs from the first.
     """
     count, width = tuples.shape
     with ThreadPoolExecutor() as threads, create_database(path, backend, overwrite=overwrite) as writer:
@@ -112,7 +112,7 @@ def write_tuples(
 
 
 def _parts(count: int, size: int) -> Sequence[tuple[int, int]]:
-    """First and last number of the records of `size` bytes that are written together."""
+    """Return begin and end of each batch of records, which have `size` bytes each."""
     at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
     return [(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
@@ -138,9 +138,9 @@ def _stacked(read: Pixels | Sequence[Pixels], images: LabeledImages, indices: ND
 
     for index, image in zip(indices.tolist(), read, strict=True):
         if image.shape != images.shape:
-            found, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape))
+            size, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape))
             raise DataError(
-                f"image {quoted(images.names[index])} has size {found}, but the first one has {first} (channels x "
+                f"image {quoted(images.names[index])} has size {size}, but the first one has {first} (channels x "
                 "height x width); all must have one size: have them brought to one"
             )
     return numpy.asarray(read)

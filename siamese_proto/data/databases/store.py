@@ -1,4 +1,4 @@
-"""What a database of records is, whichever library it is kept with."""
+"""Interfaces of databases of records, for any backend."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Record = tuple[bytes, bytes]  # key, value
 class Database(ABC):
     """Records in the order of their keys, open for reading.
 
-    May be used from one thread at a time; several may be open on one path, in one process or in many.
+    Use an instance from one thread at a time. Several instances may be open on one path, in one or several processes.
     """
 
     backend: ClassVar[Backend]
@@ -26,22 +26,22 @@ class Database(ABC):
 
     @abstractmethod
     def records(self, first: bytes | None = None) -> Iterator[Record]:
-        """Key and value of every record, from the key `first` on; DataError where the files are damaged."""
+        """Yield key and value of every record from the key `first` on. Raises DataError if the files are damaged."""
 
     @abstractmethod
     def keys(self) -> Iterator[bytes]:
-        """The keys alone, which takes a fraction of the time."""
+        """Yield only the keys, which is much faster."""
 
     @abstractmethod
     def count(self, most: int | None = None) -> int:
-        """How many records there are. LevelDB does not keep this number: it walks through the keys.
+        """Return the number of records. LevelDB does not store it, so this iterates over all keys there.
 
-        With `most` it stops where there are more than that.
+        With `most`, counting may stop at `most + 1`.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give files and memory back; a second call does nothing."""
+        """Release files and memory; a second call does nothing."""
 
     def __enter__(self) -> Database:
         return self
@@ -53,20 +53,20 @@ class Database(ABC):
 
 
 def cannot_write(error: Exception) -> DataError:
-    """The error for a database that the disk does not take; `error` is the library's."""
+    """Return the error for a database that cannot be written; `error` comes from the library."""
     text = error.args[0] if error.args else error
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
     return DataError(f"the database cannot be written ({text.strip(': ')}); see whether the disk is full")
 
 
 class Writer(Protocol):
-    """A database being made."""
+    """Writes a new database."""
 
     def put(self, records: Sequence[Record]) -> None:
-        """Add records; fastest in the order of their keys, a thousand or so at once."""
+        """Add records. Fastest in key order with about a thousand records per call."""
 
     def finish(self) -> None:
-        """Bring everything to the disk and close."""
+        """Flush everything to disk and close."""
 
     def abandon(self) -> None:
-        """Close, whatever becomes of the files."""
+        """Close without finishing the files."""
