@@ -18,7 +18,7 @@ NET = INPUT + f'layer {{ name: "a" type: "InnerProduct" bottom: "x" top: "a" {DE
 
 
 def one(kind: str, bottom: str, top: str, more: str = "") -> str:
-    """A layer named after its top, or after its type where it works in place."""
+    """A layer named after its top, or after its type if it works in place."""
     name = kind.lower() if bottom == top else top
     return f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{top}" {more} }}\n'
 

@@ -80,7 +80,7 @@ Look = Callable[[Path], set[tuple[int, ...]]]
 
 @pytest.fixture
 def colors() -> Look:
-    """The colors of a picture."""
+    """Return the colors of an image."""
 
     def look(path: Path) -> set[tuple[int, ...]]:
         with Image.open(path) as image:

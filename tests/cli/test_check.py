@@ -260,7 +260,7 @@ def test_findings_as_github_workflow_commands_are_escaped(folder: Path) -> None:
     assert check("net.prototxt", "--format", "github", *SHAPES).stdout == ""
 
 
-def test_findings_as_sarif_have_what_its_schema_requires(folder: Path) -> None:
+def test_findings_as_sarif_match_the_schema(folder: Path) -> None:
     (folder / "my net.prototxt").write_text(NET.replace("axis: 1", "axes: 1"))
     done = check("my net.prototxt", str(folder / "net.prototxt"), "--format", "sarif")
     assert done.exit_code == 1

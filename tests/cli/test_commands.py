@@ -207,7 +207,7 @@ def test_check_of_a_solver_reports_all_unknown_fields(folder: Path) -> None:
     assert "did you mean 'gamma'?" in done.stdout
 
 
-def test_check_of_a_solver_looks_into_its_net(folder: Path) -> None:
+def test_check_of_a_solver_checks_its_net(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace('bottom: "b"', 'bottom: "bb"'))
     done = run("check", "solver.prototxt", folder=folder)
     assert done.returncode == 1

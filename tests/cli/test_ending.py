@@ -168,7 +168,7 @@ def test_an_interrupt_while_the_command_loads_is_one_word(program: str) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
-def test_the_library_leaves_the_interrupts_of_other_programs_alone() -> None:
+def test_the_library_does_not_handle_interrupts_of_other_programs() -> None:
     code = "import siamese_proto; raise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.endswith("KeyboardInterrupt\n")

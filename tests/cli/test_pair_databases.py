@@ -117,7 +117,7 @@ def test_the_same_seed_makes_the_same_database(tmp_path):
     assert databases[0] == databases[1] != databases[2]
 
 
-def test_a_database_contains_what_a_layer_with_its_seed_draws(tmp_path):
+def test_a_database_contains_the_pairs_drawn_by_a_layer_with_its_seed(tmp_path):
     source = make_source("folder", tmp_path)
     run("pairs", source, tmp_path / "made", "--seed", 7, "--count", 33, "--backend", "lmdb")
     settings = {
@@ -176,7 +176,7 @@ def test_pairs_of_a_csv_with_an_unreadable_image_are_skipped_on_request(tmp_path
 def test_labels_of_a_csv_that_do_not_fit_a_record_are_refused(label, tmp_path):
     make_source("folder", tmp_path)
     (tmp_path / "pairs.csv").write_text(f"faces/1/0.png,faces/1/3.png,{label}\n")
-    with pytest.raises(DataError, match=r"has labels .* \(once\), expected those of 'same=1,different=0'; say what"):
+    with pytest.raises(DataError, match=r"has labels .* \(once\), expected those of 'same=1,different=0'; specify their meaning"):
         run("pairs", tmp_path / "pairs.csv", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 

@@ -274,7 +274,7 @@ def test_test_prints_batches_and_means_as_caffe_does() -> None:
     assert lines[5:] == [f"loss = {mean:g} (* 1 = {mean:g} loss)"]
 
 
-def test_test_scores_caffes_own_weights() -> None:
+def test_test_reproduces_the_scores_of_weights_trained_by_caffe() -> None:
     shutil.copytree(GOLDEN, "flagship")
     result = run(
         *("test", "--model", "flagship/net.prototxt", "--weights", "flagship/snap_iter_100.caffemodel"),

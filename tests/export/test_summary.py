@@ -132,7 +132,7 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: 
 
 
 def test_lenet_has_the_numbers_in_the_log_of_caffe() -> None:
-    """Caffe's log says `Memory required for data: 5169924`; there ReLU's output counts, though it is in place."""
+    """Caffe's log says `Memory required for data: 5169924`; it includes the in-place output of ReLU."""
     summary = summary_of(LENET)
     assert summary.parameters == summary.unshared_parameters == summary.trainable_parameters == 431_080
     assert summary.activation_bytes == 5_169_924 - 4 * 64 * 500
@@ -169,7 +169,7 @@ def alexnet() -> str:
 
 
 def test_alexnet_has_its_published_numbers() -> None:
-    """60,965,224 parameters and 724 million multiply-adds a picture."""
+    """60,965,224 parameters and 724 million multiply-adds per image."""
     summary = summary_of(alexnet())
     assert summary.parameters == 60_965_224
     assert summary.multiply_adds == 724_406_816

@@ -44,7 +44,7 @@ def test_a_blob_is_learned_when_one_of_its_bottoms_is() -> None:
     assert sorted(Ancestry(build_graph(parse_net(net(text))).nodes).learned) == ["a", "s"]
 
 
-def test_layers_before_a_blob_end_where_no_layer_makes_one() -> None:
+def test_layers_before_a_blob_end_at_blobs_without_a_producer() -> None:
     graph = build_graph(parse_net(net("in Input > x ; ; 2x3\n a ReLU x\n b Eltwise a x\n c ReLU x")))
     ancestry = Ancestry(graph.nodes[1:])
     assert ancestry.before(graph.nodes[2].tops[0]) == {"a", "b"}
@@ -70,7 +70,7 @@ HEAD = """    in Input > x y ; ; 2x3 2x3
         ("p Power a", [("p", None)]),
     ],
 )
-def test_predictions_are_what_losses_compare_and_learned_outputs(text: str, expected: list[tuple[str, str]]) -> None:
+def test_predictions_are_learned_outputs_and_bottoms_of_losses(text: str, expected: list[tuple[str, str]]) -> None:
     graph = build_graph(parse_net(net(HEAD + text)))
     pairs = predictions(graph, Ancestry(graph.nodes))
     assert [(blob.name, loss.name if loss is not None else None) for blob, loss in pairs] == expected

@@ -83,7 +83,7 @@ def test_a_loss_weight_of_zero_and_a_default_one_are_no_reads() -> None:
         assert [layer.type for layer in split(text.format(weight=weight))] == ["Input", "EuclideanLoss", "Power"]
 
 
-def test_a_loss_weight_stays_where_another_top_is_split() -> None:
+def test_a_loss_weight_does_not_move_if_another_top_is_split() -> None:
     layers = split("""
         layer { name: "in" type: "Input" top: "x" }
         layer { name: "s" type: "Slice" bottom: "x" top: "a" top: "b" loss_weight: 0 loss_weight: 2 }

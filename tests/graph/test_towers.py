@@ -165,14 +165,14 @@ def test_sides_with_different_settings_are_no_towers_without_shared_names() -> N
     assert towers_of("\n".join(parts)) == ()
 
 
-def test_towers_end_where_one_reads_the_other() -> None:
+def test_towers_end_at_a_layer_that_reads_the_other_tower() -> None:
     parts = [image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "b")]
     parts += [simple("e", "Eltwise", "a", "a"), simple("f", "Eltwise", "b", "a")]
     (towers,) = towers_of("\n".join(parts))
     assert listed(towers) == ["a b"]
 
 
-def test_towers_end_where_their_layers_read_different_numbers_of_blobs() -> None:
+def test_towers_end_at_layers_with_different_numbers_of_bottoms() -> None:
     parts = [image("x"), image("y"), dense("a", "x", "w", "b"), dense("b", "y", "w", "b")]
     parts.append(row("z"))
     for second in ("b", "z"):
@@ -193,7 +193,7 @@ def test_towers_begin_after_a_layer_that_both_read() -> None:
     assert listed(towers) == ["a b"]
 
 
-def test_towers_begin_where_they_read_different_tops_of_the_layers_before() -> None:
+def test_towers_begin_after_layers_of_which_they_read_different_tops() -> None:
     parts = [image("x", 4), image("y", 4)]
     parts += [f'layer {{ name: "cut_{c}" type: "Slice" bottom: "{c}" top: "{c}0" top: "{c}1" }}' for c in "xy"]
     towers = [
@@ -228,7 +228,7 @@ def test_no_layer_is_in_two_groups_of_towers() -> None:
     ]
 
 
-def test_towers_without_names_hold_only_what_leads_to_where_they_meet() -> None:
+def test_towers_without_names_contain_only_layers_before_their_join() -> None:
     parts = [image("x"), image("y")]
     for end in "xy":
         parts += [dense(f"one_{end}", end), simple(f"probe_{end}", "ReLU", f"one_{end}")]
@@ -256,7 +256,7 @@ def test_one_side_that_starts_after_a_learned_layer_of_another_is_no_tower_witho
     assert towers_of("\n".join(parts)) == ()
 
 
-def test_towers_begin_at_a_blob_that_no_layer_makes() -> None:
+def test_towers_begin_at_a_blob_without_a_producer() -> None:
     parts = [
         layer for c in "xy" for layer in (image(c), simple(f"r_{c}", "ReLU", c), dense(c + "1", f"r_{c}", "w", "b"))
     ]
@@ -265,7 +265,7 @@ def test_towers_begin_at_a_blob_that_no_layer_makes() -> None:
     assert listed(towers) == ["x1 y1"]
 
 
-def test_copies_that_read_one_input_are_towers_where_they_are_compared_but_not_where_they_are_summed() -> None:
+def test_copies_that_read_one_input_are_towers_if_they_are_compared_but_not_if_they_are_summed() -> None:
     parts = [image("x"), dense("a", "x"), dense("b", "x")]
     loss = 'layer { name: "l" type: "Distance" bottom: "a" bottom: "b" top: "l" }'
     difference = simple("l", "Eltwise", "a", "b")[:-1] + "eltwise_param { coeff: 1 coeff: -1 } }"
@@ -274,14 +274,14 @@ def test_copies_that_read_one_input_are_towers_where_they_are_compared_but_not_w
     assert towers_of("\n".join([*parts, simple("l", "Concat", "a", "b")])) == ()
 
 
-def test_a_side_may_read_an_input_where_the_other_reads_a_layer() -> None:
+def test_one_side_may_read_an_input_and_the_other_a_layer() -> None:
     parts = [image("x"), image("y"), row("z"), dense("a", "x"), dense("b", "y")]
     parts += [simple("e", "Eltwise", "a", "a"), simple("f", "Eltwise", "b", "z"), simple("both", "Concat", "e", "f")]
     (towers,) = towers_of("\n".join(parts))
     assert listed(towers) == ["a b", "e f"]
 
 
-def test_sides_without_names_may_begin_at_a_blob_that_no_layer_makes() -> None:
+def test_sides_without_names_may_begin_at_a_blob_without_a_producer() -> None:
     parts = [image("x"), image("y"), dense("a", "x"), dense("b", "y"), simple("both", "Concat", "a", "b")]
     graph = build_graph(parse_net("\n".join(parts)))
     (towers,) = find_towers(replace(graph, nodes=graph.nodes[1:]))

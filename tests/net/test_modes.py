@@ -153,7 +153,7 @@ def test_a_layer_with_a_fixed_phase_keeps_it_in_both_modes(layer: str) -> None:
     assert_same(*outputs)
 
 
-def test_eval_leaves_units_and_statistics_alone() -> None:
+def test_eval_does_not_change_units_and_statistics() -> None:
     text = twin(LAYERS["BatchNorm"]) + 'layer { name: "drop" type: "Dropout" bottom: "ya" top: "ya" }'
     net = sp.Net(text, "TRAIN", seed=1)
     net(**batch(7))
@@ -217,7 +217,7 @@ def test_layers_sources_and_crops_stay_with_the_phase() -> None:
     torch.testing.assert_close(blobs["loss"], blobs["x"].sum())
 
 
-def test_a_net_of_the_graph_of_a_net_in_eval_mode_begins_in_its_phase() -> None:
+def test_a_net_from_the_graph_of_a_net_in_eval_mode_starts_in_its_phase() -> None:
     net = sp.Net(twin(LAYERS["Dropout"]), "TRAIN", seed=1).eval()
     other = sp.Net(net.graph, seed=1)
     assert other.training

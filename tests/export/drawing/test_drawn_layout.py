@@ -68,7 +68,7 @@ def test_letters_too_large_for_their_boxes_are_detected() -> None:
 
 @pytest.mark.parametrize("name", ["lenet_twin", "triplet", "nine_towers", "googlenet", "resnet_152"])
 def test_the_gallery_is_legible_at_the_width_of_a_readme(name: str) -> None:
-    """The smallest letters are 8 pixels high or more where the picture is made to fit 830 pixels."""
+    """The smallest letters are at least 8 pixels high if the image is scaled to 830 pixels."""
     root = ElementTree.parse(GALLERY.DOCS / "gallery" / f"{name}.svg").getroot()
     width = float(root.get("width", "").removesuffix("pt")) * 96 / 72
     sizes = [float(run.get("font-size")) for run in root.iter("{http://www.w3.org/2000/svg}text") if run.text.strip()]

@@ -31,7 +31,7 @@ FIXED = {"shapes", "FCN", "sentences"}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_onnxruntime_computes_what_the_net_computes(name: str) -> None:
+def test_onnxruntime_computes_the_same_as_the_net(name: str) -> None:
     net = sp.Net(ZOO[name], seed=1)
     with torch.no_grad():  # statistics are zeros at first
         for param in net.graph.params:

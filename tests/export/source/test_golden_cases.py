@@ -18,7 +18,7 @@ CASES = sorted({path.stem for path in GOLDEN.glob("*.npz")} - WITHOUT_PLAIN_FORM
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_ported_layer_computes_what_the_net_computes(case: str) -> None:
+def test_a_ported_layer_computes_the_same_as_the_net(case: str) -> None:
     with np.load(GOLDEN / f"{case}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays.pop("meta")))

@@ -126,7 +126,7 @@ def test_nets_with_hostile_names_compute_the_right_results(name: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80))
-def test_a_text_literal_stands_for_the_name(name: str) -> None:
+def test_a_string_literal_evaluates_to_the_name(name: str) -> None:
     assert ast.literal_eval(text(name)) == name
     assert len(comment([name] * 9)) <= 200
     assert ast.literal_eval(shortened(name)).removesuffix("...") in name

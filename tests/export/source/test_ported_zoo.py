@@ -39,7 +39,7 @@ def zoo_net(name: str, phase: str = "TEST") -> sp.Net:
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_a_ported_net_computes_what_the_net_computes(name: str) -> None:
+def test_a_ported_net_computes_the_same_as_the_net(name: str) -> None:
     net = zoo_net(name)
     module = compare(net, some_values(net))
     learned = [param for param in net.graph.params if not param.statistic]
@@ -48,9 +48,9 @@ def test_a_ported_net_computes_what_the_net_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ResNet", "shared statistics", "LeNet twin"])
-def test_a_ported_net_computes_what_the_net_computes_in_training(name: str) -> None:
+def test_a_ported_net_computes_the_same_as_the_net_in_training(name: str) -> None:
     net = zoo_net(name, "TRAIN").double()
-    # In single precision the gradient of a bias before BatchNorm, which is 0, would be rounding alone.
+    # In single precision the gradient of a bias before BatchNorm, which is 0, would be only rounding errors.
     compare(net, some_values(net))
 
 
@@ -76,7 +76,7 @@ def test_the_included_nets_are_ported(path: Path, phase: str) -> None:
         ported = port(net.graph)
         give_weights(net, executed(ported), ported)
         return
-    # In single precision the maximum of a window may be another where two values differ by rounding.
+    # In single precision rounding may change which value of a window is the maximum.
     compare(net.double(), values)
 
 
