@@ -176,7 +176,8 @@ def test_pairs_of_a_csv_with_an_unreadable_image_are_skipped_on_request(tmp_path
 def test_labels_of_a_csv_that_do_not_fit_a_record_are_refused(label, tmp_path):
     make_source("folder", tmp_path)
     (tmp_path / "pairs.csv").write_text(f"faces/1/0.png,faces/1/3.png,{label}\n")
-    with pytest.raises(DataError, match=r"has labels .* \(once\), expected those of 'same=1,different=0'; specify their meaning"):
+    message = r"has labels .* \(once\), expected those of 'same=1,different=0'; specify their meaning"
+    with pytest.raises(DataError, match=message):
         run("pairs", tmp_path / "pairs.csv", tmp_path / "made")
     assert not (tmp_path / "made").exists()
 
