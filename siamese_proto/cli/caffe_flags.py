@@ -30,7 +30,10 @@ state_flags = section(
     "Which net",
     flag("level", type=int, help="Level for the include rules of layers."),
     flag("stage", metavar="A,B", help="Stages for the include rules of layers."),
-    section("How to run", flag("gpu", metavar="ID|all", show_default="the CPU", help="Run on this GPU.")),
+    section(
+        "How to run",
+        flag("gpu", metavar="ID|all", show_default="the CPU", help="Run on this GPU; train takes several: 0,1."),
+    ),
 )
 
 

@@ -39,7 +39,7 @@ from siamese_proto.proto.reader import parse_net
         type=click.Choice(list(drawing.STYLES), case_sensitive=False),
         default="plain",
         show_default=True,
-        help="Colors and fonts: default, those of Caffe, for print, for dark pages.",
+        help="Colors and fonts: ours, those of Caffe's draw_net, for print, for dark pages.",
     ),
     click.option(
         "--detail",

@@ -97,8 +97,8 @@ def train(
 
     `--gpu 0,1` and `--gpu all` train on several GPUs with one process each, as Caffe does. Each process reads its own
     batch of batch_size records, and gradients are averaged.
-    `torchrun --nproc-per-node N --no-python -- siamese-proto train ...` does the same, also without GPUs. After a
-    restart, the run continues from its last snapshot.
+    `torchrun --nproc-per-node N --no-python -- siamese-proto train ...` does the same, also without GPUs. If
+    torchrun restarts the processes, the run continues from its last snapshot.
     """
     if weights and snapshot not in (None, "auto"):
         raise click.UsageError("--weights and --snapshot exclude each other: a snapshot has its own weights.")
