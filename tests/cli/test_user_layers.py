@@ -83,9 +83,9 @@ def test_every_command_that_builds_nets_documents_that_the_file_is_run(command: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\ny = 1 / 0\n", "the file of layers 'bad.py' failed: ZeroDivisionError: division by zero ({file}:2)\n"),
-        ("def f(:\n", "the file of layers 'bad.py' failed: SyntaxError: invalid syntax (bad.py, line 1) ({file}:1)\n"),
-        (None, "there is no file of layers 'bad.py'\n"),
+        ("x = 1\ny = 1 / 0\n", "layer file 'bad.py' failed: ZeroDivisionError: division by zero ({file}:2)\n"),
+        ("def f(:\n", "layer file 'bad.py' failed: SyntaxError: invalid syntax (bad.py, line 1) ({file}:1)\n"),
+        (None, "layer file 'bad.py' does not exist\n"),
     ],
 )
 def test_a_file_of_layers_that_fails_is_one_line(folder: Path, text: str | None, message: str) -> None:
@@ -107,8 +107,8 @@ def test_python_layers_are_shown_and_not_run_unless_allowed(folder: Path) -> Non
     done = run("train", "--solver", "solver.prototxt", folder=folder)
     assert done.returncode == 1
     assert problem_lines(done.stderr)[-1] == (
-        "python.prototxt:6: layer 'loss': the Python layer 'half.Half' is code of the user's, which is not run "
-        "unasked; allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
+        "python.prototxt:6: layer 'loss': the Python layer 'half.Half' is user code, which does not run "
+        "without permission; allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
     )
     assert not (folder / "it_ran").exists()
     done = run("summary", "python.prototxt", "--allow-python-layers", "--format", "csv", folder=folder)

@@ -299,7 +299,7 @@ def test_torch_compile_goes_around_the_layer(folder):
 # Leave
 
 REFUSED = (
-    "<text>:2: layer 'it': the Python layer 'mylayers.L2Norm' is code of the user's, which is not run unasked; "
+    "<text>:2: layer 'it': the Python layer 'mylayers.L2Norm' is user code, which does not run without permission; "
     "allow it with allow_python_layers=True, or --allow-python-layers, if you trust it"
 )
 
@@ -310,7 +310,7 @@ def test_a_layer_that_is_not_allowed_is_shown_and_not_run(folder):
     graph = sp.build_graph(sp.parse_net(text))
     assert graph.nodes[1].layer.describe() == "mylayers.L2Norm"
     assert graph.blobs()["y"].shape is None
-    assert "its shapes are not known" in graph.notes[0]
+    assert "its shapes are unknown" in graph.notes[0]
     assert check_net(text) == []
     assert "mylayers.L2Norm" in sp.draw(graph).source
     with pytest.raises(sp.NetError) as caught:
@@ -429,10 +429,10 @@ def test_an_exception_of_the_users_code_is_one_error_with_its_line(folder, where
     [
         (
             TWO.replace("mylayers", "mylayrs"),
-            "there is no Python module 'mylayrs' in the working directory, beside the net or in PYTHONPATH",
+            "no Python module 'mylayrs' in the working directory, the folder of the net or PYTHONPATH",
         ),
-        (TWO.replace("mylayers", "../mylayers.py"), "'../mylayers.py' is no name of a Python module"),
-        (TWO.replace("mylayers", ".mylayers"), "'.mylayers' is no name of a Python module"),
+        (TWO.replace("mylayers", "../mylayers.py"), "'../mylayers.py' is not a valid name of a Python module"),
+        (TWO.replace("mylayers", ".mylayers"), "'.mylayers' is not a valid name of a Python module"),
         (TWO.replace("L2Norm", "L2Nrm"), "module 'mylayers' has no class 'L2Nrm'"),
         (TWO.replace('layer: "L2Norm"', ""), "layer is missing; give the name of a Python layer"),
         (TWO.replace('module: "mylayers"', ""), "module is missing; give the name of a Python module"),
@@ -465,7 +465,7 @@ def test_a_python_loss_trains_under_a_solver(folder):
     (folder / "solver.prototxt").write_text(
         'net: "net.prototxt" base_lr: 0.001 lr_policy: "fixed" max_iter: 3 random_seed: 1 snapshot_prefix: "s"'
     )
-    with pytest.raises(sp.NetError, match="which is not run unasked"):
+    with pytest.raises(sp.NetError, match="which does not run without permission"):
         sp.Solver("solver.prototxt")
     solver = sp.Solver("solver.prototxt", allow_python_layers=True)
     before = solver.net.params["ip"][0].detach().clone()

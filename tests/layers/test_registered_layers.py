@@ -1,4 +1,4 @@
-"""Layer types of the user's own: a class, its settings as a dataclass, and the file that registers both."""
+"""Custom layer types: a class, its settings as a dataclass, and the file that registers both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from siamese_proto.proto import schema
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers is gone behind it."""
+    """Remove what a test registers."""
     monkeypatch.setattr(base, "_REGISTERED", dict(base._REGISTERED))
 
 
@@ -83,7 +83,7 @@ EXPECTED = MyLossParameters(
 
 
 def layer_of(net, problems=None):
-    """The layer behind the inputs; what is wrong with its shapes does not matter."""
+    """Return the layer after the inputs. Errors in its shapes are ignored."""
     ignored = [] if problems is None else problems
     made = []
     kind = base.find_layer("MyLoss")
@@ -101,7 +101,7 @@ def test_settings_left_out_have_their_defaults(my_loss):
 
 
 def binary_settings(number=8001):
-    """The settings as another protobuf would write them: by number, from a schema of their own."""
+    """Return the settings as another protobuf writes them: by number, from a separate schema."""
 
     def varint(value):
         return bytes([value]) if value < 128 else bytes([value & 0x7F | 0x80]) + varint(value >> 7)
@@ -157,16 +157,16 @@ def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_
         ("margin: 1 mode: SOF", "4: layer 'l': 'mode': expected one of HARD, SOFT, got 'SOF'"),
         ("margin: one", "4: layer 'l': 'margin': expected a number, got 'one'"),
         ("margin: 1\n mean: 2", "5: layer 'l': 'mean': expected true or false, got '2'"),
-        ("margin: 1\n margin: 2", "5: layer 'l': 'margin' is given twice; it takes one value"),
-        ("margin: 1 weighting: 3", "4: layer 'l': 'weighting' takes a message, 'weighting { ... }'"),
-        ("margin: 1 label { }", "4: layer 'l': 'label' takes a plain value"),
+        ("margin: 1\n margin: 2", "5: layer 'l': 'margin' is given twice; expected one value"),
+        ("margin: 1 weighting: 3", "4: layer 'l': 'weighting': expected a message, 'weighting { ... }'"),
+        ("margin: 1 label { }", "4: layer 'l': 'label': expected a plain value"),
         ("margin: 1 label: 3", "4: layer 'l': 'label': expected a string in quotes, got '3'"),
         ("margin: 1 count: 1.5", "4: layer 'l': 'count': expected an integer, got '1.5'"),
         (
             "margin: 1 weighting {\n power: 3 }",
             "5: layer 'l': unknown field 'power' in my_loss_param.weighting; did you mean 'powers'?",
         ),
-        ("mean: true", "3: layer 'l': my_loss_param.margin is missing; it has no default"),
+        ("mean: true", "3: layer 'l': my_loss_param.margin is missing; it is required"),
         ("mean: true\n margin: -1", "5: layer 'l': margin is below 0"),
     ],
 )
@@ -261,10 +261,10 @@ def test_a_second_registration_is_refused_unless_it_replaces(my_loss):
 @pytest.mark.parametrize(
     ("name", "number", "told"),
     [
-        ("loss_param", None, "loss_param is a field of Caffe's own; give the settings another name"),
-        ("center_param", 147, "field 147 is swish_param in Caffe; leave the number of center_param out"),
-        ("my_param", 19500, "19500 cannot be the number of a field"),
-        ("my_param", 2**29, "536870912 cannot be the number of a field"),
+        ("loss_param", None, "loss_param is already a field of Caffe; choose another name for the settings"),
+        ("center_param", 147, "field 147 is swish_param in Caffe; omit the number of center_param"),
+        ("my_param", 19500, "19500 is not a valid field number"),
+        ("my_param", 2**29, "536870912 is not a valid field number"),
     ],
 )
 def test_names_and_numbers_that_are_taken_are_refused(name, number, told):
@@ -275,14 +275,14 @@ def test_names_and_numbers_that_are_taken_are_refused(name, number, told):
 def test_settings_need_a_dataclass_and_a_name():
     with pytest.raises(ValueError, match=r"layer type 'Mine': parameters and field \(the name of the message\) must"):
         sp.layer("Mine", parameters=Weighting)
-    with pytest.raises(TypeError, match="int is not a dataclass; settings are described by a dataclass"):
+    with pytest.raises(TypeError, match="int is not a dataclass; settings need a dataclass"):
         sp.layer("Mine", parameters=int, field="mine_param")
 
     @dataclass(frozen=True)
     class Wrong:
         table: dict[str, int]
 
-    with pytest.raises(TypeError, match=r"Wrong.table cannot be dict\[str, int\]; it can be int, float, bool, str"):
+    with pytest.raises(TypeError, match=r"Wrong.table cannot be dict\[str, int\]; expected int, float, bool, str"):
         sp.layer("Mine", parameters=Wrong, field="mine_param")
 
 
@@ -337,15 +337,15 @@ def test_a_file_of_layers_that_fails_is_told_in_one_line(tmp_path, text, told):
     file.write_text(text)
     with pytest.raises(sp.NetError) as caught:
         register_layers(file)
-    assert str(caught.value).startswith(f"the file of layers '{file}' failed: {told}")
+    assert str(caught.value).startswith(f"layer file '{file}' failed: {told}")
     assert str(caught.value).endswith(f"({file}:2)")
 
 
 def test_a_file_of_layers_that_is_not_there_or_no_python_is_told(tmp_path):
-    with pytest.raises(sp.NetError, match=r"there is no file of layers 'none\.py'"):
+    with pytest.raises(sp.NetError, match=r"layer file 'none\.py' does not exist"):
         register_layers("none.py")
     (tmp_path / "mine.txt").write_text("")
-    with pytest.raises(sp.NetError, match=r"is no Python file: its name must end in .py"):
+    with pytest.raises(sp.NetError, match=r"is not a Python file: its name must end in .py"):
         register_layers(tmp_path / "mine.txt")
 
 

@@ -1,4 +1,4 @@
-"""What a Python layer sees of blobs: the objects of pycaffe, over numpy arrays."""
+"""Blobs as a Python layer sees them: the interface of pycaffe, on numpy arrays."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Blob:
-    """Values and gradients of one shape. Arrays are made when they are first asked for, full of 0.
+    """Values and gradients of one shape. The arrays are allocated at first use, filled with 0.
 
-    `num`, `channels`, `height` and `width` are the first four sizes, 1 where there are fewer (blob.hpp: LegacyShape).
+    `num`, `channels`, `height` and `width` are the first four sizes, or 1 for missing axes (blob.hpp: LegacyShape).
     """
 
     def __init__(self, shape: Shape = ()) -> None:
@@ -27,26 +27,26 @@ class Blob:
 
     @property
     def shape(self) -> Shape:
-        """The sizes, outermost first."""
+        """The size of each axis, outermost first."""
         return self._shape
 
     @property
     def data(self) -> Array:
-        """The values; written in place, `blob.data[...] = x`."""
+        """The values. Write them in place: `blob.data[...] = x`."""
         if self._data is None:
             self._data = self._zeros()
         return self._data
 
     @property
     def diff(self) -> Array:
-        """The gradient; written in place."""
+        """The gradient. Write it in place."""
         if self._diff is None:
             self._diff = self._zeros()
         return self._diff
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return prod(self._shape)
 
     @property
@@ -70,7 +70,7 @@ class Blob:
         return self._legacy(3)
 
     def reshape(self, *dims: int) -> None:
-        """Take another shape; what is in the blob stays where the number of values does."""
+        """Change the shape. The content is kept if the number of values stays the same."""
         sizes = tuple(int(dim) for dim in dims)
         if any(size < 0 for size in sizes):
             raise ValueError(f"a blob cannot have the shape {sizes}")
@@ -80,12 +80,12 @@ class Blob:
         self._shape = sizes
 
     def hold(self, data: Array, diff: Array | None = None) -> None:
-        """Take these arrays, with their shape and type, in place of the blob's own."""
+        """Replace the blob's arrays, shape and type by those of `data` and `diff`."""
         self._shape, self._type = data.shape, data.dtype
         self._data, self._diff = data, diff
 
     def take_type(self, kind: Any) -> None:
-        """Compute in numbers of this type; arrays of another are dropped."""
+        """Set the number type. Arrays of another type are discarded."""
         if self._type != kind:
             self._type, self._data, self._diff = kind, None, None
 
@@ -102,7 +102,7 @@ class Blobs(list[Blob]):
     """The parameters of a Python layer."""
 
     def add_blob(self, *dims: int) -> None:
-        """One more parameter, full of 0."""
+        """Add a parameter of this shape, filled with 0."""
         blob = Blob()
         blob.reshape(*dims)
         self.append(blob)

@@ -21,14 +21,14 @@ HOW_TO_ALLOW = "allow it with allow_python_layers=True, or --allow-python-layers
 
 @layer("Python")
 class PythonLayer(Layer):
-    """What the class `layer` of the Python module `module` computes, written for pycaffe.
+    """Runs the class `layer` of the Python module `module`, written for pycaffe.
 
-    any shapes -> those that its reshape gives the tops; without bottoms it is a data layer
-    The class has setup, reshape, forward(bottom, top) and backward(top, propagate_down, bottom); it finds `param_str`,
-    `phase` (0 TRAIN, 1 TEST) and `blobs` (`self.blobs.add_blob(3, 5)` in setup makes parameters) in self, and `data`,
-    `diff`, `shape` and `reshape(..)` in its bottoms and tops. `phase` is set before every pass: it follows `train()`
-    and `eval()` of the net. The module is looked for in the working directory, then beside the net. It is code: it runs
-    only where the caller allows it, otherwise the net can be looked at.
+    any shapes -> the shapes that its reshape gives the tops; without bottoms it is a data layer
+    The class has setup, reshape, forward(bottom, top) and backward(top, propagate_down, bottom). `self` has
+    `param_str`, `phase` (0 TRAIN, 1 TEST) and `blobs` (`self.blobs.add_blob(3, 5)` in setup adds a parameter). Bottoms
+    and tops have `data`, `diff`, `shape` and `reshape(..)`. `phase` is set before every pass and follows `train()` and
+    `eval()` of the net. The module is looked up in the working directory, then in the folder of the net. It is code and
+    runs only if the caller allows it; otherwise the net can be inspected but not run.
     Caffe: python_layer.hpp
     """
 
@@ -36,7 +36,7 @@ class PythonLayer(Layer):
     tops = Arity(0, None)
 
     def __new__(cls, message: schema.LayerParameter | None = None, context: LayerContext | None = None) -> PythonLayer:
-        """One without bottoms is a data layer. Copies are made without arguments."""
+        """Create a data layer if there are no bottoms. Copying calls this without arguments."""
         return super().__new__(cls if message is None or message.bottom else PythonDataLayer)
 
     def read(self, message: schema.LayerParameter) -> None:
@@ -47,13 +47,13 @@ class PythonLayer(Layer):
                 raise GraphError(
                     f"{field} is missing; give the name of a Python {field}", field=f"python_param.{field}"
                 )
-        self.given_params = len(message.param)
+        self.param_count = len(message.param)
         self.in_place = tuple(bottom == top for bottom, top in zip(message.bottom, message.top, strict=False))
         self.unused = ["python_param.share_in_parallel"] if settings.share_in_parallel else []
 
     @cached_property
     def worker(self) -> Worker:
-        """The object of the user's class, made at the first use if the caller allows it."""
+        """The object of the user's class, created at first use if the caller allows it."""
         self.prepare()
         settings = PythonSettings(
             self.name, self.module, self.kind, self.param_str, self.top_count, self.phase, self.context
@@ -67,22 +67,22 @@ class PythonLayer(Layer):
     def in_phase(self, phase: Phase, message: schema.LayerParameter) -> Layer:
         other = super().in_phase(phase, message)
         if other is not self:
-            vars(other)["worker"] = self.worker  # both are one object of the user's, with what it remembers
+            vars(other)["worker"] = self.worker  # both phases share one object of the user's class, with its state
         return other
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy or a pickle has: not the object of the user's class, which is made again."""
+        """Return the state for a copy or pickle, without the object of the user's class, which is created again."""
         return {name: value for name, value in vars(self).items() if name != "worker"}
 
     def params(self) -> Sequence[ParamRole]:
-        if not self._is_set_up:  # nobody knows yet; what the file says of them stands
-            return [ParamRole(f"blob {index}") for index in range(self.given_params)]
+        if not self._is_set_up:  # the number is not known yet; use that of the file
+            return [ParamRole(f"blob {index}") for index in range(self.param_count)]
         return [ParamRole(f"blob {index}") for index in range(len(self.worker.blobs))]
 
     def param_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not self._is_set_up:
-            # Not known, as for a database that is not there; the net cannot be run like this.
-            return cast(Sequence[Shape], [None] * self.given_params)
+            # Not known, as for a missing database; the net cannot be run in this state.
+            return cast(Sequence[Shape], [None] * self.param_count)
         return [blob.shape for blob in self.worker.blobs]
 
     def tops_beside(self, first: Shape) -> Sequence[Shape | None]:
@@ -90,7 +90,7 @@ class PythonLayer(Layer):
 
     def top_shapes(self, bottoms: Sequence[Shape]) -> Sequence[Shape]:
         if not self.context.allow_python_layers:
-            raise SourceMissingError(f"{self._refusal()}; so its shapes are not known; {HOW_TO_ALLOW}")
+            raise SourceMissingError(f"{self._refusal()}; its shapes are unknown; {HOW_TO_ALLOW}")
         self._set_up(bottoms)
         self.worker.bottoms = [Blob(shape) for shape in bottoms]
         return self.worker.reshape()
@@ -108,13 +108,13 @@ class PythonLayer(Layer):
         self._set_up([tuple(bottom.shape) for bottom in bottoms])
         if len(self.worker.blobs) != len(params):
             raise GraphError(
-                f"its setup makes {len(self.worker.blobs)} blobs, but the net was made with {len(params)}: "
+                f"its setup makes {len(self.worker.blobs)} blobs, but the net has {len(params)} parameters for it; "
                 "give the shapes of the net's inputs",
                 location=self.context.location,
                 layer=self.name,
             )
-        if torch.compiler.is_compiling():  # it cannot look into the user's code, and goes around it
-            call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]  # torch leaves it without types
+        if torch.compiler.is_compiling():  # it cannot trace the user's code, so run that code uncompiled
+            call = torch.compiler.disable(call)  # type: ignore[no-untyped-call]  # torch has no types for it
         return call(self.worker, self.phase, self.in_place, bottoms, params)
 
     def unused_fields(self) -> Sequence[str]:
@@ -132,11 +132,11 @@ class PythonLayer(Layer):
             self.worker.set_up(shapes)
 
     def _refusal(self) -> str:
-        return f"the Python layer {quoted(self.describe())} is code of the user's, which is not run unasked"
+        return f"the Python layer {quoted(self.describe())} is user code, which does not run without permission"
 
 
 class PythonDataLayer(DataLayer, PythonLayer):
-    """A Python layer without bottoms: its tops are pulled like those of a data layer."""
+    """A Python layer without bottoms. It provides batches like any other data layer."""
 
     type = "Python"
     reads = ("python_param",)
@@ -144,7 +144,7 @@ class PythonDataLayer(DataLayer, PythonLayer):
 
     def open(self, run: RunState) -> Feeder:
         self._set_up([])
-        if self.worker.passes:  # it has been used: who opens anew begins with the first record
+        if self.worker.passes:  # already used: reopening starts again at the first record
             del self.worker
             self.worker.set_up([])
         return PythonFeeder(self.worker)
@@ -158,7 +158,7 @@ class PythonFeeder:
         self.worker = worker
 
     def next_batch(self) -> Sequence[Tensor]:
-        """One tensor a top."""
+        """Return one tensor for each top."""
         import torch
 
         self.worker.forward(self.worker.settings.phase)
@@ -166,12 +166,12 @@ class PythonFeeder:
         return [torch.from_numpy(top.data.copy()) for top in self.worker.tops]
 
     def skip(self, batches: int) -> None:
-        """Run the layer until it has delivered `batches` batches: there is no other way to its state behind them."""
+        """Run the layer until it has delivered `batches` batches: only this reaches its state after them."""
         if batches < self.batches:
-            raise DataError("a Python layer cannot go back to earlier batches", layer=self.worker.settings.name)
+            raise DataError("a Python layer cannot return to an earlier batch", layer=self.worker.settings.name)
         while self.batches < batches:
             self.worker.forward(self.worker.settings.phase)
             self.batches += 1
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there are no resources to release."""

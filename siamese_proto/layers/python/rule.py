@@ -1,4 +1,4 @@
-"""A pass through the code of a Python layer, as torch sees it."""
+"""Forward and backward passes of a Python layer as an autograd function."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def call(
     worker: Worker, phase: Phase, in_place: Sequence[bool], bottoms: Sequence[Tensor], params: Sequence[Tensor]
 ) -> Sequence[Tensor]:
-    """The tops, with the gradients that the layer's own backward computes."""
-    tops: tuple[Tensor, ...] = PythonRule.apply(worker, phase, tuple(in_place), len(bottoms), *bottoms, *params)  # type: ignore[no-untyped-call]  # torch leaves apply without types
+    """Return the tops. Their gradients come from the layer's own backward."""
+    tops: tuple[Tensor, ...] = PythonRule.apply(worker, phase, tuple(in_place), len(bottoms), *bottoms, *params)  # type: ignore[no-untyped-call]  # torch has no types for apply
     return tops
 
 
@@ -46,27 +46,27 @@ class PythonRule(torch.autograd.Function):
         worker: Worker = ctx.worker
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
         _load(worker, ctx.in_place, ctx.count, tensors)
-        if worker.passes != ctx.passes:  # another pass lies between: what the object remembers is of that one
+        if worker.passes != ctx.passes:  # another pass ran in between, so the object has the state of that pass
             worker.forward(ctx.phase)
             ctx.passes = worker.passes
         for index, (top, output, gradient) in enumerate(zip(worker.tops, ctx.outputs, gradients, strict=True)):
             top.hold(output, _array(gradient).copy())
             if index < len(ctx.in_place) and ctx.in_place[index]:
                 worker.bottoms[index].hold(top.data, top.diff)
-        wanted = ctx.needs_input_grad[4:]
-        worker.backward(wanted[: ctx.count])
-        found = [blob.diff for blob in (*worker.bottoms, *worker.blobs)]
-        moved = (
+        needs_grad = ctx.needs_input_grad[4:]
+        worker.backward(needs_grad[: ctx.count])
+        diffs = [blob.diff for blob in (*worker.bottoms, *worker.blobs)]
+        gradients_of_inputs = (
             torch.from_numpy(diff.copy()).to(tensor.device, tensor.dtype) if flag else None
-            for diff, tensor, flag in zip(found, tensors, wanted, strict=True)
+            for diff, tensor, flag in zip(diffs, tensors, needs_grad, strict=True)
         )
-        return None, None, None, None, *moved
+        return None, None, None, None, *gradients_of_inputs
 
 
 def _load(worker: Worker, in_place: Sequence[bool], count: int, tensors: Sequence[Tensor]) -> None:
-    """Show the layer these bottoms and parameters; in place, what it writes into the top is in the bottom at once."""
+    """Copy the bottoms and parameters into the layer's blobs. An in-place top shares the array of its bottom."""
     for index, tensor in enumerate(tensors):
-        # A copy: what the layer writes into its bottoms is its own affair.
+        # A copy, so that writing into the bottoms changes nothing outside the layer.
         array = _array(tensor).copy()
         if index < count:
             worker.bottoms[index].hold(array)
@@ -79,7 +79,7 @@ def _load(worker: Worker, in_place: Sequence[bool], count: int, tensors: Sequenc
 
 
 def _array(tensor: Tensor) -> Array:
-    """The values on the CPU, in a type that numpy has."""
+    """Return the values on the CPU, in a type that numpy supports."""
     kind = torch.float32 if tensor.dtype is torch.bfloat16 else tensor.dtype
     array: Array = tensor.detach().to("cpu", kind).contiguous().numpy()
     return array

@@ -1,6 +1,6 @@
-"""Code of the user's: files of layers to register, modules of Python layers. Nothing here runs unless a caller asks.
+"""Run user code: layer files to register and modules of Python layers. Nothing runs unless a caller asks for it.
 
-Whatever such code raises becomes one NetError that names the place in the user's file.
+An exception in such code becomes one NetError with the place in the user's file.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from types import ModuleType, TracebackType
 
 from siamese_proto.errors import GraphError, Location, NetError, quoted
 
-# By name and the file they came from; files of layers have no name.
+# Keys are (module name, file); layer files have an empty name.
 _MODULES: dict[tuple[str, str], ModuleType] = {}
 
 
 class Layer:
-    """What `caffe.Layer` is to classes of Python layers where there is no Caffe: a base without anything."""
+    """An empty base class that replaces `caffe.Layer` if Caffe is not installed."""
 
 
 class running:  # noqa: N801  # reads as a statement: with running("setup of 'mine.Loss'"):
-    """A context for the user's code: what goes wrong in it is raised as GraphError, with `location` and `layer`.
+    """Context manager for user code: raises its exceptions as GraphError, with `location` and `layer`.
 
-    The text names the deepest place in `file`, or in any file where it never got there.
+    The message names the deepest place in `file`, or in any file if no frame is in `file`.
     """
 
     def __init__(
@@ -63,42 +63,45 @@ class running:  # noqa: N801  # reads as a statement: with running("setup of 'mi
 
 
 def register_layers(path: str | os.PathLike[str]) -> None:
-    """Run a Python file that registers layers with `@sp.layer`. It finds modules that lie beside it.
+    """Run a Python file that registers layers with `@sp.layer`. It can import modules from its own folder.
 
-    Raises GraphError where the file is not there or fails, with its line.
+    Raises:
+        GraphError: The file is missing, or its code fails; the message has the line.
     """
     file = os.path.realpath(path)
     shown = quoted(os.fspath(path))
     if not os.path.isfile(file):
-        raise GraphError(f"there is no file of layers {shown}")
-    if ("", file) in _MODULES:  # given twice
+        raise GraphError(f"layer file {shown} does not exist")
+    if ("", file) in _MODULES:  # loaded before
         return
     name = f"siamese_proto_user_layers_{len(_MODULES)}_{Path(file).stem}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise GraphError(f"the file of layers {shown} is no Python file: its name must end in .py")
+        raise GraphError(f"layer file {shown} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up the module they are defined in
-    with running(f"the file of layers {shown}", file), _searching([os.path.dirname(file)]):
+    with running(f"layer file {shown}", file), _searching([os.path.dirname(file)]):
         spec.loader.exec_module(module)
     _MODULES["", file] = module
 
 
 def import_module(name: str, folder: str | None) -> ModuleType:
-    """The module of a Python layer: from the working directory, else from `folder`, else as Python finds it.
+    """Import the module of a Python layer: from the working directory, from `folder`, or from Python's own path.
 
-    `import caffe` in it gives a stand-in with Layer, TRAIN and TEST, unless a real Caffe can be imported.
-    Raises GraphError where there is none, or where it fails.
+    `import caffe` in the module returns a stand-in with Layer, TRAIN and TEST, unless a real Caffe is installed.
+
+    Raises:
+        GraphError: The module does not exist, or its code fails.
     """
     if not all(part.isidentifier() for part in name.split(".")):
-        raise GraphError(f"{quoted(name)} is no name of a Python module", field="python_param.module")
+        raise GraphError(f"{quoted(name)} is not a valid name of a Python module", field="python_param.module")
     folders = [os.getcwd(), *([folder] if folder is not None else [])]
     spec = _find(name, folders)
     key = (name, spec.origin or "" if spec is not None else "")
     if key not in _MODULES:
         if spec is None and not _is_found(name):
             raise GraphError(
-                f"there is no Python module {quoted(name)} in the working directory, beside the net or in PYTHONPATH",
+                f"no Python module {quoted(name)} in the working directory, the folder of the net or PYTHONPATH",
                 field="python_param.module",
             )
         file = os.path.realpath(spec.origin) if spec is not None and spec.origin is not None else None
@@ -109,9 +112,9 @@ def import_module(name: str, folder: str | None) -> ModuleType:
 
 @contextmanager
 def importing(folders: Sequence[str], name: str = "", spec: ModuleSpec | None = None) -> Iterator[None]:
-    """Let modules of these folders be imported, and `caffe`; `name` is looked for anew, if it is not what `spec` says.
+    """Allow imports from these folders and of `caffe`. A loaded module `name` that does not match `spec` is hidden.
 
-    Afterwards `sys.path` and `caffe` are as they were, and so is a module of the same name from elsewhere.
+    On exit, `sys.path`, `caffe` and a hidden module of the same name are restored.
     """
     hidden = {}
     if spec is not None:
@@ -142,11 +145,11 @@ def _searching(folders: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         added = [path for path in sys.path if path not in before and path not in folders]
-        sys.path[:] = [*before, *added]  # what the user's code added itself stays
+        sys.path[:] = [*before, *added]  # keep paths that the user's code added
 
 
 def _find(name: str, folders: Sequence[str]) -> ModuleSpec | None:
-    """Where a dotted module lies below these folders; no code is run to find out."""
+    """Find a dotted module in these folders without running code."""
     paths: Sequence[str] | None = folders
     spec = None
     parts = name.split(".")
@@ -160,8 +163,8 @@ def _find(name: str, folders: Sequence[str]) -> ModuleSpec | None:
 
 def _origin_of_top(name: str, spec: ModuleSpec, folders: Sequence[str]) -> str | None:
     top = name.partition(".")[0]
-    found = spec if top == name else _find(top, folders)
-    return found.origin if found is not None else None
+    top_spec = spec if top == name else _find(top, folders)
+    return top_spec.origin if top_spec is not None else None
 
 
 def _is_found(name: str) -> bool:
@@ -169,4 +172,4 @@ def _is_found(name: str) -> bool:
     if top in sys.modules:
         return True
     spec = importlib.util.find_spec(top)
-    return spec is not None and spec.origin is not None  # a mere folder, a checkout of Caffe say, has none
+    return spec is not None and spec.origin is not None  # a plain folder, such as a checkout of Caffe, has none

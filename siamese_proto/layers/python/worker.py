@@ -1,4 +1,4 @@
-"""An object of a user's class with setup, reshape, forward and backward, and the blobs that it works on."""
+"""The object of a user's class with setup, reshape, forward and backward, and its blobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Worker:
         self.bottoms: list[Blob] = []
         self.tops = [Blob() for _ in range(settings.top_count)]
         self.is_set_up = False
-        self.passes = 0  # forward passes so far: backward needs the state that its own forward pass left
+        self.passes = 0  # number of forward passes; backward needs the state of its own forward pass
         module = import_module(settings.module, settings.context.folder)
         self.file = os.path.realpath(module.__file__) if module.__file__ else None
         kind = getattr(module, settings.kind, None)
@@ -44,7 +44,7 @@ class Worker:
             raise GraphError(
                 f"module {quoted(settings.module)} has no class {quoted(settings.kind)}", field="python_param.layer"
             )
-        with self.running("making"):
+        with self.running("construction"):
             self.object = _instance(kind)
             self.object.param_str = self.object.param_str_ = settings.param_str  # the second is its name in old Caffe
             self.object.phase = PHASES.index(settings.phase)
@@ -79,7 +79,7 @@ class Worker:
         self.passes += 1
 
     def backward(self, propagate_down: Sequence[bool]) -> None:
-        """Compute the gradients of the bottoms and of the layer's blobs from those of the tops."""
+        """Compute the gradients of the bottoms and of the layer's blobs from the gradients of the tops."""
         with self.running("backward"):
             self.object.backward(self.tops, list(propagate_down), self.bottoms)
 

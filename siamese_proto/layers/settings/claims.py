@@ -1,4 +1,4 @@
-"""Fields that the schema does not know and a registered layer type does: `my_layer_param { ... }` gets its meaning."""
+"""Read fields that only a registered layer type knows, such as `my_layer_param { ... }`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from siamese_proto.proto.reader import UnknownFieldError
 
 
 def claim_settings(parsed: ParsedNet) -> tuple[ParsedNet, list[ParseError]]:
-    """The net with the settings of registered types in their layers' messages, and what is wrong with them.
+    """Return the net with the settings of registered types in their layers' messages, and the errors in the settings.
 
-    They stand there as a binary file holds them, under the number of their field, so that layers, writers and whoever
-    compares layers meet one form. They are no longer among the unknown fields.
+    The settings are stored as in a binary file, under the number of their field. Layers, writers and comparisons of
+    layers therefore see one form. The fields are removed from the unknown fields.
     """
     kinds = {name: kind for name, kind in registered().items() if kind.own_settings is not None}
     if not any(layer.type in kinds for layer in parsed.message.layer):

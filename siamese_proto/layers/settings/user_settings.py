@@ -1,7 +1,7 @@
-"""Typed settings of layers that the schema does not know: `my_layer_param { ... }`, in text and in binary files.
+"""Typed settings of custom layers, `my_layer_param { ... }`, in text and in binary files.
 
-A frozen dataclass says what stands in the message. From it a message class is made in a descriptor pool of its own, so
-that text and bytes are read, checked and written as the schema's own messages are; the schema itself is never changed.
+A frozen dataclass describes the message. A message class is built from it in a separate descriptor pool. Text and bytes
+are then read, checked and written like the messages of the schema, and the schema itself never changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WORDS = "0123456789+-."
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """The settings of a registered layer type: its dataclass, and the field of LayerParameter that they stand in."""
+    """The settings of a registered layer type: its dataclass and its field of LayerParameter."""
 
     parameters: type
     name: str
@@ -41,9 +41,10 @@ class OwnSettings:
     message_class: type[Message] = field(repr=False)
 
     def from_text(self, raws: Sequence[RawField]) -> tuple[bytes, dict[str, Location]]:
-        """The bytes of the settings as they were written, and the place of every field in them, by path.
+        """Return the settings as bytes, and the location of each field by its path.
 
-        Raises ParseError, with its place, for what the dataclass does not know or does not take.
+        Raises:
+            ParseError: A field is unknown to the dataclass or has an invalid value; the error has the location.
         """
         message = self.message_class()
         places: dict[str, Location] = {}
@@ -59,54 +60,62 @@ class OwnSettings:
         return message.SerializePartialToString(), places
 
     def of(self, message: schema.LayerParameter) -> Any:
-        """The settings in a layer's message, as the dataclass; GraphError where one that must be given is not."""
+        """Return the settings in a layer's message as the dataclass. A missing required field raises GraphError."""
         read = self.message_class()
         try:
             read.MergeFromString(binary_settings(message, self.number) or b"")
-        except (DecodeError, UnicodeDecodeError):  # the second by the pure-Python protobuf
-            text = f"field {self.number} is not the {self.name} that {self.parameters.__name__} describes"
+        except (DecodeError, UnicodeDecodeError):  # the pure-Python protobuf raises the second
+            text = f"field {self.number} is not a valid {self.name}: expected the fields of {self.parameters.__name__}"
             raise GraphError(text, field=self.name) from None
         return _to_dataclass(self.parameters, read, self.name)
 
     def put(self, message: schema.LayerParameter, data: bytes) -> None:
-        """Add settings to a layer's message, as the field of their number that the schema does not know."""
+        """Add settings to a layer's message, as an unknown field with their number."""
         message.MergeFromString(_varint(self.number << 3 | _LENGTH_DELIMITED) + _varint(len(data)) + data)
 
 
 def own_settings(parameters: type, name: str, number: int | None) -> OwnSettings:
-    """What a dataclass means as the field `name` of LayerParameter.
+    """Return the settings that a dataclass describes, as the field `name` of LayerParameter.
 
-    A field of it is int, float, bool, str, a Literal of names, another such dataclass, a tuple of any of these
-    (`tuple[int, ...]`), or one of them or None; its number is its place, from 1, unless its metadata gives one:
-    `field(default=1.0, metadata={"number": 3})`. Without `number` one is made of the name. Raises ValueError for a
-    name or number that the schema has, and TypeError for a dataclass that cannot be read.
+    A field of the dataclass is int, float, bool, str, a Literal of names, another such dataclass, a tuple of one of
+    these (`tuple[int, ...]`), or one of these or None. Its number is its position, from 1, unless its metadata has one:
+    `field(default=1.0, metadata={"number": 3})`.
+
+    Args:
+        parameters: The dataclass.
+        name: The field name of the whole message.
+        number: The field number of the whole message; default: computed from the name.
+
+    Raises:
+        ValueError: The schema already has this name or number, or the number is out of range.
+        TypeError: The dataclass has a field of an unsupported type.
     """
-    known = schema.LayerParameter.DESCRIPTOR
-    if name in known.fields_by_name:
-        raise ValueError(f"{name} is a field of Caffe's own; give the settings another name")
-    if number is not None and number in known.fields_by_number:
-        taken = cast(Descriptor, known).fields_by_number[number].name
-        raise ValueError(f"field {number} is {taken} in Caffe; leave the number of {name} out")
-    # Beyond all numbers in use, and the same in every process; protobuf's largest is 2^29 - 1.
+    descriptor = schema.LayerParameter.DESCRIPTOR
+    if name in descriptor.fields_by_name:
+        raise ValueError(f"{name} is already a field of Caffe; choose another name for the settings")
+    if number is not None and number in descriptor.fields_by_number:
+        owner = cast(Descriptor, descriptor).fields_by_number[number].name
+        raise ValueError(f"field {number} is {owner} in Caffe; omit the number of {name}")
+    # Larger than all numbers in use, and the same in every process. protobuf's maximum is 2^29 - 1.
     chosen = number if number is not None else 1_000_000 + zlib.crc32(name.encode()) % 500_000_000
     if not 0 < chosen < 2**29 or 19000 <= chosen < 20000:
-        raise ValueError(f"{chosen} cannot be the number of a field")
+        raise ValueError(f"{chosen} is not a valid field number")
     return OwnSettings(parameters, name, chosen, message_class_of(parameters))
 
 
 def binary_settings(message: schema.LayerParameter, number: int) -> bytes | None:
-    """What stands in a binary message at a number that the schema does not know; None where nothing does."""
-    found = [
+    """Return the content of an unknown field of a binary message, or None if it is missing."""
+    contents = [
         unknown.data
-        for unknown in cast(Iterable[Any], UnknownFieldSet(message))  # the stubs of protobuf do not know
+        for unknown in cast(Iterable[Any], UnknownFieldSet(message))  # missing in the stubs of protobuf
         if unknown.field_number == number and unknown.wire_type == _LENGTH_DELIMITED
     ]
-    return b"".join(found) if found else None
+    return b"".join(contents) if contents else None
 
 
 @functools.cache
 def message_class_of(parameters: type) -> type[Message]:
-    """The message class of a dataclass, in a descriptor pool that holds nothing else."""
+    """Return the message class of a dataclass, in a separate descriptor pool."""
     described = descriptor_pb2.FileDescriptorProto(name="settings.proto", package="settings", syntax="proto2")
     _describe(parameters, described.message_type.add(), ".settings", ())
     pool = descriptor_pool.DescriptorPool()
@@ -139,53 +148,56 @@ def _describe(
     parameters: type, described: descriptor_pb2.DescriptorProto, scope: str, around: tuple[type, ...]
 ) -> None:
     if not is_dataclass(parameters) or parameters in around:
-        fault = "holds itself" if parameters in around else "is not a dataclass"
-        raise TypeError(f"{parameters.__name__} {fault}; settings are described by a dataclass")
+        fault = "contains itself" if parameters in around else "is not a dataclass"
+        raise TypeError(f"{parameters.__name__} {fault}; settings need a dataclass")
     described.name = parameters.__name__
     scope = f"{scope}.{parameters.__name__}"
     for declared in _declared(parameters):
-        made = described.field.add(name=declared.field.name, number=declared.number)
-        made.label = Kind.LABEL_REPEATED if declared.is_tuple else Kind.LABEL_OPTIONAL
-        # A message of its own keeps names of the same kind apart.
+        described_field = described.field.add(name=declared.field.name, number=declared.number)
+        described_field.label = Kind.LABEL_REPEATED if declared.is_tuple else Kind.LABEL_OPTIONAL
+        # A separate message avoids collisions between equal names.
         inner = f"{declared.field.name}_"
         if declared.kind in _SCALARS:
-            made.type = _SCALARS[declared.kind]
+            described_field.type = _SCALARS[declared.kind]
         elif get_origin(declared.kind) is Literal and all(isinstance(name, str) for name in get_args(declared.kind)):
-            made.type, made.type_name = Kind.TYPE_ENUM, f"{scope}.{inner}.Value"
+            described_field.type, described_field.type_name = Kind.TYPE_ENUM, f"{scope}.{inner}.Value"
             values = described.nested_type.add(name=inner).enum_type.add(name="Value").value
             for number, name in enumerate(get_args(declared.kind)):
                 values.add(name=name, number=number)
         elif _is_dataclass(declared.kind):
-            made.type, made.type_name = Kind.TYPE_MESSAGE, f"{scope}.{inner}.{declared.kind.__name__}"
+            described_field.type, described_field.type_name = (
+                Kind.TYPE_MESSAGE,
+                f"{scope}.{inner}.{declared.kind.__name__}",
+            )
             box = described.nested_type.add(name=inner)
             _describe(declared.kind, box.nested_type.add(), f"{scope}.{inner}", (*around, parameters))
         else:
             raise TypeError(
-                f"{parameters.__name__}.{declared.field.name} cannot be {declared.kind}; it can be int, float, bool, "
+                f"{parameters.__name__}.{declared.field.name} cannot be {declared.kind}; expected int, float, bool, "
                 "str, a Literal of names, a dataclass of these, a tuple[.., ...] of one, or one | None"
             )
 
 
 def _fill(message: Message, raws: Sequence[RawField], path: str, places: dict[str, Location]) -> None:
-    """Fields as they were written into a message, each checked, and its place noted."""
-    known = fields_of(cast(Descriptor, message.DESCRIPTOR))
+    """Fill a message from raw fields: check each one and record its location."""
+    descriptors = fields_of(cast(Descriptor, message.DESCRIPTOR))
     for raw in raws:
         here = f"{path}.{raw.name}"
-        if raw.name not in known:
-            hint = did_you_mean(raw.name, known)
+        if raw.name not in descriptors:
+            hint = did_you_mean(raw.name, descriptors)
             text = f"unknown field {quoted(raw.name)} in {path}{hint}"
             raise UnknownFieldError(text, location=raw.location, field=here)
-        convert, repeated = known[raw.name].convert, known[raw.name].repeated
+        convert, repeated = descriptors[raw.name].convert, descriptors[raw.name].repeated
         if repeated:
             here = f"{here}[{len(getattr(message, raw.name))}]"
         elif here in places:
             raise ParseError(
-                f"{quoted(raw.name)} is given twice; it takes one value", location=raw.location, field=here
+                f"{quoted(raw.name)} is given twice; expected one value", location=raw.location, field=here
             )
         places[here] = raw.location
         if (convert is None) != isinstance(raw.value, tuple):
-            wanted = f"a message, '{raw.name} {{ ... }}'" if convert is None else "a plain value"
-            raise ParseError(f"{quoted(raw.name)} takes {wanted}", location=raw.location, field=here)
+            expected = f"a message, '{raw.name} {{ ... }}'" if convert is None else "a plain value"
+            raise ParseError(f"{quoted(raw.name)}: expected {expected}", location=raw.location, field=here)
         if convert is None:
             child = getattr(message, raw.name)
             child = child.add() if repeated else child
@@ -211,19 +223,19 @@ def _scalar(raw: RawField) -> Token:
 
 
 def _to_dataclass(parameters: type, message: Message, path: str) -> Any:
-    given: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for declared in _declared(parameters):
         name = declared.field.name
         here = f"{path}.{name}"
         if declared.is_tuple:
-            found = getattr(message, name)
-            if found or (declared.field.default is MISSING and declared.field.default_factory is MISSING):
-                given[name] = tuple(_to_value(declared.kind, value, here) for value in found)
+            items = getattr(message, name)
+            if items or (declared.field.default is MISSING and declared.field.default_factory is MISSING):
+                values[name] = tuple(_to_value(declared.kind, value, here) for value in items)
         elif message.HasField(name):
-            given[name] = _to_value(declared.kind, getattr(message, name), here)
+            values[name] = _to_value(declared.kind, getattr(message, name), here)
         elif declared.field.default is MISSING and declared.field.default_factory is MISSING:
-            raise GraphError(f"{here} is missing; it has no default", field=path)
-    return parameters(**given)
+            raise GraphError(f"{here} is missing; it is required", field=path)
+    return parameters(**values)
 
 
 def _to_value(kind: Any, value: Any, path: str) -> Any:
