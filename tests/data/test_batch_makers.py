@@ -1,4 +1,4 @@
-"""Batches that several threads make side by side."""
+"""Batches that several threads make in parallel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese_proto.errors import DataError
 
 
 class Slow:
-    """Makes batches whose making ends in another order than it began; notes how many were made at once."""
+    """Finishes batches in another order than it starts them; records how many were made in parallel."""
 
     def __init__(self, bad: int = -1) -> None:
         self.bad = bad
@@ -49,7 +49,7 @@ def two_processors(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
-def test_they_come_in_their_order():
+def test_batches_come_in_order():
     source = Slow()
     feeder = PrefetchFeeder(source, ahead=4)
     assert [int(feeder.next_batch()[0][0]) for _ in range(20)] == list(range(20))
@@ -59,7 +59,7 @@ def test_they_come_in_their_order():
     assert 1 < source.most <= min(2, MOST_MAKERS)
 
 
-def test_no_more_are_made_than_may_wait():
+def test_at_most_the_limit_of_batches_is_made_ahead():
     source = Slow()
     feeder = PrefetchFeeder(source, ahead=3)
     feeder.next_batch()
@@ -68,7 +68,7 @@ def test_no_more_are_made_than_may_wait():
     feeder.close()
 
 
-def test_an_error_comes_up_at_its_batch_and_again():
+def test_an_error_is_raised_at_its_batch_and_again():
     feeder = PrefetchFeeder(Slow(bad=3), ahead=4)
     for _ in range(3):
         feeder.next_batch()

@@ -38,14 +38,14 @@ def test_a_database_of_caffe_is_read(backend):
 
 def test_lmdb_and_leveldb_of_the_flagship_hold_the_same_records():
     with (
-        open_database(str(GOLDEN / SOURCES["LMDB"])) as left,
-        open_database(str(GOLDEN / SOURCES["LEVELDB"])) as right,
+        open_database(str(GOLDEN / SOURCES["LMDB"])) as lmdb,
+        open_database(str(GOLDEN / SOURCES["LEVELDB"])) as leveldb,
     ):
-        assert list(left.records()) == list(right.records())
+        assert list(lmdb.records()) == list(leveldb.records())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_two_readers_at_once_in_one_process(backend, tmp_path):
+def test_two_readers_can_share_a_process(backend, tmp_path):
     path = copied(SOURCES[backend], tmp_path)
     with open_database(path, backend) as first:
         walking = first.records()
@@ -55,7 +55,7 @@ def test_two_readers_at_once_in_one_process(backend, tmp_path):
         assert sum(1 for _ in walking) == 637
 
 
-def test_an_lmdb_is_found_by_its_file_too():
+def test_an_lmdb_can_be_opened_by_its_file():
     with open_database(str(GOLDEN / "flagship/pairs_lmdb/data.mdb"), "LMDB") as database:
         assert database.count() == 640
 
@@ -71,7 +71,7 @@ def test_reading_changes_nothing_in_the_folder(backend, tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_read_only_folder_serves(backend, tmp_path):
+def test_a_read_only_folder_can_be_read(backend, tmp_path):
     path = Path(copied(SOURCES[backend], tmp_path))
     for file in path.iterdir():
         file.chmod(0o444)
@@ -97,7 +97,7 @@ def test_a_leveldb_that_another_process_holds_open_is_read(tmp_path):
         process.communicate()
 
 
-def test_no_private_view_is_left_behind(tmp_path, monkeypatch):
+def test_private_views_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "views"))
     (tmp_path / "views").mkdir()
     path = make_database(tmp_path / "made", [noise(1, 2, 3)])
@@ -150,8 +150,8 @@ def test_the_systems_own_leveldb_reads_ours(tmp_path):
         assert "CI" not in os.environ, "python3-plyvel is missing; see .ci/debian.txt"
         pytest.skip("python3-plyvel is not installed")
     code = "import plyvel, sys\nfor k, v in plyvel.DB(sys.argv[1]): print(k.hex(), v.hex())"
-    found = subprocess.run([python, "-c", code, path], capture_output=True, text=True, check=True)
-    assert found.stdout == expected
+    result = subprocess.run([python, "-c", code, path], capture_output=True, text=True, check=True)
+    assert result.stdout == expected
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -190,7 +190,7 @@ def test_killed_while_writing_nothing_is_under_the_final_name(backend, tmp_path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_full_disk_is_told_and_leaves_nothing(backend, tmp_path):
+def test_a_full_disk_is_reported_and_leaves_nothing(backend, tmp_path):
     resource = pytest.importorskip("resource")
     assert resource
     code = (
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(backend, tmp_path):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_database_is_replaced_only_when_told(backend, tmp_path):
+def test_a_database_is_replaced_only_on_request(backend, tmp_path):
     path = make_database(tmp_path / "made", [noise(1, 2, 3)], backend)
     with pytest.raises(DataError, match="already exists"), create_database(path, backend):
         pytest.fail("the block must not begin")
@@ -223,7 +223,7 @@ def test_a_database_is_replaced_only_when_told(backend, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_folder_that_is_no_database_is_never_replaced(tmp_path):
+def test_a_folder_that_is_not_a_database_is_never_replaced(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter.txt").write_text("words")
     with (
@@ -234,7 +234,7 @@ def test_a_folder_that_is_no_database_is_never_replaced(tmp_path):
     assert (tmp_path / "thesis/chapter.txt").read_text() == "words"
 
 
-def test_a_replaced_lmdb_is_read_anew_while_the_old_one_is_open(tmp_path):
+def test_a_replaced_lmdb_is_read_while_the_old_one_is_open(tmp_path):
     path = make_database(tmp_path / "made", [noise(1, 2, 3)], "LMDB")
     with open_database(path) as old:
         with create_database(path, "LMDB", overwrite=True) as writer:
@@ -243,14 +243,14 @@ def test_a_replaced_lmdb_is_read_anew_while_the_old_one_is_open(tmp_path):
             assert (list(new.keys()), list(old.keys())) == ([b"new"], [b"00000000"])
 
 
-def test_backends_are_told_apart_by_their_files(tmp_path):
+def test_the_backend_is_determined_from_the_files(tmp_path):
     assert guess_backend(str(GOLDEN / "data/color_lmdb")) == "LMDB"
     assert guess_backend(str(GOLDEN / "data/color_leveldb")) == "LEVELDB"
     assert guess_backend(str(GOLDEN / "data/images")) is None
     assert guess_backend(str(tmp_path / "missing")) is None
 
 
-def test_records_that_are_still_in_the_log_of_a_leveldb_are_read(tmp_path):
+def test_records_in_the_log_of_a_leveldb_are_read(tmp_path):
     path = tmp_path / "made"
     database = _library().DB(str(path), create_if_missing=True)
     for number in range(100):
@@ -264,17 +264,17 @@ def test_records_that_are_still_in_the_log_of_a_leveldb_are_read(tmp_path):
     assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
-def test_views_that_a_killed_process_left_are_removed_by_the_next_reader(tmp_path: Path) -> None:
+def test_views_of_a_killed_process_are_removed_by_the_next_reader(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    left = Path(tempfile.gettempdir()) / f"siamese_proto_leveldb_{process.pid}_left"
+    dead = Path(tempfile.gettempdir()) / f"siamese_proto_leveldb_{process.pid}_dead"
     alive = Path(tempfile.gettempdir()) / f"siamese_proto_leveldb_{os.getpid()}_kept"
-    for view in (left, alive):
+    for view in (dead, alive):
         view.mkdir()
     with create_database(str(tmp_path / "db"), "LEVELDB") as writer:
         writer.put([(b"key", b"value")])
     with open_database(str(tmp_path / "db"), "LEVELDB") as database:
         assert list(database.records()) == [(b"key", b"value")]
-    assert not left.exists()
+    assert not dead.exists()
     assert alive.exists()
     alive.rmdir()

@@ -1,4 +1,4 @@
-"""Databases of images, their means and their unions, against what Caffe's own tools made and against plain loops."""
+"""Databases of images, their means and merged databases, compared with Caffe's tools and with plain loops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from siamese_proto.proto import schema
 TOOLS = paths.TOOLS
 IMAGES = GOLDEN / "data/images"
 LIST = GOLDEN / "data/list.txt"
-BY_CAFFE = [  # flags, what Caffe's tool made with them, whether byte for byte
+BY_CAFFE = [  # flags, output of Caffe's tool, whether equal byte for byte
     ("", "color_lmdb", True),
     ("--gray", "gray_lmdb", True),
     ("--resize_height=16 -resize_width=18", "resized_lmdb", False),
@@ -59,7 +59,7 @@ def labels_of(path: object) -> list[int]:
 
 
 @pytest.mark.parametrize(("flags", "name", "exact"), BY_CAFFE)
-def test_convert_imageset_makes_the_records_that_caffes_makes(flags, name, exact, tmp_path):
+def test_convert_imageset_writes_the_records_of_caffes_tool(flags, name, exact, tmp_path):
     backend = name.rpartition("_")[2]
     done = run_tool("convert_imageset.py", *flags.split(), f"-backend={backend}", f"{IMAGES}/", LIST, tmp_path / "db")
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}/db: 8 images\n"), done.stderr
@@ -67,14 +67,14 @@ def test_convert_imageset_makes_the_records_that_caffes_makes(flags, name, exact
     if exact:
         assert records(tmp_path / "db") == records(GOLDEN / "data" / name)
     for one, other in zip(images_of(tmp_path / "db"), images_of(GOLDEN / "data" / name), strict=True):
-        assert abs(one.astype(int) - other).max() <= 1  # resizing differs by a grey level between libraries
+        assert abs(one.astype(int) - other).max() <= 1  # resizing differs by a gray level between libraries
     assert labels_of(tmp_path / "db") == labels_of(GOLDEN / "data" / name)
 
 
-def test_files_that_are_kept_are_the_files_themselves(tmp_path):
+def test_encoded_records_hold_the_original_files(tmp_path):
     run("images", LIST, tmp_path / "db", "--root", f"{IMAGES}/", "--encoded")
-    found = records(tmp_path / "db")
-    for line, (key, value) in zip(LIST.read_text().splitlines(), found, strict=True):
+    entries = records(tmp_path / "db")
+    for line, (key, value) in zip(LIST.read_text().splitlines(), entries, strict=True):
         name, label = line.split()
         assert key.decode().endswith(f"_{name}")
         datum = schema.Datum.FromString(value)
@@ -93,17 +93,17 @@ def test_a_folder_of_classes_becomes_a_database_that_others_read(backend, tmp_pa
     keys = ["00000000_a/one.png", "00000001_b/three.bmp", "00000002_b/two.png", "00000003_c d/four.png"]
     assert [key.decode() for key, _ in records(path)] == keys
     assert labels_of(path) == [0, 1, 1, 2]
-    found = by_others(path, backend)
-    for name, value in found.items():
+    values = by_others(path, backend)
+    for name, value in values.items():
         datum = schema.Datum.FromString(value)
-        wanted = noise(3, 5, 3, seed=len(name.partition("_")[2]))[:, :, ::-1].transpose(2, 0, 1)
+        expected = noise(3, 5, 3, seed=len(name.partition("_")[2]))[:, :, ::-1].transpose(2, 0, 1)
         assert (datum.channels, datum.height, datum.width) == (3, 3, 5)
-        assert datum.data == wanted.tobytes()
-    assert list(found) == keys
+        assert datum.data == expected.tobytes()
+    assert list(values) == keys
 
 
 def by_others(path: Path, backend: str) -> dict[str, bytes]:
-    """The records as programs read them that have nothing of ours: mdb_dump, and Debian's plyvel."""
+    """Read the records with independent programs: mdb_dump and Debian's plyvel."""
     if backend == "LMDB":
         assert "Entries: 4" in subprocess.run([tool("mdb_stat"), path], capture_output=True, text=True).stdout
         dump = subprocess.run([tool("mdb_dump"), path], capture_output=True, text=True, check=True).stdout
@@ -131,15 +131,15 @@ def test_shuffling_depends_on_the_seed_and_keeps_labels_with_their_images(tmp_pa
     assert labels_of(tmp_path / "one") == [int(labels[name]) for name in names]
 
 
-def test_grey_files_are_made_anew_where_grey_is_asked_for(tmp_path):
+def test_files_are_encoded_again_for_gray(tmp_path):
     run("images", LIST, tmp_path / "db", "--root", f"{IMAGES}/", "--gray", "--encoded")
     pictures = zip(
         records(tmp_path / "db"), images_of(tmp_path / "db"), images_of(GOLDEN / "data/gray_lmdb"), strict=True
     )
-    for (key, _), found, wanted in pictures:
-        assert found.shape == wanted.shape == (1, 20, 24)
-        # Encoding as JPEG once more loses a little.
-        assert abs(found.astype(int) - wanted).max() <= (8 if key.endswith(b".jpg") else 0)
+    for (key, _), actual, expected in pictures:
+        assert actual.shape == expected.shape == (1, 20, 24)
+        # Encoding as JPEG again loses a little.
+        assert abs(actual.astype(int) - expected).max() <= (8 if key.endswith(b".jpg") else 0)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_an_image_that_cannot_be_used_is_named_or_left_out(odd_images):
     assert records(odd_images / "caffes") == records(odd_images / "db")
 
 
-def test_images_of_several_sizes_are_refused_where_sizes_are_checked(odd_images):
+def test_check_size_refuses_images_of_several_sizes(odd_images):
     (odd_images / "list").write_text("0.png 1\n1.png 4\n2.png 5\n")
     with pytest.raises(DataError, match=r"2\.png' has size 3 x 4 x 5, but those before 3 x 3 x 5"):
         run("images", odd_images / "list", odd_images / "db", "--check-size")
@@ -192,7 +192,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), FAULTS)
-def test_what_cannot_be_done_is_told_in_one_line(arguments, message, tmp_path, monkeypatch):
+def test_an_error_is_one_line(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad_list").write_text("one.png\n")
@@ -216,8 +216,8 @@ def test_the_mean_is_caffes_bit_for_bit(tmp_path):
     ]
 
 
-def test_the_mean_of_many_records_is_that_of_loops_and_is_subtracted(tmp_path):
-    images = [noise(2, 3, 5, seed=seed) for seed in range(600)]  # more than are added up at once
+def test_the_mean_of_many_records_equals_that_of_loops_and_is_subtracted(tmp_path):
+    images = [noise(2, 3, 5, seed=seed) for seed in range(600)]  # more than one batch of the sum
     path = make_database(tmp_path / "db", images)
     run("mean", path, tmp_path / "mean")
     blob = schema.BlobProto.FromString((tmp_path / "mean").read_bytes())
@@ -248,9 +248,9 @@ def test_merging_joins_databases_of_both_kinds_in_order(tmp_path):
     sources = [copied("data/color_lmdb", tmp_path), copied("data/color_leveldb", tmp_path)]
     assert run("merge", *sources, tmp_path / "both") == [f"{tmp_path}/both: 16 records of 2 databases"]
     one = records(sources[0])
-    found = records(tmp_path / "both")
-    assert [value for _, value in found] == [value for _, value in one] * 2
-    assert [key for key, _ in found] == [b"%08d%s" % (n, key[8:]) for n, (key, _) in enumerate(one * 2)]
+    merged = records(tmp_path / "both")
+    assert [value for _, value in merged] == [value for _, value in one] * 2
+    assert [key for key, _ in merged] == [b"%08d%s" % (n, key[8:]) for n, (key, _) in enumerate(one * 2)]
 
 
 def test_merging_can_shuffle_by_a_seed(tmp_path):
@@ -280,7 +280,7 @@ def test_merging_records_of_two_sizes_names_both(tmp_path):
     assert len(records(tmp_path / "both")) == 2
 
 
-def test_a_database_can_be_merged_into_itself_when_told_to_replace_it(tmp_path):
+def test_a_database_can_be_merged_into_itself_with_overwrite(tmp_path):
     source = copied("data/color_leveldb", tmp_path)
     before = records(source)
     run("merge", source, source, source, "--overwrite")
@@ -288,7 +288,7 @@ def test_a_database_can_be_merged_into_itself_when_told_to_replace_it(tmp_path):
 
 
 def many_images(folder: Path) -> Path:
-    """A list that takes a while: one image, named often."""
+    """Return a list that takes a while: one image, many times."""
     Image.fromarray(noise(700, 900, 3)).save(folder / "one.png")
     (folder / "list").write_text("one.png 1\n" * 4000)
     return folder
@@ -347,17 +347,17 @@ def test_on_a_terminal_a_bar_shows_the_progress(tmp_path):
 def read_terminal(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
-    except OSError:  # nobody is at the other end any more
+    except OSError:  # the other end is closed
         return b""
 
 
-def test_create_mnist_siamese_takes_the_arguments_of_caffes(tmp_path):
+def test_create_mnist_siamese_takes_the_arguments_of_caffes_tool(tmp_path):
     flagship = GOLDEN / "flagship"
     files = [flagship / "images-idx3-ubyte", flagship / "labels-idx1-ubyte"]
     done = run_tool("create_mnist_siamese.py", *files, tmp_path / "db")
     assert done.returncode == 0, done.stderr
-    found = records(tmp_path / "db")
-    assert [key for key, _ in found] == [b"%08d" % number for number in range(640)]
-    datum = schema.Datum.FromString(found[0][1])
+    entries = records(tmp_path / "db")
+    assert [key for key, _ in entries] == [b"%08d" % number for number in range(640)]
+    datum = schema.Datum.FromString(entries[0][1])
     assert (datum.channels, datum.height, datum.width, len(datum.data)) == (2, 28, 28, 1568)
     assert (tmp_path / "db/CURRENT").is_file()

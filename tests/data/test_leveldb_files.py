@@ -1,4 +1,4 @@
-"""LevelDBs written by LevelDB itself: healthy ones are read, whatever was left over in them, and no record is lost."""
+"""Intact LevelDBs are read completely, with any leftover files. Damaged ones raise an error: no record is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Records = dict[bytes, bytes]
 
 
 def write_sessions(path: Path, *, sessions: int, seed: int = 1) -> Records:
-    """Put, overwrite and delete records in several sessions with many small tables; what is left in the database."""
+    """Put, overwrite and delete records in several sessions with many small tables; return the final records."""
     draw, records = random.Random(seed), {}
     for session in range(sessions):
         database = _library().DB(str(path), create_if_missing=True, write_buffer_size=1 << 16)
@@ -47,14 +47,14 @@ def contents(path: Path) -> Records:
 
 
 @pytest.mark.parametrize("sessions", [1, 2, 3, 4])
-def test_a_leveldb_of_several_sessions_is_read_whole_and_not_changed(sessions, tmp_path):
+def test_a_leveldb_of_several_sessions_is_read_completely_and_not_changed(sessions, tmp_path):
     records = write_sessions(tmp_path / "db", sessions=sessions)
     before = contents(tmp_path / "db")
     assert read(tmp_path / "db") == records
     assert contents(tmp_path / "db") == before
 
 
-def test_a_leveldb_with_a_manifest_cut_short_anywhere_never_loses_records_silently(tmp_path):
+def test_a_leveldb_with_a_truncated_manifest_never_loses_records_silently(tmp_path):
     write_sessions(tmp_path / "db", sessions=2)
     (manifest,) = (tmp_path / "db").glob("MANIFEST-*")
     whole = manifest.read_bytes()
@@ -93,13 +93,13 @@ def test_a_table_left_over_from_a_compaction_or_a_crash_is_not_read_and_not_chan
     copies = {table.name: table.read_bytes() for table in tables}
     database = _library().DB(str(path))
     database.compact_range()
-    database.put(b"in the log", b"1")  # a reader writes what is in the log to a new table
+    database.put(b"in the log", b"1")  # a reader writes the log to a new table
     records[b"in the log"] = b"1"
     database.close()
     for name, data in copies.items():  # as if LevelDB had been killed before it removed them
         (path / name).write_bytes(data)
     newest = max(int(table.stem) for table in path.glob("*.ldb"))
-    for number in range(newest + 1, newest + 9):  # unfinished, under the numbers that new tables would get
+    for number in range(newest + 1, newest + 9):  # incomplete tables with the numbers of the next new tables
         (path / f"{number:06d}.ldb").write_bytes(b"unfinished")
     before = contents(path)
     assert read(path) == records
@@ -120,10 +120,10 @@ def test_a_leveldb_whose_writer_was_killed_is_read_as_leveldb_itself_reads_it(tm
             assert process.stdout is not None
             assert process.stdout.readline() == b"writing\n"
             process.send_signal(signal.SIGKILL)
-        found = read(path)
+        actual = read(path)
         shutil.copytree(path, tmp_path / "copy")
         database = _library().DB(str(tmp_path / "copy"))
-        assert found == dict(database)
+        assert actual == dict(database)
         database.close()
         shutil.rmtree(tmp_path / "copy")
 
@@ -137,7 +137,7 @@ def make_log(path: Path) -> Path:
     return log
 
 
-def test_a_leveldb_with_a_log_cut_within_a_record_is_refused(tmp_path):
+def test_a_leveldb_with_a_log_truncated_within_a_record_is_refused(tmp_path):
     log = make_log(tmp_path / "db")
     whole = log.read_bytes()
     for length in (len(whole) - 1, len(whole) // 2, 5):

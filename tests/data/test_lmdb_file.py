@@ -1,4 +1,4 @@
-"""Our reader of LMDB files: what the library reads from whole files, and one line for damaged ones."""
+"""Our reader of LMDB files reads what the library reads, and reports damaged files in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZES = [(0, 1), (1, 40), (2000, 40), (60, 3000), (7, 90000), (900, 700)]  # rec
 
 
 def write(path: Path, count: int, size: int) -> None:
-    """Records in a disorderly way: put at random, replaced, and a third of them deleted again."""
+    """Put records in random order, replace some, and delete a third of them."""
     draw = random.Random(count)
     environment = lmdb.open(str(path), map_size=1 << 26)
     keys = [draw.randbytes(draw.randrange(1, 30)) for _ in range(count)]
@@ -55,7 +55,7 @@ def test_an_lmdb_is_read_as_the_library_reads_it(count, size, part, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "size"), SIZES[2:])
-def test_a_damaged_or_cut_lmdb_is_one_line_and_never_ends_the_process(count, size, tmp_path):
+def test_a_damaged_or_truncated_lmdb_is_one_line_and_never_ends_the_process(count, size, tmp_path):
     write(tmp_path, count, size)
     whole, draw = (tmp_path / "compact/data.mdb").read_bytes(), random.Random(1)
     (tmp_path / "data.mdb").unlink()
@@ -77,7 +77,7 @@ def test_a_damaged_or_cut_lmdb_is_one_line_and_never_ends_the_process(count, siz
 
 
 def test_an_lmdb_that_lost_records_is_refused(tmp_path):
-    """A leaf that says it has fewer records than there were."""
+    """Return a leaf with fewer records than before."""
     data = bytearray((GOLDEN / "flagship/pairs_lmdb/data.mdb").read_bytes())
     page = next(page for page in range(2 * 4096, len(data), 4096) if data[page + 10] & 2 and data[page + 12] > 18)
     data[page + 12] -= 2

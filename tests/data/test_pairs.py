@@ -23,7 +23,7 @@ TOOLS = paths.TOOLS
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.5, 1.0])
-def test_balanced_pairs_are_alike_in_just_the_fraction_asked_for(fraction):
+def test_balanced_pairs_have_exactly_the_given_fraction_of_same_pairs(fraction):
     pairs = draw_pairs(LABELS, 1000, same_fraction=fraction)
     assert pairs.same.sum() == 1000 * fraction
     numpy.testing.assert_array_equal(pairs.same, LABELS[pairs.first] == LABELS[pairs.second])
@@ -55,7 +55,7 @@ def test_uniform_pairs_take_both_images_from_all():
 
 
 @pytest.mark.parametrize("draw", ["balanced", "uniform"])
-def test_the_seed_decides_the_pairs(draw):
+def test_the_seed_determines_the_pairs(draw):
     one, again, other = (draw_pairs(LABELS, 50, draw=draw, seed=seed) for seed in (1, 1, 2))
     numpy.testing.assert_array_equal(one.first, again.first)
     numpy.testing.assert_array_equal(one.second, again.second)
@@ -77,19 +77,19 @@ def test_pairs_that_cannot_be_drawn_are_refused(labels, fraction, message):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("colours", [(), (3,)])
-def test_a_record_holds_both_images_on_its_channels(backend, colours, tmp_path):
-    images = numpy.random.default_rng(0).integers(0, 256, (10, *colours, 4, 5)).astype(numpy.uint8)
+@pytest.mark.parametrize("colors", [(), (3,)])
+def test_a_record_holds_both_images_on_its_channels(backend, colors, tmp_path):
+    images = numpy.random.default_rng(0).integers(0, 256, (10, *colors, 4, 5)).astype(numpy.uint8)
     pairs = draw_pairs(LABELS, 2345)
-    told: list[int] = []
-    write_pairs(str(tmp_path / "made"), backend, images, pairs, progress=told.append)
-    assert told == [1000, 2000, 2345]
+    counts: list[int] = []
+    write_pairs(str(tmp_path / "made"), backend, images, pairs, progress=counts.append)
+    assert counts == [1000, 2000, 2345]
     with open_database(str(tmp_path / "made"), backend) as database:
         records = list(database.records())
     assert [key for key, _ in records] == [b"%08d" % number for number in range(2345)]
     for number, (_, value) in enumerate(records):
         datum = schema.Datum.FromString(value)
-        assert (datum.channels, datum.height, datum.width) == (2 * (colours or (1,))[0], 4, 5)
+        assert (datum.channels, datum.height, datum.width) == (2 * (colors or (1,))[0], 4, 5)
         assert datum.data == images[pairs.first[number]].tobytes() + images[pairs.second[number]].tobytes()
         assert (datum.label, datum.encoded) == (int(pairs.same[number]), False)
 
@@ -128,7 +128,7 @@ def test_the_embedded_digits_are_those_of_scikit_learn():
 
 def test_enlarging_is_bilinear():
     image = numpy.random.default_rng(2).random((1, 8, 8)).astype(numpy.float32)
-    found = enlarge(image)[0, 4:24, 4:24]
+    enlarged = enlarge(image)[0, 4:24, 4:24]
     for row in range(20):
         for column in range(20):
             y, x = (min(max((place + 0.5) * 8 / 20 - 0.5, 0), 7) for place in (row, column))
@@ -140,10 +140,10 @@ def test_enlarging_is_bilinear():
                 + image[0, top + 1, left] * down * (1 - right)
                 + image[0, top + 1, left + 1] * down * right
             )
-            assert abs(int(found[row, column]) - 255 * value) <= 0.51
+            assert abs(int(enlarged[row, column]) - 255 * value) <= 0.51
 
 
-def test_the_tool_of_caffes_name_makes_as_many_pairs_as_images(tmp_path):
+def test_create_mnist_siamese_makes_as_many_pairs_as_images(tmp_path):
     files = [str(GOLDEN / "flagship" / name) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")]
     command = [sys.executable, str(TOOLS / "create_mnist_siamese.py")]
     done = subprocess.run([*command, *files, str(tmp_path / "made")], capture_output=True, text=True)

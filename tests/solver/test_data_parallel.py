@@ -153,7 +153,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(write_run: WriteRun, 
 
 
 def test_a_run_whose_worker_is_killed_equals_an_uninterrupted_run(write_run: WriteRun) -> None:
-    """torchrun restarts all processes, which resume from the last snapshot of their own run."""
+    """torchrun restarts all processes, which resume from the last snapshot of the same run."""
     more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 20, "snapshot": 4, "test_interval": 0}
     single = one_process(write_run(NET, **more, test_iter=None), LARGER, 20)
     for path in Path().glob("snap_iter_*"):
