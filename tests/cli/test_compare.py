@@ -106,7 +106,10 @@ layer { name: "loss" type: "SigmoidCrossEntropyLoss" bottom: "score" bottom: "sa
 
 def test_missing_and_broken_images_are_one_line(trained: Any, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"no image")
-    for name, message in (("gone.png", "No such file"), (str(tmp_path / "x.png"), "no image file that Pillow knows")):
+    for name, message in (
+        ("gone.png", "No such file"),
+        (str(tmp_path / "x.png"), "not an image file that Pillow can read"),
+    ):
         done = trained.run("compare", trained.image(3), name)
         assert done.exit_code == 1
         assert done.stderr.startswith(f"image '{name}' cannot be read: ")

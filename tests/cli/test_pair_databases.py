@@ -155,7 +155,7 @@ def test_unreadable_images_are_skipped_on_request(command, tmp_path, caplog):
     assert len(records_of(out)) == 30
     assert len({label for datum in records_of(out) for label in classes_of(datum)}) == 3
     assert "left out 1 images" in caplog.text
-    assert "1/bad.png': its 8 bytes are no image file" in caplog.text
+    assert "1/bad.png': its 8 bytes are not an image file" in caplog.text
 
 
 def test_pairs_of_a_csv_with_an_unreadable_image_are_skipped_on_request(tmp_path):

@@ -41,17 +41,17 @@ RECORDS = [
     (b"", f"record '00000001' cannot be used: it holds no pixels{AGAIN}"),
     (
         datum(channels=2, height=3, width=5, data=bytes(29)),
-        "record '00000001' cannot be used: it holds 29 values, but says that it is 2 x 3 x 5 (channels x height x"
+        "record '00000001' cannot be used: it holds 29 values, but its size is 2 x 3 x 5 (channels x height x"
         f" width){AGAIN}",
     ),
     (
         datum(channels=-2, height=-3, width=5, data=bytes(30)),
-        "record '00000001' cannot be used: it holds 30 values, but says that it is -2 x -3 x 5 (channels x height x"
+        "record '00000001' cannot be used: it holds 30 values, but its size is -2 x -3 x 5 (channels x height x"
         f" width){AGAIN}",
     ),
     (
         datum(channels=2**20, height=2**20, width=2**20, data=bytes(30)),
-        "record '00000001' cannot be used: it holds 30 values, but says that it is 1048576 x 1048576 x 1048576"
+        "record '00000001' cannot be used: it holds 30 values, but its size is 1048576 x 1048576 x 1048576"
         f" (channels x height x width){AGAIN}",
     ),
     (
@@ -61,7 +61,7 @@ RECORDS = [
     ),
     (
         datum(data=b"not a picture", encoded=True),
-        f"record '00000001' cannot be used: its 13 bytes are no image file that Pillow knows{AGAIN}",
+        f"record '00000001' cannot be used: its 13 bytes are not an image file that Pillow can read{AGAIN}",
     ),
 ]
 
@@ -89,7 +89,7 @@ def test_an_image_of_16_bits_is_refused(tmp_path):
     file = io.BytesIO()
     Image.fromarray(numpy.full((3, 5), 40000, numpy.uint16)).save(file, "PNG")
     layer = data_layer(make_raw_database(tmp_path / "DB", [datum(data=file.getvalue(), encoded=True)]))
-    with pytest.raises(DataError, match=r"^record '00000000' cannot be used: its image has more than 8 bits a value"):
+    with pytest.raises(DataError, match=r"^record '00000000' cannot be used: its image has more than 8 bits per value"):
         layer.top_shapes(())
 
 
@@ -179,7 +179,7 @@ DATABASES = [
     (
         other_folder,
         "LMDB",
-        f"'DB' is not a database: neither data.mdb (LMDB) nor CURRENT (LevelDB) is there; check the path, or {MAKE}",
+        f"'DB' is not a database: neither data.mdb (LMDB) nor CURRENT (LevelDB) exists; check the path, or {MAKE}",
     ),
     (
         lmdb_one,
@@ -207,8 +207,7 @@ DATABASES = [
     (
         leveldb_no_manifest,
         "LEVELDB",
-        "LevelDB database 'DB' is damaged or incomplete (CURRENT names no manifest that is there); copy it or make it"
-        " again",
+        "LevelDB database 'DB' is damaged or incomplete (CURRENT names no existing manifest); copy it or make it again",
     ),
     (
         leveldb_no_table,

@@ -205,7 +205,7 @@ def test_a_full_disk_is_reported_and_leaves_nothing(backend, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.startswith("the database cannot be written (")
-    assert done.stdout.endswith("); see whether the disk is full\n")
+    assert done.stdout.endswith("); check whether the disk is full\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_used_is_named_or_left_out(odd_images):
     with pytest.raises(DataError) as caught:
         run("images", odd_images / "list", odd_images / "db")
     assert str(caught.value) == (
-        f"image '{odd_images}/bad.png' cannot be used: its 10 bytes are no image file that Pillow knows"
+        f"image '{odd_images}/bad.png' cannot be used: its 10 bytes are not an image file that Pillow can read"
     )
     assert not (odd_images / "db").exists()
     lines = run("images", odd_images / "list", odd_images / "db", "--skip-bad-images")
@@ -273,7 +273,7 @@ def test_merging_records_of_two_sizes_names_both(tmp_path):
         run("merge", *sources, tmp_path / "both")
     assert str(caught.value) == (
         f"record '00000000' of database '{tmp_path}/b' has size 1 x 3 x 2, but record '00000000' of database"
-        f" '{tmp_path}/a' has 1 x 2 x 3 (channels x height x width); to join them all the same write --any-size"
+        f" '{tmp_path}/a' has 1 x 2 x 3 (channels x height x width); to merge different sizes, add --any-size"
     )
     assert not (tmp_path / "both").exists()
     run("merge", *sources, tmp_path / "both", "--any-size")
@@ -322,7 +322,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     words = [sys.executable, "-c", code, "data", "images", "list", "db"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "see whether the disk is full" in done.stderr
+    assert "check whether the disk is full" in done.stderr
     assert sorted(file.name for file in tmp_path.iterdir()) == ["list", "one.png"]
 
 

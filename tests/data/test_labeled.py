@@ -143,7 +143,7 @@ def test_images_that_cannot_be_read_are_named_at_once(tmp_path):
     text = str(caught.value)
     first = f"2 images of '{folder}' cannot be read: image '{folder}/anna/zz.jpg': its image file is damaged ("
     assert text.startswith(first)
-    assert text.endswith(f"; image '{folder}/bert/zz.png': its 0 bytes are no image file that Pillow knows")
+    assert text.endswith(f"; image '{folder}/bert/zz.png': its 0 bytes are not an image file that Pillow can read")
 
 
 def test_classes_of_one_image_are_named(tmp_path, caplog):

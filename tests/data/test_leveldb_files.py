@@ -170,10 +170,10 @@ def test_a_leveldb_with_a_damaged_byte_in_its_log_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("current", "problem"),
     [
-        (b"", "CURRENT names no manifest that is there"),
-        (b"MANIFEST-", "CURRENT names no manifest that is there"),
+        (b"", "CURRENT names no existing manifest"),
+        (b"MANIFEST-", "CURRENT names no existing manifest"),
         (b"MANIFEST-000002", "CURRENT file does not end with newline"),
-        (b"MANIFEST-0000\x00\n", "CURRENT names no manifest that is there"),
+        (b"MANIFEST-0000\x00\n", "CURRENT names no existing manifest"),
     ],
 )
 def test_a_leveldb_with_a_damaged_current_file_is_refused(tmp_path, current, problem):

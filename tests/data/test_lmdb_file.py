@@ -84,7 +84,7 @@ def test_an_lmdb_that_lost_records_is_refused(tmp_path):
     (tmp_path / "data.mdb").write_bytes(data)
     with (
         open_database(str(tmp_path), "LMDB") as database,
-        pytest.raises(DataError, match=r"\(639 of 640 records are there\)"),
+        pytest.raises(DataError, match=r"\(639 of 640 records exist\)"),
     ):
         list(database.records())
 

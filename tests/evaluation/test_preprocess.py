@@ -114,7 +114,7 @@ def test_images_of_another_size_are_resized_for_the_net(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "its 0 bytes are no image file that Pillow knows"),
+        (b"", "its 0 bytes are not an image file that Pillow can read"),
         (b"P5 9 9 255 ", "its image file is damaged (image file is truncated"),
         (None, "No such file or directory"),
     ],

@@ -68,7 +68,7 @@ def _check(path: str, backend: Backend | None) -> None:
         if Path(path).is_dir() and not any(Path(path).iterdir()):
             raise DataError(f"database {quoted(path)} is an empty folder; make it with 'siamese-proto data'")
         raise DataError(
-            f"{quoted(path)} is not a database: neither data.mdb (LMDB) nor CURRENT (LevelDB) is there;"
+            f"{quoted(path)} is not a database: neither data.mdb (LMDB) nor CURRENT (LevelDB) exists;"
             " check the path, or make it with 'siamese-proto data'"
         )
     if backend is not None and backend != actual:

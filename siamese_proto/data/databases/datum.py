@@ -83,7 +83,7 @@ def size_of(key: bytes, datum: schema.Datum, decoding: Decoding) -> Size:
     count = len(datum.data) or len(datum.float_data)
     if min(size) < 1 or size[0] * size[1] * size[2] != count:
         form = f"{size[0]} x {size[1]} x {size[2]}"
-        raise bad_record(key, f"it holds {count} values, but says that it is {form} (channels x height x width)")
+        raise bad_record(key, f"it holds {count} values, but its size is {form} (channels x height x width)")
     return size
 
 
@@ -118,7 +118,7 @@ def _opened(key: bytes, data: bytes) -> Any:
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise bad_record(key, f"its {len(data)} bytes are no image file that Pillow knows") from error
+        raise bad_record(key, f"its {len(data)} bytes are not an image file that Pillow can read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise bad_record(key, _TOO_LARGE) from error
     except MemoryError:
@@ -144,7 +144,7 @@ def _mode(key: bytes, image: Any, decoding: Decoding) -> str:
     if image.mode.startswith(("I", "F")):
         if decoding.any_depth:
             return "L"
-        raise bad_record(key, f"its image has more than 8 bits a value (Pillow's mode {image.mode})")
+        raise bad_record(key, f"its image has more than 8 bits per value (Pillow's mode {image.mode})")
     if image.mode in ("1", "L"):
         return "L"
     return "RGBA" if image.mode in ("RGBA", "LA") or "transparency" in image.info else "RGB"

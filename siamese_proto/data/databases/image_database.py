@@ -81,7 +81,7 @@ class Conversion:
         if encoding not in _PILLOW:
             raise BadRecordError(
                 image.path,
-                f"image {quoted(image.path)} has no suffix that says how it is to be encoded; name the encoding",
+                f"image {quoted(image.path)} has no suffix that determines its encoding; specify the encoding",
             )
         return schema.Datum(data=_encoded(pixels, encoding), encoded=True, label=image.label)
 
@@ -160,7 +160,7 @@ def write_images(
                 if check_size and size not in (sizes or {size: 0}):
                     raise DataError(
                         f"image {quoted(image.path)} has size {form_of(size)}, but those before"
-                        f" {form_of(next(iter(sizes)))} (channels x height x width); bring all to one size"
+                        f" {form_of(next(iter(sizes)))} (channels x height x width); resize them to one size"
                     )
                 sizes[size] += 1
                 records.append((image.key, datum.SerializeToString()))

@@ -204,7 +204,7 @@ def _make_view(folder: Path, view: Path) -> None:
     current = (folder / "CURRENT").read_bytes()
     manifest = current.decode("ascii", errors="replace").strip()
     if not manifest.startswith("MANIFEST-") or not (folder / manifest).is_file():
-        raise damaged(str(folder), "CURRENT names no manifest that is there")
+        raise damaged(str(folder), "CURRENT names no existing manifest")
     shutil.copyfile(folder / manifest, view / manifest)
     (view / "CURRENT").write_bytes(current)
     for log in folder.glob("*.log"):

@@ -98,7 +98,7 @@ class LmdbFile:
                 before = key
                 read += 1
         if whole and read != tree.entries:
-            raise LmdbFileError(f"{read} of {tree.entries} records are there")
+            raise LmdbFileError(f"{read} of {tree.entries} records exist")
 
     def _leaves(self, tree: Tree, number: int, levels: int, first: bytes | None) -> Iterator[bytes]:
         """Yield the leaves below a page in order, from the one where the key `first` is or would be."""
@@ -155,14 +155,14 @@ class LmdbFile:
 def _check_header(page: bytes, number: int, kind: int) -> None:
     actual, _, flags, _, _ = _HEADER.unpack_from(page)
     if actual != number or flags & (_BRANCH | _LEAF | _OVERFLOW | _META_FLAG) != kind:
-        raise LmdbFileError(f"page {number} is another one")
+        raise LmdbFileError(f"page {number} has a different number or type")
 
 
 def _places(page: bytes) -> tuple[int, ...]:
     """Return the offsets of the nodes of a page."""
     end = _HEADER.unpack_from(page)[3]
     if not _HEADER.size <= end <= len(page):
-        raise LmdbFileError("a page has more nodes than it has room for")
+        raise LmdbFileError("a page has more nodes than fit into it")
     places = struct.unpack_from(f"<{(end - _HEADER.size) // 2}H", page, _HEADER.size)
     if places and max(places) > len(page) - _NODE.size:
         raise LmdbFileError("a node is outside its page")

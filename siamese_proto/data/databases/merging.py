@@ -69,8 +69,8 @@ def _checked(records: Iterator[tuple[Database, Record]], *, any_size: bool) -> I
         if size != first[0] and not any_size:
             sizes = [" x ".join(map(str, each)) for each in (size, first[0])]
             raise DataError(
-                f"{what} has size {sizes[0]}, but {first[1]} has {sizes[1]} (channels x height x width); to join"
-                " them all the same write --any-size"
+                f"{what} has size {sizes[0]}, but {first[1]} has {sizes[1]} (channels x height x width);"
+                " to merge different sizes, add --any-size"
             )
         yield key, value
 

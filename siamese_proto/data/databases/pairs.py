@@ -141,7 +141,7 @@ def _stacked(read: Pixels | Sequence[Pixels], images: LabeledImages, indices: ND
             size, first = (" x ".join(map(str, shape)) for shape in (image.shape, images.shape))
             raise DataError(
                 f"image {quoted(images.names[index])} has size {size}, but the first one has {first} (channels x "
-                "height x width); all must have one size: have them brought to one"
+                "height x width); all must have the same size; resize them"
             )
     return numpy.asarray(read)
 

@@ -56,7 +56,7 @@ def cannot_write(error: Exception) -> DataError:
     """Return the error for a database that cannot be written; `error` comes from the library."""
     text = error.args[0] if error.args else error
     text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    return DataError(f"the database cannot be written ({text.strip(': ')}); see whether the disk is full")
+    return DataError(f"the database cannot be written ({text.strip(': ')}); check whether the disk is full")
 
 
 class Writer(Protocol):
