@@ -90,7 +90,7 @@ def test_log_is_taken_to_its_base(settings, base):
     np.testing.assert_allclose(slope, -1.5 / (inner * math.log(base)))
 
 
-def test_log_outside_its_domain_is_what_c_says():
+def test_log_outside_its_domain_matches_c():
     y, _ = value_and_slope('type: "Log"', [0, -1])
     assert y[0] == -math.inf
     assert math.isnan(y[1])
@@ -110,5 +110,5 @@ def test_log_outside_its_domain_is_what_c_says():
         ('type: "Log"', "log (1 x)"),
     ],
 )
-def test_functions_are_told_in_few_words(text, words):
+def test_functions_are_described_briefly(text, words):
     assert make(text).describe() == words

@@ -70,7 +70,7 @@ def assert_statistics(net: sp.Net, layer: str, expected: Caffe, rtol: float = 1e
     np.testing.assert_allclose(factor, [expected.factor], rtol=rtol)
 
 
-def test_training_follows_caffes_rules_and_testing_uses_what_was_stored():
+def test_training_follows_caffes_rules_and_testing_uses_stored_statistics():
     train = sp.Net(NET.format(more=""), phase="TRAIN", seed=1)
     test = sp.Net(NET.format(more=""), phase="TEST", share_with=train)
     optimizer = torch.optim.SGD(train.parameters(), lr=0.05)
@@ -81,8 +81,8 @@ def test_training_follows_caffes_rules_and_testing_uses_what_was_stored():
     for _ in range(5):
         held_out = next(draw)
         expected = caffe.test(held_out) * scale.reshape(spread) + bias.reshape(spread) + 0.5
-        found = test(x=held_out)["loss"]
-        np.testing.assert_allclose(found.detach().numpy(), expected**2, rtol=1e-4, atol=1e-4)
+        loss = test(x=held_out)["loss"]
+        np.testing.assert_allclose(loss.detach().numpy(), expected**2, rtol=1e-4, atol=1e-4)
         assert_statistics(test, "bn", caffe)  # testing leaves them alone
 
         x = next(draw)
@@ -108,14 +108,14 @@ def test_statistics_never_learn():
     assert not any(tensor.requires_grad for tensor in net.params["bn"])
 
 
-def test_a_factor_of_zero_stands_for_no_statistics():
+def test_a_factor_of_zero_means_no_statistics():
     x = next(batches())
     y = sp.Net(NET.format(more=""), phase="TEST").blobs(x=x)["y"]
     np.testing.assert_allclose(y.detach().numpy(), x / np.sqrt(EPS), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("more", "phase", "stored"), [("true", "TRAIN", True), ("false", "TEST", False)])
-def test_use_global_stats_outweighs_the_phase(more, phase, stored):
+def test_use_global_stats_overrides_the_phase(more, phase, stored):
     net = sp.Net(NET.format(more=f"use_global_stats: {more}"), phase=phase)
     caffe = Caffe(3)
     draw = batches()
@@ -152,15 +152,15 @@ def test_the_variance_is_corrected_for_the_count_of_values(shape):
     draw = batches(shape)
     for _ in range(2):
         x = next(draw)
-        given = torch.tensor(x, requires_grad=True)
-        y = net(x=given)["y"]
+        inputs = torch.tensor(x, requires_grad=True)
+        y = net(x=inputs)["y"]
         np.testing.assert_allclose(y.detach().numpy(), caffe.train(x), rtol=1e-4, atol=1e-4)
-        (grad,) = torch.autograd.grad(y.square().sum(), given)
+        (grad,) = torch.autograd.grad(y.square().sum(), inputs)
         assert grad.isfinite().all()
     assert_statistics(net, "bn", caffe)
 
 
-def test_a_net_moved_to_float64_goes_on_and_stays_shared():
+def test_a_net_moved_to_float64_keeps_training_and_sharing():
     train = sp.Net(NET.format(more=""), phase="TRAIN")
     test = sp.Net(NET.format(more=""), phase="TEST", share_with=train)
     caffe = Caffe(3)

@@ -31,7 +31,7 @@ def test_hinge_loss_pushes_the_labels_score_over_one_and_the_others_below_minus_
     np.testing.assert_allclose(x.grad.numpy().reshape(4, 6), 3 * grad, rtol=1e-12)
 
 
-def test_multinomial_loss_has_a_floor_below_which_the_gradient_goes_on():
+def test_multinomial_loss_has_a_floor_below_which_the_gradient_continues():
     p = torch.tensor([[0.25, 0.5], [0.0, 1.0], [-3.0, 1.0]], dtype=torch.float64, requires_grad=True)
     (top,) = run(make('type: "MultinomialLogisticLoss"', 2), p, torch.tensor([1.0, 0.0, 0.0]))
     top.backward()
@@ -71,7 +71,7 @@ def infogain(x, labels, gains, ignored):
         ("normalization: NONE", "NONE"),
     ],
 )
-def test_infogain_loss_weighs_every_class_by_its_row(setting, mode, ignored):
+def test_infogain_loss_weights_every_class_by_its_row(setting, mode, ignored):
     x = (values((3, 4, 5)) * 20).requires_grad_()  # some probabilities lie below the floor
     labels = torch.arange(15).reshape(3, 5) % 4
     gains = values((4, 4), 7)
@@ -129,7 +129,7 @@ def write(folder: Path, **fields) -> str:
 
 
 @pytest.mark.parametrize("kind", ["data", "double_data"])
-def test_the_matrix_is_read_from_a_file_beside_the_net(tmp_path, kind):
+def test_the_matrix_is_read_from_a_file_next_to_the_net(tmp_path, kind):
     net = sp.Net(write(tmp_path, height=3, width=3, **{kind: GAINS.ravel()}), phase="TRAIN")
     x = values((2, 3), dtype=torch.float32)
     total, _, _ = infogain(x.double().numpy()[:, :, None], np.array([[2], [0]]), GAINS, None)
@@ -149,7 +149,7 @@ def test_a_matrix_of_the_wrong_size_is_refused(tmp_path):
     )
 
 
-def test_a_file_that_holds_no_matrix_is_refused(tmp_path):
+def test_a_file_without_a_matrix_is_refused(tmp_path):
     path = write(tmp_path)
     (tmp_path / "H.binaryproto").write_bytes(b"no such message")
     with pytest.raises(sp.NetError) as caught:
@@ -157,7 +157,7 @@ def test_a_file_that_holds_no_matrix_is_refused(tmp_path):
     assert str(caught.value) == f"{path}:4: layer 'it': source 'H.binaryproto' is damaged or not a BlobProto"
 
 
-def test_without_the_matrix_a_net_can_be_looked_at_but_not_run(tmp_path):
+def test_without_the_matrix_a_net_can_be_inspected_but_not_run(tmp_path):
     path = write(tmp_path)
     (tmp_path / "H.binaryproto").unlink()
     graph = sp.build_graph(sp.parse_net(path))
@@ -169,13 +169,13 @@ def test_without_the_matrix_a_net_can_be_looked_at_but_not_run(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-def test_the_loss_is_traced_whole_with_its_matrix_from_a_file(tmp_path):
+def test_the_loss_compiles_with_its_matrix_from_a_file(tmp_path):
     graph = sp.build_graph(sp.parse_net(write(tmp_path, data=GAINS.ravel())))
     layer, x, labels = graph.nodes[1].layer, values((2, 3)), torch.tensor([2.0, 0.0])
     torch.compiler.reset()
     traced = torch.compile(lambda x, labels: run(layer, x, labels)[0], backend="aot_eager", fullgraph=True)
-    found = [traced(x, labels), traced(x, labels)]
+    totals = [traced(x, labels), traced(x, labels)]
     torch.compiler.reset()
     expected = run(make('type: "InfogainLoss"', 3), x, labels, torch.from_numpy(GAINS))[0]
-    for total in (*found, run(layer, x, labels)[0]):
+    for total in (*totals, run(layer, x, labels)[0]):
         torch.testing.assert_close(total, expected)

@@ -34,7 +34,7 @@ def fresh_compiler():
 # Comes from torch itself, wherever it traces an autograd Function.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("case", "phase"), TRACED, ids=[f"{case[0]}-{phase}-{case[1]}" for case, phase in TRACED])
-def test_a_layer_is_traced_whole_and_computes_the_same(case, phase):
+def test_a_compiled_layer_computes_the_same(case, phase):
     def tops_and_gradients(compiled):
         layer, bottoms, params = layer_and_bottoms(case, NUMBERS, phase)
         for index, bottom in enumerate(bottoms):
@@ -55,11 +55,11 @@ def test_a_layer_is_traced_whole_and_computes_the_same(case, phase):
 
     plain, traced = tops_and_gradients(False), tops_and_gradients(True)
     assert len(plain) == len(traced)
-    for expected, found in zip(plain, traced, strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
+    for expected, actual in zip(plain, traced, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
 
 
-def test_each_iteration_draws_anew_without_being_traced_again():
+def test_each_iteration_draws_again_without_recompiling():
     layer = make('type: "Dropout"', phase="TRAIN")
     state = RunState(seed=2**64 - 1)
     x = torch.ones(3, 50)

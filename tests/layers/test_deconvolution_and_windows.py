@@ -80,7 +80,7 @@ def test_deconvolution_multiplies_once_for_each_value_and_weight():
     assert layer.multiply_adds([(2, 6, 5, 7)], [(2, 4, 11, 15)]) == 2 * 6 * 5 * 7 * (4 // 2) * 3 * 3
 
 
-def test_a_bilinear_deconvolution_of_each_channel_enlarges_pictures():
+def test_a_bilinear_deconvolution_of_each_channel_enlarges_images():
     text = """
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 5 dim: 7 } } }
         layer { name: "up" type: "Deconvolution" bottom: "x" top: "y" convolution_param { num_output: 3 group: 3
@@ -93,7 +93,7 @@ def test_a_bilinear_deconvolution_of_each_channel_enlarges_pictures():
 
 @pytest.mark.parametrize("kind", ["Convolution", "Deconvolution"])
 @pytest.mark.parametrize(("settings", "shape"), [("", (5, 6)), ("kernel_size: 3 pad: 1 axis: -1 stride: 2", (2, 3, 6))])
-def test_nothing_behind_the_channels_leaves_a_product_by_groups(kind, settings, shape):
+def test_without_spatial_axes_deconvolution_is_a_product_by_groups(kind, settings, shape):
     layer = make(f'type: "{kind}" convolution_param {{ num_output: 4 group: 2 {settings} }}')
     assert layer.top_shapes([shape]) == [(*shape[:-1], 4)]
     weight_shape, bias_shape = layer.param_shapes([shape])
@@ -156,8 +156,8 @@ def test_one_window_may_reach_beyond_the_padded_bottom_by_less_than_the_stride()
     (y,) = run(layer, x, params=[weight, bias])
     expected = np.zeros((2, 4, 1, 2)) + bias.numpy().reshape(1, 4, 1, 1)
     for column in range(2):
-        seen, weighed = x.detach().numpy()[..., column : column + 2], weight.numpy()[:, :, 1:3]
-        expected[:, :, 0, column] += np.einsum("nchw,ochw->no", seen, weighed)
+        window, weighed = x.detach().numpy()[..., column : column + 2], weight.numpy()[:, :, 1:3]
+        expected[:, :, 0, column] += np.einsum("nchw,ochw->no", window, weighed)
     np.testing.assert_allclose(y.detach().numpy(), expected)
     assert torch.autograd.gradcheck(lambda x: run(layer, x, params=[weight, bias])[0], [x])
 
@@ -167,7 +167,7 @@ def test_one_window_may_reach_beyond_the_padded_bottom_by_less_than_the_stride()
     )
 
 
-def test_im2col_takes_the_axis_of_the_channels():
+def test_im2col_uses_the_given_channel_axis():
     layer = make('type: "Im2col" convolution_param { kernel_size: 2 axis: 2 }')
     x = values((2, 3, 4, 5, 6))
     assert layer.top_shapes([tuple(x.shape)]) == [(2, 3, 16, 4, 5)]
@@ -177,7 +177,7 @@ def test_im2col_takes_the_axis_of_the_channels():
 
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
 @pytest.mark.parametrize("size", [(9, 10), (10, 4), (12, 7)])
-def test_spp_covers_the_picture_with_bins(method, size):
+def test_spp_covers_the_image_with_bins(method, size):
     layer = make(f'type: "SPP" spp_param {{ pyramid_height: 3 pool: {method} }}')
     shape = (2, 3, *size)
     x = values(shape)
@@ -216,7 +216,7 @@ def test_spp_draws_from_each_bin_in_train():
     assert not torch.equal(y[:, 0], y[:, 1])
 
 
-def test_embed_picks_rows_and_gives_each_its_gradient():
+def test_embed_selects_rows_and_routes_their_gradients():
     layer = make('type: "Embed" embed_param { num_output: 5 input_dim: 7 }')
     numbers = torch.tensor([[3.0, 0.0, 6.0], [3.0, 3.9, 0.0]], dtype=torch.float64, requires_grad=True)
     weight, bias = values((7, 5), 1).requires_grad_(), values((5,), 2).requires_grad_()
@@ -251,5 +251,5 @@ def test_a_number_outside_the_table_is_named(number):
         ('type: "Embed" embed_param { num_output: 5 input_dim: 7 }', "7 to 5"),
     ],
 )
-def test_windows_and_tables_are_told_in_few_words(text, words):
+def test_windows_and_tables_are_described_briefly(text, words):
     assert make(text).describe() == words

@@ -25,7 +25,7 @@ def draws(case: Any, phase: str) -> bool:
 CHOSEN = [(case, phase) for case in CASES for phase in ("TRAIN", "TEST") if not draws(case, phase)]
 
 
-def test_devices_are_not_mixed_by_the_one_that_is_tested_with() -> None:
+def test_meta_tensors_detect_mixed_devices() -> None:
     with pytest.raises(RuntimeError, match="device"):
         torch.ones(2, 3) + torch.empty(2, 3, device="meta")
 
@@ -35,11 +35,11 @@ def test_devices_are_not_mixed_by_the_one_that_is_tested_with() -> None:
 )
 def test_a_layer_stays_on_the_device_of_its_bottoms(case: Any, phase: str) -> None:
     layer, bottoms, params = layer_and_bottoms(case, NUMBERS, phase, torch.float32)
-    there = [bottom.to("meta").requires_grad_(index not in layer.labels) for index, bottom in enumerate(bottoms)]
-    tops = layer.forward(there, [param.to("meta") for param in params], RunState())
+    meta_bottoms = [bottom.to("meta").requires_grad_(index not in layer.labels) for index, bottom in enumerate(bottoms)]
+    tops = layer.forward(meta_bottoms, [param.to("meta") for param in params], RunState())
     assert {top.device.type for top in tops} <= {"meta"}
     sums = [top.sum() for top in tops if top.requires_grad]
     if sums:
-        wanted = [bottom for bottom in there if bottom.requires_grad]
-        found = torch.autograd.grad(torch.stack(sums).sum(), wanted, allow_unused=True)
-        assert {gradient.device.type for gradient in found if gradient is not None} == {"meta"}
+        differentiable = [bottom for bottom in meta_bottoms if bottom.requires_grad]
+        gradients = torch.autograd.grad(torch.stack(sums).sum(), differentiable, allow_unused=True)
+        assert {gradient.device.type for gradient in gradients if gradient is not None} == {"meta"}

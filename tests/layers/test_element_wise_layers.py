@@ -22,9 +22,9 @@ def test_eltwise_max_gives_the_gradient_to_one_of_equals():
     layer = make('type: "Eltwise" eltwise_param { operation: MAX }', 4)
     # columns: all equal; 0 and 1 equal; 1 and 2 equal; 2 and 3 equal; 3 alone; 0 alone
     rows = [[1, 5, 1, 1, 1, 9], [1, 5, 5, 1, 2, 2], [1, 1, 5, 5, 3, 3], [1, 1, 1, 5, 4, 4]]
-    top, found = grads(layer, *(torch.tensor([row], dtype=torch.float64) for row in rows))
+    top, gradients = grads(layer, *(torch.tensor([row], dtype=torch.float64) for row in rows))
     assert top.tolist() == [[1, 5, 5, 5, 4, 9]]
-    assert [grad[0].tolist() for grad in found] == [
+    assert [grad[0].tolist() for grad in gradients] == [
         [0, 0, 0, 0, 0, 1],
         [1, 1, 1, 0, 0, 0],
         [0, 0, 0, 1, 0, 0],
@@ -34,28 +34,28 @@ def test_eltwise_max_gives_the_gradient_to_one_of_equals():
 
 def test_eltwise_product_has_exact_gradients_at_zero():
     layer = make('type: "Eltwise" eltwise_param { operation: PROD }', 3)
-    _, found = grads(layer, *(torch.tensor([value, 3.0]) for value in (0.0, 2.0, 5.0)))
-    assert [grad.tolist() for grad in found] == [[10, 9], [0, 9], [0, 9]]
+    _, gradients = grads(layer, *(torch.tensor([value, 3.0]) for value in (0.0, 2.0, 5.0)))
+    assert [grad.tolist() for grad in gradients] == [[10, 9], [0, 9], [0, 9]]
 
 
 def test_eltwise_product_without_stable_gradient_divides():
     layer = make('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', 3)
     x = [values((2, 3), seed).abs() + 1 for seed in range(3)]
-    top, found = grads(layer, *x)
+    top, gradients = grads(layer, *x)
     torch.testing.assert_close(top, x[0] * x[1] * x[2])
-    for grad, bottom in zip(found, x, strict=True):
+    for grad, bottom in zip(gradients, x, strict=True):
         torch.testing.assert_close(grad, top / bottom)
-    _, found = grads(layer, *(torch.tensor([value]) for value in (0.0, 2.0, 5.0)))
-    assert math.isnan(found[0].item())
-    assert found[1].item() == 0
+    _, gradients = grads(layer, *(torch.tensor([value]) for value in (0.0, 2.0, 5.0)))
+    assert math.isnan(gradients[0].item())
+    assert gradients[1].item() == 0
 
 
-def test_eltwise_sum_weighs_each_bottom():
+def test_eltwise_sum_weights_each_bottom():
     layer = make('type: "Eltwise" eltwise_param { coeff: 1 coeff: -1.5 coeff: 0.25 }', 3)
     x = [values((2, 3), seed) for seed in range(3)]
-    top, found = grads(layer, *x)
+    top, gradients = grads(layer, *x)
     torch.testing.assert_close(top, x[0] - 1.5 * x[1] + 0.25 * x[2])
-    assert [grad[0, 0].item() for grad in found] == [1, -1.5, 0.25]
+    assert [grad[0, 0].item() for grad in gradients] == [1, -1.5, 0.25]
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.25, -0.5])
@@ -75,7 +75,7 @@ def test_absolute_value_has_no_slope_at_zero():
     ("setting", "value"),
     [("power: 0 scale: 3 shift: 5", 1.0), ("power: 3 scale: 0 shift: 2", 8.0), ("power: 0.5 scale: 0 shift: 0", 0.0)],
 )
-def test_a_power_of_nothing_is_constant_even_at_infinity(setting, value):
+def test_a_power_of_zero_is_constant_even_at_infinity(setting, value):
     layer = make(f'type: "Power" power_param {{ {setting} }}')
     top, (grad,) = grads(layer, torch.tensor([-1.0, 0.0, 2.0, math.inf]))
     assert top.tolist() == [value] * 4
@@ -97,9 +97,9 @@ def test_dropout_keeps_the_expected_part_and_scales_it():
     layer = make('type: "Dropout" dropout_param { dropout_ratio: 0.3 }', phase="TRAIN")
     x = torch.ones(200, 300, requires_grad=True)
     (top,) = run(layer, x)
-    kept = top.detach() != 0
-    np.testing.assert_allclose(top.detach()[kept].numpy(), 1 / 0.7, rtol=1e-6)
-    assert kept.double().mean().item() == pytest.approx(0.7, abs=0.01)  # 5 standard deviations of 60000 draws
+    mask = top.detach() != 0
+    np.testing.assert_allclose(top.detach()[mask].numpy(), 1 / 0.7, rtol=1e-6)
+    assert mask.double().mean().item() == pytest.approx(0.7, abs=0.01)  # 5 standard deviations of 60000 draws
     (grad,) = torch.autograd.grad(top.sum(), x)
     assert torch.equal(grad, top.detach()), "the gradient meets the same mask"
 
@@ -139,11 +139,11 @@ def test_flatten_of_no_axes_inserts_one():
     assert layer.top_shapes([(2, 3, 5)]) == [(2, 3, 1, 5)]
 
 
-def test_silence_swallows_its_bottoms():
+def test_silence_discards_its_bottoms():
     assert run(make('type: "Silence"', 2, 0), values((2, 3)), values((4,))) == []
 
 
-def test_an_input_without_shape_says_what_to_write():
+def test_an_input_without_shape_error_says_what_to_write():
     from siamese_proto.graph.ir import SourceMissingError
 
     with pytest.raises(SourceMissingError, match="the shape is missing: write input_param"):
@@ -172,7 +172,7 @@ def test_one_input_shape_serves_all_tops():
         ('type: "Power" power_param { scale: 2 shift: 1 power: 3 }', "(1 + 2 x) ^ 3"),
     ],
 )
-def test_settings_are_told_in_few_words(text, words):
+def test_settings_are_described_briefly(text, words):
     assert make(text, tops=2 if "Slice" in text else 1).describe() == words
 
 

@@ -27,8 +27,8 @@ def findings(text: str) -> list[str]:
     """What check says of a net, without the kind of finding where it is the one this is about."""
     head = OLD_HEAD if text.startswith("layers") else HEAD
     others = ("old-dialect", "pair-bottoms")  # two bottoms are one blob here
-    found = [finding for finding in check_net(head + text) if finding.code not in others]
-    lines = [str(finding).removeprefix("<text>:") for finding in found]
+    findings = [finding for finding in check_net(head + text) if finding.code not in others]
+    lines = [str(finding).removeprefix("<text>:") for finding in findings]
     return [line.replace(" warning[no-effect]: layer 'it': ", " ") for line in lines]
 
 
@@ -140,7 +140,7 @@ def test_a_field_without_effect_is_reported_with_its_line(text: str, expected: l
     assert findings(text) == expected
 
 
-def test_check_tells_what_has_no_effect_and_still_succeeds(tmp_path: Path) -> None:
+def test_check_reports_fields_without_effect_and_still_succeeds(tmp_path: Path) -> None:
     from click.testing import CliRunner
 
     from siamese_proto.cli import main
@@ -156,29 +156,29 @@ class Watched:
 
     def __init__(self, watched: schema.LayerParameter) -> None:
         self.watched = watched
-        self.taken: set[str] = set()
+        self.read_names: set[str] = set()
 
     def __getattr__(self, name: str) -> object:
         if name.endswith("_param"):
-            self.taken.add(name)
+            self.read_names.add(name)
         return getattr(self.watched, name)
 
 
 @pytest.mark.parametrize("kind", sorted({case[0] for case in CASES}))
-def test_a_type_takes_just_the_settings_it_says(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_type_reads_only_its_declared_settings(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # protobuf looks for fields that it does not know in its own messages only.
     monkeypatch.setattr(parameters, "UnknownFieldSet", lambda watched: UnknownFieldSet(watched.watched))
-    taken: set[str] = set()
+    read_names: set[str] = set()
     for _, text, shapes, tops in (case for case in CASES if case[0] == kind):
         numbers = {"a": 1, "b": 2, "c": 2}
         watched = Watched(message(f'type: "{kind}" {text.format(**numbers)}', len(shapes), tops))
         registered()[kind](watched, LayerContext("TRAIN"))  # type: ignore[arg-type]  # stands for the message
-        taken |= watched.taken
+        read_names |= watched.read_names
     fields = schema.LayerParameter.DESCRIPTOR.fields_by_name
     described = {name: fields[name].message_type.fields_by_name for name in registered()[kind].reads}
-    # What only chooses between ways to compute is not taken.
-    assert taken == {name for name, settings in described.items() if set(settings) - set(WAYS_TO_COMPUTE)}
+    # What only chooses between ways to compute is not read.
+    assert read_names == {name for name, settings in described.items() if set(settings) - set(WAYS_TO_COMPUTE)}
 
 
-def test_what_fillers_take_is_told_of_every_filler() -> None:
+def test_the_fields_of_every_filler_are_listed() -> None:
     assert set(FILLER_READS) == set(fillers._FILLERS)

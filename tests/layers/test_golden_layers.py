@@ -38,12 +38,12 @@ def label_blobs(net: sp.Net) -> set[str]:
     return {node.bottoms[index].name for node in net.graph.nodes for index in node.layer.labels}
 
 
-def close(case: str, what: str, found: torch.Tensor, expected: np.ndarray) -> None:
+def close(case: str, what: str, actual: torch.Tensor, expected: np.ndarray) -> None:
     # A convolution's weight gradient sums some hundred products, in another order than Caffe does, that cancel.
     long_sum = case.startswith(("convolution", "deconvolution")) and what.startswith("parameter gradient")
     relative = 1e-4 if long_sum else 1e-5
-    assert tuple(found.shape) == expected.shape, what
-    np.testing.assert_allclose(found.detach().cpu().numpy(), expected, rtol=relative, atol=relative / 10, err_msg=what)
+    assert tuple(actual.shape) == expected.shape, what
+    np.testing.assert_allclose(actual.detach().cpu().numpy(), expected, rtol=relative, atol=relative / 10, err_msg=what)
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +62,10 @@ def test_layers_compute_what_caffe_computes(case: str, fuse: bool, device: str) 
         for place, value in of_kind(arrays, "param").items():
             layer, _, index = place.rpartition("/")
             net.params[layer][int(index)].copy_(torch.from_numpy(value))
-    given = of_kind(arrays, "bottom")
-    bottoms = {name: torch.tensor(value, device=device, requires_grad=True) for name, value in given.items()}
+    arrays_of_bottoms = of_kind(arrays, "bottom")
+    bottoms = {
+        name: torch.tensor(value, device=device, requires_grad=True) for name, value in arrays_of_bottoms.items()
+    }
     outputs = net(**bottoms)
     assert sorted(outputs) == sorted(meta["outputs"])
     for name, expected in of_kind(arrays, "top").items():
@@ -100,9 +102,9 @@ def check_bottoms(case: str, net: sp.Net, bottoms: dict[str, torch.Tensor], expe
 
 
 def test_every_layer_type_has_a_case() -> None:
-    seen = {kind for case in CASES for kind in load(case)[1]["layer_types"]}
+    types_with_vectors = {kind for case in CASES for kind in load(case)[1]["layer_types"]}
     # data layers and Input, and what writes a file
     without_numbers = {name for name, kind in registered().items() if not kind.bottoms.least} | {"HDF5Output"}
     of_caffe = {name for name, kind in registered().items() if "\n    Caffe: " in (kind.__doc__ or "")}
     assert len(of_caffe) > 50
-    assert of_caffe - seen - without_numbers == set()
+    assert of_caffe - types_with_vectors - without_numbers == set()

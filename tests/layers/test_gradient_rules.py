@@ -40,16 +40,16 @@ def arrays(net: sp.Net, inputs: dict[str, torch.Tensor]) -> tuple[np.ndarray, ..
     return tuple(tensor.detach().numpy() for tensor in (*inputs.values(), *weights))
 
 
-def close(found: torch.Tensor | None, expected: np.ndarray) -> None:
-    assert found is not None
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+def close(actual: torch.Tensor | None, expected: np.ndarray) -> None:
+    assert actual is not None
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 TWO = product("a", "x") + product("b", "a")
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_propagate_down_false_keeps_the_gradient_from_what_lies_below_unless_forced(force: bool) -> None:
+def test_propagate_down_false_stops_the_gradient_unless_forced(force: bool) -> None:
     text = f"force_backward: {str(force).lower()}\n" + HEAD
     text += product("a", "x") + product("b", "a", "propagate_down: false") + LOSS
     net, inputs = trained(text)
@@ -64,7 +64,7 @@ def test_propagate_down_false_keeps_the_gradient_from_what_lies_below_unless_for
         assert inputs["x"].grad is None
 
 
-def test_propagate_down_blocks_one_of_two_ways() -> None:
+def test_propagate_down_blocks_one_of_two_paths() -> None:
     text = HEAD + product("a", "x") + product("u", "a") + product("v", "a", "propagate_down: false")
     text += 'layer { name: "b" type: "Eltwise" bottom: "u" bottom: "v" top: "b" }\n' + LOSS
     net, inputs = trained(text)
@@ -84,7 +84,7 @@ def test_propagate_down_of_one_bottom_of_a_loss() -> None:
     assert net.params["b"][0].grad is None
 
 
-def test_force_backward_reaches_every_input_but_labels() -> None:
+def test_force_backward_reaches_every_input_except_labels() -> None:
     text = "force_backward: true\n" + HEAD + product("a", "x", "param { lr_mult: 0 }") + product("b", "a") + LOSS
     net, inputs = trained(text)
     x, t, a, b = arrays(net, inputs)
@@ -98,13 +98,13 @@ def test_force_backward_reaches_every_input_but_labels() -> None:
     )
     judged = labels + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "x" bottom: "t" top: "l" }'
     forced = sp.Net("force_backward: true\n" + judged, phase="TRAIN")
-    given = {"x": batch()["x"], "t": torch.ones(2, requires_grad=True)}
-    forced.loss(forced(**given)).backward()
-    assert given["x"].grad is not None
-    assert given["t"].grad is None
+    inputs = {"x": batch()["x"], "t": torch.ones(2, requires_grad=True)}
+    forced.loss(forced(**inputs)).backward()
+    assert inputs["x"].grad is not None
+    assert inputs["t"].grad is None
 
 
-def test_lr_mult_0_takes_no_gradient_but_lets_it_pass() -> None:
+def test_lr_mult_0_gets_no_gradient_but_passes_it_on() -> None:
     net, inputs = trained(HEAD + product("a", "x") + product("b", "a", "param { lr_mult: 0 }") + LOSS)
     x, t, a, b = arrays(net, inputs)
     assert net.params["b"][0].grad is None
@@ -146,14 +146,14 @@ def test_each_use_of_a_shared_weight_adds_its_gradient_by_its_own_lr_mult(
     assert net.params["a"][0] is net.params["b"][0]
 
 
-def test_a_layers_own_phase_goes_before_that_of_the_net() -> None:
+def test_a_layers_own_phase_overrides_that_of_the_net() -> None:
     text = HEAD + 'layer { name: "d" type: "Dropout" bottom: "x" top: "d" PHASE }\n'
     x = torch.ones(2, 3)
 
-    def kept(phase: str, own: str) -> bool:
+    def is_identity(phase: str, own: str) -> bool:
         net = sp.Net(text.replace("PHASE", own), phase=phase, seed=3)
         return torch.equal(net(x=x)["d"], x)
 
-    assert [kept(phase, "") for phase in ("TRAIN", "TEST")] == [False, True]
-    assert [kept(phase, "phase: TEST") for phase in ("TRAIN", "TEST")] == [True, True]
-    assert [kept(phase, "phase: TRAIN") for phase in ("TRAIN", "TEST")] == [False, False]
+    assert [is_identity(phase, "") for phase in ("TRAIN", "TEST")] == [False, True]
+    assert [is_identity(phase, "phase: TEST") for phase in ("TRAIN", "TEST")] == [True, True]
+    assert [is_identity(phase, "phase: TRAIN") for phase in ("TRAIN", "TEST")] == [False, False]

@@ -15,7 +15,7 @@ from layer_harness import run
 from siamese_proto.layers.base import registered
 
 
-def test_every_layer_that_computes_is_tried():
+def test_every_computing_layer_has_a_case():
     computing = {
         name for name, kind in registered().items() if kind.bottoms.least and kind.__module__.startswith("siamese")
     }
@@ -29,18 +29,25 @@ def test_every_layer_that_computes_is_tried():
     phase=st.sampled_from(["TRAIN", "TEST"]),
     dtype=st.sampled_from(["float32", "float64"]),
 )
-def test_tops_have_the_shapes_and_type_that_were_promised(case, numbers, phase, dtype):
+def test_tops_have_the_declared_shapes_and_type(case, numbers, phase, dtype):
     layer, bottoms, params = layer_and_bottoms(case, numbers, phase, getattr(torch, dtype))
     shapes = [tuple(bottom.shape) for bottom in bottoms]
     # Statistics are what a forward pass may change.
-    kept = [*bottoms, *(param for param, role in zip(params, layer.params(), strict=True) if not role.statistic)]
-    before = [tensor.clone() for tensor in kept]
+    inputs_and_weights = [
+        *bottoms,
+        *(param for param, role in zip(params, layer.params(), strict=True) if not role.statistic),
+    ]
+    before = [tensor.clone() for tensor in inputs_and_weights]
     tops = run(layer, *bottoms, params=params)
-    known = 1 if case[0] in DYNAMIC else 0  # the first axis that is known before
-    assert [tuple(top.shape)[known:] for top in tops] == [tuple(shape)[known:] for shape in layer.top_shapes(shapes)]
+    first_axis = 1 if case[0] in DYNAMIC else 0  # the first axis with a known size
+    assert [tuple(top.shape)[first_axis:] for top in tops] == [
+        tuple(shape)[first_axis:] for shape in layer.top_shapes(shapes)
+    ]
     assert len(layer.param_shapes(shapes)) == len(layer.params())
     assert {top.dtype for top in tops} <= {getattr(torch, dtype)}
-    assert all(torch.equal(old, new) for old, new in zip(before, kept, strict=True)), "a bottom was changed"
+    assert all(torch.equal(old, new) for old, new in zip(before, inputs_and_weights, strict=True)), (
+        "a bottom was changed"
+    )
     assert layer.multiply_adds(shapes, layer.top_shapes(shapes)) >= 0
     assert "\n" not in layer.describe()
 
@@ -52,14 +59,14 @@ def test_a_layer_that_has_run_can_be_copied_and_pickled(case, phase):
     before = [param.clone() for param in params]
     expected = run(layer, *bottoms, params=params)
     for other in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)):
-        found = run(other, *bottoms, params=[param.clone() for param in before])
-        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+        actual = run(other, *bottoms, params=[param.clone() for param in before])
+        assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{kind}-{text}" for kind, text, *_ in CASES])
 @settings(max_examples=8, deadline=None)
 @given(numbers=st.fixed_dictionaries(NUMBERS), phase=st.sampled_from(["TRAIN", "TEST"]))
-def test_rows_said_to_be_independent_can_be_split_and_joined(case, numbers, phase):
+def test_independent_rows_can_be_split_and_joined(case, numbers, phase):
     layer, bottoms, params = layer_and_bottoms(case, numbers, phase)
     if not layer.rows_independent() or len({len(bottom) for bottom in bottoms}) > 1:
         return
@@ -100,7 +107,7 @@ def test_gradients_are_the_derivatives(case, phase):
 
     def tops(*tensors):
         own = zip(tensors[len(inputs) :], learned, strict=True)
-        found = run(layer, *tensors[: len(inputs)], params=[param if flag else param.clone() for param, flag in own])
-        return [top for top in found if top.requires_grad]
+        tops = run(layer, *tensors[: len(inputs)], params=[param if flag else param.clone() for param, flag in own])
+        return [top for top in tops if top.requires_grad]
 
     assert torch.autograd.gradcheck(tops, (*inputs, *params), eps=1e-6, atol=1e-5, fast_mode=True)

@@ -108,7 +108,7 @@ def softmax_loss(x, labels, ignored):
         ("normalize: false normalization: FULL", "FULL"),
     ],
 )
-def test_softmax_loss_divides_as_told(setting, mode, ignored):
+def test_softmax_loss_divides_by_its_normalization(setting, mode, ignored):
     x = (values((3, 4, 5)) * 100).requires_grad_()  # some probabilities lie below FLT_MIN
     labels = torch.arange(15).reshape(3, 5) % 4
     if ignored == 255:
@@ -134,7 +134,7 @@ def test_softmax_loss_along_a_later_axis_counts_all_axes_before_it_as_batch():
     np.testing.assert_allclose(top.item(), total / 15, rtol=1e-12)
 
 
-def test_softmax_loss_has_a_floor_below_which_the_gradient_goes_on():
+def test_softmax_loss_has_a_floor_below_which_the_gradient_continues():
     x = torch.tensor([[0.0, 200.0]], requires_grad=True)
     (top,) = run(make('type: "SoftmaxWithLoss"', 2), x, torch.tensor([0.0]))
     top.backward()
@@ -171,7 +171,7 @@ def test_a_label_outside_the_classes_is_named(kind, label):
         ("normalize: true", 9),
     ],
 )
-def test_sigmoid_cross_entropy_divides_by_the_batch_unless_told_otherwise(setting, divisor):
+def test_sigmoid_cross_entropy_divides_by_the_batch_by_default(setting, divisor):
     x = (values((3, 4)) * 30).requires_grad_()
     targets = torch.tensor([[0.0, 1.0, 0.25, 7.0], [7.0, 0.0, 1.0, 1.0], [0.0, 0.5, 7.9, 0.0]], dtype=x.dtype)
     layer = make(f'type: "SigmoidCrossEntropyLoss" loss_param {{ ignore_label: 7 {setting} }}', 2)
@@ -226,7 +226,7 @@ def test_accuracy_of_equal_scores_is_zero():
     assert accuracy.item() == 0
 
 
-def test_accuracy_is_zero_where_nothing_counts():
+def test_accuracy_is_zero_if_every_label_is_ignored():
     layer = make('type: "Accuracy" accuracy_param { ignore_label: 0 }', 2, 2)
     accuracy, of_classes = run(layer, torch.zeros(3, 5), torch.zeros(3))
     assert accuracy.item() == 0
@@ -240,8 +240,8 @@ def test_a_class_below_the_floor_changes_nothing_for_the_others(kind):
     labels = torch.randint(4, (5, 3, 2)).to(kind)
     layer = make('type: "SoftmaxWithLoss"', 2, 2)
     total, probabilities = run(layer, scores, labels)
-    beside = torch.cat([scores, scores.new_full((5, 1, 3, 2), -200.0)], 1)
-    same, others = run(layer, beside, labels)
+    with_other_class = torch.cat([scores, scores.new_full((5, 1, 3, 2), -200.0)], 1)
+    same, others = run(layer, with_other_class, labels)
     torch.testing.assert_close(same, total)
     torch.testing.assert_close(others[:, :4], probabilities)
     torch.testing.assert_close(*(torch.autograd.grad(loss * 3, scores)[0] for loss in (same, total)))
@@ -262,7 +262,7 @@ def test_the_floor_holds_with_and_without_gradients(ways):
 
 @pytest.mark.parametrize("label", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("shape", [(), (3,)])
-def test_labels_that_are_no_numbers_are_refused(label, shape):
+def test_labels_that_are_not_numbers_are_refused(label, shape):
     labels = torch.zeros(2, *shape)
     labels[0] = label
     with pytest.raises(DataError, match="is outside the 4 classes"):
@@ -276,6 +276,6 @@ def test_the_softmax_loss_has_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda scores: run(layer, scores, labels)[0], (x,))
 
 
-def test_no_label_outside_the_classes_is_ignored_for_being_torchs_sign_of_that():
+def test_a_label_equal_to_torchs_ignore_index_is_still_refused():
     with pytest.raises(DataError, match="label -100 is outside the 4 classes"):
         run(make('type: "SoftmaxWithLoss"', 2), torch.randn(2, 4), torch.tensor([1.0, -100.0]))

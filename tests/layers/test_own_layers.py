@@ -47,7 +47,7 @@ def test_distance_is_one_number_a_pair_of_rows(metric):
     np.testing.assert_allclose(top.numpy(), expected, rtol=1e-12)
 
 
-def test_distance_is_euclidean_unless_it_says_otherwise():
+def test_distance_is_euclidean_by_default():
     a, b = values((N, C), 1), values((N, C), 2)
     assert torch.equal(
         run(make('type: "Distance"', 2), a, b)[0],
@@ -85,7 +85,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("distance", ["SQUARED", "EUCLIDEAN"])
 @pytest.mark.parametrize(("normalization", "divisor"), [("HALF_MEAN", 2 * N), ("MEAN", N), ("SUM", 1)])
-def test_triplet_loss_is_its_formula(form, distance, normalization, divisor):
+def test_triplet_loss_matches_its_formula(form, distance, normalization, divisor):
     bottoms = [values((N, C, 2), seed) for seed in (1, 2, 3)]
     margin = "" if form == "SOFTMAX" else "margin: 0.7"
     settings = f"form: {form} distance: {distance} normalization: {normalization} {margin}"
@@ -127,9 +127,9 @@ def triplet_error(bottoms, settings):
         ("apny", "margin: 1", "TripletLoss has 4 bottoms, expected 3. "),
     ],
 )
-def test_a_triplet_loss_of_another_meaning_is_told_what_there_is(bottoms, settings, fault):
-    told = triplet_error(bottoms, settings)
-    assert told.startswith(f"<text>:3: layer 'far': {fault}")
+def test_an_incompatible_triplet_loss_error_lists_the_choices(bottoms, settings, fault):
+    error = triplet_error(bottoms, settings)
+    assert error.startswith(f"<text>:3: layer 'far': {fault}")
     for choice in (
         "HINGE, RATIO or SOFTMAX",
         "SQUARED or EUCLIDEAN",
@@ -137,35 +137,35 @@ def test_a_triplet_loss_of_another_meaning_is_told_what_there_is(bottoms, settin
         "replace=True",
         "Slice",
     ):
-        assert choice in told
-    assert "\n" not in told
+        assert choice in error
+    assert "\n" not in error
 
 
-def test_a_misspelt_setting_of_triplet_loss_is_no_other_meaning():
-    told = triplet_error("ay", "margn: 1")
-    assert told == "<text>:3: layer 'far': unknown field 'margn' in triplet_loss_param; did you mean 'margin'?"
+def test_a_misspelt_triplet_loss_setting_is_an_unknown_field():
+    error = triplet_error("ay", "margn: 1")
+    assert error == "<text>:3: layer 'far': unknown field 'margn' in triplet_loss_param; did you mean 'margin'?"
 
 
 def with_unknown_bytes(text, bottoms, number, settings):
     """A layer as a fork's binary file holds it: its settings under a number that the schema does not know."""
-    made = message(text, bottoms)
+    parsed = message(text, bottoms)
     tag = number << 3 | 2
-    made.MergeFromString(bytes([tag & 0x7F | 0x80, tag >> 7, len(settings)]) + settings)
-    return made
+    parsed.MergeFromString(bytes([tag & 0x7F | 0x80, tag >> 7, len(settings)]) + settings)
+    return parsed
 
 
 MARGIN_2 = bytes([0x0D]) + np.float32(2).tobytes()  # field 1, a float
 
 
-def make_from(made):
-    return find_layer(made.type)(made, LayerContext("TEST"))
+def make_from(parsed):
+    return find_layer(parsed.type)(parsed, LayerContext("TEST"))
 
 
-def test_the_binary_settings_of_the_fork_that_means_the_same_are_read():
+def test_binary_settings_of_a_compatible_fork_are_read():
     assert make_from(with_unknown_bytes('type: "TripletLoss"', 3, 203, MARGIN_2)).margin == 2
 
 
-def test_the_binary_settings_of_a_fork_that_means_another_layer_are_refused():
+def test_binary_settings_of_an_incompatible_fork_are_refused():
     with pytest.raises(GraphError, match="field 201 holds the settings of another TripletLoss: the ranking of a batch"):
         make_from(with_unknown_bytes('type: "TripletLoss"', 3, 201, MARGIN_2))
 
@@ -173,7 +173,7 @@ def test_the_binary_settings_of_a_fork_that_means_another_layer_are_refused():
 # CenterLoss
 
 
-def test_center_loss_is_half_the_mean_square_to_the_centre_of_the_class():
+def test_center_loss_is_half_the_mean_square_to_the_class_center():
     x, centers = values((N, C, 2), 1), values((5, 6), 2)
     labels = torch.tensor([3.0, 0, 3, 4])
     layer = make('type: "CenterLoss" center_loss_param { num_output: 5 }', 2)
@@ -182,7 +182,7 @@ def test_center_loss_is_half_the_mean_square_to_the_centre_of_the_class():
     assert float(run(layer, x, labels, params=[centers])[0]) == pytest.approx(expected / (2 * N), rel=1e-12)
 
 
-def test_centres_move_by_their_own_rule_and_embeddings_by_the_derivative():
+def test_centers_follow_their_rule_and_embeddings_the_derivative():
     x = values((N, C), 1).requires_grad_()
     centers = values((5, C), 2).requires_grad_()
     labels = torch.tensor([3.0, 0, 3, 4])
@@ -198,7 +198,7 @@ def test_centres_move_by_their_own_rule_and_embeddings_by_the_derivative():
     torch.testing.assert_close(centers.grad, to_centers)
 
 
-def test_a_label_without_a_centre_is_named():
+def test_a_label_without_a_center_is_named():
     layer = make('type: "CenterLoss" center_loss_param { num_output: 3 }', 2)
     with pytest.raises(sp.NetError, match="label 3 is outside the 3 classes, 0 to 2"):
         run(layer, values((N, C)), torch.tensor([0.0, 3, 1, 2]), params=[values((3, C))])
@@ -242,11 +242,11 @@ def test_normalize_with_norm_param_learns_a_scale(across, shared):
     np.testing.assert_allclose(y.numpy(), by_channel * x.numpy() / lengths(x.numpy(), "L2", across, 0.5), rtol=1e-12)
 
 
-def test_the_scale_of_norm_param_begins_at_1():
+def test_the_scale_of_norm_param_starts_at_1():
     assert make('type: "Normalize" norm_param { }').params()[0].filler.value == 1
 
 
-def test_a_normalize_of_another_meaning_is_told_what_there_is():
+def test_an_incompatible_normalize_error_lists_the_choices():
     net = """layer { name: "d" type: "Input" top: "x" input_param { shape { dim: 4 dim: 3 } } }
     layer { name: "n" type: "Normalize" bottom: "x" top: "y" normalize_param { fix_gradient: true } }"""
     with pytest.raises(sp.NetError) as caught:
@@ -274,7 +274,7 @@ def mirrored(index, size):
 
 
 @pytest.mark.parametrize("mode", ["REFLECT", "REPLICATE", "CONSTANT"])
-def test_padding_makes_a_border(mode):
+def test_padding_adds_a_border(mode):
     x = values((2, C, H, W), 1)
     value = "value: -7" if mode == "CONSTANT" else ""
     layer = make(f'type: "Padding" padding_param {{ mode: {mode} pad: 1 pad_w: 3 {value} }}')
@@ -305,7 +305,7 @@ def test_channel_dropout_drops_whole_channels_and_keeps_the_mean():
 # ContrastiveLoss
 
 
-def test_contrastive_loss_takes_the_other_label_and_another_mean():
+def test_contrastive_loss_supports_label_different_and_normalization_mean():
     a, b = values((N, C), 1) / 4, values((N, C), 2) / 4
     labels = torch.tensor([1.0, 0, 1, 0])  # 1: different
     text = "label: DIFFERENT normalization: MEAN margin: 2"
@@ -322,18 +322,20 @@ def test_the_normalization_of_contrastive_loss_scales_its_gradient_too(normaliza
     a, b, labels = values((N, C), 1), values((N, C), 2), torch.tensor([1.0, 0, 1, 0])
 
     def loss_and_gradient(text):
-        left = a.clone().requires_grad_()
-        (top,) = run(make(f'type: "ContrastiveLoss" contrastive_loss_param {{ margin: 5 {text} }}', 3), left, b, labels)
+        first = a.clone().requires_grad_()
+        (top,) = run(
+            make(f'type: "ContrastiveLoss" contrastive_loss_param {{ margin: 5 {text} }}', 3), first, b, labels
+        )
         top.backward()
-        return top.detach(), left.grad
+        return top.detach(), first.grad
 
     plain, other = loss_and_gradient(""), loss_and_gradient(f"normalization: {normalization}")
-    for expected, found in zip(plain, other, strict=True):
-        torch.testing.assert_close(found, factor * expected, rtol=1e-12, atol=1e-12)
+    for expected, actual in zip(plain, other, strict=True):
+        torch.testing.assert_close(actual, factor * expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("text", "bottoms", "tops", "told", "field"),
+    ("text", "bottoms", "tops", "expected", "field"),
     [
         (
             'type: "Distance"',
@@ -421,13 +423,13 @@ def test_the_normalization_of_contrastive_loss_scales_its_gradient_too(normaliza
         ),
     ],
 )
-def test_what_our_own_layers_refuse(text, bottoms, tops, told, field):
+def test_our_extension_layers_refuse_wrong_settings(text, bottoms, tops, expected, field):
     error = refused(text, bottoms, tops)
-    assert (error.message, error.field) == (told, field)
+    assert (error.message, error.field) == (expected, field)
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "expected"),
     [
         (
             'type: "TripletLoss" bottom: "a" bottom: "p" bottom: "n" triplet_loss_param { form: SOFTMAX\n margin: 1 }',
@@ -447,10 +449,10 @@ def test_what_our_own_layers_refuse(text, bottoms, tops, told, field):
         ),
     ],
 )
-def test_settings_of_our_own_layers_without_effect_are_told(layer, told):
+def test_extension_layer_settings_without_effect_are_reported(layer, expected):
     dims = "shape { dim: 4 dim: 3 dim: 5 dim: 7 }"
     net = f'layer {{ name: "d" type: "Input" top: "a" top: "p" top: "n" input_param {{ {dims} }} }}\n'
     net += f'layer {{ name: "it" {layer} }}'
     assert [str(finding) for finding in check_net(net)] == [
-        f"<text>:3: warning[no-effect]: layer 'it': {told}",
+        f"<text>:3: warning[no-effect]: layer 'it': {expected}",
     ]

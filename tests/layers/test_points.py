@@ -13,7 +13,7 @@ STRIDES = {(7,): 2, (7, 6): (2, 3), (5, 4, 7): (1, 2, 3)}  # by the picture
 
 @pytest.mark.parametrize("picture", STRIDES, ids=str)
 @pytest.mark.parametrize("group", [1, 2])
-def test_points_are_torchs(picture: tuple[int, ...], group: int) -> None:
+def test_points_match_torch(picture: tuple[int, ...], group: int) -> None:
     torch.manual_seed(1)
     stride = STRIDES[picture]
     written = " ".join(f"stride: {step}" for step in (stride if isinstance(stride, tuple) else [stride]))
@@ -25,12 +25,12 @@ def test_points_are_torchs(picture: tuple[int, ...], group: int) -> None:
     (mine,), right = run(layer, x, params=inputs[1:]), convolve(x, weight, bias, stride, groups=group)
     assert tuple(mine.shape) == tuple(layer.top_shapes([x.shape])[0])
     torch.testing.assert_close(mine, right)
-    given = torch.randn(right.shape, dtype=torch.float64)
-    for one, other in zip(*(torch.autograd.grad(y, inputs, given) for y in (mine, right)), strict=True):
+    direction = torch.randn(right.shape, dtype=torch.float64)
+    for one, other in zip(*(torch.autograd.grad(y, inputs, direction) for y in (mine, right)), strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_many_steps_with_few_channels_innermost_and_two_threads_do_no_harm() -> None:
+def test_many_steps_with_few_innermost_channels_and_two_threads_are_exact() -> None:
     """oneDNN, as torch 2.13 brings it along, writes beyond its memory there, and most processes die of it."""
     program = """
 import torch, siamese_proto as sp

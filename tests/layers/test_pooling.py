@@ -83,15 +83,15 @@ def test_pooling_equals_a_loop_over_windows(method, size, kernel, stride, pad, c
 
     bottom = x.to(memory_format=torch.channels_last) if is_channels_last else x
     bottom = bottom.requires_grad_()
-    found = run(layer, bottom)
-    np.testing.assert_allclose(found[0].detach().numpy(), top, rtol=1e-12)
+    tops = run(layer, bottom)
+    np.testing.assert_allclose(tops[0].detach().numpy(), top, rtol=1e-12)
     if method == "MAX":
-        np.testing.assert_array_equal(found[1].numpy(), mask)
-        assert found[1].dtype == x.dtype
+        np.testing.assert_array_equal(tops[1].numpy(), mask)
+        assert tops[1].dtype == x.dtype
         (alone,) = run(make_with_one_top(layer), bottom)
-        assert torch.equal(alone, found[0])
-    (found_grad,) = torch.autograd.grad(found[0], bottom, difference)
-    np.testing.assert_allclose(found_grad.numpy(), grad, rtol=1e-12, atol=1e-12)
+        assert torch.equal(alone, tops[0])
+    (bottom_gradient,) = torch.autograd.grad(tops[0], bottom, difference)
+    np.testing.assert_allclose(bottom_gradient.numpy(), grad, rtol=1e-12, atol=1e-12)
 
 
 def make_with_one_top(layer):
@@ -111,7 +111,7 @@ def test_pooling_pads_more_than_half_a_kernel():
     assert (top == -5).all(), "the pad never wins"
 
 
-def test_a_window_behind_the_picture_is_the_lowest_number_and_takes_no_gradient():
+def test_a_window_outside_the_image_is_the_lowest_number_without_gradient():
     layer = make('type: "Pooling" pooling_param { pool: MAX kernel_size: 1 stride: 3 }', tops=2)
     x = torch.arange(10.0).reshape(1, 1, 2, 5).requires_grad_()
     top, mask = run(layer, x)
@@ -121,7 +121,7 @@ def test_a_window_behind_the_picture_is_the_lowest_number_and_takes_no_gradient(
     assert grad.tolist() == [[[[1, 0, 0, 1, 0], [0] * 5]]]
 
 
-def test_global_pooling_takes_the_whole_picture():
+def test_global_pooling_covers_the_whole_image():
     layer = make('type: "Pooling" pooling_param { pool: AVE global_pooling: true }')
     x = values((2, 3, 5, 7))
     (top,) = run(layer, x)

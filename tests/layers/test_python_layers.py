@@ -187,7 +187,7 @@ def test_a_layer_computes_and_its_gradient_is_that_of_autograd(folder):
     assert torch.autograd.gradcheck(lambda x: net(x=x)["y"], (x,))
 
 
-def test_a_loss_layer_trains_what_is_below_it(folder):
+def test_a_loss_layer_trains_the_layers_before_it(folder):
     below = """layer { name: "ip" type: "InnerProduct" bottom: "a" top: "ip" inner_product_param {
         num_output: 3 weight_filler { type: "xavier" } } }\n"""
     loss = python("L1Loss", ["ip", "b"], ["loss"], more="loss_weight: 2")
@@ -206,22 +206,22 @@ def test_a_loss_layer_trains_what_is_below_it(folder):
 TRIPLETS = python("TripletData", [], "apn", "param_str: \"{'batch': 4}\"", name="feed")
 
 
-def test_a_data_layer_is_pulled_like_any_other(folder):
+def test_a_data_layer_provides_batches_like_any_other(folder):
     net = allowed(TRIPLETS + python("Metric", "apn", ["order"]), "TRAIN")
     assert net.graph.blobs()["a"].shape == (4, 2, 3)
     for batch in range(3):
         blobs = net.blobs()
         assert [float(blobs[name].flatten()[0]) for name in "apn"] == [10 * batch, 10 * batch + 1, 10 * batch + 2]
         assert float(blobs["order"]) == 1
-    given = {name: torch.full((2, 2, 3), value) for name, value in zip("apn", (0.0, 5.0, 1.0), strict=True)}
-    assert float(net(**given)["order"]) == 0
+    inputs_by_name = {name: torch.full((2, 2, 3), value) for name, value in zip("apn", (0.0, 5.0, 1.0), strict=True)}
+    assert float(net(**inputs_by_name)["order"]) == 0
 
 
 def test_a_layer_knows_its_phase(folder):
     assert float(allowed(TRIPLETS + python("Metric", "apn", ["order"]), "TEST")()["order"]) == 101
 
 
-def test_a_data_layer_goes_on_behind_the_batches_it_has_delivered(folder):
+def test_a_data_layer_resumes_after_the_batches_it_has_delivered(folder):
     net = allowed(TRIPLETS)
     net()
     net.close()
@@ -232,7 +232,7 @@ def test_a_data_layer_goes_on_behind_the_batches_it_has_delivered(folder):
     assert float(again.next_batch()[0].flatten()[0]) == 0
 
 
-def test_a_metric_without_backward_stands_beside_a_loss(folder):
+def test_a_metric_without_backward_works_next_to_a_loss(folder):
     loss = 'layer { name: "far" type: "TripletLoss" bottom: "a" bottom: "p" bottom: "n" top: "far" }'
     net = allowed(inputs("apn", (4, 3)) + loss + python("Metric", "apn", ["order"]))
     bottoms = {name: random(4, 3, seed=seed).requires_grad_() for seed, name in enumerate("apn")}
@@ -241,7 +241,7 @@ def test_a_metric_without_backward_stands_beside_a_loss(folder):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_blobs_of_a_layer_are_parameters_that_begin_as_its_setup_says(folder, in_place):
+def test_blobs_of_a_layer_are_parameters_with_initial_values_from_setup(folder, in_place):
     top = "x" if in_place else "y"
     net = allowed(inputs("x", (4, 3)) + python("Affine", "x", top, more="param { lr_mult: 1 } loss_weight: 1"), "TRAIN")
     scale, shift = net.params["it"]
@@ -278,7 +278,7 @@ def test_two_passes_before_their_gradients_do_not_mix(folder):
         torch.testing.assert_close(x.grad, other.grad)
 
 
-def test_what_a_layer_writes_into_its_bottoms_nobody_else_sees(folder):
+def test_writes_into_bottoms_are_invisible_to_other_layers(folder):
     (folder / "mylayers.py").write_text(MODULE.replace("bottom[0].data * 2", "bottom[0].data.fill(9)"))
     net = allowed(inputs("x", (4, 3)) + python("Plain", "x", "y"))
     x = torch.ones(4, 3)
@@ -286,12 +286,12 @@ def test_what_a_layer_writes_into_its_bottoms_nobody_else_sees(folder):
     assert torch.equal(x, torch.ones(4, 3))
 
 
-def test_a_class_need_not_know_caffe(folder):
+def test_a_class_does_not_need_caffe(folder):
     net = allowed(inputs("x", (4, 3)) + python("Plain", "x", "y"))
     assert torch.equal(net(x=torch.ones(4, 3))["y"], torch.full((4, 3), 2.0))
 
 
-def test_torch_compile_goes_around_the_layer(folder):
+def test_torch_compile_runs_the_layer_uncompiled(folder):
     net = allowed(inputs("x", (4, 3)) + python("Plain", "x", "y"))
     assert torch.equal(torch.compile(net, backend="eager")(x=torch.ones(4, 3))["y"], torch.full((4, 3), 2.0))
 
@@ -304,7 +304,7 @@ REFUSED = (
 )
 
 
-def test_a_layer_that_is_not_allowed_is_shown_and_not_run(folder):
+def test_a_layer_that_is_not_allowed_is_shown_but_not_run(folder):
     (folder / "mylayers.py").write_text("open('it_ran', 'w').close()\n" + MODULE)
     text = inputs("x", (4, 3)) + python("L2Norm", "x", "y", more="param { lr_mult: 2 }")
     graph = sp.build_graph(sp.parse_net(text))
@@ -321,7 +321,7 @@ def test_a_layer_that_is_not_allowed_is_shown_and_not_run(folder):
     assert (folder / "it_ran").exists()
 
 
-def test_shapes_behind_a_layer_that_is_not_allowed_can_be_given(folder):
+def test_shapes_after_a_layer_that_is_not_allowed_can_be_set(folder):
     text = inputs("x", (4, 3)) + python("L2Norm", "x", "y") + 'layer { name: "r" type: "ReLU" bottom: "y" top: "z" }'
     graph = sp.build_graph(sp.parse_net(text), shapes={"y": (4, 3)})
     assert graph.blobs()["z"].shape == (4, 3)
@@ -330,7 +330,7 @@ def test_shapes_behind_a_layer_that_is_not_allowed_can_be_given(folder):
 # The module
 
 
-def test_a_module_is_looked_for_here_and_then_beside_the_net(tmp_path, monkeypatch):
+def test_a_module_is_looked_up_in_the_working_directory_then_next_to_the_net(tmp_path, monkeypatch):
     here, nets = tmp_path / "here", tmp_path / "nets"
     for place, factor in ((here, 3), (nets, 5)):
         place.mkdir()
@@ -356,20 +356,20 @@ def test_a_module_of_a_package_is_found(folder):
     assert float(net(x=torch.ones(4, 3))["y"][0, 0]) == 11
 
 
-def test_caffe_is_there_only_while_a_module_is_imported(folder):
+def test_the_caffe_stand_in_exists_only_during_the_import_of_a_module(folder):
     before = list(sys.path)
     allowed(inputs("x", (4, 3)) + python("Plain", "x", "y"))
     assert "caffe" not in sys.modules
     assert sys.path == before
 
 
-def test_a_folder_named_caffe_is_no_caffe(folder, monkeypatch):
+def test_a_folder_named_caffe_does_not_count_as_caffe(folder, monkeypatch):
     (folder / "caffe").mkdir()
     monkeypatch.syspath_prepend(folder)
     assert allowed(inputs("x", (4, 3)) + python("L2Norm", "x", "y")).graph.blobs()["y"].shape == (4, 3)
 
 
-def test_a_real_caffe_is_left_alone(folder, monkeypatch):
+def test_a_real_caffe_is_not_replaced(folder, monkeypatch):
     class RealLayer:
         """As Boost makes it: built from a message alone, with blobs that cannot be set."""
 
@@ -392,7 +392,7 @@ def test_a_real_caffe_is_left_alone(folder, monkeypatch):
 TWO = inputs("x", (4, 3)) + python("L2Norm", "x", "y")
 
 
-def told(text):
+def error_of(text):
     with pytest.raises(sp.NetError) as caught:
         train_once(text)
     return str(caught.value)
@@ -420,7 +420,8 @@ def test_an_exception_of_the_users_code_is_one_error_with_its_line(folder, where
     text = inputs("x", (4, 3)) + python("Faulty", "x", "y", f'param_str: "{where}"', "loss_weight: 1")
     place = f"{folder / 'mylayers.py'}:{LINES[line]}"
     assert (
-        told(text) == f"<text>:2: layer 'it': {where} of the Python layer 'mylayers.Faulty' failed: {fault} ({place})"
+        error_of(text)
+        == f"<text>:2: layer 'it': {where} of the Python layer 'mylayers.Faulty' failed: {fault} ({place})"
     )
 
 
@@ -442,13 +443,13 @@ def test_an_exception_of_the_users_code_is_one_error_with_its_line(folder, where
         ),
     ],
 )
-def test_what_is_wrong_with_a_python_layer_is_told(folder, text, expected):
-    assert told(text) == f"<text>:2: layer 'it': {expected}"
+def test_errors_in_a_python_layer_are_reported(folder, text, expected):
+    assert error_of(text) == f"<text>:2: layer 'it': {expected}"
 
 
-def test_a_module_that_fails_is_told_with_its_line(folder):
+def test_a_module_that_fails_is_reported_with_its_line(folder):
     (folder / "broken.py").write_text("x = 1\nimport nothing_of_the_kind\n")
-    assert told(TWO.replace("mylayers", "broken")) == (
+    assert error_of(TWO.replace("mylayers", "broken")) == (
         "<text>:2: layer 'it': the Python module 'broken' failed: ModuleNotFoundError: "
         f"No module named 'nothing_of_the_kind' ({folder / 'broken.py'}:2)"
     )

@@ -58,7 +58,7 @@ def lstm(x, cont, static, h, c, params):
 @pytest.mark.parametrize("kind", ["RNN", "LSTM"])
 @pytest.mark.parametrize("with_static", [False, True])
 @pytest.mark.parametrize("exposed", [False, True])
-def test_steps_are_gone_through_one_by_one(kind, with_static, exposed):
+def test_steps_run_one_by_one(kind, with_static, exposed):
     states = {"RNN": 1, "LSTM": 2}[kind]
     shapes = [(STEPS, STREAMS, 5, 6), (STEPS, STREAMS)]
     shapes += [(STREAMS, 7)] * with_static + [(1, STREAMS, SIZE)] * (states * exposed)
@@ -78,7 +78,7 @@ def test_steps_are_gone_through_one_by_one(kind, with_static, exposed):
         assert top.shape == (1, STREAMS, SIZE)
 
 
-def test_blobs_stand_in_caffes_order():
+def test_blobs_have_caffes_order():
     def blobs(kind, bottoms):
         layer = make(f'type: "{kind}" recurrent_param {{ num_output: 5 }}', len(bottoms))
         return dict(zip((role.role for role in layer.params()), layer.param_shapes(bottoms), strict=True))
@@ -131,7 +131,7 @@ def test_the_forget_gates_gradient_is_that_of_caffes_cpu_whatever_cont_is():
     np.testing.assert_allclose(x.grad.numpy(), np.concatenate(parts, -1), rtol=1e-12, atol=1e-14)
 
 
-def test_where_a_sequence_begins_the_cell_is_forgotten_even_with_an_infinite_gate():
+def test_the_cell_resets_at_the_start_of_a_sequence_even_with_an_infinite_gate():
     x = torch.zeros(1, 1, 4)
     x[0, 0, 1] = float("nan")  # the forget gate
     c, _ = run(make('type: "LSTMUnit"', 3, 2), torch.ones(1, 1, 1), x, torch.zeros(1, 1))
@@ -153,18 +153,18 @@ def sequence(steps, streams, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM"])
-def test_a_sequence_cut_in_two_gives_the_same_as_in_one_piece(kind):
+def test_a_sequence_split_in_two_gives_the_same_result(kind):
     whole, halves = (sp.Net(NET.replace("KIND", kind), seed=1) for _ in range(2))
     x, cont = sequence(8, 3), torch.ones(8, 3)
     cont[5, 1] = 0
     expected = whole(x=x, cont=cont)["y"]
-    found = [halves(x=x[part], cont=cont[part])["y"] for part in (slice(4), slice(4, None))]
-    torch.testing.assert_close(torch.cat(found), expected)
+    parts = [halves(x=x[part], cont=cont[part])["y"] for part in (slice(4), slice(4, None))]
+    torch.testing.assert_close(torch.cat(parts), expected)
     # Gone through again, it does not begin with zeros.
-    assert not torch.equal(halves(x=x[:4], cont=cont[:4])["y"], found[0])
+    assert not torch.equal(halves(x=x[:4], cont=cont[:4])["y"], parts[0])
 
 
-def test_a_new_net_begins_with_zeros_even_on_the_same_graph():
+def test_a_new_net_starts_with_zero_state_even_on_the_same_graph():
     graph = sp.build_graph(sp.parse_net(NET.replace("KIND", "LSTM")), phase="TEST")
     x, cont = sequence(4, 3), torch.ones(4, 3)
     first, second = sp.Net(graph, seed=1), sp.Net(graph, seed=1)
@@ -174,7 +174,7 @@ def test_a_new_net_begins_with_zeros_even_on_the_same_graph():
     assert not torch.equal(tops[0], tops[1])
 
 
-def test_fewer_streams_use_the_first_states_and_more_than_ever_begin_with_zeros():
+def test_fewer_streams_use_the_first_states_and_new_streams_start_with_zeros():
     layer = make('type: "RNN" recurrent_param { num_output: 2 }', 2)
     params = [values(shape, 5 + index) for index, shape in enumerate(layer.param_shapes([(1, 4, 5), (1, 4)]))]
 
@@ -195,7 +195,7 @@ def test_fewer_streams_use_the_first_states_and_more_than_ever_begin_with_zeros(
         expect(*go(streams, seed), memory[:streams])
 
 
-def test_what_is_carried_keeps_no_history_alive():
+def test_the_recurrent_state_has_no_autograd_history():
     net = sp.Net(NET.replace("KIND", "LSTM"), phase="TRAIN", seed=1)
     x = sequence(4, 3).requires_grad_()
     assert net(x=x, cont=torch.ones(4, 3))["y"].requires_grad
@@ -208,7 +208,7 @@ def test_what_is_carried_keeps_no_history_alive():
     net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()  # the first pass's graph is gone, and not missed
 
 
-def test_layers_of_one_name_carry_their_own_state():
+def test_layers_with_the_same_name_have_separate_states():
     text = NET.replace("KIND", "RNN") + NET.replace("KIND", "RNN").split("\n", 3)[3].replace('"y"', '"z"')
     net = sp.Net(text, seed=1)
     assert len({id(param) for param in net.parameters()}) == 10
@@ -218,7 +218,7 @@ def test_layers_of_one_name_carry_their_own_state():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
-def test_the_carried_state_goes_on_when_traced_whole():
+def test_the_recurrent_state_continues_when_compiled():
     torch.compiler.reset()
     plain, traced = (sp.Net(NET.replace("KIND", "LSTM"), seed=1) for _ in range(2))
     layer = traced.graph.nodes[1].layer
@@ -233,7 +233,7 @@ def test_the_carried_state_goes_on_when_traced_whole():
     torch.compiler.reset()
 
 
-def test_a_static_input_has_a_matrix_of_its_own():
+def test_a_static_input_has_a_separate_matrix():
     text = NET.replace("KIND", "LSTM").replace('top: "cont"\n', 'top: "cont" top: "s"\n')
     text = text.replace("shape { dim: 4 dim: 3 } }", "shape { dim: 4 dim: 3 } shape { dim: 3 dim: 7 } }")
     net = sp.Net(text.replace('bottom: "cont"', 'bottom: "cont" bottom: "s"'))
@@ -253,7 +253,7 @@ def test_a_static_input_has_a_matrix_of_its_own():
     ],
     ids=["goes on", "begins", "half", "begins in the middle"],
 )
-def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, by_torch, monkeypatch):
+def test_torchs_kernel_the_autograd_rule_and_single_steps_agree(cont, by_torch, monkeypatch):
     text = f"""
       layer {{ name: "in" type: "Input" top: "x" top: "cont"
         input_param {{ shape {{ dim: {STEPS} dim: {STREAMS} dim: 5 }} shape {{ dim: {STEPS} dim: {STREAMS} }} }} }}
@@ -261,31 +261,31 @@ def test_torchs_kernel_the_rule_and_the_steps_one_by_one_compute_the_same(cont, 
         num_output: {SIZE} weight_filler {{ type: "gaussian" std: 1 }} bias_filler {{ type: "gaussian" std: 1 }} }} }}
     """
     x = torch.randn(STEPS, STREAMS, 5, generator=torch.Generator().manual_seed(3))
-    taken = []
+    calls = []
     torchs = torch.lstm
-    monkeypatch.setattr(torch, "lstm", lambda *given: (taken.append("torch's"), torchs(*given))[1])
-    found = []
+    monkeypatch.setattr(torch, "lstm", lambda *arguments: (calls.append("torch's"), torchs(*arguments))[1])
+    results = []
     for kind in (torch.float32, torch.float64, None):
         net = sp.Net(text, "TRAIN", seed=5).to(kind or torch.float64)
         if kind is None:
             monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        given = x.to(kind or torch.float64, copy=True).requires_grad_()
+        inputs = x.to(kind or torch.float64, copy=True).requires_grad_()
         net(x=x * 2, cont=torch.ones(STEPS, STREAMS))  # so that there is a state
-        out = net(x=given, cont=torch.tensor(cont))["y"]
+        out = net(x=inputs, cont=torch.tensor(cont))["y"]
         weights = torch.arange(1.0, out.numel() + 1).view(out.shape)
         (out * weights).sum().backward()
         states = next(iter(net.run_state.carried.values()))
-        found.append([t.double() for t in (out.detach(), given.grad, *states, *(p.grad for p in net.parameters()))])
-    assert len(taken) == 1 + by_torch
-    for way in found[1:]:
-        for one, other in zip(found[0], way, strict=True):
+        results.append([t.double() for t in (out.detach(), inputs.grad, *states, *(p.grad for p in net.parameters()))])
+    assert len(calls) == 1 + by_torch
+    for way in results[1:]:
+        for one, other in zip(results[0], way, strict=True):
             torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-5)
-    for one, other in zip(*found[1:], strict=True):
+    for one, other in zip(*results[1:], strict=True):
         torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_what_a_caller_does_to_the_output_does_not_change_what_is_carried(kind):
+def test_changing_the_output_does_not_change_the_recurrent_state(kind):
     net = sp.Net(NET.replace("KIND", "LSTM"), phase="TEST", seed=1).to(kind)
     y = net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"]
     (h, _) = next(iter(net.run_state.carried.values()))

@@ -85,18 +85,18 @@ EXPECTED = MyLossParameters(
 def layer_of(net, problems=None):
     """Return the layer after the inputs. Errors in its shapes are ignored."""
     ignored = [] if problems is None else problems
-    made = []
+    instances = []
     kind = base.find_layer("MyLoss")
-    kind.read = lambda self, message: made.append(self)
+    kind.read = lambda self, message: instances.append(self)
     sp.build_graph(net, on_problem=ignored.append)
-    return made[0]
+    return instances[0]
 
 
 def test_settings_are_read_from_text_by_name(my_loss):
     assert layer_of(sp.parse_net(NET.replace("SETTINGS", ALL))).parameters == EXPECTED
 
 
-def test_settings_left_out_have_their_defaults(my_loss):
+def test_omitted_settings_have_their_defaults(my_loss):
     assert layer_of(sp.parse_net(NET.replace("SETTINGS", "margin: 0.5"))).parameters == MyLossParameters(0.5)
 
 
@@ -127,7 +127,7 @@ def test_settings_are_read_from_binary_files_by_number(my_loss):
     assert layer_of(binary).parameters == EXPECTED
 
 
-def test_what_was_read_from_text_is_written_to_binary_files(my_loss):
+def test_settings_read_from_text_are_written_to_binary_files(my_loss):
     graph = sp.build_graph(sp.parse_net(NET.replace("SETTINGS", ALL.replace("-1.5", "1.5"))))
     written = schema.NetParameter(layer=[node.message for node in graph.nodes]).SerializeToString()
     again = sp.build_graph(schema.NetParameter.FromString(written))
@@ -135,14 +135,14 @@ def test_what_was_read_from_text_is_written_to_binary_files(my_loss):
     assert again.nodes[1].layer.parameters.weighting.powers == (2, 3)
 
 
-def test_the_schema_knows_nothing_of_it(my_loss):
+def test_the_schema_does_not_change(my_loss):
     before = schema.LayerParameter.DESCRIPTOR.file.serialized_pb
     sp.build_graph(sp.parse_net(NET.replace("SETTINGS", "margin: 2")))
     assert schema.LayerParameter.DESCRIPTOR.file.serialized_pb == before
     assert "my_loss_param" not in schema.LayerParameter.DESCRIPTOR.fields_by_name
 
 
-def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_loss):
+def test_a_net_with_a_custom_loss_runs_and_the_parsed_net_does_not_change(my_loss):
     parsed = sp.parse_net(NET.replace("SETTINGS", "margin: 2"))
     for _ in range(2):
         net = sp.Net(parsed)
@@ -151,7 +151,7 @@ def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "expected"),
     [
         ("mrgin: 2", "4: layer 'l': unknown field 'mrgin' in my_loss_param; did you mean 'margin'?"),
         ("margin: 1 mode: SOF", "4: layer 'l': 'mode': expected one of HARD, SOFT, got 'SOF'"),
@@ -170,10 +170,10 @@ def test_a_net_with_it_runs_and_reading_it_changes_nothing_in_the_parsed_net(my_
         ("mean: true\n margin: -1", "5: layer 'l': margin is below 0"),
     ],
 )
-def test_what_is_wrong_with_settings_is_told_with_its_line(my_loss, written, told):
+def test_errors_in_settings_are_reported_with_their_line(my_loss, written, expected):
     with pytest.raises(sp.NetError) as caught:
         sp.Net(NET.replace("SETTINGS", written))
-    assert str(caught.value) == f"<text>:{told}"
+    assert str(caught.value) == f"<text>:{expected}"
 
 
 def test_settings_written_as_a_plain_value_are_refused(my_loss):
@@ -184,7 +184,7 @@ def test_settings_written_as_a_plain_value_are_refused(my_loss):
         sp.Net(text)
 
 
-def test_a_misspelt_name_of_the_settings_is_told(my_loss):
+def test_a_misspelt_name_of_the_settings_is_reported(my_loss):
     with pytest.raises(
         sp.NetError, match=r"3: layer 'l': unknown field 'my_los_param'; did you mean 'my_loss_param'\?"
     ):
@@ -230,7 +230,7 @@ def test_towers_with_other_settings_are_not_fused(my_loss):
         torch.testing.assert_close(outputs["t_p"], 2 * by * outputs["t"])
 
 
-def test_a_number_left_out_is_made_of_the_name():
+def test_an_omitted_number_is_computed_from_the_name():
     @dataclass(frozen=True)
     class Nothing:
         pass
@@ -259,7 +259,7 @@ def test_a_second_registration_is_refused_unless_it_replaces(my_loss):
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "told"),
+    ("name", "number", "expected"),
     [
         ("loss_param", None, "loss_param is already a field of Caffe; choose another name for the settings"),
         ("center_param", 147, "field 147 is swish_param in Caffe; omit the number of center_param"),
@@ -267,8 +267,8 @@ def test_a_second_registration_is_refused_unless_it_replaces(my_loss):
         ("my_param", 2**29, "536870912 is not a valid field number"),
     ],
 )
-def test_names_and_numbers_that_are_taken_are_refused(name, number, told):
-    with pytest.raises(ValueError, match=told):
+def test_names_and_numbers_in_use_are_refused(name, number, expected):
+    with pytest.raises(ValueError, match=expected):
         sp.layer("Mine", parameters=Weighting, field=name, number=number)
 
 
@@ -308,7 +308,7 @@ class Times(sp.Layer):
 """
 
 
-def test_a_file_of_layers_finds_what_lies_beside_it_and_may_be_given_twice(tmp_path):
+def test_a_layer_file_imports_from_its_folder_and_can_be_loaded_twice(tmp_path):
     (tmp_path / "beside.py").write_text("FACTOR = 3")
     (tmp_path / "mine.py").write_text(FILE.replace("{name}", "File"))
     register_layers(tmp_path / "mine.py")
@@ -321,7 +321,7 @@ def test_a_file_of_layers_finds_what_lies_beside_it_and_may_be_given_twice(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("x = 1\ny = x +\n", "SyntaxError: invalid syntax"),
         ("x = 1\nfoo()\n", "NameError: name 'foo' is not defined"),
@@ -332,16 +332,16 @@ def test_a_file_of_layers_finds_what_lies_beside_it_and_may_be_given_twice(tmp_p
         ),
     ],
 )
-def test_a_file_of_layers_that_fails_is_told_in_one_line(tmp_path, text, told):
+def test_a_layer_file_that_fails_is_reported_in_one_line(tmp_path, text, expected):
     file = tmp_path / "mine.py"
     file.write_text(text)
     with pytest.raises(sp.NetError) as caught:
         register_layers(file)
-    assert str(caught.value).startswith(f"layer file '{file}' failed: {told}")
+    assert str(caught.value).startswith(f"layer file '{file}' failed: {expected}")
     assert str(caught.value).endswith(f"({file}:2)")
 
 
-def test_a_file_of_layers_that_is_not_there_or_no_python_is_told(tmp_path):
+def test_a_missing_or_non_python_layer_file_is_reported(tmp_path):
     with pytest.raises(sp.NetError, match=r"layer file 'none\.py' does not exist"):
         register_layers("none.py")
     (tmp_path / "mine.txt").write_text("")
@@ -389,11 +389,11 @@ def blocks(inner):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.recursive(st.sampled_from(VALUES).map(lambda value: f": {value}"), blocks, max_leaves=12))
-def test_whatever_stands_in_the_settings_they_are_read_or_told(my_loss, text):
+def test_any_settings_are_read_or_reported(my_loss, text):
     written = NET.replace("my_loss_param {\n    SETTINGS\n  }", f"my_loss_param{text}")
     assert written != NET
-    found = settings_or_error(written)
-    assert isinstance(found, MyLossParameters) or "\n" not in str(found)
+    outcome = settings_or_error(written)
+    assert isinstance(outcome, MyLossParameters) or "\n" not in str(outcome)
 
 
 def settings_or_error(text):

@@ -25,16 +25,16 @@ def test_argmax_prefers_the_later_of_equal_values(seed, top_k, axis):
     x = (values((3, 5, 6), seed) * 2).round()  # ties are frequent
     setting = f"top_k: {top_k}" + (f" axis: {axis}" if axis is not None else "")
     (places,) = run(make(f'type: "ArgMax" argmax_param {{ {setting} }}'), x)
-    (found,) = run(make(f'type: "ArgMax" argmax_param {{ {setting} out_max_val: true }}'), x)
+    (values_top,) = run(make(f'type: "ArgMax" argmax_param {{ {setting} out_max_val: true }}'), x)
     if axis is None:
         expected, highest = argmax(x.numpy().reshape(3, 30), top_k)
         np.testing.assert_array_equal(places.numpy(), expected[:, None])
-        np.testing.assert_array_equal(found.numpy(), np.stack([expected, highest], 1))
+        np.testing.assert_array_equal(values_top.numpy(), np.stack([expected, highest], 1))
         return
     last = x.movedim(axis, -1)
     expected, highest = argmax(last.reshape(-1, last.shape[-1]).numpy(), top_k)
-    for top, wanted in ((places, expected), (found, highest)):
-        np.testing.assert_array_equal(top.movedim(axis, -1).numpy(), wanted.reshape(*last.shape[:-1], top_k))
+    for top, reference in ((places, expected), (values_top, highest)):
+        np.testing.assert_array_equal(top.movedim(axis, -1).numpy(), reference.reshape(*last.shape[:-1], top_k))
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_argmax_prefers_the_later_of_equal_values(seed, top_k, axis):
         ((4, 7), "axis: 1 top_k: 2 out_max_val: true", (4, 2)),
     ],
 )
-def test_argmax_has_three_axes_at_least_unless_told_an_axis(shape, setting, expected):
+def test_argmax_has_at_least_three_axes_without_axis(shape, setting, expected):
     layer = make(f'type: "ArgMax" argmax_param {{ {setting} }}')
     assert tuple(layer.top_shapes([shape])[0]) == expected
     assert tuple(run(layer, values(shape))[0].shape) == expected
 
 
-def test_filter_keeps_rows_by_their_selector_and_gives_the_others_no_gradient():
+def test_filter_selects_rows_and_the_others_have_no_gradient():
     blobs = [values((6, 2, 3), 1).requires_grad_(), values((6, 4), 2).requires_grad_()]
     selector = torch.tensor([0.0, 1.0, 0.0, -0.5, 2.0, 0.0]).reshape(6, 1, 1)
     tops = run(make('type: "Filter"', 3, 2), *blobs, selector)
@@ -66,7 +66,7 @@ def test_filter_keeps_rows_by_their_selector_and_gives_the_others_no_gradient():
         assert blob.grad.flatten(1)[:, 0].tolist() == [0, 7, 0, 7, 7, 0]
 
 
-def test_filter_may_keep_no_row_at_all():
+def test_filter_can_drop_every_row():
     x = values((3, 5)).requires_grad_()
     (top,) = run(make('type: "Filter"', 2), x, torch.zeros(3))
     assert top.shape == (0, 5)
@@ -74,7 +74,7 @@ def test_filter_may_keep_no_row_at_all():
     assert not x.grad.any()
 
 
-def test_a_net_goes_on_with_as_many_rows_as_a_filter_keeps():
+def test_a_net_continues_with_the_rows_that_a_filter_keeps():
     text = """
     layer { name: "in" type: "Input" top: "x" top: "s" input_param { shape { dim: 5 dim: 3 } shape { dim: 5 } } }
     layer { name: "f" type: "Filter" bottom: "x" bottom: "s" top: "kept" }
@@ -86,7 +86,7 @@ def test_a_net_goes_on_with_as_many_rows_as_a_filter_keeps():
     assert net(x=torch.ones(8, 3), s=torch.arange(8))["y"].shape == (7, 2)
 
 
-def test_batch_reindex_takes_rows_by_number_and_adds_their_gradients():
+def test_batch_reindex_selects_rows_by_number_and_adds_their_gradients():
     x = values((4, 3)).requires_grad_()
     (top,) = run(make('type: "BatchReindex"', 2), x, torch.tensor([3.9, 0.0, 3.0, 1.0, 3.0]))
     assert torch.equal(top, x[[3, 0, 3, 1, 3]])
@@ -112,7 +112,7 @@ def test_a_row_number_outside_the_batch_is_named(number):
         ("axis: 0 offset: 1", lambda x: x[1:3, 1:5, 1:4, 1:3]),
     ],
 )
-def test_crop_cuts_what_the_offsets_say(setting, expected):
+def test_crop_cuts_at_the_offsets(setting, expected):
     x = values((4, 5, 8, 7), dtype=torch.float32).requires_grad_()
     reference = torch.zeros(2, 4, 3, 2, requires_grad=True)
     (top,) = run(make(f'type: "Crop" crop_param {{ {setting} }}', 2), x, reference)
@@ -122,7 +122,7 @@ def test_crop_cuts_what_the_offsets_say(setting, expected):
     assert reference.grad is None
 
 
-def test_tile_repeats_all_that_an_axis_holds():
+def test_tile_repeats_the_content_of_an_axis():
     x = torch.arange(6.0).reshape(2, 3, 1)
     assert run(make('type: "Tile" tile_param { tiles: 2 }'), x)[0].flatten(1).tolist() == [
         [0, 1, 2, 0, 1, 2],
@@ -190,5 +190,5 @@ def test_a_parameter_is_a_blob_that_learns():
         ('type: "InfogainLoss" infogain_loss_param { source: "H.bin" axis: 2 }', 2, "axis 2 H 'H.bin'"),
     ],
 )
-def test_layers_say_their_settings_in_few_words(text, bottoms, expected):
+def test_row_layer_settings_are_described_briefly(text, bottoms, expected):
     assert make(text, bottoms).describe() == expected

@@ -14,7 +14,7 @@ SHAPE = (2, 7, 5, 3)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
-def test_lrn_sums_the_squares_of_neighbouring_channels(size):
+def test_lrn_sums_the_squares_of_neighboring_channels(size):
     layer = make(f'type: "LRN" lrn_param {{ local_size: {size} alpha: 0.5 beta: 0.75 k: 2 }}')
     x = values(SHAPE)
     expected = torch.empty_like(x)
@@ -41,28 +41,28 @@ def test_lrn_within_a_channel_sums_the_squares_around_and_ignores_k(size):
 
 
 @pytest.mark.parametrize(("across", "axes"), [("true", (1, 2, 3)), ("false", (2, 3))])
-def test_mvn_takes_the_gradient_without_eps(across, axes):
+def test_mvn_computes_the_gradient_without_eps(across, axes):
     layer = make(f'type: "MVN" mvn_param {{ eps: 0.25 across_channels: {across} }}')
     x, gradient = values(SHAPE, 1).numpy(), values(SHAPE, 2).numpy()
     mean, deviation = x.mean(axes, keepdims=True), x.std(axes, keepdims=True)
     y = (x - mean) / (deviation + 0.25)
     expected = gradient - gradient.mean(axes, keepdims=True) - y * (y * gradient).mean(axes, keepdims=True)
-    given = torch.tensor(x, requires_grad=True)
-    (top,) = run(layer, given)
+    x_tensor = torch.tensor(x, requires_grad=True)
+    (top,) = run(layer, x_tensor)
     np.testing.assert_allclose(top.detach().numpy(), y, rtol=1e-12)
-    (found,) = torch.autograd.grad(top, given, torch.from_numpy(gradient))
-    np.testing.assert_allclose(found.numpy(), expected / (deviation + 0.25), rtol=1e-12, atol=1e-12)
+    (gradient_of_x,) = torch.autograd.grad(top, x_tensor, torch.from_numpy(gradient))
+    np.testing.assert_allclose(gradient_of_x.numpy(), expected / (deviation + 0.25), rtol=1e-12, atol=1e-12)
 
 
 def test_mvn_of_equal_values_is_zero_with_finite_gradient():
     x = torch.full((2, 3, 4, 5), 0.75, requires_grad=True)
     (top,) = run(make('type: "MVN"'), x)
-    (found,) = torch.autograd.grad(top.sum(), x)
+    (gradient_of_x,) = torch.autograd.grad(top.sum(), x)
     assert torch.equal(top, torch.zeros(2, 3, 4, 5))
-    assert found.isfinite().all()
+    assert gradient_of_x.isfinite().all()
 
 
-def test_mvn_gives_four_axes_whatever_it_takes():
+def test_mvn_returns_four_axes_for_any_input():
     layer = make('type: "MVN" mvn_param { across_channels: true normalize_variance: false }')
     assert layer.top_shapes([(2, 3)]) == [(2, 3, 1, 1)]
     x = values((2, 3))
@@ -94,17 +94,21 @@ def test_scale_multiplies_along_its_axes(settings, second, factor, bias):
     layer.top_shapes(bottoms)
     shapes = layer.param_shapes(bottoms)
     assert len(shapes) == (second is None) + bias
-    given = [values(shape, seed).requires_grad_() for seed, shape in enumerate([*bottoms, *shapes])]
-    (top,) = run(layer, *given[: len(bottoms)], params=given[len(bottoms) :])
-    arrays = [tensor.detach().numpy() for tensor in given]
+    tensors = [values(shape, seed).requires_grad_() for seed, shape in enumerate([*bottoms, *shapes])]
+    (top,) = run(layer, *tensors[: len(bottoms)], params=tensors[len(bottoms) :])
+    arrays = [tensor.detach().numpy() for tensor in tensors]
     expected = arrays[0] * arrays[1].reshape(factor) + (arrays[2].reshape(factor) if bias else 0)
     np.testing.assert_allclose(top.detach().numpy(), expected)
 
     gradient = values(SHAPE, 5).numpy()
-    found = torch.autograd.grad(top, given, torch.from_numpy(gradient))
+    gradients = torch.autograd.grad(top, tensors, torch.from_numpy(gradient))
     summed = tuple(axis for axis, size in enumerate(factor) if size == 1)
-    wanted = [gradient * arrays[1].reshape(factor), (gradient * arrays[0]).sum(summed), gradient.sum(summed)]
-    for grad, expected, array in zip(found, wanted, arrays, strict=False):
+    expected_gradients = [
+        gradient * arrays[1].reshape(factor),
+        (gradient * arrays[0]).sum(summed),
+        gradient.sum(summed),
+    ]
+    for grad, expected, array in zip(gradients, expected_gradients, arrays, strict=False):
         np.testing.assert_allclose(grad.numpy(), expected.reshape(array.shape), atol=1e-12)
 
 
@@ -118,7 +122,7 @@ def test_bias_adds_along_its_axes(settings, second, term):
     np.testing.assert_array_equal(top.numpy(), x.numpy() + b.numpy().reshape(term))
 
 
-def test_a_factor_begins_as_one_and_a_term_as_zero_unless_filled():
+def test_scale_starts_at_one_and_bias_at_zero_without_a_filler():
     text = """
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
         layer { name: "s" type: "Scale" bottom: "x" top: "y" scale_param { bias_term: true } }
@@ -139,7 +143,7 @@ def test_a_factor_begins_as_one_and_a_term_as_zero_unless_filled():
     }
 
 
-def test_one_number_for_all_is_saved_and_loaded(tmp_path):
+def test_a_scalar_parameter_is_saved_and_loaded(tmp_path):
     text = """
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
         layer { name: "p" type: "PReLU" bottom: "x" top: "y" prelu_param { channel_shared: true FILLER } }"""
@@ -190,11 +194,11 @@ def test_prelu_has_a_slope_for_each_channel_or_one_for_all(shared):
         ),
     ],
 )
-def test_settings_that_do_nothing_are_told(text, bottoms, unused):
+def test_settings_without_effect_are_reported(text, bottoms, unused):
     assert list(make(text, bottoms).unused_fields()) == unused
 
 
-def test_statistics_cannot_be_told_to_learn():
+def test_statistics_cannot_have_a_learning_rate():
     text = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
 layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y"
   param { lr_mult: 0 }
@@ -215,7 +219,7 @@ layer { name: "bn" type: "BatchNorm" bottom: "x" top: "y"
         ('type: "Bias" bias_param { axis: -4 }', 1, False),
     ],
 )
-def test_whether_rows_stand_alone_hangs_on_the_settings(text, bottoms, independent):
+def test_row_independence_depends_on_the_settings(text, bottoms, independent):
     assert make(text, bottoms, phase="TRAIN").rows_independent() is independent
 
 
@@ -237,5 +241,5 @@ def test_whether_rows_stand_alone_hangs_on_the_settings(text, bottoms, independe
         ('type: "PReLU" prelu_param { channel_shared: true }', "one slope for all channels"),
     ],
 )
-def test_normalisation_and_scale_are_told_in_few_words(text, words):
+def test_normalization_and_scale_are_described_briefly(text, words):
     assert make(text).describe() == words

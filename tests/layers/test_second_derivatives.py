@@ -33,7 +33,7 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {  # of x (3, 5)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_second_derivative_by_way_of_the_bottom_is_refused(rule: Callable[[Tensor], Tensor]) -> None:
+def test_a_second_derivative_through_the_bottom_is_refused(rule: Callable[[Tensor], Tensor]) -> None:
     x = drawn(3, 5).requires_grad_()
     refused = pytest.raises(RuntimeError, match=r"(Rule|Convolution)Backward has no second derivative")
     with refused:
@@ -47,7 +47,7 @@ def test_a_second_derivative_by_way_of_the_bottom_is_refused(rule: Callable[[Ten
 
 def test_rules_that_are_their_own_derivative_have_second_ones() -> None:
     x, bias = drawn(4, 3).requires_grad_(), drawn(3).requires_grad_()
-    assert gradgradcheck(lambda *given: add_bias(*given, [1, 3]).square(), (x, bias))
+    assert gradgradcheck(lambda *tensors: add_bias(*tensors, [1, 3]).square(), (x, bias))
     quotients = make('type: "Eltwise" eltwise_param { operation: PROD stable_prod_grad: false }', 3)
     factors = [(drawn(2, 3) + index).requires_grad_() for index in range(3)]
-    assert gradgradcheck(lambda *given: run(quotients, *given)[0], factors)
+    assert gradgradcheck(lambda *tensors: run(quotients, *tensors)[0], factors)
