@@ -71,7 +71,9 @@ def draw_records(records: Sequence[tuple[Pixels, int]]) -> Any:
     for number, (tile, (pixels, label)) in enumerate(zip(tiles, records, strict=True)):
         x, y = _GAP + number % columns * width, _GAP + number // columns * height
         picture.paste(tile, (x, y))
-        text, color = _caption(pixels.shape[0], label)
+        text, color = f"label {label}", _INK
+        if pixels.shape[0] in (2, 6) and label in (0, 1):
+            text, color = ("same", _SAME) if label else ("different", _DIFFERENT)
         draw.text((x, y + tile.height + 1), text, fill=color)
     return picture
 
@@ -100,9 +102,3 @@ def _tile(pixels: Pixels) -> Any:
         enlarged = image.resize((width * factor, height * factor), Image.Resampling.NEAREST)
         tile.paste(enlarged, (number * (width * factor + 2), 0))
     return tile
-
-
-def _caption(channels: int, label: int) -> tuple[str, tuple[int, int, int]]:
-    if channels in (2, 6) and label in (0, 1):
-        return ("same", _SAME) if label else ("different", _DIFFERENT)
-    return f"label {label}", _INK

@@ -104,17 +104,13 @@ def write_tuples(
     count, width = tuples.shape
     with ThreadPoolExecutor() as threads, create_database(path, backend, overwrite=overwrite) as writer:
         read = _reader(images, threads)
-        for begin, end in _parts(count, width * read(tuples[:1, 0]).nbytes):
+        at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // (width * read(tuples[:1, 0]).nbytes)))
+        for begin in range(0, count, at_once):
+            end = min(begin + at_once, count)
             chosen = read(tuples[begin:end].ravel())  # (n k, C, H, W)
             stacked = chosen.reshape(end - begin, -1, *chosen.shape[2:])
             writer.put(_records(stacked, labels[begin:end], begin))
             progress(end)
-
-
-def _parts(count: int, size: int) -> Sequence[tuple[int, int]]:
-    """Return begin and end of each batch of records, which have `size` bytes each."""
-    at_once = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size))
-    return [(begin, min(begin + at_once, count)) for begin in range(0, count, at_once)]
 
 
 def _reader(images: LabeledImages | NDArray[numpy.uint8], threads: ThreadPoolExecutor) -> Reader:
