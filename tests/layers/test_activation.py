@@ -1,4 +1,4 @@
-"""Caffe's rules of functions of one number: at kinks, at bounds, far out."""
+"""Caffe's rules of element-wise functions: at kinks, at bounds and for large values."""
 
 from __future__ import annotations
 

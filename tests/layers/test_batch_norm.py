@@ -1,4 +1,4 @@
-"""BatchNorm's statistics through the public interface, against Caffe's rules computed by numpy."""
+"""BatchNorm's statistics through the public interface, compared with Caffe's rules in numpy."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_training_follows_caffes_rules_and_testing_uses_stored_statistics():
         expected = caffe.test(held_out) * scale.reshape(spread) + bias.reshape(spread) + 0.5
         loss = test(x=held_out)["loss"]
         np.testing.assert_allclose(loss.detach().numpy(), expected**2, rtol=1e-4, atol=1e-4)
-        assert_statistics(test, "bn", caffe)  # testing leaves them alone
+        assert_statistics(test, "bn", caffe)  # testing does not change them
 
         x = next(draw)
         normalized = caffe.train(x)

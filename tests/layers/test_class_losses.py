@@ -1,4 +1,4 @@
-"""Losses of class scores against the formulas written out, and where the matrix of InfogainLoss comes from."""
+"""Losses of class scores, compared with their formulas, and the sources of InfogainLoss's matrix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siamese_proto.proto import schema
 
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 def test_hinge_loss_pushes_the_labels_score_over_one_and_the_others_below_minus_one(norm):
-    x = (values((4, 3, 2)) * 2).requires_grad_()  # some on the very edge, +1 or -1
+    x = (values((4, 3, 2)) * 2).requires_grad_()  # some exactly at the edge, +1 or -1
     labels = torch.tensor([0.0, 5.0, 2.9, 4.0])
     (top,) = run(make(f'type: "HingeLoss" hinge_loss_param {{ norm: {norm} }}', 2), x, labels.reshape(4, 1, 1, 1))
     top.mul(3).backward()
@@ -46,7 +46,7 @@ def test_multinomial_gradients_are_the_derivatives_above_the_floor():
 
 
 def infogain(x, labels, gains, ignored):
-    """Sum of losses, its gradient, labels that count; x is (N, C, S)."""
+    """Return the sum of losses, its gradient and the number of labels that count; x is (N, C, S)."""
     total, counted, grad = 0.0, 0, np.zeros_like(x)
     for n, s in np.ndindex(x.shape[0], x.shape[2]):
         label = labels[n, s]
@@ -92,7 +92,7 @@ def test_infogain_loss_takes_the_classes_from_its_own_axis(axis):
     x, gains = values((3, 5, 4)), values((4, 4), 7)
     labels = torch.arange(15).reshape(3, 5) % 4
     total, _, _ = infogain(x.numpy().reshape(15, 4, 1), labels.numpy().reshape(15, 1), gains.numpy(), None)
-    # The axis of softmax_param does not count.
+    # The axis of softmax_param has no effect.
     setting = f"infogain_loss_param {{ axis: {axis} }} softmax_param {{ axis: 1 }}"
     (top,) = run(make(f'type: "InfogainLoss" {setting}', 3), x, labels.double(), gains)
     np.testing.assert_allclose(top.item(), total / 15, rtol=1e-12)

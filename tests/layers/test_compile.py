@@ -1,4 +1,4 @@
-"""Every layer type is traced whole, forward and backward, by torch.compile: no break in the graph."""
+"""torch.compile compiles every layer type, forward and backward, without a graph break."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMBERS = {"a": 1, "b": 2, "c": 2}
 
 
 def phases(case):
-    """TRAIN, and TEST where a layer does something else then."""
+    """Return TRAIN, and also TEST if the layer behaves differently there."""
     other = case[0] in ("BatchNorm", "Dropout", "ChannelDropout") or "STOCHASTIC" in case[1]
     return ("TRAIN", "TEST") if other else ("TRAIN",)
 
@@ -31,7 +31,7 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
-# Comes from torch itself, wherever it traces an autograd Function.
+# torch raises this whenever it traces an autograd Function.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("case", "phase"), TRACED, ids=[f"{case[0]}-{phase}-{case[1]}" for case, phase in TRACED])
 def test_a_compiled_layer_computes_the_same(case, phase):
@@ -71,4 +71,4 @@ def test_each_iteration_draws_again_without_recompiling():
         drawn.append(forward(x))
         assert torch.equal(drawn[-1], run(layer, x, state=state)[0])
     assert not any(torch.equal(one, other) for one, other in itertools.combinations(drawn, 2))
-    assert traced.frame_count <= 2  # once as it is, once for any iteration
+    assert traced.frame_count <= 2  # once for these values, once for any iteration

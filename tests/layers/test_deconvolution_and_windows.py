@@ -14,7 +14,7 @@ from siamese_proto.errors import DataError
 
 
 def spread(x, weight, bias, stride, pad, dilation, group):
-    """Every value of the bottom adds its kernel to the top: x (N, C, *S), weight (C, O / group, *K)."""
+    """Add the kernel of every bottom value to the top: x (N, C, *S), weight (C, O / group, *K)."""
     kernel, rank = weight.shape[2:], x.ndim - 2
     whole = [stride[i] * (x.shape[2 + i] - 1) + dilation[i] * (kernel[i] - 1) + 1 for i in range(rank)]
     outputs = weight.shape[1]
@@ -40,7 +40,7 @@ def spread(x, weight, bias, stride, pad, dilation, group):
             (2, 6, 4, 5),
             ((2, 4), (3, 1), (1, 2), (1, 1), 2),
         ),
-        # more pad than the kernel reaches, and a stride beyond the kernel
+        # more padding than the kernel size, and a stride larger than the kernel
         ("kernel_size: 2 stride: 3 pad: 4", (2, 6, 5, 4), ((2, 2), (3, 3), (4, 4), (1, 1), 1)),
         ("kernel_size: 3 stride: 2 pad: 1 dilation: 2 group: 3", (2, 6, 3, 4), ((3, 3), (2, 2), (1, 1), (2, 2), 3)),
         (
@@ -108,7 +108,7 @@ def test_without_spatial_axes_deconvolution_is_a_product_by_groups(kind, setting
 
 
 def columns(x, kernel, stride, pad, dilation):
-    """The windows of x (N, C, *S) as channels, by loops."""
+    """Return the windows of x (N, C, *S) as channels, computed in loops."""
     rank = x.ndim - 2
     x = np.pad(x, [(0, 0), (0, 0), *((pad[i], pad[i]) for i in range(rank))])
     counts = [(x.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(rank)]

@@ -1,4 +1,4 @@
-"""Every layer computes where its bottoms are: nothing is made on the CPU in between, forward or backward.
+"""Every layer computes on the device of its bottoms: it creates no CPU tensors, forward or backward.
 
 The device `meta` follows shapes without computing and refuses to be mixed with another, so a machine without a GPU
 tells as well.
@@ -18,7 +18,7 @@ NUMBERS = {"a": 1, "b": 2, "c": 2}
 
 
 def draws(case: Any, phase: str) -> bool:
-    """Whether the layer draws numbers: `meta` has no generator."""
+    """Return whether the layer draws random numbers: `meta` has no generator."""
     return phase == "TRAIN" and (case[0] in ("Dropout", "ChannelDropout") or "STOCHASTIC" in case[1])
 
 

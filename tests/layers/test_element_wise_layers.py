@@ -1,4 +1,4 @@
-"""Caffe's rules of layers that work on each element: ties, zeros, constants, random masks; and where gradients go."""
+"""Caffe's rules of layers that work on each element: ties, zeros, constants, random masks and gradients."""
 
 from __future__ import annotations
 

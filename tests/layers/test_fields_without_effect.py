@@ -1,4 +1,4 @@
-"""Nothing is passed over in silence: fields that change nothing are reported with their line."""
+"""Fields without effect are reported with their line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OLD_HEAD = 'input: "x" input_dim: 2 input_dim: 3 input_dim: 9 input_dim: 8\n'
 
 
 def findings(text: str) -> list[str]:
-    """What check says of a net, without the kind of finding where it is the one this is about."""
+    """Return the findings for a net; lines omit the code of the findings under test."""
     head = OLD_HEAD if text.startswith("layers") else HEAD
     others = ("old-dialect", "pair-bottoms")  # two bottoms are one blob here
     findings = [finding for finding in check_net(head + text) if finding.code not in others]
@@ -39,7 +39,7 @@ def layer(kind: str, settings: str, extra: str = "", bottoms: tuple[str, ...] = 
 
 CONVOLUTION = "convolution_param { num_output: 2 kernel_size: 3"
 
-# settings of the layer that stand on line 5, what is said
+# settings of the layer on line 5, expected finding
 TABLE = [
     (
         layer("Convolution", CONVOLUTION + "\n engine: CUDNN }"),
@@ -126,7 +126,7 @@ TABLE = [
         layer("SigmoidCrossEntropyLoss", "propagate_down: true\n propagate_down: true", bottoms=("x", "x")),
         ["6: propagate_down true has no effect: SigmoidCrossEntropyLoss has no gradient for bottom 1"],
     ),
-    # The first dialects: what is moved into transform_param has its effect there.
+    # The oldest formats: fields moved to transform_param have an effect there.
     (
         'layers { name: "it" type: DATA top: "y" data_param { source: "none" scale: 0.5 } }\n'
         'layers { name: "it" type: RELU bottom: "x" top: "z" relu_param {\n engine: CAFFE } }',
@@ -152,7 +152,7 @@ def test_check_reports_fields_without_effect_and_still_succeeds(tmp_path: Path) 
 
 
 class Watched:
-    """A message that remembers which messages of settings were taken from it."""
+    """A message that records which settings messages are read from it."""
 
     def __init__(self, watched: schema.LayerParameter) -> None:
         self.watched = watched
@@ -166,7 +166,7 @@ class Watched:
 
 @pytest.mark.parametrize("kind", sorted({case[0] for case in CASES}))
 def test_a_type_reads_only_its_declared_settings(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # protobuf looks for fields that it does not know in its own messages only.
+    # protobuf only finds unknown fields in its own messages.
     monkeypatch.setattr(parameters, "UnknownFieldSet", lambda watched: UnknownFieldSet(watched.watched))
     read_names: set[str] = set()
     for _, text, shapes, tops in (case for case in CASES if case[0] == kind):
@@ -176,7 +176,7 @@ def test_a_type_reads_only_its_declared_settings(kind: str, monkeypatch: pytest.
         read_names |= watched.read_names
     fields = schema.LayerParameter.DESCRIPTOR.fields_by_name
     described = {name: fields[name].message_type.fields_by_name for name in registered()[kind].reads}
-    # What only chooses between ways to compute is not read.
+    # Fields that only choose between implementations are not read.
     assert read_names == {name for name, settings in described.items() if set(settings) - set(WAYS_TO_COMPUTE)}
 
 

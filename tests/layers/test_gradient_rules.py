@@ -1,4 +1,4 @@
-"""Where gradients go in a net: propagate_down, force_backward, lr_mult 0 and phases, against hand computations."""
+"""Gradient flow in a net: propagate_down, force_backward, lr_mult 0 and phases, compared with manual results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batch() -> dict[str, torch.Tensor]:
 
 
 def trained(text: str) -> tuple[sp.Net, dict[str, torch.Tensor]]:
-    """A net after a backward pass, and its inputs."""
+    """Return a net after a backward pass, and its inputs."""
     net, inputs = sp.Net(text, phase="TRAIN", seed=5), batch()
     total = net.loss(net(**inputs))
     if total.requires_grad:
@@ -35,7 +35,7 @@ def trained(text: str) -> tuple[sp.Net, dict[str, torch.Tensor]]:
 
 
 def arrays(net: sp.Net, inputs: dict[str, torch.Tensor]) -> tuple[np.ndarray, ...]:
-    """x, t and the weights of a and b."""
+    """Return x, t and the weights of a and b."""
     weights = (net.params[name][0] for name in ("a", "b"))
     return tuple(tensor.detach().numpy() for tensor in (*inputs.values(), *weights))
 
@@ -91,7 +91,7 @@ def test_force_backward_reaches_every_input_except_labels() -> None:
     to_b = (x @ a.T @ b.T - t) / 2
     close(inputs["x"].grad, to_b @ b @ a)
     close(inputs["t"].grad, -to_b)
-    close(net.params["a"][0].grad, (to_b @ b).T @ x)  # forced, lr_mult 0 or not
+    close(net.params["a"][0].grad, (to_b @ b).T @ x)  # forced, even with lr_mult 0
 
     labels = (
         'layer { name: "in" type: "Input" top: "x" top: "t" input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }'
@@ -116,7 +116,7 @@ def test_lr_mult_0_gets_no_gradient_but_passes_it_on() -> None:
     [
         ("", "", "both"),
         ("lr_mult: 2", "lr_mult: 2", "both"),
-        ("lr_mult: 0", "", "user"),  # what a use does not say is 1
+        ("lr_mult: 0", "", "user"),  # the default is 1
         ("", "lr_mult: 0", "owner"),
         ("lr_mult: 0", "lr_mult: 0", "none"),
     ],

@@ -1,4 +1,4 @@
-"""What every layer promises: shapes as predicted, numbers of the type given, rows that do not meet, true gradients."""
+"""The contract of every layer: predicted shapes, number types, independent rows and correct gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def test_every_computing_layer_has_a_case():
     computing = {
         name for name, kind in registered().items() if kind.bottoms.least and kind.__module__.startswith("siamese")
     }
-    assert computing - {"HDF5Output"} <= set(SETTINGS), "a new layer type needs settings here"  # that one writes files
+    assert computing - {"HDF5Output"} <= set(SETTINGS), (
+        "a new layer type needs settings here"
+    )  # HDF5Output writes files
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{kind}-{text}" for kind, text, *_ in CASES])
@@ -32,7 +34,7 @@ def test_every_computing_layer_has_a_case():
 def test_tops_have_the_declared_shapes_and_type(case, numbers, phase, dtype):
     layer, bottoms, params = layer_and_bottoms(case, numbers, phase, getattr(torch, dtype))
     shapes = [tuple(bottom.shape) for bottom in bottoms]
-    # Statistics are what a forward pass may change.
+    # A forward pass can change only statistics.
     inputs_and_weights = [
         *bottoms,
         *(param for param, role in zip(params, layer.params(), strict=True) if not role.statistic),
@@ -78,8 +80,8 @@ def test_independent_rows_can_be_split_and_joined(case, numbers, phase):
         torch.testing.assert_close(joined, torch.cat([one, others]), rtol=1e-12, atol=1e-12)
 
 
-# Those whose gradient is the derivative; the rules of ContrastiveLoss, of the quotient gradient of PROD, of MVN with an
-# eps that counts, of exposed hidden states, of probabilities below the floor and of centres have tests of their own.
+# Layers whose gradient is the derivative. These rules have separate tests: ContrastiveLoss, the quotient gradient of
+# PROD, MVN with a significant eps, exposed hidden states, probabilities below the floor, and centers.
 TRUE_GRADIENTS = [
     case
     for case in CASES
@@ -95,7 +97,7 @@ TRUE_GRADIENTS = [
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 def test_gradients_are_the_derivatives(case, phase):
     layer, bottoms, params = layer_and_bottoms(case, {"a": 1, "b": 2, "c": 2}, phase)
-    # Moved away from ties and kinks, where there is no derivative.
+    # Away from ties and kinks, where there is no derivative.
     generator = torch.Generator().manual_seed(3)
     inputs = [
         tensor if index in layer.labels else tensor + 0.1 * torch.rand(tensor.shape, generator=generator) + 0.01

@@ -1,4 +1,4 @@
-"""Caffe's own rules of the losses and of Accuracy, against the formulas written out."""
+"""Caffe's rules of the losses and of Accuracy, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 
 
 def contrastive(a, b, y, margin, *, legacy):
-    """Loss and gradient of a, pair by pair."""
+    """Return the loss and the gradient of a, pair by pair."""
     total, grad = 0.0, np.zeros_like(a)
     for i in range(len(a)):
         squared = float(((a[i] - b[i]) ** 2).sum())
@@ -45,7 +45,7 @@ def contrastive(a, b, y, margin, *, legacy):
 )
 def test_contrastive_loss_and_its_gradient_are_caffes(rows, seed, margin, legacy, spread, is_four_dimensional):
     a, b = values((rows, 3), seed) * spread, values((rows, 3), seed + 1) * spread
-    # Labels lose what follows the point: 0.9 and -0.5 mean different, 1.5, 2 and -1 similar.
+    # Labels are truncated to integers: 0.9 and -0.5 mean different, 1.5, 2 and -1 similar.
     y = torch.tensor([0.0, 1.0, 0.9, 1.5, -0.5, 2.0, -1.0], dtype=a.dtype)[torch.arange(rows) * 5 % 7]
     loss, grad = contrastive(a.numpy(), b.numpy(), y.numpy(), margin, legacy=legacy)
     layer = make(
@@ -79,7 +79,7 @@ def test_contrastive_gradient_at_a_small_distance_is_less_than_the_derivative():
 
 
 def softmax_loss(x, labels, ignored):
-    """Sum of losses, sum's gradient, labels that count; x is (N, C, S)."""
+    """Return the sum of losses, its gradient and the number of labels that count; x is (N, C, S)."""
     total, counted = 0.0, 0
     grad = np.zeros_like(x)
     for n in range(x.shape[0]):

@@ -1,4 +1,4 @@
-"""Our own layers against loops in numpy, and files that mean other layers of the same names."""
+"""Our extension layers compared with numpy loops, and files for other layers of the same names."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_triplet_loss_matches_its_formula(form, distance, normalization, divisor
     root = math.sqrt if distance == "EUCLIDEAN" else float
     losses = [FORMS[form](root(squared(a, p)), root(squared(a, n))) for a, p, n in rows(*bottoms)]
     assert sum(losses) > 0
-    # A margin is a float32, as every number of a prototxt.
+    # A margin is a float32, like every number of a prototxt.
     assert float(top) == pytest.approx(sum(losses) / divisor, rel=1e-7)
 
 
@@ -147,7 +147,7 @@ def test_a_misspelt_triplet_loss_setting_is_an_unknown_field():
 
 
 def with_unknown_bytes(text, bottoms, number, settings):
-    """A layer as a fork's binary file holds it: its settings under a number that the schema does not know."""
+    """Return a layer as in a fork's binary file, with its settings under an unknown field number."""
     parsed = message(text, bottoms)
     tag = number << 3 | 2
     parsed.MergeFromString(bytes([tag & 0x7F | 0x80, tag >> 7, len(settings)]) + settings)

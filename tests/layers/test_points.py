@@ -1,4 +1,4 @@
-"""Convolutions of single points with a stride above 1: torch's numbers, and none of its crashes."""
+"""Convolutions of single points with a stride above 1 match torch and do not crash."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ import torch
 from layer_harness import make, run
 from torch.nn import functional
 
-STRIDES = {(7,): 2, (7, 6): (2, 3), (5, 4, 7): (1, 2, 3)}  # by the picture
+STRIDES = {(7,): 2, (7, 6): (2, 3), (5, 4, 7): (1, 2, 3)}  # key: image size
 
 
 @pytest.mark.parametrize("picture", STRIDES, ids=str)
@@ -31,7 +31,7 @@ def test_points_match_torch(picture: tuple[int, ...], group: int) -> None:
 
 
 def test_many_steps_with_few_innermost_channels_and_two_threads_are_exact() -> None:
-    """oneDNN, as torch 2.13 brings it along, writes beyond its memory there, and most processes die of it."""
+    """The oneDNN in torch 2.13 writes out of bounds here, and most processes crash."""
     program = """
 import torch, siamese_proto as sp
 torch.set_num_threads(2)

@@ -1,4 +1,4 @@
-"""Pooling against a loop over windows, written from Caffe's definition."""
+"""Pooling compared with a loop over windows that follows Caffe's definition."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def window_count(size: int, kernel: int, stride: int, pad: int, *, ceil: bool, a
 
 
 def naive(x, difference, method, kernel, stride, pad, counts):
-    """Top, mask and bottom gradient; `difference` gives the top's gradient by its place."""
+    """Return top, mask and bottom gradient; `difference` returns the top's gradient by position."""
     top = np.zeros((*x.shape[:2], *counts))
     mask = np.full(top.shape, -1.0)
     grad = np.zeros(x.shape)

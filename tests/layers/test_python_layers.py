@@ -1,4 +1,4 @@
-"""Layers written for pycaffe: they run when they may, compute what they say, and never run unasked."""
+"""Layers written for pycaffe: they run only if allowed, and compute the expected results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import numpy as np
 
 
 class L2Norm(caffe.Layer):
-    """Rows of length 1."""
+    """Scale rows to length 1."""
 
     def setup(self, bottom, top):
         if len(bottom) != 1:
@@ -83,7 +83,7 @@ class TripletData(caffe.Layer):
 
 
 class Metric(caffe.Layer):
-    """How many triplets are in order; nothing flows back."""
+    """Count the triplets in the right order; there is no gradient."""
 
     def setup(self, bottom, top):
         self.calls = 0
@@ -107,7 +107,7 @@ class Affine(caffe.Layer):
         top[0].reshape(*bottom[0].shape)
 
     def forward(self, bottom, top):
-        self.x = bottom[0].data.copy()  # in place, the top takes its place
+        self.x = bottom[0].data.copy()  # an in-place top overwrites it
         top[0].data[...] = self.x * self.blobs[0].data + self.blobs[1].data
 
     def backward(self, top, propagate_down, bottom):
@@ -296,7 +296,7 @@ def test_torch_compile_runs_the_layer_uncompiled(folder):
     assert torch.equal(torch.compile(net, backend="eager")(x=torch.ones(4, 3))["y"], torch.full((4, 3), 2.0))
 
 
-# Leave
+# Permission
 
 REFUSED = (
     "<text>:2: layer 'it': the Python layer 'mylayers.L2Norm' is user code, which does not run without permission; "
@@ -371,7 +371,7 @@ def test_a_folder_named_caffe_does_not_count_as_caffe(folder, monkeypatch):
 
 def test_a_real_caffe_is_not_replaced(folder, monkeypatch):
     class RealLayer:
-        """As Boost makes it: built from a message alone, with blobs that cannot be set."""
+        """As Boost creates it: from a message only, with read-only blobs."""
 
         def __init__(self, parameter):
             raise TypeError("no message")
@@ -387,7 +387,7 @@ def test_a_real_caffe_is_not_replaced(folder, monkeypatch):
     assert sys.modules["caffe"] is real
 
 
-# Faults
+# Errors
 
 TWO = inputs("x", (4, 3)) + python("L2Norm", "x", "y")
 

@@ -1,4 +1,4 @@
-"""Recurrent layers against loops written out, and what they carry from one forward pass to the next."""
+"""Recurrent layers compared with plain loops, and their state between forward passes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def sigmoid(x):
 
 
 def rnn(x, cont, static, h, params):
-    """The outputs (T, N, D) and the last state; one stream and one step at a time."""
+    """Return the outputs (T, N, D) and the last state, computed one stream and one step at a time."""
     input_weight, bias, *middle, recurrent_weight, output_weight, output_bias = params
     steps, streams = cont.shape
     y = np.zeros((steps, streams, len(bias)))
@@ -38,7 +38,7 @@ def rnn(x, cont, static, h, params):
 
 
 def lstm(x, cont, static, h, c, params):
-    """The same of an LSTM: i, f, o and g stand one after the other."""
+    """Return the same for an LSTM; the gates are in the order i, f, o, g."""
     input_weight, bias, *middle, recurrent_weight = params
     steps, streams = cont.shape
     size = len(bias) // 4
@@ -138,7 +138,7 @@ def test_the_cell_resets_at_the_start_of_a_sequence_even_with_an_infinite_gate()
     assert c.item() == 0
 
 
-# What lives on between forward passes
+# State between forward passes
 
 NET = """
 layer { name: "in" type: "Input" top: "x" top: "cont"
@@ -160,7 +160,7 @@ def test_a_sequence_split_in_two_gives_the_same_result(kind):
     expected = whole(x=x, cont=cont)["y"]
     parts = [halves(x=x[part], cont=cont[part])["y"] for part in (slice(4), slice(4, None))]
     torch.testing.assert_close(torch.cat(parts), expected)
-    # Gone through again, it does not begin with zeros.
+    # A second pass does not start with zeros.
     assert not torch.equal(halves(x=x[:4], cont=cont[:4])["y"], parts[0])
 
 
@@ -187,7 +187,7 @@ def test_fewer_streams_use_the_first_states_and_new_streams_start_with_zeros():
         np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12, atol=1e-14)
 
     state = RunState()
-    memory = np.zeros((4, 2))  # as Caffe's blob keeps it: only growing beyond it makes it new
+    memory = np.zeros((4, 2))  # like Caffe's blob, which is reallocated only when it grows
     for seed, streams in enumerate([4, 2, 4, 3]):
         expect(*go(streams, seed), memory[:streams])
     memory = np.zeros((6, 2))
@@ -199,13 +199,13 @@ def test_the_recurrent_state_has_no_autograd_history():
     net = sp.Net(NET.replace("KIND", "LSTM"), phase="TRAIN", seed=1)
     x = sequence(4, 3).requires_grad_()
     assert net(x=x, cont=torch.ones(4, 3))["y"].requires_grad
-    start = weakref.ref(x)  # a history would hold it
+    start = weakref.ref(x)  # an autograd history would keep it alive
     del x
     gc.collect()
     assert start() is None
     assert all(not state.requires_grad for states in net.run_state.carried.values() for state in states)
     net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()
-    net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()  # the first pass's graph is gone, and not missed
+    net(x=sequence(4, 3), cont=torch.ones(4, 3))["y"].sum().backward()  # works without the graph of the first pass
 
 
 def test_layers_with_the_same_name_have_separate_states():

@@ -286,7 +286,7 @@ def test_settings_need_a_dataclass_and_a_name():
         sp.layer("Mine", parameters=Wrong, field="mine_param")
 
 
-# Files of layers
+# Layer files
 
 FILE = """
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layers that choose rows, places and parts, against loops written out."""
+"""Layers that select rows, positions and parts, compared with plain loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from siamese_proto.errors import DataError
 
 
 def argmax(x, top_k):
-    """Places and values of the highest of each row (N, K): of equal ones the later first."""
+    """Return positions and values of the highest scores of each row (N, K); the later of equal scores comes first."""
     order = [sorted(range(len(row)), key=lambda place: (-row[place], -place))[:top_k] for row in x]
     return np.array(order), np.array([row[places] for row, places in zip(x, order, strict=True)])
 

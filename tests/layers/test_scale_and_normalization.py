@@ -1,4 +1,4 @@
-"""Caffe's rules of LRN, MVN, Scale, Bias and PReLU, against loops and numpy."""
+"""Caffe's rules of LRN, MVN, Scale, Bias and PReLU, compared with loops and numpy."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_prelu_has_a_slope_for_each_channel_or_one_for_all(shared):
     torch.testing.assert_close(top.detach(), torch.where(x > 0, x, a * x).detach())
     gradient = values(SHAPE, 5)
     to_x, to_slope = torch.autograd.grad(top, (x, slope), gradient)
-    torch.testing.assert_close(to_x, torch.where(x > 0, gradient, a * gradient))  # at 0 the slope's side
+    torch.testing.assert_close(to_x, torch.where(x > 0, gradient, a * gradient))  # at 0 the slope applies
     terms = (gradient * x.detach().clamp(max=0)).sum((0, 2, 3))
     torch.testing.assert_close(to_slope, terms.sum() if shared else terms)
 

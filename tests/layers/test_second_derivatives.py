@@ -1,4 +1,4 @@
-"""Gradients that are Caffe's own rule cannot be differentiated again: that is refused, however the loss comes about."""
+"""Gradients with Caffe's own rule refuse a second derivative, whatever the loss is."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ RULES: dict[str, Callable[[Tensor], Tensor]] = {  # of x (3, 5)
     "spectra": lambda x: convolve_by_spectrum(
         x.float().view(1, 1, 3, 5), torch.ones(2, 1, 2, 2), None, Tiling((1, 1), (2, 4), (2, 2), (0, 0))
     ),
-}  # fmt: skip  # one line a rule where it fits
+}  # fmt: skip  # one line per rule if it fits
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -37,7 +37,7 @@ def test_a_second_derivative_through_the_bottom_is_refused(rule: Callable[[Tenso
     x = drawn(3, 5).requires_grad_()
     refused = pytest.raises(RuntimeError, match=r"(Rule|Convolution)Backward has no second derivative")
     with refused:
-        torch.autograd.grad(rule(x).sum(), x, create_graph=True)  # the gradient that comes in is a constant
+        torch.autograd.grad(rule(x).sum(), x, create_graph=True)  # the incoming gradient is a constant
     with refused:
         rule(x).sum().backward(create_graph=True)
     (first,) = torch.autograd.grad(rule(x).sum(), x)

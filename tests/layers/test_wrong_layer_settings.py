@@ -1,4 +1,4 @@
-"""What Caffe refuses of the other layers, refused in one line that names both values and the field at fault."""
+"""Invalid settings of the other layers: a one-line error names both values and the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Caffe refuses of functions of one number, of normalisation and of scales, with both values and the field."""
+"""Invalid settings of element-wise functions, normalization and scales: the error names both values and the field."""
 
 from __future__ import annotations
 

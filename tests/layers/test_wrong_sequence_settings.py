@@ -1,4 +1,4 @@
-"""What Caffe refuses of layers for sequences, rows and class losses: one line that names both values and the field."""
+"""Invalid settings of sequence layers, row layers and class losses: one line names both values and the field."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_a_wrong_setting_is_named(text, bottoms, tops, problem, field):
     assert error.field == field
 
 
-# type, settings, bottoms, tops, what the number of bottoms or tops that is wrong should be
+# type, settings, bottoms, tops, expected number of bottoms or tops
 COUNTS = [
     ("LSTM", "num_output: 2", 1, 1, "LSTM takes 2 to 3 bottoms, got 1: the sequence marker (cont) is missing"),
     ("LSTM", "num_output: 2", 4, 1, "LSTM takes 2 to 3 bottoms, got 4"),

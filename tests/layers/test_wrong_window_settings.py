@@ -1,4 +1,4 @@
-"""What Caffe refuses of layers with windows, refused in one line that names both values and the field at fault."""
+"""Invalid settings of layers with windows: a one-line error names both values and the field."""
 
 from __future__ import annotations
 
