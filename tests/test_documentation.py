@@ -70,6 +70,7 @@ def test_the_readme_is_short_and_has_a_command_that_trains_and_one_that_tests() 
     assert len(README.splitlines()) <= 120
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_and_the_tour_works(clone: Path) -> None:
     first, *others = commands(README)
     assert first == "python tools/train_mnist_siamese.py"
@@ -91,6 +92,7 @@ def test_every_command_of_the_readme_and_the_tour_works(clone: Path) -> None:
         run([sys.executable, "-c", shortened(program)], clone)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_guide_works(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     folder = tmp_path

@@ -17,6 +17,8 @@ from siamese_proto.graph.ir import Graph
 from siamese_proto.net.program import make_plan
 from siamese_proto.optimize.passes import optimize
 
+pytestmark = pytest.mark.slow
+
 
 def inputs(count: int) -> str:
     return "".join(

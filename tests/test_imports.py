@@ -11,6 +11,8 @@ import pytest
 
 import siamese_proto
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(siamese_proto.__file__).parent
 ORDER = [
     {"errors", "files", "_interrupt"},

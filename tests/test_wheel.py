@@ -38,6 +38,7 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_wheel_contains_the_package_with_its_data_and_licenses(installed: Path) -> None:
     files = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
     data = {"proto/caffe.desc", "proto/caffe.proto", "proto/schema.pyi", "data/images/digits.csv.gz", "py.typed"}

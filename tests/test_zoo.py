@@ -71,6 +71,7 @@ def test_check_reports_nothing(file: str) -> None:
     assert [str(finding) for finding in check_net(NETWORKS / file)] == [] if parsed is None else parsed.message.net
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.solver)
 def test_it_trains_shares_and_deploys(training: Training, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pictures)

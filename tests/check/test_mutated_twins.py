@@ -68,6 +68,7 @@ def lines_of(text: str) -> dict[str, int]:
     return {name: text.count("\n", 0, start) + 1 for start, _, name in layers_of(text)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
 def test_one_fault_in_a_twin_has_no_second_finding(name: str) -> None:
     text = (FOLDER / name / "train_test.prototxt").read_text()

@@ -55,6 +55,7 @@ def test_findings_as_json(folder: Path) -> None:
     assert json.loads(check("--format", "json", "net.prototxt", "solver.prototxt").stdout) == []
 
 
+@pytest.mark.slow
 def test_the_exit_status_is_1_for_errors_and_0_for_warnings(folder: Path) -> None:
     (folder / "warned.prototxt").write_text(NET.replace('param { name: "w" } param { name: "c" }', "", 1))
     done = run("check", "warned.prototxt", folder=folder)
@@ -317,6 +318,7 @@ def test_every_file_is_reported_regardless_of_the_others(spoil: str, text_format
         assert [line.partition(":")[0] for line in problem_lines(done.stdout)] == ["a.prototxt", "net.prototxt"]
 
 
+@pytest.mark.slow
 def test_an_error_in_a_layer_does_not_hide_other_files(folder: Path) -> None:
     (folder / "layers.py").write_text(
         "import siamese_proto as sp\n@sp.layer('Faulty')\nclass Faulty(sp.Layer):\n"

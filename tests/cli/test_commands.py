@@ -45,6 +45,7 @@ def test_version() -> None:
     assert run("--version").stdout.split()[-1] == siamese_proto.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -78,6 +79,7 @@ def test_a_missing_database_is_a_note_with_the_option_to_use(folder: Path) -> No
     )
 
 
+@pytest.mark.slow
 def test_errors_of_a_layer_are_printed_and_the_rest_is_shown(folder: Path) -> None:
     (folder / "bad.prototxt").write_text(
         'layer { name: "r" type: "ReLU" bottom: "y" top: "z" }\n'
@@ -94,6 +96,7 @@ def test_errors_of_a_layer_are_printed_and_the_rest_is_shown(folder: Path) -> No
     assert (folder / "bad.svg").stat().st_size > 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["svg", "png", "pdf", "dot"])
 def test_draw_writes_every_format(ending: str, folder: Path) -> None:
     done = run("draw", "net.prototxt", f"net.{ending}", "--rankdir", "LR", *SHAPES, folder=folder)
@@ -101,6 +104,7 @@ def test_draw_writes_every_format(ending: str, folder: Path) -> None:
     assert (folder / f"net.{ending}").stat().st_size > 500
 
 
+@pytest.mark.slow
 def test_draw_takes_style_detail_towers_and_fusing(folder: Path) -> None:
     look = ["--style", "dark", "--detail", "full", "--towers", "collapsed", "--fused", "--phase", "all"]
     done = run("draw", "net.prototxt", "net.dot", *look, *SHAPES, folder=folder)
@@ -118,11 +122,13 @@ def test_drawing_prints_a_note_if_no_towers_can_be_fused(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_shape_options_replace_the_database(folder: Path) -> None:
     assert run("draw", "net.prototxt", "net.dot", *SHAPES, folder=folder).returncode == 0
     assert "7\u00d72\u00d75\u00d74" in (folder / "net.dot").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_phase_level_and_stage_choose_layers(folder: Path) -> None:
     (folder / "net.prototxt").write_text("""
         layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }
@@ -163,6 +169,7 @@ def test_summary_reports_unknown_values(folder: Path) -> None:
     assert "Note: " in done.stdout
 
 
+@pytest.mark.slow
 def test_summary_in_csv_and_markdown(folder: Path) -> None:
     rows = list(
         csv.DictReader(run("summary", "net.prototxt", "--format", "csv", *SHAPES, folder=folder).stdout.splitlines())
@@ -174,11 +181,13 @@ def test_summary_in_csv_and_markdown(folder: Path) -> None:
     assert "| ip\\_b | InnerProduct | 3 | 7x3 | 63 | ip | yes | 1, 1 | 420 | 84 B |" in table
 
 
+@pytest.mark.slow
 def test_check_recognizes_nets_and_solvers_and_reports_nothing_for_valid_files(folder: Path) -> None:
     done = run("check", "net.prototxt", "solver.prototxt", folder=folder)
     assert (done.returncode, done.stdout) == (0, "net.prototxt: no problems\nsolver.prototxt: no problems\n")
 
 
+@pytest.mark.slow
 def test_check_reports_every_problem_with_its_line(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace('bottom: "b"', 'bottom: "bb"').replace("axis: 1", "axes: 1"))
     done = run("check", "net.prototxt", folder=folder)
@@ -189,6 +198,7 @@ def test_check_reports_every_problem_with_its_line(folder: Path) -> None:
     assert "unknown bottom blob 'bb'" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_warns_about_partly_shared_parameters_and_exits_with_0(folder: Path) -> None:
     text = NET.replace(
         'top: "ip_b" param { name: "w" } param { name: "c" }', 'top: "ip_b" param { name: "w" } param { }'
@@ -199,6 +209,7 @@ def test_check_warns_about_partly_shared_parameters_and_exits_with_0(folder: Pat
     assert any(line.startswith("net.prototxt:7: warning[") for line in done.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_check_of_a_solver_reports_all_unknown_fields(folder: Path) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "gama: 0.1\nsnapshoot: 3\n")
     done = run("check", "solver.prototxt", folder=folder)
@@ -207,6 +218,7 @@ def test_check_of_a_solver_reports_all_unknown_fields(folder: Path) -> None:
     assert "did you mean 'gamma'?" in done.stdout
 
 
+@pytest.mark.slow
 def test_check_of_a_solver_checks_its_net(folder: Path) -> None:
     (folder / "net.prototxt").write_text(NET.replace('bottom: "b"', 'bottom: "bb"'))
     done = run("check", "solver.prototxt", folder=folder)
@@ -214,6 +226,7 @@ def test_check_of_a_solver_checks_its_net(folder: Path) -> None:
     assert "net.prototxt:7: error[net]: " in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "line"),
     [
@@ -242,6 +255,7 @@ def test_upgrade_writes_old_nets_in_the_current_format(tmp_path: Path) -> None:
     assert done.stdout.endswith("new.prototxt: written\n")
 
 
+@pytest.mark.slow
 def test_upgrade_writes_old_solvers_in_the_current_format(tmp_path: Path) -> None:
     (tmp_path / "solver.prototxt").write_text(SOLVER + "solver_type: ADAM\n")
     assert run("upgrade", "solver.prototxt", "new.prototxt", folder=tmp_path).returncode == 0
@@ -249,6 +263,7 @@ def test_upgrade_writes_old_solvers_in_the_current_format(tmp_path: Path) -> Non
     assert "solver_type" not in (tmp_path / "new.prototxt").read_text()
 
 
+@pytest.mark.slow
 def test_upgrade_of_weights_keeps_every_number(tmp_path: Path) -> None:
     from siamese_proto.weights.formats import read_weights
 
@@ -314,6 +329,7 @@ def test_wrong_usage_exits_with_2(arguments: list[str], message: str, folder: Pa
     assert message in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["summary", "check", "draw"])
 @pytest.mark.parametrize("net", [["net.prototxt"], ["--model", "net.prototxt"], ["-model=net.prototxt"]])
 def test_the_net_is_an_argument_or_an_option(command: str, net: list[str], folder: Path) -> None:
@@ -328,6 +344,7 @@ def test_help_lists_options_by_section() -> None:
     assert done.output.index("--phase") < done.output.index("Output:") < done.output.index("--html FILE")
 
 
+@pytest.mark.slow
 def test_a_failed_drawing_leaves_the_old_file(folder: Path) -> None:
     (folder / "net.svg").write_text("old")
     (folder / "net.prototxt").write_text("layer {")
@@ -335,6 +352,7 @@ def test_a_failed_drawing_leaves_the_old_file(folder: Path) -> None:
     assert (folder / "net.svg").read_text() == "old"
 
 
+@pytest.mark.slow
 def test_the_output_may_be_closed_early(folder: Path) -> None:
     many = "".join(f'layer {{ name: "relu{i}" type: "ReLU" bottom: "x" top: "x{i}" }}\n' for i in range(2000))
     (folder / "net.prototxt").write_text(
@@ -361,6 +379,7 @@ main(["check", "net.prototxt", "--shape", "pairs=7,2,5,4"])
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "interrupted\n")
 
 
+@pytest.mark.slow
 def test_warnings_are_one_line(folder: Path) -> None:
     code = """
 import warnings

@@ -15,6 +15,7 @@ from siamese_proto.evaluation.features import read_features
 from siamese_proto.evaluation.verification import Distances, score_threshold
 
 
+@pytest.mark.slow
 def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: Path) -> None:
     pair = (trained.image(3), trained.image(8))
     trained.run("embed", *pair, "-o", str(tmp_path / "f.npz"))
@@ -26,6 +27,7 @@ def test_the_distance_is_that_of_the_embedded_features(trained: Any, tmp_path: P
     assert result["verdict"] is None
 
 
+@pytest.mark.slow
 def test_the_verdict_and_the_score_come_from_the_evaluation(trained: Any, tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     trained.run("evaluate", "--pairs", "images", "--count", "200", "--json", str(file))

@@ -51,6 +51,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folders[0], folders[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:1] + words[-1:]))
 def test_names_with_control_characters_break_no_line(
     words: list[str], folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch

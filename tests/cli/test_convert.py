@@ -81,6 +81,7 @@ def test_old_formats_and_unpacked_numbers_are_converted(tmp_path: Path) -> None:
         assert layer.all_blobs("")[0].ravel().tolist() == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_the_written_file_is_described(tmp_path: Path) -> None:
     done = run("convert", GOLDEN / "flagship" / "init.caffemodel", "w.safetensors", folder=tmp_path)
     size = (tmp_path / "w.safetensors").stat().st_size

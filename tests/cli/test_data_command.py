@@ -56,6 +56,7 @@ def test_pairs_draws_uniformly_on_request(tmp_path):
     assert 30 < sum(labels_of(tmp_path / "made")) < 105
 
 
+@pytest.mark.slow
 def test_long_work_prints_its_progress_in_lines(tmp_path):
     lines = run("pairs", *IDX, tmp_path / "made", "--count", 20000)
     assert lines == [
@@ -148,6 +149,7 @@ def test_show_refuses_a_format_that_pillow_does_not_know(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_no_partial_files(tmp_path):
     side = 600  # large, so that making the pairs takes a while
     (tmp_path / "images").write_bytes(struct.pack(">4I", 2051, 20, side, side) + bytes(20 * side * side))

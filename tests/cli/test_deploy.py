@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cli_runner import NET, run
 
 import siamese_proto as sp
 from siamese_proto.weights import read_weights
+
+pytestmark = pytest.mark.slow
 
 
 def test_deploy_writes_a_net_that_passes_check_and_summary(tmp_path: Path) -> None:

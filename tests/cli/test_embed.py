@@ -14,6 +14,7 @@ from siamese_proto.evaluation.plots.features import plot_embedding, project
 from siamese_proto.evaluation.plots.style import CLASSES, class_style
 
 
+@pytest.mark.slow
 def test_features_labels_and_names_of_labeled_images(trained: Any, tmp_path: Path) -> None:
     outs = [str(tmp_path / name) for name in ("f.npz", "f.npy", "f.png")]
     done = trained.run("embed", "images", *(part for out in outs for part in ("-o", out)))
@@ -66,6 +67,7 @@ def test_classes_beyond_the_colors_have_different_markers() -> None:
     assert len(set(styles)) == len(styles)
 
 
+@pytest.mark.slow
 def test_points_are_the_main_components(colors: Callable[[Path], Any], tmp_path: Path) -> None:
     draw = np.random.default_rng(1)
     features = draw.normal(size=(50, 4)) * [0.1, 5, 0.1, 2]

@@ -36,6 +36,7 @@ def shell(line: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", line, "sh", *command], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("line", ['"$@" | true', '"$@" >&-'], ids=["a closed pipe", "a closed output"])
 def test_a_closed_output_ends_a_command_without_a_message(net: str, words: list[str], line: str) -> None:
@@ -90,6 +91,7 @@ BROKEN = [  # a package, what loading it does, the command that needs it, the me
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "code", "words", "message"), BROKEN)
 def test_a_broken_or_missing_package_is_one_line(
     package: str, code: str, words: list[str], message: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -117,6 +119,7 @@ MISSING = [  # a package, the extra that has it, the command that needs it
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("package", "extra", "words"), MISSING)
 def test_a_missing_extra_is_one_line_with_the_command_that_installs_it(
     package: str, extra: str, words: list[str], net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +152,7 @@ layer { name: "l" type: "Reduction" bottom: "d" top: "l" loss_weight: 1 }
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["time", "--model", "large.prototxt"], ["plot", "zeros.log", "a.png"]])
 def test_too_little_memory_is_one_line(words: list[str], tmp_path: Path) -> None:
     """Of torch, whose error is a RuntimeError, and of Python."""
@@ -168,6 +172,7 @@ def test_an_interrupt_while_the_command_loads_is_one_word(program: str) -> None:
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted\n")
 
 
+@pytest.mark.slow
 def test_the_library_does_not_handle_interrupts_of_other_programs() -> None:
     code = "import siamese_proto; raise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -63,6 +63,7 @@ def test_the_nets_own_test_pairs_are_the_default(trained: Any) -> None:
     assert judged["auc"]["value"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_pairs_drawn_by_a_data_layer_depend_only_on_the_seed(trained: Any) -> None:
     text = Path("twin.prototxt").read_text().replace("tuples: 640 seed: 7", "")
     Path("unseeded.prototxt").write_text(text)
@@ -75,6 +76,7 @@ def test_pairs_drawn_by_a_data_layer_depend_only_on_the_seed(trained: Any) -> No
     assert one["auc"] != other["auc"]
 
 
+@pytest.mark.slow
 def test_the_table_describes_pairs_and_scores(results: Path) -> None:
     table = (results / "table.txt").read_text()
     for line in (
@@ -128,6 +130,7 @@ def test_the_picture_shows_both_kinds_of_pairs(results: Path, colors: Callable[[
     assert {BLUE, VERMILION} <= colors(results / "all.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["all", "roc", "histogram", "pairs"])
 def test_plot_draws_the_results(what: str, trained: Any, results: Path, colors: Callable[[Path], Any]) -> None:
     out = results / f"{what}.png"
@@ -230,6 +233,7 @@ def test_a_file_without_results_is_refused(text: str, message: str, trained: Any
     assert done.stderr.startswith(message)
 
 
+@pytest.mark.slow
 def test_titles_that_look_like_formulas_are_drawn(results: Path, tmp_path: Path) -> None:
     plot_evaluation(read_evaluation(results / "r.json"), tmp_path / "x.svg", r"$\frac{1$ \x")
     assert (tmp_path / "x.svg").stat().st_size > 10_000

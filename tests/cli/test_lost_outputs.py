@@ -12,6 +12,8 @@ import pytest
 from siamese_proto.net.net import Net
 from siamese_proto.weights import read_weights
 
+pytestmark = pytest.mark.slow
+
 NET = """
 layer { name: "in" type: "DummyData" top: "x" top: "y" dummy_data_param {
   shape { dim: 5 dim: 300 } shape { dim: 5 dim: 70 } data_filler { type: "constant" value: 1 } } }

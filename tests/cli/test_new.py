@@ -12,6 +12,8 @@ from siamese_proto.data.images.digits import load_digits
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.zoo import networks_folder
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = sorted(path.parent.name for path in networks_folder().glob("*/train_test.prototxt"))
 
 

@@ -41,6 +41,7 @@ COMMANDS = [
 WITHOUT_MODEL = {"check", "summary", "draw", "deploy", "port"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["out.h5", "gone/out.h5"])
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_that_inspects_a_net_writes_no_file_of_its_layers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cli_runner import run
 from click.testing import CliRunner
 
@@ -29,6 +30,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "c.png").exists()
 
 
+@pytest.mark.slow
 def test_a_log_with_a_damaged_line_is_drawn_with_a_warning(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(LOG + "\nIteration 900, loss = 0.0.0\n")
     done = run("plot", "train.log", "c.svg", folder=tmp_path)

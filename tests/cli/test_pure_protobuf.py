@@ -9,6 +9,8 @@ from cli_runner import run
 
 from siamese_proto.proto import schema
 
+pytestmark = pytest.mark.slow
+
 NET = """name: "twin"
 layer { name: "a" type: "DummyData" top: "a"
         dummy_data_param { shape { dim: 3 dim: 5 } data_filler { type: "uniform" } } }

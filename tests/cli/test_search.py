@@ -13,6 +13,7 @@ from PIL import Image
 from siamese_proto.evaluation.features import read_features
 
 
+@pytest.mark.slow
 def test_the_nearest_images_are_found_without_the_query(trained: Any, tmp_path: Path) -> None:
     query = trained.image(6)
     trained.run("embed", "images", "-o", str(tmp_path / "f.npz"))
@@ -40,6 +41,7 @@ def test_a_folder_without_classes_is_searched_and_listed(trained: Any) -> None:
     assert all("images/3/" in line and "class" not in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_are_searched_with_pictures(trained: Any, tmp_path: Path) -> None:
     done = trained.run("search", trained.image(6), "--in", "digits:train", "--picture", str(tmp_path / "s.svg"))
     assert done.exit_code == 0, done.output

@@ -15,6 +15,7 @@ from siamese_proto.cli import main
 from siamese_proto.solver.profile import random_batch, time_net
 
 
+@pytest.mark.slow
 def test_lines_are_those_of_caffe_time_and_no_database_is_needed(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(NET)
     done = run("time", "-model", "net.prototxt", "-iterations", "2", *SHAPES, "--no-fuse", folder=tmp_path)

@@ -201,6 +201,7 @@ def test_a_missing_solver_file_is_one_error_line() -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_signal_writes_a_snapshot_and_stops(ended_by: signal.Signals) -> None:
     Path("solver.prototxt").write_text(SOLVER.replace("max_iter: 6", "max_iter: 1000000"))
@@ -242,6 +243,7 @@ def test_a_second_ctrl_c_stops_immediately() -> None:
     solver.close()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_instead_of_training_lines() -> None:
     ours, theirs = pty.openpty()
     code = "from siamese_proto.cli import main; main()"

@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_guide_work(folder: Path) -> None:
     commands = re.findall(r"^    siamese-proto (.* --layers .*)$", GUIDE, re.MULTILINE)
     assert len(commands) == 2
@@ -61,6 +62,7 @@ def test_without_its_file_a_layer_is_unknown(folder: Path) -> None:
     assert "focal_param" not in done.stdout  # its fields are unknown because the layer is
 
 
+@pytest.mark.slow
 def test_a_net_with_custom_layers_is_summarized_trained_and_tested(folder: Path) -> None:
     done = run("summary", "trained.prototxt", "--layers", "focal.py", folder=folder)
     assert done.returncode == 0, done.stderr
@@ -98,6 +100,7 @@ def test_a_file_of_layers_that_fails_is_one_line(folder: Path, text: str | None,
     )
 
 
+@pytest.mark.slow
 def test_python_layers_are_shown_and_not_run_unless_allowed(folder: Path) -> None:
     solver = folder / "solver.prototxt"
     solver.write_text(SOLVER.replace("trained", "python"))

@@ -148,6 +148,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_training_stops_at_a_bad_record_or_counts_it(spoilt):
     stopped = command(spoilt, "train", "--solver", "solver.prototxt")
     assert stopped.returncode == 1
@@ -186,6 +187,7 @@ def spoil(record: bytes, changes: list[tuple[int, int]], cut: int) -> bytes:
     return bytes(data[: cut % (len(data) + 1)]) if cut else bytes(data)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     st.one_of(

@@ -59,6 +59,7 @@ def test_batches_come_in_order():
     assert 1 < source.most <= min(2, MOST_MAKERS)
 
 
+@pytest.mark.slow
 def test_at_most_the_limit_of_batches_is_made_ahead():
     source = Slow()
     feeder = PrefetchFeeder(source, ahead=3)

@@ -121,6 +121,7 @@ def test_a_reader_that_is_never_closed_leaves_no_view_at_exit(tmp_path):
     assert list((tmp_path / "views").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_lmdb_grows_past_its_first_map(tmp_path):
     value = bytes(1 << 20)
     with create_database(str(tmp_path / "big"), "LMDB") as writer:

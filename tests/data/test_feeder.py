@@ -111,6 +111,7 @@ def test_closing_ends_the_thread_and_can_be_done_twice(tmp_path):
         feeder.next_batch()
 
 
+@pytest.mark.slow
 def test_a_forgotten_feeder_leaves_no_thread(tmp_path):
     feeder = data_layer(make_database(tmp_path / "seven", SEVEN)).open(RunState())
     feeder.next_batch()
@@ -119,6 +120,7 @@ def test_a_forgotten_feeder_leaves_no_thread(tmp_path):
     assert readers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_interpreter_ends_while_a_feeder_reads_ahead(backend):
     name = {"LEVELDB": "pairs_leveldb", "LMDB": "pairs_lmdb"}[backend]

@@ -110,6 +110,7 @@ def test_a_circle_of_links_in_an_hdf5_file_ends(tmp_path):
         dataset_shapes(path, ["data", "label"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "more"), [("earliest", {}), ("latest", {}), ("latest", {"compression": "gzip"})])
 def test_a_damaged_byte_anywhere_in_an_hdf5_file_is_one_line_or_harmless(tmp_path, version, more):
     path = tmp_path / "a.h5"

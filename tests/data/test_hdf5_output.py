@@ -102,6 +102,7 @@ def test_after_closing_a_new_file_is_begun(tmp_path):
     assert len(rows(tmp_path / "out.h5")["label"]) == 2
 
 
+@pytest.mark.slow
 def test_a_net_that_is_never_closed_leaves_a_whole_file_at_exit(tmp_path):
     code = f"import torch, siamese_proto as sp; net = sp.Net({net_text('out.h5')!r});"
     code += "net(a=torch.ones(3, 5, 2), b=torch.arange(3))"
@@ -111,6 +112,7 @@ def test_a_net_that_is_never_closed_leaves_a_whole_file_at_exit(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["out.h5"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path):
     pytest.importorskip("resource")
     (tmp_path / "out.h5").write_text("old")

@@ -58,6 +58,7 @@ def labels_of(path: object) -> list[int]:
     return [parse_datum(*record).label for record in records(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "name", "exact"), BY_CAFFE)
 def test_convert_imageset_writes_the_records_of_caffes_tool(flags, name, exact, tmp_path):
     backend = name.rpartition("_")[2]
@@ -151,6 +152,7 @@ def odd_images(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_used_is_named_or_left_out(odd_images):
     with pytest.raises(DataError) as caught:
         run("images", odd_images / "list", odd_images / "db")
@@ -203,6 +205,7 @@ def test_an_error_is_one_line(arguments, message, tmp_path, monkeypatch):
     assert not (tmp_path / "db").exists()
 
 
+@pytest.mark.slow
 def test_the_mean_is_caffes_bit_for_bit(tmp_path):
     done = run_tool("compute_image_mean.py", GOLDEN / "data/color_lmdb", tmp_path / "mean.binaryproto")
     assert done.returncode == 0, done.stderr
@@ -294,6 +297,7 @@ def many_images(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_at_any_moment_nothing_has_the_final_name(number, tmp_path):
     many_images(tmp_path)
@@ -311,6 +315,7 @@ def test_stopped_at_any_moment_nothing_has_the_final_name(number, tmp_path):
         assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tmp_path):
     (tmp_path / "list").write_text("".join(f"{name} 1\n" for name in ["one.png"] * 60))
     Image.fromarray(noise(70, 90, 3)).save(tmp_path / "one.png")
@@ -326,6 +331,7 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["list", "one.png"]
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_shows_the_progress(tmp_path):
     Image.fromarray(noise(30, 40, 3)).save(tmp_path / "one.png")
     (tmp_path / "list").write_text("one.png 1\n" * 2500)
@@ -351,6 +357,7 @@ def read_terminal(descriptor: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_create_mnist_siamese_takes_the_arguments_of_caffes_tool(tmp_path):
     flagship = GOLDEN / "flagship"
     files = [flagship / "images-idx3-ubyte", flagship / "labels-idx1-ubyte"]

@@ -73,6 +73,7 @@ def treated(image: numpy.ndarray, mean: numpy.ndarray, top: int, left: int, flip
     return found
 
 
+@pytest.mark.slow
 def test_rand_skip_passes_over_some_images_as_the_seed_says(tmp_path):
     write_images(tmp_path, 9, (2, 3))
     layer = image_layer(tmp_path, "batch_size: 4 rand_skip: 6")

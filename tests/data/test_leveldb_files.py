@@ -106,6 +106,7 @@ def test_a_table_left_over_from_a_compaction_or_a_crash_is_not_read_and_not_chan
     assert contents(path) == before
 
 
+@pytest.mark.slow
 def test_a_leveldb_whose_writer_was_killed_is_read_as_leveldb_itself_reads_it(tmp_path):
     code = (
         "import random, sys; from siamese_proto.data.databases.leveldb_store import _library\n"
@@ -183,6 +184,7 @@ def test_a_leveldb_with_a_damaged_current_file_is_refused(tmp_path, current, pro
         read(tmp_path / "db")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folders", "problem"),
     [

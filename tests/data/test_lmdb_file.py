@@ -54,6 +54,7 @@ def test_an_lmdb_is_read_as_the_library_reads_it(count, size, part, tmp_path):
                 assert list(database.records(start)) == [record for record in expected if record[0] >= start]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "size"), SIZES[2:])
 def test_a_damaged_or_truncated_lmdb_is_one_line_and_never_ends_the_process(count, size, tmp_path):
     write(tmp_path, count, size)

@@ -100,6 +100,7 @@ def place_of(crop: numpy.ndarray) -> tuple[int, int, bool]:
     return places[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "tuple: BALANCED", "tuple: TRIPLET"])
 def test_all_images_of_a_tuple_get_one_crop_and_mirror(more, tmp_path):
     tops = 4 if more.endswith("TRIPLET") else 3
@@ -111,6 +112,7 @@ def test_all_images_of_a_tuple_get_one_crop_and_mirror(more, tmp_path):
         assert all(places[row] == places[row + 1] for row in range(0, len(places), 2))
 
 
+@pytest.mark.slow
 def test_images_of_a_tuple_are_treated_apart_where_told(tmp_path):
     layer = pair_data(write_list(tmp_path), "same_transform: false", transform=f"crop_size: {CROP} mirror: true")
     places = places_of(layer, 30)

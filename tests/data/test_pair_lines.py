@@ -182,6 +182,7 @@ def save_features(file: IO[bytes]) -> None:
     numpy.savez_compressed(file, features=features, labels=numpy.arange(3), names=names, class_names=names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("save", "read"), [(save_mean, read_npy), (save_features, read_features)])
 def test_a_damaged_file_of_numpy_is_one_line(save, read, tmp_path):
     file, draw, messages = io.BytesIO(), random.Random(1), []

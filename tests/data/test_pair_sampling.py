@@ -30,6 +30,7 @@ def numbers(count: int, first: int = 0) -> numpy.ndarray:
     return first + numpy.arange(count)
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(LABELS, FRACTIONS, SEEDS)
 def test_pairs_are_labelled_by_their_classes_and_no_image_is_paired_with_itself(labels, fraction, seed):
@@ -38,6 +39,7 @@ def test_pairs_are_labelled_by_their_classes_and_no_image_is_paired_with_itself(
     assert (pairs[:, 0] != pairs[:, 1]).all()
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(LABELS, FRACTIONS, SEEDS, st.integers(1, 400))
 def test_the_fraction_that_is_alike_is_met(labels, fraction, seed, count):
@@ -48,6 +50,7 @@ def test_the_fraction_that_is_alike_is_met(labels, fraction, seed, count):
     assert abs(whole.sum() - fraction * count) <= 0.5
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(LABELS, SEEDS)
 def test_every_image_and_so_every_class_appears(labels, seed):
@@ -61,6 +64,7 @@ def test_every_image_and_so_every_class_appears(labels, seed):
     assert set(triplets[:, 0].tolist()) == partnered
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(LABELS, SEEDS)
 def test_triplets_never_mix_classes(labels, seed):
@@ -71,6 +75,7 @@ def test_triplets_never_mix_classes(labels, seed):
     assert (labels[anchor] != labels[negative]).all()
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(LABELS, FRACTIONS, SEEDS, st.lists(st.integers(0, 10**11), min_size=1, max_size=20))
 def test_a_tuple_depends_on_its_number_alone(labels, fraction, seed, chosen):
@@ -93,6 +98,7 @@ def test_other_seeds_draw_others():
     assert len(drawn) == 6
 
 
+@pytest.mark.slow
 def test_each_partner_and_each_stranger_is_as_likely_as_the_others():
     labels = numpy.array([3, 0, 3, 3, 0, 7])
     triplets, _ = TripletSampler(labels, seed=1).draw(numbers(50000))
@@ -104,6 +110,7 @@ def test_each_partner_and_each_stranger_is_as_likely_as_the_others():
     assert len(drawn) == 3 * 3 + 2 * 4
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(st.integers(1, 50), st.booleans(), SEEDS)
 def test_a_set_of_tuples_is_gone_through_whole_each_time(count, shuffle, seed):

@@ -143,6 +143,7 @@ def test_enlarging_is_bilinear():
             assert abs(int(enlarged[row, column]) - 255 * value) <= 0.51
 
 
+@pytest.mark.slow
 def test_create_mnist_siamese_makes_as_many_pairs_as_images(tmp_path):
     files = [str(GOLDEN / "flagship" / name) for name in ("images-idx3-ubyte", "labels-idx1-ubyte")]
     command = [sys.executable, str(TOOLS / "create_mnist_siamese.py")]

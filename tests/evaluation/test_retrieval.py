@@ -89,6 +89,7 @@ def test_recall_and_average_precision_are_those_of_a_loop() -> None:
     assert (result.queries, result.images, result.classes) == (50, 50, 6)
 
 
+@pytest.mark.slow
 def test_images_at_the_same_distance_are_ranked_at_random() -> None:
     # All images are at the same distance, so the ranks of the 99 others are random.
     labels = np.repeat(np.arange(50), 2)

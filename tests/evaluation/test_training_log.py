@@ -167,6 +167,7 @@ def test_a_log_whose_end_is_cut_off_in_its_gzip_file_is_refused(tmp_path: Path) 
             read_training_log(tmp_path / "a.log.gz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
 def test_the_curves_are_drawn(ending: str, tmp_path: Path) -> None:
     plot_training(read_training_log(CAFFE), tmp_path / f"run.{ending}", "run")

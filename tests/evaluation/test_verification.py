@@ -83,6 +83,7 @@ def test_no_threshold_does_better_than_the_one_chosen() -> None:
         assert balanced(sample, best_threshold(sample)) == pytest.approx(best)
 
 
+@pytest.mark.slow
 @given(KIND, KIND)
 @settings(deadline=None)
 def test_auc_counts_the_pairs_of_pairs_in_the_right_order_and_ties_half(
@@ -111,6 +112,7 @@ def test_the_interval_has_a_width_for_separable_pairs() -> None:
     assert auc(pairs([3.0, 4.0], [1.0, 2.0, 0.5])).high == proportion(0, 2).high
 
 
+@pytest.mark.slow
 @given(KIND, KIND)
 @settings(deadline=None)
 def test_every_point_of_the_roc_is_what_its_threshold_accepts(same: list[float], different: list[float]) -> None:
@@ -122,6 +124,7 @@ def test_every_point_of_the_roc_is_what_its_threshold_accepts(same: list[float],
     assert (curve.false_accepts[-1], curve.true_accepts[-1]) == (1, 1)
 
 
+@pytest.mark.slow
 @given(KIND, KIND)
 @settings(deadline=None)
 def test_both_errors_are_equal_at_the_equal_error_rate(same: list[float], different: list[float]) -> None:

@@ -225,6 +225,7 @@ DISTANCES = {"face_siamese", "half_twin", "mnist_siamese", "mnist_triplet", "pse
 SIDES = {"face_siamese": (3, 1, 100, 100), "oneshot_siamese": (2, 1, 105, 105), "signature_siamese": (2, 1, 105, 155)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PROJECT, ids=lambda path: path.parent.name)
 def test_included_nets_compute_the_same_when_deployed(path: Path, tmp_path: Path) -> None:
     """One tower computes the first features; all towers compute distances, or the learned score of the two."""
@@ -405,6 +406,7 @@ def test_a_note_says_that_one_tower_has_more_layers_at_its_end(longer: int) -> N
         assert listed(deployment)[-1].startswith(f"{end} = ")
 
 
+@pytest.mark.slow
 def test_the_memory_to_deploy_a_chain_grows_linearly() -> None:
     peaks = []
     for count in (400, 800):

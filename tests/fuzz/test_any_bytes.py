@@ -59,6 +59,7 @@ def mutations(content: bytes, dice: random.Random, count: int) -> Iterator[bytes
         yield bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["net", "check"])
 def test_files_of_people_changed_at_random(name: str) -> None:
     dice = random.Random(5)
@@ -116,6 +117,7 @@ sys.stdout.write("bounded")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory can be limited there")
 def test_what_declares_more_than_there_is_takes_neither_memory_nor_time() -> None:
     command = [sys.executable, "-c", BOUNDED, str(Path(__file__).parent)]

@@ -168,6 +168,7 @@ def test_without_the_matrix_a_net_can_be_inspected_but_not_run(tmp_path):
     assert str(caught.value) == missing
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_the_loss_compiles_with_its_matrix_from_a_file(tmp_path):
     graph = sp.build_graph(sp.parse_net(write(tmp_path, data=GAINS.ravel())))

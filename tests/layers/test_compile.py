@@ -32,6 +32,7 @@ def fresh_compiler():
 
 
 # torch raises this whenever it traces an autograd Function.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("case", "phase"), TRACED, ids=[f"{case[0]}-{phase}-{case[1]}" for case, phase in TRACED])
 def test_a_compiled_layer_computes_the_same(case, phase):

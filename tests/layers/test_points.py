@@ -30,6 +30,7 @@ def test_points_match_torch(picture: tuple[int, ...], group: int) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.slow
 def test_many_steps_with_few_innermost_channels_and_two_threads_are_exact() -> None:
     """The oneDNN in torch 2.13 writes out of bounds here, and most processes crash."""
     program = """

@@ -51,6 +51,7 @@ def naive(x, difference, method, kernel, stride, pad, counts):
     return top, mask, grad
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
     method=st.sampled_from(["MAX", "AVE"]),

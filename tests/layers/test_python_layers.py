@@ -291,6 +291,7 @@ def test_a_class_does_not_need_caffe(folder):
     assert torch.equal(net(x=torch.ones(4, 3))["y"], torch.full((4, 3), 2.0))
 
 
+@pytest.mark.slow
 def test_torch_compile_runs_the_layer_uncompiled(folder):
     net = allowed(inputs("x", (4, 3)) + python("Plain", "x", "y"))
     assert torch.equal(torch.compile(net, backend="eager")(x=torch.ones(4, 3))["y"], torch.full((4, 3), 2.0))

@@ -195,6 +195,7 @@ def test_fewer_streams_use_the_first_states_and_new_streams_start_with_zeros():
         expect(*go(streams, seed), memory[:streams])
 
 
+@pytest.mark.slow
 def test_the_recurrent_state_has_no_autograd_history():
     net = sp.Net(NET.replace("KIND", "LSTM"), phase="TRAIN", seed=1)
     x = sequence(4, 3).requires_grad_()
@@ -217,6 +218,7 @@ def test_layers_with_the_same_name_have_separate_states():
     assert not torch.equal(first[0], second[0])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_the_recurrent_state_continues_when_compiled():
     torch.compiler.reset()

@@ -387,6 +387,7 @@ def blocks(inner):
     return st.lists(fields, max_size=4).map(lambda texts: " { " + " ".join(texts) + " }")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.recursive(st.sampled_from(VALUES).map(lambda value: f": {value}"), blocks, max_leaves=12))
 def test_any_settings_are_read_or_reported(my_loss, text):

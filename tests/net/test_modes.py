@@ -109,6 +109,7 @@ def test_a_net_starts_in_the_mode_of_its_phase() -> None:
     assert not train.training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("layer", [*LAYERS, *FIXED])
 def test_a_train_net_in_eval_mode_computes_what_a_test_net_does(layer: str, fuse: bool) -> None:
@@ -224,6 +225,7 @@ def test_a_net_from_the_graph_of_a_net_in_eval_mode_starts_in_its_phase() -> Non
     assert (other(**batch())["ya"] == 0).float().mean() > (net(**batch())["ya"] == 0).float().mean() + 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["Dropout", "BatchNorm", "Pooling"])
 def test_a_compiled_program_follows_the_mode(layer: str) -> None:
     nets = [sp.Net(twin(LAYERS[layer]), "TRAIN", seed=1) for _ in range(2)]
@@ -288,6 +290,7 @@ def test_a_python_layer_reads_the_mode_in_its_phase(tmp_path: Path, monkeypatch:
     assert net.graph.nodes[1].layer.worker.object.seen == [0, 1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("layer", [name for name in [*LAYERS, *FIXED] if not name.startswith("user")])

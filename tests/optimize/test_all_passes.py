@@ -50,6 +50,7 @@ def results(net: sp.Net, rows: Sequence[int]) -> dict[str, torch.Tensor | None]:
     return {**outputs, **net.tensors, **gradients}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", CHOICES.values(), ids=CHOICES)
 @settings(max_examples=12, deadline=None)
 @given(

@@ -165,6 +165,7 @@ LAYERS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(LAYERS, min_size=1, max_size=6), st.integers(2, 4), st.data())
 def test_random_nets_give_equal_results_fused_and_plain(layers: list[str], count: int, data: st.DataObject) -> None:
@@ -188,6 +189,7 @@ NETS = sorted(path for path in PROTOTXT.glob("*/*.prototxt") if path.stem.starts
 LARGE = ("oneshot_siamese", "signature_siamese")  # whose test nets equal the training nets except for Dropout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "phase"),
     [
@@ -376,6 +378,7 @@ WIDER = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(WIDER, min_size=1, max_size=6), st.integers(2, 4), st.sampled_from(["TRAIN", "TEST"]), st.data())
 def test_nets_with_random_and_normalizing_layers_give_equal_results_fused_and_plain(

@@ -42,6 +42,7 @@ def test_values_gradients_and_layouts_equal_those_of_torch(settings: Any, layout
         assert mine.stride() == right.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_gradients_are_differentiable(settings: Any) -> None:
     torch.manual_seed(1)
@@ -95,6 +96,7 @@ LAYOUTS = st.sampled_from([torch.contiguous_format, torch.channels_last])
 SIZES = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(2, 9), st.integers(2, 9))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(SIZES, st.tuples(st.integers(2, 9), st.integers(2, 9)), st.data(), LAYOUTS, st.booleans())
 def test_maxima_without_gradients_equal_those_of_torch(

@@ -310,6 +310,7 @@ def test_the_blob_between_a_convolution_and_pooling_is_not_saved(size: int, thre
     )  # positions of the maxima, a quarter as many numbers of 8 bytes, and the output of ReLU
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # that of torch
 def test_functional_transforms_and_export_work_with_large_blobs() -> None:
     model = sp.Net(LARGE, "TRAIN", seed=5)

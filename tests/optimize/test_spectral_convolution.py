@@ -36,6 +36,7 @@ def errors(way: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, 
     return [float((a - b).abs().max() / b.abs().max()) for a, b in pairs]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_it_equals_the_convolution_for_all_sizes_and_tilings(data: st.DataObject) -> None:
@@ -101,6 +102,7 @@ def test_few_rows_and_small_kernels_use_the_direct_convolution(
     assert best_tiling(bottom, outputs, kernel, (0, 0), worth=WORTH[False]) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 15))
 def test_the_image_region_seen_by_windows_is_counted(length: int, window: int, pad: int) -> None:

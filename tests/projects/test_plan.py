@@ -34,6 +34,7 @@ def test_the_estimates_are_those_of_the_layers(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["l1_siamese", "mnist_siamese"])  # Adam and SGD
 def test_snapshots_are_as_large_as_announced(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = start_project(network, tmp_path / "project", "digits:train").plans[-1]
@@ -58,6 +59,7 @@ main(["new", "l1_siamese", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_full_disk_leaves_no_half_project(exists: bool, tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: solver.prototxt fits, train_test.prototxt does not."""

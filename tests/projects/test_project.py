@@ -101,6 +101,7 @@ def opened(project: Path, phase: str) -> list[tuple[schema.LayerParameter, list[
     return layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("network", network_titles())
 def test_a_project_runs_on_the_users_images_or_explains_why_it_cannot(network: str, kind: str, tmp_path: Path) -> None:
@@ -133,6 +134,7 @@ def test_one_source_is_split_by_class_between_training_and_test(network: str, tm
         assert [message.pair_data_param.classes for message, _ in opened(tmp_path / "project", phase)] == [classes]
 
 
+@pytest.mark.slow
 def test_digits_for_training_select_the_test_digits(tmp_path: Path) -> None:
     start_project("face_siamese", tmp_path / "project", "digits:train")
     assert opened(tmp_path / "project", "TEST")[0][0].pair_data_param.source == "digits:test"

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ def refused(problem: ParseError) -> None:
     assert "\n" not in str(problem)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(TEXTS)
 def test_any_net_is_read_and_written_or_refused_in_one_line(text: str) -> None:

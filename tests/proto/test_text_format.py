@@ -63,6 +63,7 @@ STYLES: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(ROOTS.flatmap(lambda name: filled(getattr(schema, name)())), STYLES)
 def test_what_protobuf_prints_is_read_back_equal(message: Message, style: dict[str, Any]) -> None:

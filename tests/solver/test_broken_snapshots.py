@@ -28,6 +28,7 @@ print(solver.iteration)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snapshot_format", ["BINARYPROTO", "HDF5"])
 def test_a_run_continues_after_a_full_disk(write_run, snapshot_format: str) -> None:
     write_run(snapshot=2, max_iter=10, display=0, test_iter=None, test_interval=None, snapshot_format=snapshot_format)

@@ -133,6 +133,7 @@ RULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_two_processes_train_like_one_with_twice_the_batch(write_run: WriteRun, rule: str) -> None:
     """With shared twins, dropout, mirrors, two passes per update, and parameters without a gradient."""
@@ -152,6 +153,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(write_run: WriteRun, 
     assert log.count("Snapshotting to binary proto file") == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_equals_an_uninterrupted_run(write_run: WriteRun) -> None:
     """torchrun restarts all processes, which resume from the last snapshot of the same run."""
     more = {"display": 1, "average_loss": 1, "random_seed": 5, "max_iter": 20, "snapshot": 4, "test_interval": 0}
@@ -188,6 +190,7 @@ loop.Solver._accumulate_gradients = slow
     assert not list(Path().glob(".snap*"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all(write_run: WriteRun) -> None:
     write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
     with running(*TOGETHER, *TRAIN) as process:
@@ -201,6 +204,7 @@ def test_a_signal_to_one_process_stops_all(write_run: WriteRun) -> None:
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all(write_run: WriteRun) -> None:
     write_run(NET, max_iter=1_000_000, display=1, snapshot=0, test_interval=0, test_iter=None)
     Path("fail.py").write_text(
@@ -221,6 +225,7 @@ sp.layer("ContrastiveLoss", replace=True)(Failing)
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_invalid_lists_of_gpus_are_refused(write_run: WriteRun) -> None:
     write_run(NET)
     assert "names a GPU twice" in run("-m", *TRAIN, "--gpu", "1,1", status=2)
@@ -230,6 +235,7 @@ def test_invalid_lists_of_gpus_are_refused(write_run: WriteRun) -> None:
 TORCHRUN_AS_DOCUMENTED = ("-P", *TORCHRUN, "--no-python", "--", "siamese-proto", *TRAIN[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("-P", *TOGETHER, *TRAIN), TORCHRUN_AS_DOCUMENTED, ("-m", *TRAIN)],

@@ -9,6 +9,8 @@ import pytest
 
 from siamese_proto.solver import Solver
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = paths.GOLDEN / "flagship"
 CAFFE = np.load(GOLDEN / "trajectory.npz")
 

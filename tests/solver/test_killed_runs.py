@@ -52,6 +52,7 @@ def as_many_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_many_threads")
 @pytest.mark.parametrize(
     "fields",

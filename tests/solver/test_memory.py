@@ -7,6 +7,8 @@ import sys
 import paths
 import pytest
 
+pytestmark = pytest.mark.slow
+
 FAULTS = """
 import resource, torch
 from siamese_proto.cli.train import keep_freed_memory

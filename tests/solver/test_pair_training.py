@@ -9,6 +9,8 @@ from solver_runs import assert_same, tensors
 
 from siamese_proto.solver import Solver
 
+pytestmark = pytest.mark.slow
+
 TOWER = """
 layer { name: "ip%(p)s" type: "InnerProduct" bottom: "%(bottom)s" top: "ip%(p)s" param { name: "w" } param { name: "b" }
   inner_product_param { num_output: 16 weight_filler { type: "xavier" } } }

@@ -40,6 +40,7 @@ def test_bf16_learns_nearly_the_same() -> None:
 
 
 # torch itself warns when it traces an autograd Function.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_a_compiled_net_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     eager = losses()

@@ -58,6 +58,7 @@ def other_run() -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_second_run_with_the_prefix_is_refused(write_run: WriteRun) -> None:
     write_run(**LONG)
     with other_run() as process:
@@ -93,6 +94,7 @@ def test_a_second_run_with_the_prefix_is_refused(write_run: WriteRun) -> None:
     assert not list(Path().glob(".snap*"))
 
 
+@pytest.mark.slow
 def test_a_run_after_a_killed_one_takes_over_the_prefix(write_run: WriteRun) -> None:
     write_run(**LONG)
     with other_run() as process:
@@ -106,6 +108,7 @@ def test_a_run_after_a_killed_one_takes_over_the_prefix(write_run: WriteRun) -> 
     assert not list(Path().glob(".snap*"))
 
 
+@pytest.mark.slow
 def test_runs_without_snapshots_can_share_a_prefix(write_run: WriteRun) -> None:
     write_run(**LONG)
     quiet = {**LONG, "max_iter": 1, "snapshot": 0, "snapshot_after_train": "false"}

@@ -66,6 +66,7 @@ print(solver.iteration)
 """
 
 
+@pytest.mark.slow
 def test_a_run_continues_when_events_cannot_be_written(write_run) -> None:
     write_run(snapshot=0, display=1, test_iter=None, test_interval=None)
     done = subprocess.run([sys.executable, "-c", FULL_DISK], capture_output=True, text=True, check=True)

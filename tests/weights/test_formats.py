@@ -64,6 +64,7 @@ def test_every_format_converts_to_every_other_without_the_net(source: str, targe
     assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
 
 
+@pytest.mark.slow
 def test_hdf5_has_the_groups_and_datasets_that_caffe_writes(tmp_path: Path) -> None:
     def listing(path: Path) -> dict[str, object]:
         items: dict[str, object] = {}
@@ -160,6 +161,7 @@ def test_different_names_have_different_groups(suffix: str, tmp_path: Path) -> N
         assert {key: bits(value) for key, value in back.items()} == {key: bits(value) for key, value in values.items()}
 
 
+@pytest.mark.slow
 def test_safetensors_with_a_table_of_any_length_are_recognized(tmp_path: Path) -> None:
     """A table of 640 bytes begins like a pickle."""
     beginnings = set()

@@ -40,6 +40,7 @@ for number in range(1, 1000000):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there is no kill -9 there")
 def test_a_killed_process_leaves_no_partial_file_under_a_final_name(tmp_path: Path) -> None:
     graph = graph_of(NET)

@@ -213,6 +213,7 @@ for suffix in (".caffemodel", ".h5", ".safetensors", ".pt"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the size of files cannot be limited there")
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -25,6 +25,8 @@ from siamese_proto.cli import main
 from siamese_proto.errors import NetError
 from siamese_proto.export.drawing import write_page
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
 )

@@ -90,6 +90,7 @@ def test_a_notebook_displays_drawings_without_the_graphviz_of_the_system(without
     assert "conv_w" in draw(graph_of(TWIN))._repr_mimebundle_()["image/svg+xml"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("dot") is None, reason="graphviz-pure knows no limit")
 def test_a_png_that_is_scaled_down_is_reported(tmp_path: Path) -> None:
     chain = "".join(

@@ -19,6 +19,8 @@ from siamese_proto.cli import main
 from siamese_proto.export.deploy import deploy
 from siamese_proto.export.onnx import make_onnx
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = paths.GOLDEN
 FLAGSHIP = GOLDEN / "flagship" / "net.prototxt"
 WEIGHTS = GOLDEN / "flagship" / "snap_iter_100.caffemodel"

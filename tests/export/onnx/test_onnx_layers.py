@@ -6,12 +6,15 @@ tensors), and custom classes that torch cannot trace.
 
 from __future__ import annotations
 
+import pytest
 import torch
 from onnx_nets import compare
 from ported_nets import some_values
 from ported_zoo import input_layer, layer
 
 import siamese_proto as sp
+
+pytestmark = pytest.mark.slow
 
 IMAGE = (2, 6, 9, 10)
 IMAGES = [

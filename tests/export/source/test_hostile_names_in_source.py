@@ -106,6 +106,7 @@ def check(net: str, name: str) -> None:
         assert "#" not in remark[1:], remark
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NASTY)
 @pytest.mark.parametrize("net", [TWIN, HEADS], ids=["twin", "two losses"])
 def test_hostile_names_never_become_code(net: str, name: str) -> None:

@@ -35,6 +35,7 @@ def test_the_flagship_is_written_in_readable_source() -> None:
     assert written == (GOLDEN / "emit" / "mnist_siamese.py").read_text()
 
 
+@pytest.mark.slow
 def test_source_and_weights_need_only_torch(tmp_path: Path) -> None:
     result = command(
         FLAGSHIP / "net.prototxt",
@@ -77,6 +78,7 @@ def test_weights_saved_by_torch_can_be_read(tmp_path: Path) -> None:
     assert all(torch.equal(weights[key], state[key]) for key in state)
 
 
+@pytest.mark.slow
 def test_a_layer_without_a_plain_form_is_named_with_its_line(tmp_path: Path) -> None:
     net = tmp_path / "net.prototxt"
     net.write_text(

@@ -54,6 +54,7 @@ def test_a_ported_net_computes_the_same_as_the_net_in_training(name: str) -> Non
     compare(net, some_values(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
 @pytest.mark.parametrize("path", NETS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_included_nets_are_ported(path: Path, phase: str) -> None:
