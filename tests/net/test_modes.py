@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -14,13 +14,13 @@ from torch import Tensor
 
 import siamese_proto as sp
 from siamese_proto.export.source import port
+from siamese_proto.layers import base
 from siamese_proto.layers.base import RunState
 from siamese_proto.net.part import Part
 
 SHAPE = (4, 3, 6, 8)
 
 
-@sp.layer("NoisyInModes")
 class Noisy(sp.Layer):
     """`y = x + 1` in TRAIN, `y = x` in TEST, by the phase read once, and `-y` by the phase read at each pass."""
 
@@ -38,12 +38,10 @@ class Noisy(sp.Layer):
         return self.phase == "TEST"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def forgotten_type() -> Iterator[None]:
-    yield
-    from siamese_proto.layers import base
-
-    del base._REGISTERED["NoisyInModes"]
+@pytest.fixture(autouse=True)
+def registered_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_REGISTERED", dict(base._REGISTERED))
+    sp.layer("NoisyInModes")(Noisy)
 
 
 # Layers that behave differently in training, in each of two towers.
