@@ -35,6 +35,8 @@ def scale(name: str, bottom: str, top: str, more: str = "scale_param { bias_term
 
 FILLED = 'scale_param { axis: -3 filler { type: "uniform" min: 1 max: 2 } }'
 BIASED = "scale_param { bias_term: true }"
+SHARED_STATISTICS = "".join(f'param {{ name: "{name}" }} ' for name in ("mean", "variance", "factor"))
+SHARED_FACTORS = ' param { name: "gamma" } param { name: "beta" }'
 MERGED = {
     "in place": net(norm("n", "n"), scale("s", "n", "n")),
     "apart, without a bias, axis from behind": net(norm("n", "n"), scale("s", "n", "s", FILLED)),
@@ -473,3 +475,19 @@ def test_each_layer_uses_the_fastest_implementation() -> None:
     }  # fmt: skip  # one word per layer
     for text, types in ways.items():
         assert [type(node.layer).__name__ for node in sp.Net(text).fused_graph.nodes] == types
+
+
+def test_only_nodes_of_the_written_graph_count_as_replaced() -> None:
+    text = "".join(
+        f'layer {{ name: "in{side}" type: "Input" top: "{side}" '
+        "input_param { shape { dim: 4 dim: 3 dim: 6 dim: 8 } } }\n"
+        f'layer {{ name: "c{side}" type: "Convolution" bottom: "{side}" top: "c{side}" param {{ name: "w" }} '
+        f'param {{ name: "b" }} convolution_param {{ num_output: 5 kernel_size: 3 }} }}\n'
+        f"layer {{ {norm(f'n{side}', f'n{side}', SHARED_STATISTICS, f'c{side}')} }}\n"
+        f"layer {{ {scale(f's{side}', f'n{side}', f's{side}', BIASED + SHARED_FACTORS)} }}\n"
+        for side in "xy"
+    )
+    graph = sp.Net(text, "TEST").graph
+    result = optimize(graph)
+    assert result.replaced == {f"{kind}{side}" for kind in "cns" for side in "xy"}  # merged first, and then fused
+    assert result.replaced <= {node.id for node in graph.nodes}
