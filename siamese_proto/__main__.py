@@ -1,7 +1,5 @@
 """`python -m siamese_proto` is the command siamese-proto."""
 
-from __future__ import annotations
-
 from siamese_proto.cli import main
 
 if __name__ == "__main__":

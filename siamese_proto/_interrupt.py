@@ -3,8 +3,6 @@
 These are Ctrl-C while it loads, a missing package, or a lack of memory.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

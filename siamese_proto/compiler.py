@@ -1,7 +1,5 @@
 """From a file to a graph in one call: reading (proto), building (graph), and the registered layers."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

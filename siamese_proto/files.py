@@ -1,7 +1,5 @@
 """Atomic writing of files, locks, and the search for files that a prototxt names."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

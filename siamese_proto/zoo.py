@@ -1,7 +1,5 @@
 """The included networks: their names, titles and files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from siamese_proto.errors import NetError, did_you_mean, quoted

@@ -4,8 +4,6 @@ Each rule is a function of the graph. Its docstring names the file of Caffe's so
 docs/decisions/0005.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Findings: made from problems and warnings, and merged if they say the same."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable, Sequence

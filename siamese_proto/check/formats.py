@@ -1,7 +1,5 @@
 """Write findings in the formats of editors, GitHub and code scanners."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict

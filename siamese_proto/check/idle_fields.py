@@ -1,7 +1,5 @@
 """Find fields of a layer that have no effect."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Check the invariants of a graph, and look for likely mistakes in twins."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Check net files."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence

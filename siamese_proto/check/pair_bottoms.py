@@ -1,7 +1,5 @@
 """Warn about losses and distances of pairs and triplets whose bottoms cannot be the features of their towers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 

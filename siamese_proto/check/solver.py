@@ -1,7 +1,5 @@
 """Check solver files and the nets that they name."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,5 @@
 """The producers and readers of the blobs of a graph, and which blobs share memory in Caffe."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import NamedTuple

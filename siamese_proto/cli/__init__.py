@@ -1,7 +1,5 @@
 """The command line `siamese-proto`, with one file for each command."""
 
-from __future__ import annotations
-
 from importlib import metadata
 
 import click

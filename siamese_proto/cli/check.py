@@ -1,7 +1,5 @@
 """siamese-proto check: report errors and likely mistakes in files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """siamese-proto compare: how similar two images are."""
 
-from __future__ import annotations
-
 import click
 
 from siamese_proto.cli.group import Command, section

@@ -1,7 +1,5 @@
 """siamese-proto convert: convert weights, and nets to ONNX."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

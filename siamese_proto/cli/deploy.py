@@ -1,7 +1,5 @@
 """siamese-proto deploy: make the inference net of a training net."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """siamese-proto draw: draw a net."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

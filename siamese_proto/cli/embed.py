@@ -1,7 +1,5 @@
 """siamese-proto embed: features of images, as arrays or as a picture."""
 
-from __future__ import annotations
-
 import os
 
 import click

@@ -1,7 +1,5 @@
 """siamese-proto evaluate: evaluate a trained twin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

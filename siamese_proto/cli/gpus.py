@@ -1,7 +1,5 @@
 """One process per GPU, as `--gpu 0,1` and `--gpu all` start them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """Command classes: lazy imports, options in sections, the net argument, and errors as one line."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """siamese-proto inspect: the content of a weights file or solver state."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

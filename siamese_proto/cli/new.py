@@ -1,7 +1,5 @@
 """siamese-proto new: start a project."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Options that several commands share, and the graphs that they build."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, TypeAlias
 

@@ -1,7 +1,5 @@
 """siamese-proto plot: a training log, results of `evaluate`, or features as a picture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """siamese-proto port: write a net as PyTorch source or ONNX."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

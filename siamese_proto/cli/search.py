@@ -1,7 +1,5 @@
 """siamese-proto search: the images nearest to one."""
 
-from __future__ import annotations
-
 import click
 
 from siamese_proto.cli.group import Command, section

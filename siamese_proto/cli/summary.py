@@ -1,7 +1,5 @@
 """siamese-proto summary: print a net as a table."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """siamese-proto test: the outputs of a trained net, averaged over batches."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

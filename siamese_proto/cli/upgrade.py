@@ -1,7 +1,5 @@
 """siamese-proto upgrade: upgrade files to the current format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

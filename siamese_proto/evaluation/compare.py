@@ -1,7 +1,5 @@
 """Compare two images: their distance, a score, and whether they are the same."""
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass

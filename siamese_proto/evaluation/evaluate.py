@@ -1,7 +1,5 @@
 """Evaluate a trained twin in one call: on pairs, on labeled images, or on both."""
 
-from __future__ import annotations
-
 from contextlib import closing
 from dataclasses import dataclass, replace
 

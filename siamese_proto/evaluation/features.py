@@ -1,7 +1,5 @@
 """Features of images: computed, and saved to files."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The distances of pairs: those of the net's own data layers, or pairs of images from elsewhere."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from contextlib import suppress

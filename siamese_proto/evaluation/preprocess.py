@@ -1,7 +1,5 @@
 """Preprocessing: from images in files to the input of a net, and back to pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any

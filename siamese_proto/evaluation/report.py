@@ -1,7 +1,5 @@
 """The results of `evaluate`: as a table, and as a JSON file that can be read back."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """How well features separate classes that were not trained on: few-shot classification and retrieval."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

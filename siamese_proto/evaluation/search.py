@@ -1,7 +1,5 @@
 """Find the images that are nearest to one."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Training logs, of Caffe or of siamese_proto: losses, outputs of the nets and learning rates by iteration."""
 
-from __future__ import annotations
-
 import codecs
 import gzip
 import os

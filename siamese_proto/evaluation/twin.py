@@ -1,7 +1,5 @@
 """A trained net in use: features of images, and distances of features."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Sequence

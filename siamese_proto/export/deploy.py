@@ -4,8 +4,6 @@ Data layers become Input layers; losses, accuracies and everything that needs la
 names, so trained weights fit.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Summarize a net as a table: layers, shapes, parameters and sharing, multiply-adds, memory."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import io

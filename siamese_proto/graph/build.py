@@ -1,7 +1,5 @@
 """From layers to a graph: names become blobs, parameters get owners, shapes are inferred (net.cpp: Init)."""
 
-from __future__ import annotations
-
 import functools
 import keyword
 import math

@@ -1,7 +1,5 @@
 """How a trained net compares two images: its features, its metric and its label, and the blobs that take the images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace

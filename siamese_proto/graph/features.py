@@ -1,7 +1,5 @@
 """The blobs of a net that are worth computing once it is trained: features of towers and predictions."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence, Set
 

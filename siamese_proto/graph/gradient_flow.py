@@ -1,7 +1,5 @@
 """Where Caffe computes gradients (net.cpp: Init). Values and gradients of a net do not depend on it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The graph that every back end reads: what a net computes, independent of protobuf and torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

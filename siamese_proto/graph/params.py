@@ -1,7 +1,5 @@
 """Shared parameters: layers that give a parameter the same name share its tensor (net.cpp: AppendParam)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

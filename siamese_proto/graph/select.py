@@ -1,7 +1,5 @@
 """Which layers of a file belong to a net: selection by phase, level and stages (net.cpp: FilterNet, StateMeetsRule)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 

@@ -3,8 +3,6 @@
 A graph needs none, as autograd adds gradients. They appear in the files and logs of Caffe.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

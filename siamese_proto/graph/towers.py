@@ -3,8 +3,6 @@
 Names are not used: published nets have `_p`, `_b`, `_left`, or no system at all.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

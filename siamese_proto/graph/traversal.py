@@ -1,7 +1,5 @@
 """Walks over a graph: the producers of blobs, the nodes before blobs, and the order in which nodes can run."""
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Collection, Iterable, Sequence
 

@@ -3,8 +3,6 @@
 Of the sub-packages only `python` registers a type. `functional` needs torch: layers import it when they compute.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 

@@ -1,7 +1,5 @@
 """Checks of settings and shapes that several layers share. They raise GraphError."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import prod
 

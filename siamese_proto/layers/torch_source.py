@@ -1,7 +1,5 @@
 """A layer as PyTorch source."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A part of a net, run by itself: from some of its blobs to others, with nothing else computed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

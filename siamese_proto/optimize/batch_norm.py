@@ -1,7 +1,5 @@
 """Compute a BatchNorm layer and the Scale layer after it in one kernel."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from siamese_proto.graph.ir import Graph, Node

@@ -1,7 +1,5 @@
 """Run towers that share all their parameters as one, over their joined batches."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Let element-wise layers write over their bottom."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

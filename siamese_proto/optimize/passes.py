@@ -1,7 +1,5 @@
 """Rewrite a graph so that it computes the same in less time. Nothing outside this folder knows a particular pass."""
 
-from __future__ import annotations
-
 from siamese_proto.graph.ir import Graph
 from siamese_proto.optimize.batch_norm import merge_scales
 from siamese_proto.optimize.fuse_towers import fuse_towers

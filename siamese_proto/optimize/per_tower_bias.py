@@ -1,7 +1,5 @@
 """A bias whose gradient is summed tower by tower."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Kernels of MAX pooling over pictures."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch

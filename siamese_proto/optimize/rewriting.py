@@ -1,7 +1,5 @@
 """What all passes share: their result, and questions about a graph."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

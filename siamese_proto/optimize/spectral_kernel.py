@@ -10,8 +10,6 @@ Shapes: N rows; C and K channels of bottom and top; L and L' height and width of
 the part of the top that it produces; F frequencies of a tile; R rows times tiles.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence

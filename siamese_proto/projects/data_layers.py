@@ -1,7 +1,5 @@
 """The data layers in the text of an included net: their sources are replaced, and comments stay."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """An estimate of what a training takes: parameters, time and disk space."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

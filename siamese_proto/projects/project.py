@@ -1,7 +1,5 @@
 """Start a project: copy the files of an included network, with the user's images as its data."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

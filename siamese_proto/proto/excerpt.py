@@ -1,7 +1,5 @@
 """Show the source line of an error, with a caret under the location."""
 
-from __future__ import annotations
-
 import functools
 import os
 import unicodedata

@@ -1,7 +1,5 @@
 """Load texts from files: paths or texts, encodings, files that are no text, and nets or solver settings."""
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import os

@@ -1,7 +1,5 @@
 """Read prototxt files into messages, with the location of every field and with the fields that the schema lacks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar, cast

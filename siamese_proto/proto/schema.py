@@ -5,8 +5,6 @@ So no generated code depends on a release of protobuf, and a `caffe_pb2` that th
 generated file `schema.pyi` lists the classes for type checkers.
 """
 
-from __future__ import annotations
-
 from importlib import resources
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory

@@ -1,7 +1,5 @@
 """Convert values as written to values of fields. A ValueError says what is expected."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re

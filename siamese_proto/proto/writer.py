@@ -1,7 +1,5 @@
 """Write messages as text, in the layout of protobuf's printer."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Sequence

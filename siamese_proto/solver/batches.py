@@ -1,7 +1,5 @@
 """Where a training net's batches come from, and how a resumed run finds its place in them again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

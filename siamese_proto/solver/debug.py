@@ -1,7 +1,5 @@
 """The lines of `debug_info`: the mean size of every value and gradient of a pass, in Caffe's wording (net.cpp)."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

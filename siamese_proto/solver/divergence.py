@@ -1,7 +1,5 @@
 """Runs whose losses or parameters are no longer finite: when it happened, and where in the net."""
 
-from __future__ import annotations
-
 import torch
 
 from siamese_proto.data.bad_records import not_finite

@@ -1,7 +1,5 @@
 """Batches that a caller passes instead of a data layer: what they may be, and the errors where they do not fit."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -10,8 +10,6 @@ labels, and the state of recurrent layers (snapshots hold that of the first proc
 first process tests, logs and writes snapshots.
 """
 
-from __future__ import annotations
-
 import datetime
 import os
 from collections.abc import Iterator, Mapping, Sequence

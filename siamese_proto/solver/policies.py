@@ -4,8 +4,6 @@ Each is a pure function of the iteration and the number of steps so far, which o
 are rounded to float32, in which Caffe computes them. `cosine`, and the warm-up before any policy, are not in Caffe.
 """
 
-from __future__ import annotations
-
 import math
 import struct
 from collections.abc import Callable, Mapping

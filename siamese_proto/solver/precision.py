@@ -1,7 +1,5 @@
 """The precision of a net's computation: automatic mixed precision, and TF32."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

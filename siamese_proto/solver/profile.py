@@ -1,7 +1,5 @@
 """The time that a net takes, layer by layer and in total (caffe time)."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Which snapshots are kept: the last ones, and the best by an output of a test net."""
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ history in a solver state. `rate` below is the learning rate times the parameter
 SGD and Nesterov store the learning rate inside the history, so a lower rate takes effect only as the history decays.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, overload

@@ -6,8 +6,6 @@ run stops nobody. torchrun restarts all processes when one has died: the file th
 run, without comparing times.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Solver settings: SolverParameter read once into plain values, with every error found before training begins."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What a solver consists of: its nets, its update rule, and the device they are on."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence

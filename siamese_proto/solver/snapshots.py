@@ -3,8 +3,6 @@
 Each file is written atomically, the weights first, so that a solver state never names weights that do not exist.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -1,7 +1,5 @@
 """The training loop (solver.cpp), with Caffe's order of tests, log lines, updates and snapshots."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The state of a training run: what snapshots and checks read of a Solver, and the losses of the run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path

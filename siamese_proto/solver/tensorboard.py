@@ -1,7 +1,5 @@
 """A run as TensorBoard shows it."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Which records a test with a given number of batches counts: not all of them, or some more often than others."""
 
-from __future__ import annotations
-
 import math
 
 from siamese_proto.graph.ir import Graph

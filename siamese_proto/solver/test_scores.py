@@ -1,7 +1,5 @@
 """The outputs of a test net, averaged over batches."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 

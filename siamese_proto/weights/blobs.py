@@ -1,7 +1,5 @@
 """BlobProto: one array in a binary file of Caffe (blob.cpp: FromProto, ToProto)."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

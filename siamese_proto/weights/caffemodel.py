@@ -4,8 +4,6 @@ A file is mapped, not read. A walk over its fields takes the blobs out. The rest
 by protobuf and upgraded from old formats, with a small placeholder for every blob.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 

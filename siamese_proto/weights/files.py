@@ -1,7 +1,5 @@
 """Opening and replacing weights files, and the errors about them."""
 
-from __future__ import annotations
-
 import mmap
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Reading and writing weights in any of the four formats."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

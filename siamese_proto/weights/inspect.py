@@ -1,7 +1,5 @@
 """The content of a weights file or solver state, in figures."""
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, replace

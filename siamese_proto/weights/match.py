@@ -1,7 +1,5 @@
 """Which array of a weights file goes to which parameter of a net (net.cpp: CopyTrainedLayersFrom)."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence

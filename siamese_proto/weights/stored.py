@@ -1,7 +1,5 @@
 """The content of a weights file in any format: layers by name with their arrays."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

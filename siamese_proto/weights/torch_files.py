@@ -4,8 +4,6 @@ The metadata entry `layers` (JSON) lists the layers of the net in order, with th
 so that shared arrays are known. Without it, the keys alone give the layer and the index of an array.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

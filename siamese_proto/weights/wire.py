@@ -4,8 +4,6 @@ protobuf itself needs twice the file in memory and stops at 2 GiB; it parses the
 https://protobuf.dev/programming-guides/encoding/
 """
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """siamese-proto data: create and inspect databases; one module per command."""
 
-from __future__ import annotations
-
 import click
 
 from siamese_proto.cli.group import LazyGroup

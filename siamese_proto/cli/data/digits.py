@@ -1,7 +1,5 @@
 """siamese-proto data digits: pair databases of the included digits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

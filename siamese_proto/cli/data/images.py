@@ -1,7 +1,5 @@
 """siamese-proto data images: a database of images, as created by Caffe's convert_imageset."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import click

@@ -1,7 +1,5 @@
 """siamese-proto data mean: the mean image of a database."""
 
-from __future__ import annotations
-
 import os
 
 import click

@@ -1,7 +1,5 @@
 """siamese-proto data merge: merge databases."""
 
-from __future__ import annotations
-
 import click
 
 from siamese_proto.cli.data.options import backend, backend_of, overwrite, progress, seed

@@ -1,7 +1,5 @@
 """Options that several data commands share, and their progress display."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """siamese-proto data pairs: a pair database from labeled images, or from a CSV that names pairs."""
 
-from __future__ import annotations
-
 import os
 from typing import Any
 

@@ -1,7 +1,5 @@
 """siamese-proto data triplets: a database of triplets from labeled images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

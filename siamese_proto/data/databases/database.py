@@ -4,8 +4,6 @@ with open_database("pairs_leveldb", "LEVELDB") as database:
     for key, value in database.records(): ...
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -7,8 +7,6 @@ file left over from a compaction or a crash has earlier ones. (LevelDB: doc/log_
 version_edit.cc, repair.cc)
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

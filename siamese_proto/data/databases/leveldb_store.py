@@ -6,8 +6,6 @@ copies of the small files that the library rewrites. Readers then do not disturb
 A database that another process holds open is read as it was when reading began; a log line says so.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import importlib

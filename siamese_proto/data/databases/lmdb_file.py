@@ -8,8 +8,6 @@ transaction is valid. A page has a header, the offsets of its nodes, and the nod
 of a child page and its number; a leaf node holds a key and a value. Large values are stored on separate pages.
 """
 
-from __future__ import annotations
-
 import bisect
 import os
 import struct

@@ -1,7 +1,5 @@
 """LMDB, the backend of most Caffe databases: one folder with `data.mdb`, or that file alone."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Merge databases into one."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import re

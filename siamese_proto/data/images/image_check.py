@@ -1,7 +1,5 @@
 """Check the images of a large source while a net already trains on them."""
 
-from __future__ import annotations
-
 import logging
 import threading
 

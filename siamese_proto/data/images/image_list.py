@@ -1,7 +1,5 @@
 """Lists of images: a line `path label` for each image."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The lines of files that name pairs: CSV, words between spaces or tabs, and the `pairs.txt` of LFW."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import math

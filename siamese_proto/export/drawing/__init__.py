@@ -1,7 +1,5 @@
 """Draw a graph."""
 
-from __future__ import annotations
-
 from siamese_proto.export.drawing.figure import Detail, RankDir, StyleName, TowerLayout, blob_numbers, draw, drawn_graph
 from siamese_proto.export.drawing.page import check_page, is_page, write_page
 from siamese_proto.export.drawing.palette import STYLES

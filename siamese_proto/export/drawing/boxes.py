@@ -1,7 +1,5 @@
 """The content of a drawing: boxes of layers, wires between them, colors of shared parameters."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The markup of boxes, wires and labels."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From a graph to DOT text."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

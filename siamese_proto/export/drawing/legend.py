@@ -1,7 +1,5 @@
 """The title above the drawing and the legend of shared parameters below it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from siamese_proto.export.drawing.boxes import Picture

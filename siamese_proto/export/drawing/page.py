@@ -5,8 +5,6 @@ no connection. Content from the user's file is in the SVG written by Graphviz, a
 shows as text.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

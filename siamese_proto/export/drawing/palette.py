@@ -1,7 +1,5 @@
 """Colors and fonts of the styles, and the colors of shared parameters."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """From DOT text to a picture file, with the system's Graphviz or graphviz-pure."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Towers: side by side with ties between shared parameters, or identical ones drawn once."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

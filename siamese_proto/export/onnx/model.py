@@ -4,8 +4,6 @@ torch.export traces the program of the net, torch's exporter converts it, and on
 for comparison.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Write a graph as readable PyTorch source."""
 
-from __future__ import annotations
-
 from siamese_proto.export.source.module import Ported, emit, port
 
 __all__ = ["Ported", "emit", "port"]

@@ -1,7 +1,5 @@
 """Write modules as classes: the net, and one class for each kind of tower."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

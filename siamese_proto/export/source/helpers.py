@@ -1,7 +1,5 @@
 """Helper code copied into the output: classes and functions of this package that need only torch."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import importlib.util

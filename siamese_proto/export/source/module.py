@@ -1,7 +1,5 @@
 """Write a graph as readable PyTorch source."""
 
-from __future__ import annotations
-
 import ast
 import os
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Names from a file as Python names, string literals and comments. They never become code."""
 
-from __future__ import annotations
-
 import builtins
 import keyword
 import re

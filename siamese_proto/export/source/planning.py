@@ -1,7 +1,5 @@
 """Plan the generated source: what becomes a class, a module or a line."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Statements of generated source: which variable holds which blob, and how lines are broken."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Random numbers as one operator, so that torch.compile can trace them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import cast
 

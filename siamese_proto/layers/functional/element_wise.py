@@ -1,7 +1,5 @@
 """Element-wise functions with Caffe's gradients and rules for ties."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from functools import reduce

@@ -1,7 +1,5 @@
 """Losses whose gradient in Caffe is not the derivative of the value."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Caffe's losses, and Accuracy, as modules."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """Normalization: Caffe's modules and gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

@@ -1,7 +1,5 @@
 """Pooling that torch's kernels do not support, and the windows of a convolution as channels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Recurrent layers: their steps, gradients and modules."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 

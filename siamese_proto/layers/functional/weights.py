@@ -1,7 +1,5 @@
 """Weights files, read with torch only."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

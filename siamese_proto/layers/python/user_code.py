@@ -3,8 +3,6 @@
 An exception in such code becomes one NetError with the place in the user's file.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

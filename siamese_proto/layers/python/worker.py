@@ -1,7 +1,5 @@
 """The object of a user's class with setup, reshape, forward and backward, and its blobs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read fields that only a registered layer type knows, such as `my_layer_param { ... }`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from siamese_proto.errors import ParseError, did_you_mean, quoted

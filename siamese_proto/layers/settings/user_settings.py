@@ -4,8 +4,6 @@ A frozen dataclass describes the message. A message class is built from it in a 
 are then read, checked and written like the messages of the schema, and the schema itself never changes.
 """
 
-from __future__ import annotations
-
 import functools
 import zlib
 from collections.abc import Iterable, Iterator, Sequence

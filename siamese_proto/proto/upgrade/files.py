@@ -1,7 +1,5 @@
 """Upgrade files to the current format."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from siamese_proto.proto.load import load_text

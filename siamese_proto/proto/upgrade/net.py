@@ -4,8 +4,6 @@ The formats, oldest first: V0 (`layers { layer { type: "conv" } }`), transform f
 type: LRN }`), `input` fields, and BatchNorm layers with three `param`. Every layer and field keeps its location.
 """
 
-from __future__ import annotations
-
 from siamese_proto.errors import Location, NetError, ParseError, quoted
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import Draft, ParsedNet, Source

@@ -1,7 +1,5 @@
 """Upgrade `solver_type: ADAM` of solver settings to `type: "Adam"` (upgrade_proto.cpp)."""
 
-from __future__ import annotations
-
 from siamese_proto.errors import ParseError
 from siamese_proto.proto import schema
 from siamese_proto.proto.parsed import ParsedSolver, Source

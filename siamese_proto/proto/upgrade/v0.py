@@ -1,7 +1,5 @@
 """Upgrade V0 layers (`layers { layer { name: "c" type: "conv" kernelsize: 5 } bottom: "x" top: "y" }`) to V1."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import re

@@ -1,7 +1,5 @@
 """Upgrade V1 layers (`layers { type: CONVOLUTION blobs_lr: 1 param: "w" }`) to the current format."""
 
-from __future__ import annotations
-
 import re
 
 from siamese_proto.proto import schema
