@@ -4,7 +4,7 @@
 
 Forward and backward, both gradients, in turns; direct convolution in the faster of both layouts. The ratio is the time
 of direct convolution divided by that by spectra: above 1 spectra are faster. "chosen" is the choice of
-optimize/spectral_convolution.py.
+passes/spectral_convolution.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from measuring import Work, fastest, in_turns, milliseconds, ratio
 from torch import Tensor
 from torch.nn import functional
 
-from siamese_proto.optimize import spectral_convolution as spectrum
-from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
+from siamese_proto.passes import spectral_convolution as spectrum
+from siamese_proto.passes.spectral_kernel import Tiling, convolve_by_spectrum
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from siamese_proto.export.summary import summarize
 from siamese_proto.graph.comparison import find_comparison
 from siamese_proto.graph.ir import Graph
 from siamese_proto.net.program import make_plan
-from siamese_proto.optimize.passes import optimize
+from siamese_proto.passes.pipeline import optimize
 
 pytestmark = pytest.mark.slow
 

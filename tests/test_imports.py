@@ -20,7 +20,7 @@ ORDER = [
     {"graph"},
     {"layers"},
     {"compiler"},
-    {"optimize"},
+    {"passes"},
     {"weights"},
     {"net"},
     {"export", "data"},

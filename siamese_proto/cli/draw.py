@@ -9,7 +9,7 @@ from siamese_proto.cli.group import Command, section
 from siamese_proto.cli.options import ALL, OUTPUT, PHASES, graph_to_show, net_argument, net_state, phase, python_layers
 from siamese_proto.export import drawing
 from siamese_proto.graph.ir import Graph, Phase, Shape
-from siamese_proto.optimize.fuse_towers import fuse_towers
+from siamese_proto.passes.fuse_towers import fuse_towers
 from siamese_proto.proto.reader import parse_net
 
 

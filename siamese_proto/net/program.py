@@ -14,8 +14,8 @@ from siamese_proto.errors import NetError
 from siamese_proto.graph.ir import Blob, Graph, Node, ParamUse, Phase
 from siamese_proto.layers.base import Layer, RunState
 from siamese_proto.layers.element_wise import ElementWise
-from siamese_proto.optimize.passes import optimize
-from siamese_proto.optimize.rewriting import Rewritten
+from siamese_proto.passes.pipeline import optimize
+from siamese_proto.passes.rewriting import Rewritten
 
 
 class LayerModule(nn.Module):

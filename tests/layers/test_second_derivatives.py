@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import gradgradcheck
 
 from siamese_proto.layers.functional.recurrent import lstm_steps
-from siamese_proto.optimize.per_tower_bias import add_bias
-from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
+from siamese_proto.passes.per_tower_bias import add_bias
+from siamese_proto.passes.spectral_kernel import Tiling, convolve_by_spectrum
 
 
 def drawn(*shape: int) -> Tensor:

@@ -22,7 +22,7 @@ from siamese_proto.export.drawing.palette import STYLES, StyleName
 from siamese_proto.export.drawing.render import find_renderer
 from siamese_proto.export.drawing.towers import align, collapsed
 from siamese_proto.graph.ir import Blob, Graph, Node, Param
-from siamese_proto.optimize.fuse_towers import fuse_towers
+from siamese_proto.passes.fuse_towers import fuse_towers
 
 
 def both_phases(train: Graph, test: Graph) -> Graph:

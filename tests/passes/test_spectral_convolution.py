@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 import siamese_proto as sp
-from siamese_proto.optimize import spectral_kernel as spectrum
-from siamese_proto.optimize.spectral_convolution import WORTH, _numbers_inside, best_tiling
-from siamese_proto.optimize.spectral_kernel import Tiling, convolve_by_spectrum
+from siamese_proto.passes import spectral_kernel as spectrum
+from siamese_proto.passes.spectral_convolution import WORTH, _numbers_inside, best_tiling
+from siamese_proto.passes.spectral_kernel import Tiling, convolve_by_spectrum
 
 
 def drawn(*shape: int) -> Tensor:

@@ -8,8 +8,8 @@ from siamese_proto.graph.ir import Blob, Graph, LayerContext, Node, Phase, Shape
 from siamese_proto.graph.towers import Row, find_towers
 from siamese_proto.graph.traversal import topological_order
 from siamese_proto.layers.base import Layer
-from siamese_proto.optimize.joined_layers import JoinBatches, PartBatches, joined_layer
-from siamese_proto.optimize.rewriting import Rewritten, free_id
+from siamese_proto.passes.joined_layers import JoinBatches, PartBatches, joined_layer
+from siamese_proto.passes.rewriting import Rewritten, free_id
 from siamese_proto.proto import schema
 
 Ids = tuple[str, ...]  # of corresponding blobs, one of each tower

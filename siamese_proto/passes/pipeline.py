@@ -1,13 +1,13 @@
 """Rewrite a graph so that it computes the same in less time. Nothing outside this folder knows a particular pass."""
 
 from siamese_proto.graph.ir import Graph
-from siamese_proto.optimize.batch_norm import merge_scales
-from siamese_proto.optimize.fuse_towers import fuse_towers
-from siamese_proto.optimize.in_place import overwrite_bottoms
-from siamese_proto.optimize.pooled_convolution import pool_in_parts
-from siamese_proto.optimize.pooling import lean_pooling, pool_before_relu
-from siamese_proto.optimize.rewriting import Pass, Rewritten
-from siamese_proto.optimize.spectral_convolution import convolve_by_spectra
+from siamese_proto.passes.batch_norm import merge_scales
+from siamese_proto.passes.fuse_towers import fuse_towers
+from siamese_proto.passes.in_place import overwrite_bottoms
+from siamese_proto.passes.pooled_convolution import pool_in_parts
+from siamese_proto.passes.pooling import lean_pooling, pool_before_relu
+from siamese_proto.passes.rewriting import Pass, Rewritten
+from siamese_proto.passes.spectral_convolution import convolve_by_spectra
 
 # The order matters:
 PASSES: tuple[Pass, ...] = (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.graph.ir import Graph, LayerContext, Node, Shape
 from siamese_proto.layers.convolution import Convolution
-from siamese_proto.optimize.pooling import LeanPooling, flattened_gradients, is_maximum, lean_layer
-from siamese_proto.optimize.rewriting import Rewritten, free_id, is_ordinary, is_read_once, reader_counts
+from siamese_proto.passes.pooling import LeanPooling, flattened_gradients, is_maximum, lean_layer
+from siamese_proto.passes.rewriting import Rewritten, free_id, is_ordinary, is_read_once, reader_counts
 from siamese_proto.proto import schema
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from siamese_proto.graph.ir import Phase
 from siamese_proto.layers.activation import ReLU
 from siamese_proto.layers.base import layer, registered
 from siamese_proto.layers.scale import Scale
-from siamese_proto.optimize import pooled_convolution, pooling
-from siamese_proto.optimize.passes import optimize
-from siamese_proto.optimize.pooled_convolution import PooledConvolution
+from siamese_proto.passes import pooled_convolution, pooling
+from siamese_proto.passes.pipeline import optimize
+from siamese_proto.passes.pooled_convolution import PooledConvolution
 
 BATCH = {"x": torch.randn(5, 3, 4, 6, generator=torch.Generator().manual_seed(2))}
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import siamese_proto as sp
 from siamese_proto.graph.gradient_flow import gradient_flow
 from siamese_proto.graph.ir import Phase
-from siamese_proto.optimize.fuse_towers import fuse_towers
-from siamese_proto.optimize.rewriting import Rewritten
+from siamese_proto.passes.fuse_towers import fuse_towers
+from siamese_proto.passes.rewriting import Rewritten
 
 FLAGSHIP = paths.GOLDEN / "flagship" / "net.prototxt"
 PROTOTXT = paths.PROTOTXT

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from siamese_proto.graph.ir import Graph, Node, Shape
 from siamese_proto.layers.convolution import Convolution
-from siamese_proto.optimize.rewriting import Rewritten, free_id, is_ordinary
+from siamese_proto.passes.rewriting import Rewritten, free_id, is_ordinary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from siamese_proto.layers.convolution import Operation
-    from siamese_proto.optimize.spectral_kernel import Tiling
+    from siamese_proto.passes.spectral_kernel import Tiling
 
 Pair = tuple[int, int]
 _MANY_ROWS = 256  # of a batch
@@ -64,7 +64,7 @@ class ConvolutionBySpectrum(Convolution):
     def operation(self, rank: int) -> Operation:
         import torch
 
-        from siamese_proto.optimize.spectral_kernel import convolve_by_spectrum
+        from siamese_proto.passes.spectral_kernel import convolve_by_spectrum
 
         direct = super().operation(rank)
         if rank != 2:
@@ -103,7 +103,7 @@ def best_tiling(bottom: Shape, outputs: int, kernel: Pair, pad: Pair, *, worth: 
         pad: Zeros above and left of the image.
         worth: Minimum of the time of direct convolution divided by the time by spectra.
     """
-    from siamese_proto.optimize.spectral_kernel import Tiling
+    from siamese_proto.passes.spectral_kernel import Tiling
 
     rows, channels, height, width = bottom
     size = (height + 2 * pad[0] - kernel[0] + 1, width + 2 * pad[1] - kernel[1] + 1)

@@ -13,8 +13,8 @@ from siamese_proto.layers.base import RunState
 from siamese_proto.layers.element_wise import ElementWise
 from siamese_proto.layers.inner_product import InnerProduct
 from siamese_proto.layers.pooling import Pooling
-from siamese_proto.optimize.joined_layers import JoinedInnerProduct
-from siamese_proto.optimize.rewriting import Rewritten, free_id, is_ordinary, is_read_once, reader_counts
+from siamese_proto.passes.joined_layers import JoinedInnerProduct
+from siamese_proto.passes.rewriting import Rewritten, free_id, is_ordinary, is_read_once, reader_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ class LeanPooling(Pooling):
 
         kernel = self.kernel or (x.shape[2], x.shape[3])
         if not torch.compiler.is_compiling() and x.numel() >= _MAXIMA_FROM[False] and x.is_cpu:
-            from siamese_proto.optimize.pooling_kernel import maxima
+            from siamese_proto.passes.pooling_kernel import maxima
 
             is_last, size = x.stride(1) == 1, x.numel()
             trains = torch.is_grad_enabled() and x.requires_grad
@@ -118,7 +118,7 @@ class LeanPooling(Pooling):
 
     def pool_lean(self, x: Tensor) -> Tensor:
         """Return the maxima of x (N, C, H, W), of any size, without saving x for backward."""
-        from siamese_proto.optimize.pooling_kernel import max_pool
+        from siamese_proto.passes.pooling_kernel import max_pool
 
         settings = (self.kernel or (x.shape[2], x.shape[3]), self.stride, self.pad)
         return max_pool(x, *settings, ceil_mode=self.ceil, is_flattened=self.is_flattened)

@@ -12,10 +12,10 @@ from siamese_proto.layers.eltwise import Eltwise
 from siamese_proto.layers.inner_product import InnerProduct
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.pooling import Pooling
-from siamese_proto.optimize.pooled_convolution import PooledConvolution
-from siamese_proto.optimize.pooling import LeanPooling
-from siamese_proto.optimize.rewriting import Rewritten, is_read_once, reader_counts
-from siamese_proto.optimize.spectral_convolution import ConvolutionBySpectrum
+from siamese_proto.passes.pooled_convolution import PooledConvolution
+from siamese_proto.passes.pooling import LeanPooling
+from siamese_proto.passes.rewriting import Rewritten, is_read_once, reader_counts
+from siamese_proto.passes.spectral_convolution import ConvolutionBySpectrum
 
 # Layers whose top is a new tensor that their backward pass does not read. torch saves the tops of some other layers
 # for backward, and others return a view of their bottom.

@@ -11,8 +11,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.multiprocessing.reductions import StorageWeakRef
 
 import siamese_proto as sp
-from siamese_proto.optimize import pooling
-from siamese_proto.optimize.pooling_kernel import max_pool, maxima
+from siamese_proto.passes import pooling
+from siamese_proto.passes.pooling_kernel import max_pool, maxima
 
 SETTINGS = {
     "2x2": {"kernel": (2, 2), "stride": (2, 2), "pad": (0, 0), "ceil_mode": True},

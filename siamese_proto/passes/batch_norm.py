@@ -6,7 +6,7 @@ from siamese_proto.graph.ir import Graph, Node
 from siamese_proto.layers.base import canonical_axis
 from siamese_proto.layers.normalization import BatchNorm
 from siamese_proto.layers.scale import Scale
-from siamese_proto.optimize.rewriting import Rewritten, free_id, is_read_once, reader_counts
+from siamese_proto.passes.rewriting import Rewritten, free_id, is_read_once, reader_counts
 
 
 def merge_scales(graph: Graph) -> Rewritten:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from test_fuse_towers import CONVOLUTION, POOL, PRODUCT, inputs, tower
 
 import siamese_proto as sp
-from siamese_proto import optimize as package
+from siamese_proto import passes as package
 from siamese_proto.graph.ir import Phase
-from siamese_proto.optimize import passes, pooled_convolution, pooling
-from siamese_proto.optimize.passes import PASSES
-from siamese_proto.optimize.rewriting import Pass
+from siamese_proto.passes import pipeline, pooled_convolution, pooling
+from siamese_proto.passes.pipeline import PASSES
+from siamese_proto.passes.rewriting import Pass, Rewritten
 
 SIZE = (3, 26, 25)
 LARGE_KERNEL = "Convolution convolution_param { num_output: 8 kernel_size: 9 pad: 4 weight_filler { type: 'xavier' } }"
@@ -63,7 +63,7 @@ def test_passes_keep_outputs_and_gradients(
 ) -> None:
     text = net_text(layers, len(rows))
     with (
-        mock.patch.object(passes, "PASSES", chosen),
+        mock.patch.object(pipeline, "PASSES", chosen),
         mock.patch.object(pooling, "_LEAN_FROM", 0),
         mock.patch.multiple(pooled_convolution, _SPLIT_FROM=1, _PART_SIZE={False: 500, True: 500}),
     ):
@@ -98,10 +98,10 @@ def test_every_pass_has_a_documented_position() -> None:
         function
         for module in modules
         for _, function in inspect.getmembers(module, inspect.isfunction)
-        if inspect.signature(function, eval_str=False).return_annotation == "Rewritten"
+        if inspect.signature(function, eval_str=False).return_annotation in ("Rewritten", Rewritten)
     }
-    assert functions - {passes.optimize} == set(PASSES)
-    source = inspect.getsource(passes)
+    assert functions - {pipeline.optimize} == set(PASSES)
+    source = inspect.getsource(pipeline)
     for rewrite in PASSES:
         (line,) = [line for line in source.splitlines() if line.strip().startswith(f"{rewrite.__name__},")]
         assert len(line.partition("#")[2].split()) > 3, line

@@ -121,7 +121,7 @@ class JoinedInnerProduct(JoinedLayer):
             by_tower = product.reshape(len(rows), rows[0], *product.shape[1:])
             bias = params[1].expand(len(rows), *(1,) * (product.dim() - 1), -1)
             return [(by_tower + bias).flatten(0, 1)]
-        from siamese_proto.optimize.per_tower_bias import add_bias
+        from siamese_proto.passes.per_tower_bias import add_bias
 
         return [add_bias(product, params[1], rows)]
 

@@ -1,1 +1,0 @@
-"""Rewrite a graph so that it computes the same in less time."""

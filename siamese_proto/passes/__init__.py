@@ -1,0 +1,1 @@
+"""Passes: rewrite a graph so that it computes the same in less time."""
