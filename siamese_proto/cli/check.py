@@ -10,9 +10,9 @@ from siamese_proto.check.formats import as_github, as_json, as_sarif
 from siamese_proto.check.net import InputShapes, check_net
 from siamese_proto.check.solver import check_solver
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import OUTPUT, net_argument, net_state
+from siamese_proto.cli.options import OUTPUT, NetOptions, net_argument, net_options, output_format
 from siamese_proto.errors import Location, NetError, quoted
-from siamese_proto.graph.ir import Finding, Shape
+from siamese_proto.graph.ir import Finding
 from siamese_proto.proto.excerpt import excerpt
 from siamese_proto.proto.load import kind_of
 
@@ -20,31 +20,19 @@ _FORMATS = {"json": as_json, "github": as_github, "sarif": as_sarif}
 
 
 @click.command(cls=Command)
-@net_argument("files", metavar="FILES...", type=click.Path(path_type=Path), nargs=-1, required=True)
-@net_state
+@net_argument("files", metavar="FILES...", nargs=-1, required=True)
+@net_options()
 @section(
     OUTPUT,
     click.option("--strict", is_flag=True, help="Exit with status 1 for warnings too."),
-    click.option(
-        "--format",
-        "text_format",
-        type=click.Choice(["text", *_FORMATS]),
-        default="text",
-        show_default=True,
-        help="Text with the source line, a list of JSON objects, GitHub workflow commands, or a SARIF 2.1.0 log.",
+    output_format(
+        "text",
+        *_FORMATS,
+        text="Text with the source line, a list of JSON objects, GitHub workflow commands, or a SARIF 2.1.0 log.",
     ),
 )
 @click.pass_context
-def check(
-    ctx: click.Context,
-    files: tuple[Path, ...],
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    text_format: str,
-    *,
-    strict: bool,
-) -> None:
+def check(ctx: click.Context, files: tuple[Path, ...], state: NetOptions, text_format: str, *, strict: bool) -> None:
     """Check nets and solver files: print `file:line: error|warning|note[code]: text` for each problem.
 
     Each problem is followed by its source line. A note says what could not be checked, and which shapes to pass to
@@ -53,9 +41,9 @@ def check(
     The exit status is 1 if there is an error, and 0 if there are only warnings and notes. A net that a solver names is
     checked for the phases, level and stages that the solver builds it for.
     """
-    input_shapes = InputShapes(shapes)
-    by_file = {file: findings(file, level, stages, input_shapes) for file in files}
-    unused = sorted(shapes.keys() - input_shapes.used)
+    input_shapes = InputShapes(state.shapes)
+    by_file = {file: findings(file, state.level, state.stages, input_shapes) for file in files}
+    unused = sorted(state.shapes.keys() - input_shapes.used)
     if unused:
         raise click.BadParameter(f"no net has a blob named {quoted(unused[0])}", param_hint="--shape")
     if text_format in ("text", "json"):  # notes go to stderr, so that no output means no problems

@@ -3,12 +3,12 @@
 import click
 
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import OUTPUT, net_argument
-from siamese_proto.cli.twin_options import TwinOptions, output_format, twin_options
+from siamese_proto.cli.options import OUTPUT, net_argument, output_format
+from siamese_proto.cli.twin_options import TwinOptions, twin_options
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @section(
@@ -21,7 +21,7 @@ from siamese_proto.cli.twin_options import TwinOptions, output_format, twin_opti
 @section(
     OUTPUT,
     click.option("--show", metavar="OUT", help="Draw both images with their distance (.png, .svg or .pdf)."),
-    output_format,
+    output_format("text", "json", text="Print text, or one JSON object."),
 )
 @twin_options
 def compare(

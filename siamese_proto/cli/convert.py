@@ -5,10 +5,10 @@ from pathlib import Path
 
 import click
 
-from siamese_proto.cli.options import graph_to_write, net_state
+from siamese_proto.cli.options import NetOptions, net_options
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.files import check_writable, write_atomically
-from siamese_proto.graph.ir import Graph, Shape
+from siamese_proto.graph.ir import Graph
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.weights.files import looks_like
 from siamese_proto.weights.formats import check_format, read_weights, write_stored
@@ -18,15 +18,8 @@ from siamese_proto.weights.formats import check_format, read_weights, write_stor
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Path(), help="Trained weights of a net that is converted to ONNX.")
-@net_state
-def convert(
-    source: Path,
-    target: Path,
-    weights: str | None,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-) -> None:
+@net_options()
+def convert(source: Path, target: Path, weights: str | None, state: NetOptions) -> None:
     """Convert the weights in IN to the format of OUT, or the net in IN to OUT.onnx.
 
     .caffemodel, .caffemodel.h5, .safetensors and .pt store the same layers and the same numbers, bit for bit. Shared
@@ -38,7 +31,7 @@ def convert(
     check_writable(target)
     if target.suffix == ".onnx":
         _check_net(source, target)
-        write_onnx(target, graph_to_write(parse_net(source), "TEST", level, stages, shapes), weights)
+        write_onnx(target, state.graph_to_write(parse_net(source), "TEST"), weights)
         return
     check_format(target)
     if weights is not None:

@@ -1,24 +1,24 @@
 """siamese-proto deploy: make the inference net of a training net."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import NET, OUTPUT, net_argument, net_state
+from siamese_proto.cli.options import NET, OUTPUT, NetOptions, net_argument, net_options
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, quoted
 from siamese_proto.export.deploy import Deployment
 from siamese_proto.export.deploy import deploy as deploy_net
 from siamese_proto.files import check_writable
-from siamese_proto.graph.ir import Shape
 from siamese_proto.proto.reader import parse_net
 from siamese_proto.proto.writer import save_text
 from siamese_proto.weights import match_weights, read_weights, write_weights
 
 
 @click.command(cls=Command)
-@net_argument(type=click.Path(path_type=Path))
+@net_argument()
 @section(
     OUTPUT,
     click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="File to write."),
@@ -34,7 +34,7 @@ from siamese_proto.weights import match_weights, read_weights, write_weights
         help="Weights trained with NET; those of FILE are written next to it, as .caffemodel.",
     ),
 )
-@net_state
+@net_options()
 def deploy(
     model: Path,
     out: Path,
@@ -42,9 +42,7 @@ def deploy(
     tower: int | None,
     outputs: tuple[str, ...],
     weights: str | None,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
+    state: NetOptions,
 ) -> None:
     """Write the inference net of the training net NET: Input layers instead of data, no losses, no labels.
 
@@ -54,9 +52,8 @@ def deploy(
     check_writable(out)
     if tower is not None and (both or outputs):
         raise click.UsageError(f"--tower and {'--both' if both else '--output'} exclude each other")
-    deployment = deploy_net(
-        parse_net(model), both=both, tower=tower, outputs=outputs, shapes=shapes, level=level, stages=stages
-    )
+    chosen: Any = {"level": state.level, "stages": state.stages, "shapes": state.shapes}
+    deployment = deploy_net(parse_net(model), both=both, tower=tower, outputs=outputs, **chosen)
     for note in deployment.notes:
         click.echo(f"note: {note}; select another with --tower N, or all with --both", err=True)
     if weights is not None:

@@ -6,9 +6,18 @@ from typing import Any
 import click
 
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import ALL, OUTPUT, PHASES, graph_to_show, net_argument, net_state, phase, python_layers
+from siamese_proto.cli.options import (
+    ALL,
+    OUTPUT,
+    PHASES,
+    NetOptions,
+    choice,
+    net_argument,
+    net_options,
+    phase,
+    python_layers,
+)
 from siamese_proto.export import drawing
-from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.passes.fuse_towers import fuse_towers
 from siamese_proto.proto.reader import parse_net
 
@@ -21,53 +30,35 @@ from siamese_proto.proto.reader import parse_net
     click.option("--html", type=click.Path(), metavar="FILE", help="Write an interactive page to this file."),
 )
 @phase(*PHASES, ALL, default="TRAIN")
-@net_state
-@python_layers
+@net_options(python_layers)
 @section(
     "Appearance",
-    click.option(
+    choice(
         "--rankdir",
-        type=click.Choice(["TB", "BT", "LR", "RL"], case_sensitive=False),
-        default="TB",
-        show_default=True,
+        choices=["TB", "BT", "LR", "RL"],
         help="Direction from data to loss: top to bottom, left to right, ...",
     ),
-    click.option(
+    choice(
         "--style",
-        type=click.Choice(list(drawing.STYLES), case_sensitive=False),
-        default="plain",
-        show_default=True,
+        choices=list(drawing.STYLES),
         help="Colors and fonts: ours, those of Caffe's draw_net, for print, for dark pages.",
     ),
-    click.option(
+    choice(
         "--detail",
-        type=click.Choice(["layers", "blobs", "full"], case_sensitive=False),
+        choices=["layers", "blobs", "full"],
         default="blobs",
-        show_default=True,
         help="Layers and sharing; blobs adds shapes and counts; full adds fillers, multipliers and lines.",
     ),
-    click.option(
+    choice(
         "--towers",
-        type=click.Choice(["side-by-side", "collapsed"], case_sensitive=False),
-        default="side-by-side",
-        show_default=True,
+        choices=["side-by-side", "collapsed"],
         help="Identical towers side by side, or drawn once.",
     ),
     click.option(
         "--fused", is_flag=True, help="Draw what runs: towers that share all parameters as one, on joined batches."
     ),
 )
-def draw(
-    model: str,
-    out: str | None,
-    html: str | None,
-    phase: str,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    allow_python_layers: bool,
-    **look: Any,
-) -> None:
+def draw(model: Path, out: str | None, html: str | None, phase: str, state: NetOptions, **look: Any) -> None:
     """Draw NET to OUT, a file whose name ends in .svg, .png, .pdf, .dot or .html.
 
     The HTML page shows details of a layer under the pointer and the users of shared parameters, and layers can be
@@ -84,13 +75,9 @@ def draw(
             drawing.check_page(name)
         else:
             drawing.check_output(name, or_page=True)
-    parsed = parse_net(Path(model))
-
-    def shown(phase: Phase) -> Graph:
-        return graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
-
-    graph = shown("TEST" if phase == "TEST" else "TRAIN")
-    test = shown("TEST") if phase == ALL else None
+    parsed = parse_net(model)
+    graph = state.graph_to_show(parsed, "TEST" if phase == "TEST" else "TRAIN")
+    test = state.graph_to_show(parsed, "TEST") if phase == ALL else None
     if look["fused"] and not fuse_towers(graph).replaced:
         click.echo(
             "note: nothing is fused: no towers share all their parameters, or their shapes are unknown", err=True

@@ -19,7 +19,7 @@ _ARRAYS = (".npz", ".npy")
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @section(
     OUTPUT,

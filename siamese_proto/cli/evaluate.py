@@ -5,12 +5,11 @@ from typing import Any
 import click
 
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import DATA, OUTPUT, net_argument, pair_labels
+from siamese_proto.cli.options import DATA, OUTPUT, POSITIVE, net_argument, output_format, pair_labels
 from siamese_proto.cli.twin_options import (
     TwinOptions,
     class_choice,
     labels_file,
-    output_format,
     progress_bar,
     root_folder,
     seed_option,
@@ -19,7 +18,7 @@ from siamese_proto.cli.twin_options import (
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @section(
     DATA,
     click.option(
@@ -33,7 +32,7 @@ from siamese_proto.cli.twin_options import (
 )
 @section(
     "Verification of pairs",
-    click.option("--count", type=click.IntRange(min=1), help="Pairs at most.  [default: all, or 2000 if drawn]"),
+    click.option("--count", type=POSITIVE, help="Pairs at most.  [default: all, or 2000 if drawn]"),
     click.option(
         "--same-fraction",
         type=click.FloatRange(0, 1),
@@ -47,11 +46,11 @@ from siamese_proto.cli.twin_options import (
 @section(
     "Few-shot classification and retrieval",
     click.option("--way", type=click.IntRange(min=2), default=5, show_default=True, help="Classes in an episode."),
-    click.option("--shot", type=click.IntRange(min=1), default=1, show_default=True, help="Examples of each class."),
-    click.option("--episodes", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of episodes."),
+    click.option("--shot", type=POSITIVE, default=1, show_default=True, help="Examples of each class."),
+    click.option("--episodes", type=POSITIVE, default=1000, show_default=True, help="Number of episodes."),
     click.option(
         "--queries",
-        type=click.IntRange(min=1),
+        type=POSITIVE,
         default=1000,
         show_default=True,
         help="Queries of the retrieval at most.",
@@ -59,7 +58,7 @@ from siamese_proto.cli.twin_options import (
 )
 @section(
     OUTPUT,
-    output_format,
+    output_format("text", "json", text="Print text, or one JSON object."),
     click.option("--json", "json_file", metavar="FILE", help="Write all results, for 'compare' and 'plot'."),
     click.option("--picture", metavar="OUT", help="Draw all results (.png, .svg or .pdf)."),
 )

@@ -6,20 +6,14 @@ from pathlib import Path
 
 import click
 
+from siamese_proto.cli.options import output_format
 from siamese_proto.errors import escaped
 from siamese_proto.weights.inspect import Contents, contents
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--format",
-    "text_format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Format of the output.",
-)
+@output_format("text", "json", text="Format of the output.")
 def inspect(file: Path, text_format: str) -> None:
     """List the layers and arrays of a weights FILE in any format, or the history in a solver state.
 

@@ -1,6 +1,9 @@
 """Options that several commands share, and the graphs that they build."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
@@ -9,6 +12,7 @@ from siamese_proto.cli.caffe_flags import flag, split
 from siamese_proto.cli.group import MODEL_OPTION, NetArgument, section
 from siamese_proto.compiler import build_graph
 from siamese_proto.errors import NetError, quoted
+from siamese_proto.graph.build import OnProblem, stop_at_once
 from siamese_proto.graph.ir import Graph, Phase, Shape
 from siamese_proto.layers.python.user_code import register_layers
 from siamese_proto.proto.parsed import ParsedNet
@@ -17,39 +21,97 @@ Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 PHASES = ("TRAIN", "TEST")
 ALL = "ALL"  # both phases in one drawing
+POSITIVE = click.IntRange(min=1)
 
 # Sections of the help that several commands have.
 NET, RUN, DATA, OUTPUT = "Which net", "How to run", "Data", "Output"
 
 
+@dataclass(frozen=True)
+class NetOptions:
+    """What `net_options` and `python_layers` choose: the arguments of `build_graph` and `Net`."""
+
+    level: int
+    stages: tuple[str, ...]
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    allow_python_layers: bool = False
+
+    def build(self, parsed: ParsedNet, phase: Phase, on_problem: OnProblem = stop_at_once) -> Graph:
+        """Build the graph of a net in this state."""
+        return build_graph(parsed, phase, **vars(self), on_problem=on_problem)
+
+    def graph_to_show(self, parsed: ParsedNet, phase: Phase) -> Graph:
+        """Build the graph of a net for display. Errors in layers become warnings on stderr, and the rest is shown."""
+
+        def on_problem(problem: NetError) -> None:
+            if problem.location is None:
+                raise problem  # not an error in the net
+
+        graph = self.build(parsed, phase, on_problem)
+        for problem in graph.problems:
+            click.echo(f"warning: {problem}", err=True)
+        _show_notes(graph)
+        return graph
+
+    def graph_to_write(self, parsed: ParsedNet, phase: Phase) -> Graph:
+        """Build the graph of a net for export. Raises the first error of the net."""
+        graph = self.build(parsed, phase)
+        if graph.problems:
+            raise graph.problems[0]
+        _show_notes(graph)
+        return graph
+
+
+def _show_notes(graph: Graph) -> None:
+    for note in graph.notes:
+        click.echo(f"note: {note}; to set the shape, use --shape BLOB=N,C,H,W", err=True)
+
+
+def collected(name: str, kind: type, *options: Decorator) -> Decorator:
+    """Add options to a command, which gets their values as one argument `name`, a dataclass of type `kind`."""
+    names = [field.name for field in fields(kind)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_one_argument(**values: Any) -> None:
+            collected = {name: values.pop(name) for name in names if name in values}
+            command(**{name: kind(**collected)}, **values)
+
+        decorated: Callable[..., None] = with_one_argument
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def choice(*spellings: str, choices: Sequence[str], **settings: Any) -> Decorator:
+    """Return an option with these choices, in upper or lower case; the first one is the default."""
+    shown: dict[str, Any] = {"default": choices[0], "show_default": True} | settings
+    return click.option(*spellings, type=click.Choice(choices, case_sensitive=False), **shown)
+
+
+def output_format(*formats: str, text: str | None = None) -> Decorator:
+    """Return the option for the format of what a command prints, with its help."""
+    return section(OUTPUT, choice("--format", "text_format", choices=formats, help=text))
+
+
 def net_argument(name: str = "model", *, metavar: str = "NET", **settings: Any) -> Decorator:
     """Return the net's argument, and its alias `--model`. The command needs `cls=Command`."""
-    alias = flag(
-        "model",
-        name=MODEL_OPTION,
-        metavar="FILE",
-        expose_value=False,
-        help=f"The net, instead of the argument {metavar.rstrip('.')}.",
-    )
-    argument = click.argument(name, cls=NetArgument, metavar=metavar, **{"type": click.Path(), **settings})
+    text = f"The net, instead of the argument {metavar.rstrip('.')}."
+    alias = flag("model", name=MODEL_OPTION, metavar="FILE", expose_value=False, help=text)
+    argument = click.argument(name, cls=NetArgument, metavar=metavar, type=click.Path(path_type=Path), **settings)
     return lambda command: argument(section(NET, alias)(command))
 
 
 def phase(*choices: str, default: str) -> Decorator:
     """Return the option for the net's phase."""
-    kind = click.Choice(choices, case_sensitive=False)
-    return section(
-        NET, click.option("--phase", type=kind, default=default, show_default=True, help="Phase of the net.")
-    )
+    return section(NET, choice("--phase", choices=choices, default=default, help="Phase of the net."))
 
 
 def _register(ctx: click.Context, param: click.Parameter, files: tuple[str, ...]) -> None:
     for file in files if not ctx.resilient_parsing else ():
         register_layers(file)
-
-
-def _stages(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    return split(text)
 
 
 def _shapes(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, Shape]:
@@ -82,17 +144,17 @@ user_layers = section(
 python_layers = section(
     NET, click.option("--allow-python-layers", is_flag=True, help="Allow the net to run the code of its Python layers.")
 )
-stages_and_level = section(
-    NET,
+_STATE = (
     click.option(
-        "--stage", "stages", metavar="A,B", default="", callback=_stages, help="Stages for the include rules of layers."
+        "--stage",
+        "stages",
+        metavar="A,B",
+        default="",
+        callback=lambda ctx, param, text: split(text),
+        help="Stages for the include rules of layers.",
     ),
     click.option("--level", type=int, default=0, show_default=True, help="Level for the include rules of layers."),
     user_layers,
-)
-net_state = section(
-    NET,
-    stages_and_level,
     click.option(
         "--shape",
         "shapes",
@@ -102,14 +164,19 @@ net_state = section(
         help="Shape of an input blob whose data is missing. Can be repeated.",
     ),
 )
+
+
+def net_options(*others: Decorator) -> Decorator:
+    """Return the options of `NetOptions` (and `others`, such as `python_layers`); the command gets them as `state`."""
+    return collected("state", NetOptions, section(NET, *_STATE), *others)
+
+
 running = section(
     RUN,
     click.option("--compile", "compiled", is_flag=True, help="Use torch.compile: slow to start, for one batch size."),
-    click.option(
+    choice(
         "--precision",
-        type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-        default="fp32",
-        show_default=True,
+        choices=["fp32", "tf32", "bf16", "fp16"],
         help="Number format of the computation; parameters stay fp32. tf32 and fp16 need a GPU.",
     ),
 )
@@ -154,42 +221,3 @@ pair_labels = section(
         help="Meaning of pair labels, as numbers or as ranges without their end: same=0.5:,different=:0.5.",
     ),
 )
-
-
-def graph_to_show(
-    parsed: ParsedNet,
-    phase: Phase,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    *,
-    allow_python_layers: bool = False,
-) -> Graph:
-    """Build the graph of a net for display. Errors in layers become warnings on stderr, and the rest is shown."""
-
-    def on_problem(problem: NetError) -> None:
-        if problem.location is None:
-            raise problem  # not an error in the net
-
-    allowed = allow_python_layers
-    graph = build_graph(parsed, phase, level, stages, shapes, allow_python_layers=allowed, on_problem=on_problem)
-    for problem in graph.problems:
-        click.echo(f"warning: {problem}", err=True)
-    _show_notes(graph)
-    return graph
-
-
-def graph_to_write(
-    parsed: ParsedNet, phase: Phase, level: int, stages: tuple[str, ...], shapes: dict[str, Shape]
-) -> Graph:
-    """Build the graph of a net for export. Raises the first error of the net."""
-    graph = build_graph(parsed, phase, level, stages, shapes)
-    if graph.problems:
-        raise graph.problems[0]
-    _show_notes(graph)
-    return graph
-
-
-def _show_notes(graph: Graph) -> None:
-    for note in graph.notes:
-        click.echo(f"note: {note}; to set the shape, use --shape BLOB=N,C,H,W", err=True)

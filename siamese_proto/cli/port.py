@@ -7,12 +7,12 @@ import numpy as np
 
 from siamese_proto.cli.convert import write_onnx
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import NET, OUTPUT, PHASES, graph_to_write, net_argument, net_state, phase
+from siamese_proto.cli.options import NET, OUTPUT, PHASES, NetOptions, choice, net_argument, net_options, phase
 from siamese_proto.errors import NetError
 from siamese_proto.export.source import Ported
 from siamese_proto.export.source import port as ported_from
 from siamese_proto.files import check_writable, write_atomically
-from siamese_proto.graph.ir import Graph, Phase, Shape
+from siamese_proto.graph.ir import Graph, Phase
 from siamese_proto.proto.reader import parse_net
 
 
@@ -21,29 +21,21 @@ from siamese_proto.proto.reader import parse_net
 @section(
     OUTPUT,
     click.option("-o", "--out", type=click.Path(), required=True, help="File to write: .py, or .onnx."),
-    click.option(
+    choice(
         "--format",
         "kind",
-        type=click.Choice(["python", "onnx"]),
+        choices=["python", "onnx"],
+        default=None,
         help="PyTorch source, or an ONNX model with its weights; by default the suffix of OUT decides.",
     ),
 )
 @phase(*PHASES, default="TEST")
-@net_state
+@net_options()
 @section(
     NET,
     click.option("--weights", type=click.Path(), help="Trained weights, written next to OUT.py as .safetensors."),
 )
-def port(
-    model: str,
-    out: str,
-    kind: str | None,
-    phase: Phase,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    weights: str | None,
-) -> None:
+def port(model: Path, out: str, kind: str | None, phase: Phase, state: NetOptions, weights: str | None) -> None:
     """Write NET as PyTorch source that needs only torch, or as ONNX.
 
     The towers of a twin become one class. Run as a program, the source loads the weights next to it and prints the
@@ -56,7 +48,7 @@ def port(
             f"{out}: the name of {'an ONNX model' if suffix == '.onnx' else 'PyTorch source'} must end with {suffix}"
         )
     check_writable(target)
-    graph = graph_to_write(parse_net(Path(model)), phase, level, stages, shapes)
+    graph = state.graph_to_write(parse_net(model), phase)
     if suffix == ".onnx":
         write_onnx(target, graph, weights)
         return

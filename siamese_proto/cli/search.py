@@ -3,11 +3,10 @@
 import click
 
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import DATA, OUTPUT, net_argument
+from siamese_proto.cli.options import DATA, OUTPUT, POSITIVE, net_argument, output_format
 from siamese_proto.cli.twin_options import (
     TwinOptions,
     labels_file,
-    output_format,
     progress_bar,
     root_folder,
     twin_options,
@@ -15,7 +14,7 @@ from siamese_proto.cli.twin_options import (
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @click.argument("query", metavar="QUERY")
 @section(
     DATA,
@@ -27,11 +26,9 @@ from siamese_proto.cli.twin_options import (
 )
 @section(
     OUTPUT,
-    click.option(
-        "--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of images to find."
-    ),
+    click.option("--count", type=POSITIVE, default=10, show_default=True, help="Number of images to find."),
     click.option("--picture", metavar="OUT", help="Draw the query and the images found (.png, .svg or .pdf)."),
-    output_format,
+    output_format("text", "json", text="Print text, or one JSON object."),
 )
 @twin_options
 def search(

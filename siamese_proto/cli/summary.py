@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 import siamese_proto.export.summary as table
-from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import OUTPUT, PHASES, graph_to_show, net_argument, net_state, phase, python_layers
+from siamese_proto.cli.group import Command
+from siamese_proto.cli.options import PHASES, NetOptions, net_argument, net_options, output_format, phase, python_layers
 from siamese_proto.errors import escaped
-from siamese_proto.graph.ir import Phase, Shape
+from siamese_proto.graph.ir import Phase
 from siamese_proto.proto.reader import parse_net
 
 FORMATS: dict[str, Callable[[table.Summary], str]] = {
@@ -23,30 +23,15 @@ FORMATS: dict[str, Callable[[table.Summary], str]] = {
 @click.command(cls=Command)
 @net_argument()
 @phase(*PHASES, default="TRAIN")
-@net_state
-@python_layers
-@section(
-    OUTPUT,
-    click.option("--format", "text_format", type=click.Choice(["table", *FORMATS]), default="table", show_default=True),
-)
-def summary(
-    model: str,
-    phase: Phase,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    allow_python_layers: bool,
-    text_format: str,
-) -> None:
+@net_options(python_layers)
+@output_format("table", *FORMATS)
+def summary(model: Path, phase: Phase, state: NetOptions, text_format: str) -> None:
     """Print the layers of NET: type, settings, output shapes, parameters and sharing, trained parameters, learning-rate
     multipliers, multiply-adds and memory of the outputs.
 
     Totals count a shared parameter once, and also show the number of parameters without sharing.
     """
-    parsed = parse_net(Path(model))
-    result = table.summarize(
-        graph_to_show(parsed, phase, level, stages, shapes, allow_python_layers=allow_python_layers)
-    )
+    result = table.summarize(state.graph_to_show(parse_net(model), phase))
     if text_format in FORMATS:
         click.echo(FORMATS[text_format](result), nl=False, color=True)  # unchanged names: click would drop escape codes
     elif sys.stdout.isatty():

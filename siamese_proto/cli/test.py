@@ -9,6 +9,7 @@ from siamese_proto.cli.caffe_flags import chosen_device, flag, logging_to, split
 from siamese_proto.cli.group import Command, section
 from siamese_proto.cli.options import (
     NET,
+    POSITIVE,
     RUN,
     bad_records,
     log_file,
@@ -21,7 +22,7 @@ from siamese_proto.cli.options import (
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @section(
     NET,
     flag("weights", required=True, metavar="A,B", help="Weights files, loaded by layer name."),
@@ -29,13 +30,13 @@ from siamese_proto.cli.options import (
     user_layers,
     python_layers,
 )
-@section(RUN, flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Number of batches."))
+@section(RUN, flag("iterations", type=POSITIVE, default=50, show_default=True, help="Number of batches."))
 @no_fuse
 @log_file
 @bad_records
 @mismatched
 def test(
-    model: str,
+    model: Path,
     weights: str,
     iterations: int,
     level: int | None,
@@ -59,7 +60,7 @@ def test(
 
     device = chosen_device(gpu)
     with logging_to([], log_file):
-        net = Net(parse_net(Path(model)), "TEST", level=level or 0, stages=split(stage), **options)
+        net = Net(parse_net(model), "TEST", level=level or 0, stages=split(stage), **options)
         for path in split(weights):
             report = net.load_weights(path, skip_mismatched=skip_mismatched)
             log(Event.WEIGHTS_LOADED, str(report))

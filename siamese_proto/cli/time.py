@@ -11,34 +11,42 @@ import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.group import Command, section
-from siamese_proto.cli.options import NET, OUTPUT, PHASES, RUN, net_argument, net_state, no_fuse, phase, python_layers
-from siamese_proto.cli.options import running as running_options
+from siamese_proto.cli.options import (
+    NET,
+    PHASES,
+    POSITIVE,
+    RUN,
+    NetOptions,
+    net_argument,
+    net_options,
+    no_fuse,
+    output_format,
+    phase,
+    python_layers,
+    running,
+)
 from siamese_proto.errors import escaped
-from siamese_proto.graph.ir import Phase, Shape
+from siamese_proto.graph.ir import Phase
 
 if TYPE_CHECKING:
     from siamese_proto.solver.profile import NetTime
 
 
 @click.command(cls=Command)
-@net_argument(type=str)
+@net_argument()
 @phase(*PHASES, default="TRAIN")
 @section(NET, flag("weights", metavar="A,B", help="Weights files, loaded by layer name."))
-@net_state
-@python_layers
+@net_options(python_layers)
 @section(
     RUN,
-    flag("iterations", type=click.IntRange(min=1), default=50, show_default=True, help="Number of passes to average."),
+    flag("iterations", type=POSITIVE, default=50, show_default=True, help="Number of passes to average."),
     flag("gpu", metavar="ID", show_default="the CPU", help="Run on this GPU."),
 )
 @no_fuse
-@running_options
-@section(
-    OUTPUT,
-    click.option("--format", "text_format", type=click.Choice(["text", "json"]), default="text", show_default=True),
-)
+@running
+@output_format("text", "json")
 def time(
-    model: str,
+    model: Path,
     phase: Phase,
     iterations: int,
     weights: str | None,
@@ -47,27 +55,24 @@ def time(
     compiled: bool,
     precision: str,
     text_format: str,
-    level: int,
-    stages: tuple[str, ...],
-    shapes: dict[str, Shape],
-    allow_python_layers: bool,
+    state: NetOptions,
 ) -> None:
     """Time the forward and backward pass of a net, for each layer and in total.
 
     The data of the net need not exist: its inputs are random numbers, and labels are 0. No files are written. Layers
     are timed one after the other, so --compile affects only the total.
     """
-    from siamese_proto.compiler import build_graph
     from siamese_proto.net.net import Net
     from siamese_proto.proto.reader import parse_net
     from siamese_proto.solver.precision import execution
     from siamese_proto.solver.profile import random_batch, time_net
 
     device = chosen_device(gpu)
-    allowed = allow_python_layers
-    graph = build_graph(parse_net(Path(model)), phase, level, stages, shapes, allow_python_layers=allowed)
+    graph = state.build(parse_net(model), phase)
     batch = random_batch(graph)
-    net = Net(graph, phase, split(weights), fuse=fuse, allow_python_layers=allowed, writes_files=False)
+    net = Net(
+        graph, phase, split(weights), fuse=fuse, allow_python_layers=state.allow_python_layers, writes_files=False
+    )
     net.to(device)
     execution(precision, net.device).apply(net, compiled=compiled)
     times = time_net(net, {name: blob.to(net.device) for name, blob in batch.items()}, iterations)

@@ -14,14 +14,13 @@ import click
 
 from siamese_proto.cli.caffe_flags import chosen_device, flag, split
 from siamese_proto.cli.group import section
-from siamese_proto.cli.options import NET, RUN, net_state, python_layers
+from siamese_proto.cli.options import NET, RUN, NetOptions, net_options, python_layers
 from siamese_proto.graph.comparison import METRICS
 from siamese_proto.proto.values import whole_number
 
 if TYPE_CHECKING:
     from siamese_proto.evaluation.twin import Twin
 
-_NET = ("level", "stages", "shapes", "allow_python_layers")
 _COMPARISON = ("distance", "features", "inputs", "label", "one_is_same")
 _PREPROCESSING = ("scale", "mean_values", "resize")
 
@@ -30,10 +29,10 @@ _PREPROCESSING = ("scale", "mean_values", "resize")
 class TwinOptions:
     """The values of `twin_options`."""
 
-    model: str
+    model: Path
     weights: tuple[str, ...]
     gpu: str | None
-    net: Mapping[str, Any]  # keyword arguments of `Net`
+    state: NetOptions
     settings: Mapping[str, Any]  # fields of `TwinSettings`
 
     def open(self, seed: int = 0) -> Twin:
@@ -43,7 +42,7 @@ class TwinOptions:
         from siamese_proto.proto.reader import parse_net
 
         device = chosen_device(self.gpu)
-        net = Net(parse_net(Path(self.model)), "TEST", seed=seed, writes_files=False, **self.net)
+        net = Net(parse_net(self.model), "TEST", seed=seed, writes_files=False, **vars(self.state))
         return load_twin(net.to(device), self.weights, TwinSettings(**self.settings))
 
 
@@ -52,9 +51,9 @@ def twin_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_twin(**values: Any) -> None:
-        model, weights, gpu = (values.pop(name) for name in ("model", "weights", "gpu"))
-        net, settings = ({name: values.pop(name) for name in names} for names in (_NET, _COMPARISON + _PREPROCESSING))
-        command(twin=TwinOptions(model, weights, gpu, net, settings), **values)
+        settings = {name: values.pop(name) for name in _COMPARISON + _PREPROCESSING}
+        chosen = {name: values.pop(name) for name in ("model", "weights", "gpu", "state")}
+        command(twin=TwinOptions(**chosen, settings=settings), **values)
 
     decorated: Callable[..., None] = with_twin
     for option in reversed(_OPTIONS):
@@ -82,8 +81,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     section(
         NET,
         flag("weights", required=True, metavar="A,B", callback=_weights, help="The weights files."),
-        net_state,
-        python_layers,
+        net_options(python_layers),
     ),
     section(
         "What the net compares",
@@ -128,14 +126,6 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     section(RUN, flag("gpu", metavar="ID", show_default="the CPU", help="Run on this GPU.")),
 )
 
-output_format = click.option(
-    "--format",
-    "text_format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Print text, or one JSON object.",
-)
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random choices."
 )
